@@ -1,0 +1,12 @@
+//! The attention layer and its rotary position embedding.
+
+mod causal;
+mod config;
+mod convert;
+mod quest;
+mod rope;
+
+pub use config::QuestAttentionConfig;
+pub use convert::ConversionError;
+pub use quest::QuestAttention;
+pub use rope::{Rope, RopeConfig, RopeError, RopeScaling, Rotations};

@@ -1,0 +1,72 @@
+use thiserror::Error;
+
+use crate::config::QuestConfigError;
+
+/// Why a [`PagedKvCache`](super::PagedKvCache) refused a request; the cache is then unchanged.
+#[derive(Error, Debug, Clone, PartialEq, Eq)]
+pub enum CacheError {
+    /// A size in the configuration is zero.
+    #[error("KV cache: expected {0} of at least 1, found 0")]
+    Empty(&'static str),
+    /// The page size is not supported.
+    #[error("KV cache: {0}")]
+    PageSize(#[from] QuestConfigError),
+    /// The pool has too few free pages.
+    #[error(
+        "KV cache is full: expected at most {free} free pages of {page_size} tokens to be taken, \
+         found a request for {requested}"
+    )]
+    PoolFull {
+        /// Pages that the request needs beyond those the sequences already hold.
+        requested: usize,
+        /// Pages that are free.
+        free: usize,
+        /// Tokens per page.
+        page_size: usize,
+    },
+    /// A sequence would be longer than its row of the page table.
+    #[error(
+        "KV cache: expected at most {capacity} tokens in sequence {sequence}, found {requested}"
+    )]
+    SequenceFull {
+        /// The sequence that would grow.
+        sequence: usize,
+        /// Tokens that a sequence can hold.
+        capacity: usize,
+        /// Tokens that it would hold.
+        requested: usize,
+    },
+    /// A per-sequence list has the wrong length.
+    #[error("KV cache: expected {what} for each of {batch} sequences, found {found}")]
+    Batch {
+        /// What the list holds.
+        what: &'static str,
+        /// Sequences of the cache.
+        batch: usize,
+        /// Entries that were given.
+        found: usize,
+    },
+    /// No sequence gains a token.
+    #[error("KV cache: expected at least one new token, found none")]
+    NoTokens,
+    /// There is no such sequence.
+    #[error("KV cache: expected a sequence below {batch}, found {sequence}")]
+    Sequence {
+        /// The sequence that was named.
+        sequence: usize,
+        /// Sequences of the cache.
+        batch: usize,
+    },
+    /// A sequence cannot be truncated to more than it holds.
+    #[error(
+        "KV cache: expected a length of at most {current} for sequence {sequence}, found {length}"
+    )]
+    Length {
+        /// The sequence that was named.
+        sequence: usize,
+        /// Tokens that it holds.
+        current: usize,
+        /// The length that was asked for.
+        length: usize,
+    },
+}

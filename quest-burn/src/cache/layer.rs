@@ -1,0 +1,76 @@
+use burn::tensor::{DType, Device, Tensor};
+
+/// The pages of one layer: a pool of keys and values, and the digest of each page's keys.
+#[derive(Clone, Debug)]
+pub struct LayerCache {
+    pub(crate) index: usize,
+    pub(crate) keys: Tensor<4>,
+    pub(crate) values: Tensor<4>,
+    pub(crate) digests: Tensor<4>,
+}
+
+impl LayerCache {
+    pub(super) fn new(
+        index: usize,
+        [n_pages, n_kv_heads, page_size, head_dim]: [usize; 4],
+        device: &Device,
+        dtype: DType,
+    ) -> Self {
+        let rows = [n_pages, n_kv_heads, page_size, head_dim];
+        Self {
+            index,
+            keys: Tensor::zeros(rows, (device, dtype)),
+            values: Tensor::zeros(rows, (device, dtype)),
+            digests: Tensor::zeros([n_pages, n_kv_heads, 2, head_dim], (device, dtype)),
+        }
+    }
+
+    /// Pages made by the caller instead of zeros, for one who brings a cache from elsewhere.
+    ///
+    /// # Shapes
+    ///
+    /// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
+    /// - digests: `[n_pages, n_kv_heads, 2, head_dim]`, minimum first
+    ///
+    /// # Panics
+    ///
+    /// When the shapes do not fit together.
+    pub fn from_parts(
+        index: usize,
+        keys: Tensor<4>,
+        values: Tensor<4>,
+        digests: Tensor<4>,
+    ) -> Self {
+        let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+        burn::tensor::assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+        burn::tensor::assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
+        Self {
+            index,
+            keys,
+            values,
+            digests,
+        }
+    }
+
+    /// Which layer of the model this is, counted from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Keys after RoPE, `[n_pages, n_kv_heads, page_size, head_dim]`. Rows that no sequence holds
+    /// are undefined.
+    pub fn keys(&self) -> &Tensor<4> {
+        &self.keys
+    }
+
+    /// Values, `[n_pages, n_kv_heads, page_size, head_dim]`.
+    pub fn values(&self) -> &Tensor<4> {
+        &self.values
+    }
+
+    /// Channel-wise minimum (row 0) and maximum (row 1) of each page's keys,
+    /// `[n_pages, n_kv_heads, 2, head_dim]`.
+    pub fn digests(&self) -> &Tensor<4> {
+        &self.digests
+    }
+}

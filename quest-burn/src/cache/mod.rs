@@ -1,0 +1,20 @@
+//! The paged KV cache: a pool of pages per layer, a page table per sequence, a digest per page.
+//!
+//! | tensor | shape |
+//! |---|---|
+//! | keys, values (one layer) | `[n_pages, n_kv_heads, page_size, head_dim]`, a pool shared by the batch |
+//! | digests | `[n_pages, n_kv_heads, 2, head_dim]`: channel-wise minimum and maximum of a page's keys |
+//! | page table | `[batch, max_pages]`: logical page -> pool page, the same in every layer |
+//!
+//! Keys are stored after RoPE. All layers hold the same tokens, so one page table serves them.
+
+mod error;
+mod layer;
+mod paged;
+mod step;
+mod table;
+
+pub use error::CacheError;
+pub use layer::LayerCache;
+pub use paged::{PagedKvCache, PagedKvCacheConfig};
+pub use step::{Phase, Step};

@@ -1,0 +1,341 @@
+use burn::{
+    config::Config,
+    tensor::{DType, Device, Int, Tensor, TensorData},
+};
+
+use super::{CacheError, LayerCache, Phase, Step, table::PageTable};
+use crate::{config::validate_page_size, ops};
+
+/// Sizes of a [`PagedKvCache`].
+#[derive(Config, Debug, PartialEq, Eq)]
+pub struct PagedKvCacheConfig {
+    /// Layers of the model.
+    pub n_layers: usize,
+    /// KV heads of a layer.
+    pub n_kv_heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+    /// Pages in each layer's pool, shared by the sequences of the batch.
+    pub n_pages: usize,
+    /// Tokens per page: a power of two from 8 to 128.
+    #[config(default = 16)]
+    pub page_size: usize,
+    /// Sequences.
+    #[config(default = 1)]
+    pub batch: usize,
+    /// Pages that one sequence can hold; the whole pool when not given.
+    pub max_pages_per_sequence: Option<usize>,
+}
+
+impl PagedKvCacheConfig {
+    /// Room for `tokens` tokens in each of `batch` sequences.
+    pub fn for_tokens(
+        n_layers: usize,
+        n_kv_heads: usize,
+        head_dim: usize,
+        page_size: usize,
+        batch: usize,
+        tokens: usize,
+    ) -> Self {
+        // A page size of zero is refused by `init`; here it must only not divide.
+        let pages = tokens.div_ceil(page_size.max(1));
+        Self::new(n_layers, n_kv_heads, head_dim, pages * batch)
+            .with_page_size(page_size)
+            .with_batch(batch)
+            .with_max_pages_per_sequence(Some(pages))
+    }
+
+    /// Bytes of keys, values and digests that the cache will take on its device.
+    pub fn bytes(&self, dtype: DType) -> u64 {
+        self.key_value_bytes(dtype) + self.digest_bytes(dtype)
+    }
+
+    /// Bytes of keys and values.
+    pub fn key_value_bytes(&self, dtype: DType) -> u64 {
+        2 * self.page_size as u64 * self.row_bytes(dtype)
+    }
+
+    /// Bytes of digests: what Quest adds to a KV cache.
+    pub fn digest_bytes(&self, dtype: DType) -> u64 {
+        2 * self.row_bytes(dtype)
+    }
+
+    /// Bytes of one row of every page of every layer.
+    fn row_bytes(&self, dtype: DType) -> u64 {
+        [
+            self.n_layers,
+            self.n_pages,
+            self.n_kv_heads,
+            self.head_dim,
+            dtype.size(),
+        ]
+        .iter()
+        .map(|&n| n as u64)
+        .product()
+    }
+
+    /// Allocates the cache.
+    ///
+    /// # Errors
+    ///
+    /// When a size is zero or the page size is not supported.
+    pub fn init(&self, device: &Device, dtype: DType) -> Result<PagedKvCache, CacheError> {
+        validate_page_size(self.page_size)?;
+        let max_pages = self.max_pages_per_sequence.unwrap_or(self.n_pages);
+        for (what, value) in [
+            ("a number of layers", self.n_layers),
+            ("a number of KV heads", self.n_kv_heads),
+            ("a head dim", self.head_dim),
+            ("a number of pages", self.n_pages),
+            ("a batch", self.batch),
+            ("a number of pages per sequence", max_pages),
+        ] {
+            if value == 0 {
+                return Err(CacheError::Empty(what));
+            }
+        }
+        let pool = [self.n_pages, self.n_kv_heads, self.page_size, self.head_dim];
+        let table = PageTable::new(self.n_pages, max_pages, self.page_size, self.batch);
+        Ok(PagedKvCache {
+            layers: (0..self.n_layers)
+                .map(|index| LayerCache::new(index, pool, device, dtype))
+                .collect(),
+            device_page_table: Tensor::zeros([self.batch, max_pages], device),
+            table,
+            config: self.clone(),
+            dtype,
+        })
+    }
+}
+
+/// Keys and values of a batch of sequences in pages, with a digest of each page.
+///
+/// A forward pass begins with [`prefill`](Self::prefill) or [`decode`](Self::decode), which takes
+/// the pages for the new tokens and gives a [`Step`]; each layer then writes its rows with
+/// [`ops::append`]. Memory is allocated once; nothing grows per step.
+#[derive(Debug)]
+pub struct PagedKvCache {
+    config: PagedKvCacheConfig,
+    dtype: DType,
+    layers: Vec<LayerCache>,
+    table: PageTable,
+    device_page_table: Tensor<2, Int>,
+}
+
+impl PagedKvCache {
+    /// Begins a pass over `new_tokens[i]` prompt tokens of sequence `i` (0 where there are none).
+    ///
+    /// # Errors
+    ///
+    /// When the pool or a sequence is full, or nothing is to be added; the cache is then unchanged.
+    pub fn prefill(&mut self, new_tokens: &[usize]) -> Result<Step, CacheError> {
+        self.begin(Phase::Prefill, new_tokens)
+    }
+
+    /// Begins a pass over one new token of every sequence.
+    ///
+    /// # Errors
+    ///
+    /// As [`prefill`](Self::prefill).
+    pub fn decode(&mut self) -> Result<Step, CacheError> {
+        self.begin(Phase::Decode, &vec![1; self.config.batch])
+    }
+
+    /// Begins a pass over one new token of those sequences that are still active.
+    ///
+    /// # Errors
+    ///
+    /// As [`prefill`](Self::prefill).
+    pub fn decode_active(&mut self, active: &[bool]) -> Result<Step, CacheError> {
+        let new_tokens = active.iter().map(|&a| usize::from(a)).collect::<Vec<_>>();
+        self.begin(Phase::Decode, &new_tokens)
+    }
+
+    fn begin(&mut self, phase: Phase, new_tokens: &[usize]) -> Result<Step, CacheError> {
+        let starts = self.table.lengths().to_vec();
+        if self.table.extend(new_tokens)? {
+            self.upload_page_table();
+        }
+        Ok(Step::new(
+            phase,
+            self.config.page_size,
+            starts,
+            self.table.lengths().to_vec(),
+            self.table.pages().to_vec(),
+            self.device_page_table.clone(),
+        ))
+    }
+
+    fn upload_page_table(&mut self) {
+        let [batch, max_pages] = self.device_page_table.dims();
+        let mut entries = vec![0i32; batch * max_pages];
+        for (row, pages) in entries.chunks_exact_mut(max_pages).zip(self.table.pages()) {
+            for (entry, &page) in row.iter_mut().zip(pages) {
+                *entry = page as i32;
+            }
+        }
+        let entries = TensorData::new(entries, [batch, max_pages]);
+        self.device_page_table = Tensor::from_data(entries, &self.device_page_table.device());
+    }
+
+    /// Shortens a sequence to `length` tokens and frees the pages behind it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such sequence or it is shorter; the cache is then unchanged.
+    pub fn truncate(&mut self, sequence: usize, length: usize) -> Result<(), CacheError> {
+        self.table.truncate(sequence, length)?;
+        let kept = length % self.config.page_size;
+        if kept > 0 {
+            // Minimum and maximum cannot forget a key: fold the rows that stay anew.
+            let page = self.table.pages()[sequence][length / self.config.page_size] as usize;
+            for layer in &mut self.layers {
+                ops::rebuild_digest(layer, page, kept);
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties a sequence and frees its pages.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such sequence.
+    pub fn release(&mut self, sequence: usize) -> Result<(), CacheError> {
+        self.table.truncate(sequence, 0)
+    }
+
+    /// Empties every sequence.
+    pub fn reset(&mut self) {
+        for sequence in 0..self.config.batch {
+            self.table
+                .truncate(sequence, 0)
+                .expect("every sequence of the batch exists");
+        }
+    }
+
+    /// The pages of a layer.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such layer.
+    pub fn layer(&self, layer: usize) -> &LayerCache {
+        &self.layers[layer]
+    }
+
+    /// The pages of a layer, to append to.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such layer.
+    pub fn layer_mut(&mut self, layer: usize) -> &mut LayerCache {
+        &mut self.layers[layer]
+    }
+
+    /// The sizes that the cache was made with.
+    pub fn config(&self) -> &PagedKvCacheConfig {
+        &self.config
+    }
+
+    /// Number of layers.
+    pub fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Sequences.
+    pub fn batch(&self) -> usize {
+        self.config.batch
+    }
+
+    /// Tokens per page.
+    pub fn page_size(&self) -> usize {
+        self.config.page_size
+    }
+
+    /// Tokens that each sequence holds.
+    pub fn lengths(&self) -> &[usize] {
+        self.table.lengths()
+    }
+
+    /// Pool pages that each sequence holds, in order.
+    pub fn pages(&self) -> &[Vec<u32>] {
+        self.table.pages()
+    }
+
+    /// Pages of the pool that no sequence holds.
+    pub fn free_pages(&self) -> usize {
+        self.table.n_free()
+    }
+
+    /// Bytes of keys, values and digests that the cache takes on its device.
+    pub fn bytes(&self) -> u64 {
+        self.config.bytes(self.dtype)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> PagedKvCacheConfig {
+        PagedKvCacheConfig::for_tokens(2, 2, 4, 8, 2, 20)
+    }
+
+    #[test]
+    fn bytes_count_keys_values_and_digests() {
+        // 3 pages of 8 tokens per sequence, 2 sequences, 2 layers, 2 heads of 4 channels.
+        let rows = 6 * 2 * 2 * 4;
+        assert_eq!(config().key_value_bytes(DType::F16), rows * 8 * 2 * 2);
+        assert_eq!(config().digest_bytes(DType::F16), rows * 2 * 2);
+        assert_eq!(config().bytes(DType::F32), 2 * config().bytes(DType::F16));
+    }
+
+    #[test]
+    fn a_step_knows_where_tokens_go() {
+        let mut cache = config().init(&Device::default(), DType::F32).unwrap();
+        cache.prefill(&[9, 2]).unwrap();
+        let step = cache.decode_active(&[true, false]).unwrap();
+        assert_eq!(step.phase(), Phase::Decode);
+        assert_eq!((step.starts(), step.lengths()), (&[9, 2][..], &[10, 2][..]));
+        assert_eq!((step.new_tokens(0), step.new_tokens(1)), (1, 0));
+        assert_eq!(step.pages(0), [0, 1]);
+        let table = step.device_page_table().clone().into_data();
+        assert_eq!(
+            table.convert::<i64>().try_to_vec::<i64>().unwrap(),
+            [0, 1, 0, 2, 0, 0]
+        );
+        let positions = step.positions().clone().into_data();
+        assert_eq!(
+            positions.convert::<i64>().try_to_vec::<i64>().unwrap(),
+            [9, 2]
+        );
+    }
+
+    #[test]
+    fn reset_and_release_free_every_page() {
+        let mut cache = config().init(&Device::default(), DType::F32).unwrap();
+        cache.prefill(&[20, 20]).unwrap();
+        assert_eq!(cache.free_pages(), 0);
+        cache.release(1).unwrap();
+        assert_eq!((cache.free_pages(), cache.lengths()), (3, &[20, 0][..]));
+        cache.reset();
+        assert_eq!((cache.free_pages(), cache.lengths()), (6, &[0, 0][..]));
+    }
+
+    #[test]
+    fn sizes_of_zero_are_refused() {
+        let device = Device::default();
+        let mut no_heads = config();
+        no_heads.n_kv_heads = 0;
+        let error = no_heads.init(&device, DType::F32).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "KV cache: expected a number of KV heads of at least 1, found 0"
+        );
+        let error = config()
+            .with_page_size(0)
+            .init(&device, DType::F32)
+            .unwrap_err();
+        assert!(matches!(error, CacheError::PageSize(_)));
+    }
+}

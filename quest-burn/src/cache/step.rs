@@ -1,0 +1,132 @@
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Whether the tokens of a [`Step`] are part of a prompt or newly decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Prompt tokens: attention is dense and causal.
+    Prefill,
+    /// One token per sequence: a policy chooses the pages that it attends to.
+    Decode,
+}
+
+/// One forward pass through the layers: how many tokens each sequence gains and where they go.
+///
+/// Made by [`PagedKvCache`](super::PagedKvCache) when it takes the pages, and passed to every
+/// layer. What the operations need is here twice: on the host, and on the device, where kernels
+/// read it (so that a captured step can be replayed at any position).
+#[derive(Clone, Debug)]
+pub struct Step {
+    phase: Phase,
+    page_size: usize,
+    starts: Vec<usize>,
+    lengths: Vec<usize>,
+    pages: Vec<Vec<u32>>,
+    positions: Tensor<2, Int>,
+    device_page_table: Tensor<2, Int>,
+    device_starts: Tensor<1, Int>,
+    device_lengths: Tensor<1, Int>,
+}
+
+impl Step {
+    pub(super) fn new(
+        phase: Phase,
+        page_size: usize,
+        starts: Vec<usize>,
+        lengths: Vec<usize>,
+        pages: Vec<Vec<u32>>,
+        device_page_table: Tensor<2, Int>,
+    ) -> Self {
+        let device = device_page_table.device();
+        let longest = starts.iter().zip(&lengths).map(|(s, l)| l - s).max();
+        let longest = longest.unwrap_or(0);
+        let positions = starts
+            .iter()
+            .flat_map(|&start| (start..start + longest).map(|p| p as i32))
+            .collect::<Vec<_>>();
+        let positions = TensorData::new(positions, [starts.len(), longest]);
+        Self {
+            phase,
+            page_size,
+            positions: Tensor::from_data(positions, &device),
+            device_page_table,
+            device_starts: counts(&starts, &device),
+            device_lengths: counts(&lengths, &device),
+            starts,
+            lengths,
+            pages,
+        }
+    }
+
+    /// Whether this step prefills or decodes.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Sequences of the batch.
+    pub fn batch(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Tokens per page.
+    pub fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    /// Tokens that each sequence held before this step.
+    pub fn starts(&self) -> &[usize] {
+        &self.starts
+    }
+
+    /// Tokens that each sequence holds after this step.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Tokens that a sequence gains.
+    pub fn new_tokens(&self, sequence: usize) -> usize {
+        self.lengths[sequence] - self.starts[sequence]
+    }
+
+    /// Most tokens that a sequence gains: the token axis of this step's inputs.
+    pub fn max_new_tokens(&self) -> usize {
+        self.positions.dims()[1]
+    }
+
+    /// Pool pages of a sequence, in order.
+    pub fn pages(&self, sequence: usize) -> &[u32] {
+        &self.pages[sequence]
+    }
+
+    /// Most pages that a sequence holds.
+    pub fn max_pages(&self) -> usize {
+        self.pages.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Position of each new token in its sequence, `[batch, max_new_tokens]`.
+    ///
+    /// Where a sequence gains fewer tokens than the longest, the rest are positions of padding.
+    pub fn positions(&self) -> &Tensor<2, Int> {
+        &self.positions
+    }
+
+    /// The page table, `[batch, max_pages]`; 0 where a sequence holds no page.
+    pub fn device_page_table(&self) -> &Tensor<2, Int> {
+        &self.device_page_table
+    }
+
+    /// [`starts`](Self::starts) on the device, `[batch]`.
+    pub fn device_starts(&self) -> &Tensor<1, Int> {
+        &self.device_starts
+    }
+
+    /// [`lengths`](Self::lengths) on the device, `[batch]`.
+    pub fn device_lengths(&self) -> &Tensor<1, Int> {
+        &self.device_lengths
+    }
+}
+
+fn counts(values: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values = values.iter().map(|&v| v as i32).collect::<Vec<_>>();
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n]), device)
+}

@@ -1,0 +1,167 @@
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use super::CacheError;
+
+/// Which pool pages each sequence holds, in order, and how many tokens are in them.
+#[derive(Clone, Debug)]
+pub(super) struct PageTable {
+    page_size: usize,
+    max_pages: usize,
+    /// Free pool pages; the lowest is taken first, so that a sequence's pages tend to be adjacent.
+    free: BinaryHeap<Reverse<u32>>,
+    pages: Vec<Vec<u32>>,
+    lengths: Vec<usize>,
+}
+
+impl PageTable {
+    pub fn new(n_pages: usize, max_pages: usize, page_size: usize, batch: usize) -> Self {
+        Self {
+            page_size,
+            max_pages,
+            free: (0..n_pages as u32).map(Reverse).collect(),
+            pages: vec![Vec::new(); batch],
+            lengths: vec![0; batch],
+        }
+    }
+
+    pub fn pages(&self) -> &[Vec<u32>] {
+        &self.pages
+    }
+
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    pub fn n_free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Makes room for `new_tokens[i]` more tokens in sequence `i`, or changes nothing.
+    /// Says whether a sequence has taken a page.
+    pub fn extend(&mut self, new_tokens: &[usize]) -> Result<bool, CacheError> {
+        if new_tokens.len() != self.lengths.len() {
+            return Err(CacheError::Batch {
+                what: "a token count",
+                batch: self.lengths.len(),
+                found: new_tokens.len(),
+            });
+        }
+        if new_tokens.iter().all(|&n| n == 0) {
+            return Err(CacheError::NoTokens);
+        }
+        let mut requested = 0;
+        for (sequence, &new) in new_tokens.iter().enumerate() {
+            let needed = (self.lengths[sequence] + new).div_ceil(self.page_size);
+            if needed > self.max_pages {
+                return Err(CacheError::SequenceFull {
+                    sequence,
+                    capacity: self.max_pages * self.page_size,
+                    requested: self.lengths[sequence] + new,
+                });
+            }
+            requested += needed - self.pages[sequence].len();
+        }
+        if requested > self.free.len() {
+            return Err(CacheError::PoolFull {
+                requested,
+                free: self.free.len(),
+                page_size: self.page_size,
+            });
+        }
+        for (sequence, &new) in new_tokens.iter().enumerate() {
+            self.lengths[sequence] += new;
+            let needed = self.lengths[sequence].div_ceil(self.page_size);
+            while self.pages[sequence].len() < needed {
+                let Reverse(page) = self.free.pop().expect("free pages were counted");
+                self.pages[sequence].push(page);
+            }
+        }
+        Ok(requested > 0)
+    }
+
+    /// Shortens a sequence and frees the pages behind its end.
+    pub fn truncate(&mut self, sequence: usize, length: usize) -> Result<(), CacheError> {
+        let current = *self.lengths.get(sequence).ok_or(CacheError::Sequence {
+            sequence,
+            batch: self.lengths.len(),
+        })?;
+        if length > current {
+            return Err(CacheError::Length {
+                sequence,
+                current,
+                length,
+            });
+        }
+        self.lengths[sequence] = length;
+        let kept = length.div_ceil(self.page_size);
+        self.free
+            .extend(self.pages[sequence].drain(kept..).map(Reverse));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_taken_lowest_first_and_come_back() {
+        let mut table = PageTable::new(4, 4, 8, 2);
+        assert!(table.extend(&[9, 3]).unwrap());
+        assert_eq!(table.pages(), [vec![0, 1], vec![2]]);
+        assert!(
+            !table.extend(&[7, 0]).unwrap(),
+            "page 1 has room for 7 more"
+        );
+        table.truncate(0, 8).unwrap();
+        assert_eq!(table.n_free(), 2);
+        assert!(table.extend(&[0, 6]).unwrap());
+        assert_eq!(table.pages(), [vec![0], vec![2, 1]]);
+        assert_eq!(table.lengths(), [8, 9]);
+    }
+
+    #[test]
+    fn a_full_pool_changes_nothing() {
+        let mut table = PageTable::new(2, 2, 8, 2);
+        table.extend(&[8, 0]).unwrap();
+        let error = table.extend(&[8, 1]).unwrap_err();
+        assert_eq!(
+            error,
+            CacheError::PoolFull {
+                requested: 2,
+                free: 1,
+                page_size: 8
+            }
+        );
+        assert_eq!(table.lengths(), [8, 0]);
+        assert_eq!(table.n_free(), 1);
+    }
+
+    #[test]
+    fn a_sequence_cannot_outgrow_its_row_of_the_table() {
+        let mut table = PageTable::new(8, 2, 8, 1);
+        let error = table.extend(&[17]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "KV cache: expected at most 16 tokens in sequence 0, found 17"
+        );
+    }
+
+    #[test]
+    fn bad_requests_name_what_is_wrong() {
+        let mut table = PageTable::new(2, 2, 8, 2);
+        assert!(matches!(
+            table.extend(&[1]),
+            Err(CacheError::Batch { found: 1, .. })
+        ));
+        assert_eq!(table.extend(&[0, 0]), Err(CacheError::NoTokens));
+        assert!(matches!(
+            table.truncate(2, 0),
+            Err(CacheError::Sequence { .. })
+        ));
+        assert!(matches!(
+            table.truncate(0, 1),
+            Err(CacheError::Length { .. })
+        ));
+    }
+}

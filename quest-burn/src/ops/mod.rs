@@ -1,0 +1,150 @@
+//! The operations of a decode step on a paged KV cache.
+//!
+//! | operation | what it does |
+//! |---|---|
+//! | [`append`] | writes the rows of new tokens and folds their keys into the page digests |
+//! | [`page_scores`] | bounds, per page, the attention score of its keys |
+//! | [`top_pages`] | the pages with the highest scores |
+//! | [`paged_attention`] | attention of one query token over the chosen pages |
+//! | [`prefill_attention`] | causal attention of many query tokens over all pages |
+//!
+//! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]).
+
+pub mod reference;
+
+use burn::tensor::{Tensor, assert_shape};
+
+use crate::{
+    PageSharing,
+    cache::{LayerCache, Step},
+    policy::{PageSelection, Pages},
+};
+
+/// Writes the keys and values of a step's new tokens into their pages, and folds the keys into
+/// the digests.
+///
+/// The pools are written in place as long as nothing else holds them.
+///
+/// # Shapes
+///
+/// - keys (after RoPE), values: `[batch, n_kv_heads, max_new_tokens, head_dim]`; rows past the
+///   tokens that a sequence gains are ignored
+///
+/// # Panics
+///
+/// When the shapes do not fit the cache and the step.
+pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
+    let [_, n_kv_heads, page_size, head_dim] = cache.keys.dims();
+    let (batch, tokens) = (step.batch(), step.max_new_tokens());
+    assert_shape!(keys, [batch, n_kv_heads, tokens, head_dim]);
+    assert_shape!(values, [batch, n_kv_heads, tokens, head_dim]);
+    assert_eq!(page_size, step.page_size(), "page size of cache and step");
+    let dtype = cache.keys.dtype();
+    reference::append(cache, keys.cast(dtype), values.cast(dtype), step);
+}
+
+/// Folds the first `rows` keys of a pool page into its digest anew.
+pub(crate) fn rebuild_digest(cache: &mut LayerCache, page: usize, rows: usize) {
+    reference::rebuild_digest(cache, page, rows);
+}
+
+/// Upper bounds of `query . key` over the keys of each page:
+/// `sum_i max(query_i * min_i, query_i * max_i)`.
+///
+/// # Shapes
+///
+/// - query: `[batch, n_heads, head_dim]`
+/// - output: `[batch, n_heads, max_pages]` in f32, or `[batch, n_kv_heads, max_pages]` with the
+///   maximum over the query heads of a group when pages are shared per KV head, where `max_pages`
+///   is the step's [`Step::max_pages`]. Entries past a sequence's pages are undefined.
+///
+/// # Panics
+///
+/// When the shapes do not fit the cache and the step.
+pub fn page_scores(
+    query: Tensor<3>,
+    cache: &LayerCache,
+    step: &Step,
+    sharing: PageSharing,
+) -> Tensor<3> {
+    check_query(&query, cache, step);
+    reference::page_scores(query, cache, step, sharing)
+}
+
+/// The pages with the highest scores, ascending by page number; ties go to the lower page.
+///
+/// A sequence that has no more pages than the selection allows gets all of them.
+///
+/// # Shapes
+///
+/// - scores: `[batch, heads, max_pages]`, as from [`page_scores`]
+pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> Pages {
+    let [_, heads, _] = scores.dims();
+    assert_shape!(scores, [step.batch(), heads, step.max_pages()]);
+    reference::top_pages(scores, step, selection)
+}
+
+/// Attention of each sequence's newest token over the listed pages.
+///
+/// The softmax runs over the tokens of those pages only; no score outside them is computed. A
+/// sequence that gains no token in this step gets zeros.
+///
+/// # Shapes
+///
+/// - query: `[batch, n_heads, head_dim]`
+/// - output: `[batch, n_heads, head_dim]`
+///
+/// # Panics
+///
+/// When the shapes do not fit the cache and the step.
+pub fn paged_attention(
+    query: Tensor<3>,
+    cache: &LayerCache,
+    pages: &Pages,
+    step: &Step,
+    scale: f64,
+) -> Tensor<3> {
+    check_query(&query, cache, step);
+    reference::paged_attention(query, cache, pages, step, scale)
+}
+
+/// Causal attention of the new tokens of a step over everything that the cache holds.
+///
+/// # Shapes
+///
+/// - query: `[batch, n_heads, max_new_tokens, head_dim]`
+/// - output: `[batch, n_heads, max_new_tokens, head_dim]`; zeros past the tokens that a sequence
+///   gains
+///
+/// # Panics
+///
+/// When the shapes do not fit the cache and the step.
+pub fn prefill_attention(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    step: &Step,
+    scale: f64,
+) -> Tensor<4> {
+    let [_, n_kv_heads, _, head_dim] = cache.keys.dims();
+    let [_, n_heads, _, _] = query.dims();
+    assert_shape!(
+        query,
+        [step.batch(), n_heads, step.max_new_tokens(), head_dim]
+    );
+    check_groups(n_heads, n_kv_heads);
+    reference::prefill_attention(query, cache, step, scale)
+}
+
+fn check_query(query: &Tensor<3>, cache: &LayerCache, step: &Step) {
+    let [_, n_kv_heads, _, head_dim] = cache.keys.dims();
+    let [_, n_heads, _] = query.dims();
+    assert_shape!(query, [step.batch(), n_heads, head_dim]);
+    check_groups(n_heads, n_kv_heads);
+}
+
+fn check_groups(n_heads: usize, n_kv_heads: usize) {
+    assert!(
+        n_heads.is_multiple_of(n_kv_heads),
+        "query heads: expected a multiple of the {n_kv_heads} KV heads, found {n_heads}"
+    );
+}

@@ -1,0 +1,95 @@
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+
+use super::pool::leading_run;
+use crate::cache::{LayerCache, Step};
+
+/// Reference of [`crate::ops::append`].
+pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
+    let page_size = step.page_size();
+    for sequence in 0..step.batch() {
+        let pages = step.pages(sequence);
+        let start = step.starts()[sequence];
+        let end = step.lengths()[sequence];
+        let mut position = start;
+        while position < end {
+            let first_page = position / page_size;
+            let offset = position % page_size;
+            let whole_pages = (end - position) / page_size;
+            let run = if offset == 0 && whole_pages > 0 {
+                leading_run(&pages[first_page..first_page + whole_pages])
+            } else {
+                let page = pages[first_page] as usize;
+                page..page + 1
+            };
+            let rows = (run.len() * page_size - offset).min(end - position);
+            let tokens = position - start..position - start + rows;
+            let take = |t: &Tensor<4>| {
+                t.clone()
+                    .slice([sequence..sequence + 1])
+                    .slice_dim(2, tokens.clone())
+            };
+            write(cache, run, offset, take(&keys), take(&values));
+            position += rows;
+        }
+    }
+}
+
+/// Writes rows `[1, heads, n, head_dim]` into adjacent pages, `offset` rows into the first.
+fn write(
+    cache: &mut LayerCache,
+    pages: Range<usize>,
+    offset: usize,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+) {
+    let (keys, values) = (by_page(keys, pages.len()), by_page(values, pages.len()));
+    let [_, heads, rows, head_dim] = keys.dims();
+    let place = [pages.clone(), 0..heads, offset..offset + rows, 0..head_dim];
+    let mut digest = extremes(keys.clone());
+    if offset > 0 {
+        let old = cache.digests.clone().slice([pages.clone()]);
+        let [_, _, _, d] = old.dims();
+        let row = |t: &Tensor<4>, i: usize| t.clone().slice([0..1, 0..heads, i..i + 1, 0..d]);
+        let min = row(&old, 0).min_pair(row(&digest, 0));
+        let max = row(&old, 1).max_pair(row(&digest, 1));
+        digest = Tensor::cat(vec![min, max], 2);
+    }
+    cache
+        .keys
+        .inplace(|pool| pool.slice_assign(place.clone(), keys));
+    cache
+        .values
+        .inplace(|pool| pool.slice_assign(place, values));
+    let place = [pages, 0..heads, 0..2, 0..head_dim];
+    cache
+        .digests
+        .inplace(|pool| pool.slice_assign(place, digest));
+}
+
+/// Folds the first `rows` keys of a pool page into its digest anew.
+pub fn rebuild_digest(cache: &mut LayerCache, page: usize, rows: usize) {
+    let [_, heads, _, head_dim] = cache.keys.dims();
+    let keys = cache
+        .keys
+        .clone()
+        .slice([page..page + 1, 0..heads, 0..rows, 0..head_dim]);
+    let digest = extremes(keys);
+    let place = [page..page + 1, 0..heads, 0..2, 0..head_dim];
+    cache
+        .digests
+        .inplace(|pool| pool.slice_assign(place, digest));
+}
+
+/// `[1, heads, pages * rows, head_dim]` -> `[pages, heads, rows, head_dim]`
+fn by_page(rows: Tensor<4>, pages: usize) -> Tensor<4> {
+    let [_, heads, n, head_dim] = rows.dims();
+    rows.reshape([heads, pages, n / pages, head_dim])
+        .swap_dims(0, 1)
+}
+
+/// Channel-wise minimum and maximum over the rows: `[p, h, rows, d]` -> `[p, h, 2, d]`
+fn extremes(rows: Tensor<4>) -> Tensor<4> {
+    Tensor::cat(vec![rows.clone().min_dim(2), rows.max_dim(2)], 2)
+}

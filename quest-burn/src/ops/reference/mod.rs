@@ -1,0 +1,20 @@
+//! The operations in Burn tensor operations: every backend runs them, and kernels are tested
+//! against them.
+//!
+//! They work on one sequence at a time and read what the host knows of it, so that a sequence's
+//! result does not depend on the rest of the batch. Keys and values are never repeated for the
+//! query heads of a group, and the pages that are not listed are not touched.
+
+mod append;
+mod attention;
+mod pool;
+mod prefill;
+mod scores;
+mod select;
+mod softmax;
+
+pub use append::{append, rebuild_digest};
+pub use attention::paged_attention;
+pub use prefill::prefill_attention;
+pub use scores::page_scores;
+pub use select::top_pages;

@@ -1,0 +1,120 @@
+use burn::tensor::{DType, Int, Tensor};
+
+use super::{
+    pool::pages_of_all_heads,
+    softmax::{MASKED, RunningSoftmax},
+};
+use crate::cache::{LayerCache, Step};
+
+/// Query tokens and key tokens of one block of scores; bounds memory whatever the prompt.
+const QUERY_TOKENS: usize = 512;
+const KEY_TOKENS: usize = 1024;
+
+/// Reference of [`crate::ops::prefill_attention`].
+pub fn prefill_attention(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    step: &Step,
+    scale: f64,
+) -> Tensor<4> {
+    let [batch, n_heads, tokens, head_dim] = query.dims();
+    let zeros = |tokens| {
+        Tensor::zeros(
+            [1, n_heads, tokens, head_dim],
+            (&query.device(), query.dtype()),
+        )
+    };
+    let out = (0..batch).map(|sequence| {
+        let gained = step.new_tokens(sequence);
+        let mut blocks = Vec::new();
+        for first in (0..gained).step_by(QUERY_TOKENS) {
+            let range = first..gained.min(first + QUERY_TOKENS);
+            let block = query
+                .clone()
+                .slice([sequence..sequence + 1])
+                .slice_dim(2, range);
+            let position = step.starts()[sequence] + first;
+            blocks.push(query_block(block, position, cache, step, sequence, scale));
+        }
+        if gained < tokens {
+            blocks.push(zeros(tokens - gained));
+        }
+        Tensor::cat(blocks, 2)
+    });
+    Tensor::cat(out.collect(), 0)
+}
+
+/// Attention of adjacent query tokens `[1, n_heads, t, head_dim]`, the first at `position`.
+fn query_block(
+    query: Tensor<4>,
+    position: usize,
+    cache: &LayerCache,
+    step: &Step,
+    sequence: usize,
+    scale: f64,
+) -> Tensor<4> {
+    let [_, n_heads, tokens, head_dim] = query.dims();
+    let [_, n_kv_heads, _, _] = cache.keys.dims();
+    let group = n_heads / n_kv_heads;
+    let dtype = query.dtype();
+    let query =
+        query
+            .cast(DType::F32)
+            .mul_scalar(scale)
+            .reshape([n_kv_heads, group * tokens, head_dim]);
+    let page_size = step.page_size();
+    let visible = (position + tokens).div_ceil(page_size);
+    let per_block = KEY_TOKENS / page_size;
+    step.pages(sequence)[..visible]
+        .chunks(per_block)
+        .enumerate()
+        .map(|(block, pages)| {
+            let keys = end_to_end(pages_of_all_heads(&cache.keys, pages));
+            let values = end_to_end(pages_of_all_heads(&cache.values, pages));
+            let first_key = block * KEY_TOKENS;
+            let mut scores = query.clone().matmul(keys.transpose());
+            let [_, _, n_keys] = scores.dims();
+            if first_key + n_keys > position + 1 {
+                let future = future(position, tokens, first_key, n_keys, &scores);
+                let shape = [n_kv_heads, group, tokens, n_keys];
+                scores = scores
+                    .reshape(shape)
+                    .mask_fill(future.expand(shape), MASKED)
+                    .reshape([n_kv_heads, group * tokens, n_keys]);
+            }
+            let max = scores.clone().max_dim(2);
+            let weights = (scores - max.clone()).exp();
+            let sum = weights.clone().sum_dim(2);
+            RunningSoftmax::new(max, sum, weights.matmul(values))
+        })
+        .reduce(RunningSoftmax::merge)
+        .expect("a query token sees at least itself")
+        .finish(dtype)
+        .reshape([1, n_heads, tokens, head_dim])
+}
+
+/// Which keys lie behind their query token, `[1, 1, tokens, n_keys]`.
+fn future(
+    position: usize,
+    tokens: usize,
+    first_key: usize,
+    n_keys: usize,
+    like: &Tensor<3>,
+) -> Tensor<4, burn::tensor::Bool> {
+    let range = |first: usize, n: usize| {
+        Tensor::<1, Int>::arange(first as i64..(first + n) as i64, &like.device())
+    };
+    let query = range(position, tokens).reshape([1, 1, tokens, 1]);
+    let key = range(first_key, n_keys).reshape([1, 1, 1, n_keys]);
+    let shape = [1, 1, tokens, n_keys];
+    key.expand(shape).greater(query.expand(shape))
+}
+
+/// `[pages, heads, page_size, head_dim]` -> `[heads, pages * page_size, head_dim]` in f32
+fn end_to_end(pages: Tensor<4>) -> Tensor<3> {
+    let [n, heads, page_size, head_dim] = pages.dims();
+    pages
+        .swap_dims(0, 1)
+        .reshape([heads, n * page_size, head_dim])
+        .cast(DType::F32)
+}

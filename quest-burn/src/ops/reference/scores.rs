@@ -1,0 +1,64 @@
+use burn::tensor::{DType, Tensor};
+
+use super::pool::pages_of_all_heads;
+use crate::{
+    PageSharing,
+    cache::{LayerCache, Step},
+};
+
+/// Reference of [`crate::ops::page_scores`].
+///
+/// The bound `sum_i max(q_i * min_i, q_i * max_i)` equals `min(q, 0) . min + max(q, 0) . max`: one
+/// product with the two rows of a digest laid end to end.
+pub fn page_scores(
+    query: Tensor<3>,
+    cache: &LayerCache,
+    step: &Step,
+    sharing: PageSharing,
+) -> Tensor<3> {
+    let [batch, n_heads, head_dim] = query.dims();
+    let [_, n_kv_heads, _, _] = cache.digests.dims();
+    let group = n_heads / n_kv_heads;
+    let query = query
+        .cast(DType::F32)
+        .reshape([batch, n_kv_heads, group, head_dim]);
+    let query = Tensor::cat(vec![query.clone().clamp_max(0.0), query.clamp_min(0.0)], 3);
+    let scores = (0..batch).map(|sequence| {
+        let pages = step.pages(sequence);
+        let query: Tensor<3> = query.clone().slice([sequence..sequence + 1]).squeeze_dim(0);
+        let scores = if pages.is_empty() {
+            Tensor::empty([n_kv_heads, group, 0], &query.device())
+        } else {
+            let digests = pages_of_all_heads(&cache.digests, pages).cast(DType::F32);
+            let digests = digests
+                .reshape([pages.len(), n_kv_heads, 2 * head_dim])
+                .permute([1, 2, 0]);
+            query.matmul(digests)
+        };
+        let scores = match sharing {
+            PageSharing::QueryHead => scores.reshape([1, n_heads, pages.len()]),
+            PageSharing::KvHead if pages.is_empty() => scores.reshape([1, n_kv_heads, 0]),
+            PageSharing::KvHead => scores.max_dim(1).reshape([1, n_kv_heads, pages.len()]),
+        };
+        pad_pages(scores, step.max_pages())
+    });
+    Tensor::cat(scores.collect(), 0)
+}
+
+/// Fills up `[1, heads, n]` to `[1, heads, max_pages]`; what is past a sequence's pages is never
+/// read.
+fn pad_pages(scores: Tensor<3>, max_pages: usize) -> Tensor<3> {
+    let [_, heads, n] = scores.dims();
+    if n == max_pages {
+        return scores;
+    }
+    let padding = Tensor::full(
+        [1, heads, max_pages - n],
+        f32::MIN,
+        (&scores.device(), DType::F32),
+    );
+    if n == 0 {
+        return padding;
+    }
+    Tensor::cat(vec![scores, padding], 2)
+}

@@ -1,0 +1,69 @@
+//! Which pages a decoded token attends to.
+//!
+//! A policy is a value; dense attention is the policy that lists every page, so that accuracy and
+//! speed of all of them are measured on one attention path.
+
+mod dense;
+mod quest;
+
+use core::fmt::Debug;
+
+use burn::tensor::{Int, Tensor};
+
+pub use dense::DensePolicy;
+pub use quest::QuestPolicy;
+
+use crate::{
+    NewestPage,
+    cache::{LayerCache, Step},
+};
+
+/// Chooses the pages that the newest token of each sequence attends to.
+pub trait PagePolicy: Debug + Send + Sync {
+    /// The pages for one layer of one decode step; the new token is already in the cache.
+    ///
+    /// # Shapes
+    ///
+    /// - query (after RoPE): `[batch, n_heads, head_dim]`
+    fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step) -> Pages;
+}
+
+/// A choice of pages.
+#[derive(Clone, Debug)]
+pub enum Pages {
+    /// Every page of every sequence.
+    All,
+    /// A list of pages per head.
+    Listed {
+        /// Logical page numbers, ascending without repeats, `[batch, heads, k]` with `heads` the
+        /// number of query heads or of KV heads; -1 past a sequence's count.
+        ids: Tensor<3, Int>,
+        /// Pages that each head of a sequence lists.
+        counts: Vec<usize>,
+    },
+}
+
+/// How the best pages are chosen by their scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageSelection {
+    /// Pages to keep, of each sequence that has more.
+    pub k: usize,
+    /// How the page of the newest token takes part.
+    pub newest_page: NewestPage,
+    /// First pages that are always kept; they count towards `k`.
+    pub sink_pages: usize,
+}
+
+impl PageSelection {
+    /// Pages that are kept of each sequence.
+    pub fn counts(&self, step: &Step) -> Vec<usize> {
+        (0..step.batch())
+            .map(|sequence| self.k.min(step.pages(sequence).len()))
+            .collect()
+    }
+
+    /// Whether every page of every sequence is kept.
+    pub fn covers(&self, step: &Step) -> bool {
+        step.max_pages() <= self.k
+    }
+}
