@@ -148,3 +148,6 @@ fn check_groups(n_heads: usize, n_kv_heads: usize) {
         "query heads: expected a multiple of the {n_kv_heads} KV heads, found {n_heads}"
     );
 }
+
+#[cfg(test)]
+mod tests;

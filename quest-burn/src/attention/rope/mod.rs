@@ -87,8 +87,8 @@ impl Rotations {
 
 /// The same angles between -pi and pi.
 ///
-/// Outside of this range the sines of a GPU are as inaccurate as its driver likes (WGSL and Vulkan
-/// promise nothing), and the angles of a long context are thousands of turns.
+/// WGSL and Vulkan promise nothing about sines outside of this range, and the angles of a long
+/// context are thousands of turns.
 fn within_one_turn(angles: Tensor<4>) -> Tensor<4> {
     // A turn in three parts; the first two have so few bits that multiples of them are exact in
     // f32 up to half a million turns (Cody and Waite).

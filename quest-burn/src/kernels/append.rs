@@ -1,0 +1,131 @@
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn::{backend::cubecl::dtype_to_storage_type, tensor::Shape};
+use cubecl::prelude::*;
+
+use super::{launch::address_type, row::RowLayout};
+
+/// One cube per page that is written, KV head and sequence; a unit per vector of a row, which
+/// walks the page's new tokens. Digests need no atomics, as no two cubes share a page.
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn append_kernel<F: Float, N: Size>(
+    keys: &mut Tensor<Vector<F, N>>,
+    values: &mut Tensor<Vector<F, N>>,
+    digests: &mut Tensor<Vector<F, N>>,
+    new_keys: &Tensor<Vector<F, N>>,
+    new_values: &Tensor<Vector<F, N>>,
+    page_table: &Tensor<i32>,
+    starts: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    #[comptime] page_size: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let n_pages = keys.shape(0);
+    let n_kv_heads = keys.shape(1);
+    let tokens = new_keys.shape(2);
+    let max_pages = page_table.shape(1);
+    let row = CUBE_DIM as usize;
+    let column = UNIT_POS as usize;
+    let head = CUBE_POS_Y as usize;
+    let sequence = CUBE_POS_Z as usize;
+
+    let start = starts[sequence] as usize;
+    let end = min(lengths[sequence] as usize, start + tokens);
+    let page = start / page_size + CUBE_POS_X as usize;
+    let first = max(page * page_size, start);
+    let last = min((page + 1) * page_size, end);
+    if first >= last || page >= max_pages {
+        terminate!();
+    }
+    let pool_page = page_table[sequence * max_pages + page] as usize;
+    if pool_page >= n_pages {
+        terminate!();
+    }
+
+    let pool_head = pool_page * n_kv_heads + head;
+    let source = (sequence * n_kv_heads + head) * tokens * row + column;
+    let target = pool_head * page_size * row + column;
+    let mut low = new_keys[source + (first - start) * row];
+    let mut high = low;
+    for token in first..last {
+        let from = source + (token - start) * row;
+        let to = target + (token % page_size) * row;
+        let key = new_keys[from];
+        keys[to] = key;
+        values[to] = new_values[from];
+        low = min(low, key);
+        high = max(high, key);
+    }
+
+    let digest = pool_head * 2 * row + column;
+    if first % page_size != 0 {
+        low = min(low, digests[digest]);
+        high = max(high, digests[digest + row]);
+    }
+    digests[digest] = low;
+    digests[digest + row] = high;
+}
+
+/// Writes new rows and folds their keys into the digests, all in place.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn append(
+    keys: CubeTensor,
+    values: CubeTensor,
+    digests: CubeTensor,
+    new_keys: CubeTensor,
+    new_values: CubeTensor,
+    page_table: CubeTensor,
+    starts: CubeTensor,
+    lengths: CubeTensor,
+) -> (CubeTensor, CubeTensor, CubeTensor) {
+    for (name, pool) in [("keys", &keys), ("values", &values), ("digests", &digests)] {
+        assert_in_place(name, pool);
+    }
+    let new_keys = into_contiguous(new_keys);
+    let new_values = into_contiguous(new_values);
+    let page_size = keys.meta.shape()[2];
+    let new: &Shape = new_keys.meta.shape();
+    let (batch, n_kv_heads, tokens) = (new[0], new[1], new[2]);
+    // A run of tokens touches most pages when only its first token lies in the first page.
+    let touched = (tokens - 1).div_ceil(page_size) + 1;
+    let layout = RowLayout::of(&keys);
+    let client = keys.client.clone();
+    let address = address_type(&[&keys, &values, &digests, &new_keys, &new_values]);
+    let dtype = dtype_to_storage_type(keys.dtype);
+    // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
+    // the shapes were checked before the operation was registered.
+    unsafe {
+        append_kernel::launch_unchecked(
+            &client,
+            CubeCount::Static(touched as u32, n_kv_heads as u32, batch as u32),
+            CubeDim::new_1d(layout.row_vectors() as u32),
+            address,
+            layout.width,
+            keys.clone().into_tensor_arg(),
+            values.clone().into_tensor_arg(),
+            digests.clone().into_tensor_arg(),
+            new_keys.into_tensor_arg(),
+            new_values.into_tensor_arg(),
+            into_contiguous(page_table).into_tensor_arg(),
+            starts.into_tensor_arg(),
+            lengths.into_tensor_arg(),
+            page_size,
+            dtype,
+        );
+    }
+    (keys, values, digests)
+}
+
+/// A silent copy of a cache would be slow and, in a captured step, wrong.
+fn assert_in_place(name: &str, pool: &CubeTensor) {
+    assert!(
+        pool.can_mut(),
+        "append: expected the {name} of the KV cache to have one owner, found another tensor that \
+         shares their memory; drop clones and views of the cache before appending"
+    );
+    assert!(
+        pool.is_contiguous(),
+        "append: expected contiguous {name}, found shape {:?} with strides {:?}",
+        pool.meta.shape(),
+        pool.meta.strides()
+    );
+}

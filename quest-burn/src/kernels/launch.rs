@@ -1,0 +1,30 @@
+//! What every launch needs.
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::{ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
+use cubecl::prelude::*;
+
+/// The address width that covers every tensor of a launch.
+pub(super) fn address_type(tensors: &[&CubeTensor]) -> AddressType {
+    tensors
+        .iter()
+        .map(|tensor| tensor.required_address_type())
+        .max()
+        .unwrap_or_default()
+}
+
+/// An uninitialised tensor on the device of `like`.
+pub(super) fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(
+        like.client.clone(),
+        like.device.clone(),
+        Shape::from(shape),
+        dtype,
+    )
+}
+
+/// Multiprocessors of the device; a guess where the runtime does not say.
+pub(super) fn multiprocessors(like: &CubeTensor) -> usize {
+    let hardware = &like.client.properties().hardware;
+    hardware.num_streaming_multiprocessors.unwrap_or(32) as usize
+}

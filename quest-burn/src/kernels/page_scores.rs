@@ -1,0 +1,175 @@
+use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use cubecl::prelude::*;
+
+use super::{
+    launch::{address_type, empty, multiprocessors},
+    row::{RowLayout, lanes_sum},
+};
+
+/// Units of a cube.
+const UNITS: usize = 256;
+/// Digests that a run of lanes has in flight.
+const PAGES_IN_FLIGHT: usize = 4;
+
+/// A run of `lanes` units bounds `in_flight` pages; each digest is read once for all query heads
+/// of its group. Cubes: runs of pages, KV heads, sequences.
+///
+/// The bound `sum_i max(q_i * min_i, q_i * max_i)` is taken as `max(q, 0) . max + min(q, 0) . min`.
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn page_scores_kernel<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    digests: &Tensor<Vector<F, N>>,
+    page_table: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    scores: &mut Tensor<f32>,
+    #[comptime] group: usize,
+    #[comptime] shared: bool,
+    #[comptime] lanes: usize,
+    #[comptime] vectors: usize,
+    #[comptime] in_flight: usize,
+    #[comptime] page_size: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let n_pool_pages = digests.shape(0);
+    let n_kv_heads = digests.shape(1);
+    let max_pages = page_table.shape(1);
+    let n_scores = scores.shape(2);
+    let lane = UNIT_POS as usize % lanes;
+    let run = UNIT_POS as usize / lanes;
+    let runs = CUBE_DIM as usize / lanes;
+    let row = comptime!(lanes * vectors);
+    let head = CUBE_POS_Y as usize;
+    let sequence = CUBE_POS_Z as usize;
+
+    let length = lengths[sequence] as usize;
+    let n_pages = min(min((length + page_size - 1) / page_size, max_pages), n_scores);
+    let first = CUBE_POS_X as usize * runs * in_flight;
+    if first >= n_pages {
+        terminate!();
+    }
+
+    let mut low = Array::<Vector<F, N>>::new(comptime!(in_flight * vectors));
+    let mut high = Array::<Vector<F, N>>::new(comptime!(in_flight * vectors));
+    #[unroll]
+    for p in 0..in_flight {
+        // A page past the end reads the last one's digest again; its score is not written.
+        let page = min(first + p * runs + run, n_pages - 1);
+        let pool_page = min(page_table[sequence * max_pages + page] as usize, n_pool_pages - 1);
+        let digest = (pool_page * n_kv_heads + head) * 2 * row + lane;
+        #[unroll]
+        for v in 0..vectors {
+            low[p * vectors + v] = digests[digest + v * lanes];
+            high[p * vectors + v] = digests[digest + row + v * lanes];
+        }
+    }
+
+    let zero = Vector::<f32, N>::new(0.0f32);
+    let mut best = Array::<f32>::new(in_flight);
+    #[unroll]
+    for g in 0..group {
+        let query_head = (sequence * n_kv_heads + head) * group + g;
+        let mut bounds = Array::<Vector<f32, N>>::new(in_flight);
+        #[unroll]
+        for p in 0..in_flight {
+            bounds[p] = zero;
+        }
+        #[unroll]
+        for v in 0..vectors {
+            let q = Vector::<f32, N>::cast_from(query[query_head * row + v * lanes + lane]);
+            let positive = max(q, zero);
+            let negative = min(q, zero);
+            #[unroll]
+            for p in 0..in_flight {
+                let h = Vector::<f32, N>::cast_from(high[p * vectors + v]);
+                let l = Vector::<f32, N>::cast_from(low[p * vectors + v]);
+                bounds[p] = fma(positive, h, fma(negative, l, bounds[p]));
+            }
+        }
+        #[unroll]
+        for p in 0..in_flight {
+            let bound = lanes_sum(bounds[p].vector_sum(), lanes);
+            if comptime!(shared) {
+                if comptime!(g == 0) {
+                    best[p] = bound;
+                } else {
+                    best[p] = max(best[p], bound);
+                }
+            } else {
+                let page = first + p * runs + run;
+                if lane == 0 && page < n_pages {
+                    scores[query_head * n_scores + page] = bound;
+                }
+            }
+        }
+    }
+    if comptime!(shared) {
+        #[unroll]
+        for p in 0..in_flight {
+            let page = first + p * runs + run;
+            if lane == 0 && page < n_pages {
+                scores[(sequence * n_kv_heads + head) * n_scores + page] = best[p];
+            }
+        }
+    }
+}
+
+/// Bounds of the attention scores of each page, `[batch, heads, n_scores]`.
+pub(crate) fn page_scores(
+    query: CubeTensor,
+    digests: CubeTensor,
+    page_table: CubeTensor,
+    lengths: CubeTensor,
+    page_size: usize,
+    shared: bool,
+    n_scores: usize,
+) -> CubeTensor {
+    let query = into_contiguous(query);
+    let digests = into_contiguous(digests);
+    let shape = query.meta.shape();
+    let (batch, n_heads) = (shape[0], shape[1]);
+    let n_kv_heads = digests.meta.shape()[1];
+    let layout = RowLayout::of(&digests);
+    let client = query.client.clone();
+    let max_units = client.properties().hardware.max_units_per_cube as usize;
+    let runs = UNITS.min(max_units) / layout.lanes;
+    // Registers hold the digests in flight, and a small problem needs every multiprocessor more
+    // than it needs long queues.
+    let mut in_flight = (PAGES_IN_FLIGHT / layout.vectors).max(1);
+    let rows = batch * n_kv_heads;
+    while in_flight > 1 && n_scores.div_ceil(runs * in_flight) * rows < 2 * multiprocessors(&query) {
+        in_flight /= 2;
+    }
+    let heads = if shared { n_kv_heads } else { n_heads };
+    let scores = empty(&query, [batch, heads, n_scores], DType::F32);
+    let address = address_type(&[&digests, &scores]);
+    let dtype = dtype_to_storage_type(digests.dtype);
+    // SAFETY: pages are masked by the lengths and clamped to the page table and the pool; the
+    // shapes were checked before the operation was registered.
+    unsafe {
+        page_scores_kernel::launch_unchecked(
+            &client,
+            CubeCount::Static(
+                n_scores.div_ceil(runs * in_flight) as u32,
+                n_kv_heads as u32,
+                batch as u32,
+            ),
+            CubeDim::new_1d((runs * layout.lanes) as u32),
+            address,
+            layout.width,
+            query.into_tensor_arg(),
+            digests.into_tensor_arg(),
+            into_contiguous(page_table).into_tensor_arg(),
+            lengths.into_tensor_arg(),
+            scores.clone().into_tensor_arg(),
+            n_heads / n_kv_heads,
+            shared,
+            layout.lanes,
+            layout.vectors,
+            in_flight,
+            page_size,
+            dtype,
+        );
+    }
+    scores
+}
