@@ -1,4 +1,6 @@
-use burn::tensor::{DType, Int, Tensor};
+use std::ops::Range;
+
+use burn::tensor::{Bool, DType, Int, Tensor};
 
 use super::{
     pool::{indices, pages_of_all_heads, pages_per_list},
@@ -48,27 +50,19 @@ fn over_all_pages(
     scale: f64,
 ) -> Tensor<3> {
     let [_, n_kv_heads, _, _] = cache.keys.dims();
-    let per_block = BLOCK_TOKENS / step.page_size();
-    let length = step.lengths()[sequence];
-    let blocks = step.pages(sequence).chunks(per_block).enumerate();
-    let blocks = blocks.map(|(block, pages)| {
-        let keys = pages_of_all_heads(&cache.keys, pages).swap_dims(0, 1);
-        let values = pages_of_all_heads(&cache.values, pages).swap_dims(0, 1);
-        let first = block * per_block;
-        // Only the last page can have rows that no token has filled.
-        let partial = length < (first + pages.len()) * step.page_size();
-        let ids = partial.then(|| {
-            let ids = (first..first + pages.len())
-                .map(|id| id as u32)
-                .collect::<Vec<_>>();
-            indices(&ids, &keys.device()).reshape([1, pages.len()])
-        });
-        Block { keys, values, ids }
-    });
-    attend(query, n_kv_heads, blocks, length, step.page_size(), scale)
+    let read = |pages: &[u32]| Block {
+        keys: pages_of_all_heads(&cache.keys, pages).swap_dims(0, 1),
+        values: pages_of_all_heads(&cache.values, pages).swap_dims(0, 1),
+    };
+    let pages = step.pages(sequence);
+    let (before, newest) = pages.split_at(pages.len() - 1);
+    let ids = indices(&[before.len() as u32], &query.device()).reshape([1, 1]);
+    let newest = read(newest).without_empty_rows(ids, step.lengths()[sequence]);
+    let before = before.chunks(BLOCK_TOKENS / step.page_size()).map(read);
+    attend(query, n_kv_heads, before, newest, scale)
 }
 
-/// `ids` are `[lists, k]` logical pages.
+/// `ids` are `[lists, k]` logical pages, ascending.
 fn over_listed_pages(
     query: Tensor<3>,
     cache: &LayerCache,
@@ -79,37 +73,66 @@ fn over_listed_pages(
 ) -> Tensor<3> {
     let [lists, k] = ids.dims();
     let table = indices(step.pages(sequence), &ids.device());
-    let per_block = BLOCK_TOKENS / step.page_size();
-    let blocks = (0..k).step_by(per_block).map(|first| {
-        let ids = ids.clone().slice_dim(1, first..k.min(first + per_block));
+    let read = |columns: Range<usize>| {
+        let ids = ids.clone().slice_dim(1, columns);
         let [_, n] = ids.dims();
         let pool_pages = table.clone().select(0, ids.clone().reshape([lists * n]));
         let pool_pages = pool_pages.reshape([lists, n]);
-        Block {
-            keys: pages_per_list(&cache.keys, pool_pages.clone()),
-            values: pages_per_list(&cache.values, pool_pages),
-            ids: Some(ids),
-        }
-    });
-    let length = step.lengths()[sequence];
-    attend(query, lists, blocks, length, step.page_size(), scale)
+        let keys = pages_per_list(&cache.keys, pool_pages.clone());
+        let values = pages_per_list(&cache.values, pool_pages);
+        (Block { keys, values }, ids)
+    };
+    let (last, ids_of_last) = read(k - 1..k);
+    let last = last.without_empty_rows(ids_of_last, step.lengths()[sequence]);
+    let per_block = BLOCK_TOKENS / step.page_size();
+    let before = (0..k - 1)
+        .step_by(per_block)
+        .map(|first| read(first..(k - 1).min(first + per_block)).0);
+    attend(query, lists, before, last, scale)
 }
 
-/// Some pages of each list: keys and values `[lists, n, page_size, head_dim]`, and their logical
-/// numbers, `[lists or 1, n]`, unless every row of them is filled.
+/// Some pages of each list: keys and values `[lists, n, page_size, head_dim]`.
 struct Block {
     keys: Tensor<4>,
     values: Tensor<4>,
-    ids: Option<Tensor<2, Int>>,
+}
+
+/// The last page of each list, of which some rows may hold no token.
+struct LastPage {
+    block: Block,
+    /// `[lists or 1, 1, 1, page_size]`
+    empty: Tensor<4, Bool>,
+}
+
+impl Block {
+    /// `ids` are the logical numbers `[lists or 1, 1]` of these pages. Only the newest page of a
+    /// sequence has empty rows, and lists ascend: it can only be the last one.
+    fn without_empty_rows(self, ids: Tensor<2, Int>, length: usize) -> LastPage {
+        let [lists, _, page_size, head_dim] = self.values.dims();
+        let [id_lists, _] = ids.dims();
+        let row = Tensor::<1, Int>::arange(0..page_size as i64, &ids.device());
+        let position =
+            ids.reshape([id_lists, 1, 1, 1]) * page_size as i32 + row.reshape([1, 1, 1, page_size]);
+        let empty = position.greater_equal_scalar(length as i32);
+        // What lies in an empty row is left from another sequence; if it is NaN or infinite, a
+        // weight of zero does not cancel it.
+        let rows = empty.clone().swap_dims(2, 3);
+        let values = self
+            .values
+            .mask_fill(rows.expand([lists, 1, page_size, head_dim]), 0.0);
+        LastPage {
+            block: Block { values, ..self },
+            empty,
+        }
+    }
 }
 
 /// Attention of the query heads `[1, n_heads, head_dim]`, an equal number for each list.
 fn attend(
     query: Tensor<3>,
     lists: usize,
-    blocks: impl Iterator<Item = Block>,
-    length: usize,
-    page_size: usize,
+    before: impl Iterator<Item = Block>,
+    last: LastPage,
     scale: f64,
 ) -> Tensor<3> {
     let [_, n_heads, head_dim] = query.dims();
@@ -119,27 +142,22 @@ fn attend(
             .cast(DType::F32)
             .mul_scalar(scale)
             .reshape([lists, 1, n_heads / lists, head_dim]);
-    blocks
-        .map(|block| attend_block(query.clone(), block, length, page_size))
-        .reduce(RunningSoftmax::merge)
-        .expect("a sequence that gains a token holds a page")
+    let last = attend_block(query.clone(), last.block, Some(last.empty));
+    before
+        .map(|block| attend_block(query.clone(), block, None))
+        .fold(last, RunningSoftmax::merge)
         .finish(dtype)
         .reshape([1, n_heads, head_dim])
 }
 
 /// Pages stay separate matrices, so that nothing is copied to lay them end to end.
-fn attend_block(query: Tensor<4>, block: Block, length: usize, page_size: usize) -> RunningSoftmax {
+fn attend_block(query: Tensor<4>, block: Block, empty: Option<Tensor<4, Bool>>) -> RunningSoftmax {
     let [lists, _, group, head_dim] = query.dims();
     let keys = block.keys.cast(DType::F32);
     let mut scores = query.matmul(keys.transpose()); // [lists, n, group, page_size]
-    let [_, n, _, _] = scores.dims();
-    if let Some(ids) = block.ids {
-        let [id_lists, _] = ids.dims();
-        let row = Tensor::<1, Int>::arange(0..page_size as i64, &scores.device());
-        let position =
-            ids.reshape([id_lists, n, 1, 1]) * page_size as i32 + row.reshape([1, 1, 1, page_size]);
-        let empty = position.greater_equal_scalar(length as i32);
-        scores = scores.mask_fill(empty.expand([lists, n, group, page_size]), MASKED);
+    if let Some(empty) = empty {
+        let shape = scores.dims();
+        scores = scores.mask_fill(empty.expand(shape), MASKED);
     }
     let max = scores.clone().max_dim(3).max_dim(1); // [lists, 1, group, 1]
     let weights = (scores - max.clone()).exp();

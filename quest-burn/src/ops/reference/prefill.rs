@@ -63,15 +63,18 @@ fn query_block(
             .mul_scalar(scale)
             .reshape([n_kv_heads, group * tokens, head_dim]);
     let page_size = step.page_size();
+    let length = step.lengths()[sequence];
     let visible = (position + tokens).div_ceil(page_size);
     let per_block = KEY_TOKENS / page_size;
     step.pages(sequence)[..visible]
         .chunks(per_block)
         .enumerate()
         .map(|(block, pages)| {
-            let keys = end_to_end(pages_of_all_heads(&cache.keys, pages));
-            let values = end_to_end(pages_of_all_heads(&cache.values, pages));
             let first_key = block * KEY_TOKENS;
+            let filled = 0..(pages.len() * page_size).min(length - first_key);
+            let read =
+                |pool| end_to_end(pages_of_all_heads(pool, pages)).slice_dim(1, filled.clone());
+            let (keys, values) = (read(&cache.keys), read(&cache.values));
             let mut scores = query.clone().matmul(keys.transpose());
             let [_, _, n_keys] = scores.dims();
             if first_key + n_keys > position + 1 {

@@ -1,0 +1,316 @@
+//! The operations of a decode step as [CubeCL](https://github.com/tracel-ai/cubecl) kernels, for
+//! CUDA, ROCm, Vulkan, Metal and WebGPU.
+//!
+//! Kernels read lengths and the page table from device memory, and their grids are sized for the
+//! capacity of the tensors, so that a captured step replays at any position. Sums are kept in f32
+//! whatever the dtype of the cache.
+//!
+//! [`supported`] says where they run; [`crate::ops`] calls them there.
+
+pub(crate) mod append;
+mod launch;
+pub(crate) mod page_scores;
+pub(crate) mod paged_attention;
+mod row;
+pub(crate) mod top_pages;
+
+use burn::{
+    backend::{Dispatch, DispatchDevice, cubecl::dtype_to_storage_type},
+    tensor::{DType, Device, Int, Tensor, assert_shape},
+};
+use cubecl::ir::features::Plane;
+
+use crate::{PageSharing, ops::extension::QuestOps};
+
+/// Whether the kernels run on this device: a CubeCL device whose units can exchange values
+/// within a plane.
+///
+/// An autodiff device is not one of them, as the kernels have no backward pass.
+pub fn supported(device: &Device) -> bool {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(cube) => {
+            let client = cube.client();
+            let properties = client.properties();
+            properties.features.plane.contains(Plane::Ops)
+                && properties.hardware.plane_size_min.is_power_of_two()
+        }
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+/// Whether the kernels run on this device with a cache of this dtype and head dim.
+pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> bool {
+    let storable = match device.as_dispatch() {
+        DispatchDevice::Cube(cube) => {
+            let client = cube.client();
+            let hardware = &client.properties().hardware;
+            // The merge of splits has a unit per channel.
+            client.properties().supports_type(dtype_to_storage_type(dtype))
+                && head_dim <= hardware.max_units_per_cube as usize
+        }
+        #[allow(unreachable_patterns)]
+        _ => false,
+    };
+    let float = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
+    float && storable && head_dim > 0 && supported(device)
+}
+
+/// Writes rows `j < lengths[i] - starts[i]` of `new_keys[i]` and `new_values[i]` at positions
+/// `starts[i] + j` of sequence `i`, and folds the keys into the digests of their pages: a page
+/// that begins with one of them gets a digest anew.
+///
+/// # Shapes
+///
+/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
+/// - digests: `[n_pages, n_kv_heads, 2, head_dim]`
+/// - new_keys (after RoPE), new_values: `[batch, n_kv_heads, tokens, head_dim]`
+/// - page_table: `[batch, max_pages]`
+/// - starts, lengths: `[batch]`
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together, or when a pool cannot be written in place because
+/// another tensor shares its memory (with the `fusion` feature at the next synchronisation).
+#[allow(clippy::too_many_arguments)]
+pub fn append(
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    digests: Tensor<4>,
+    new_keys: Tensor<4>,
+    new_values: Tensor<4>,
+    page_table: Tensor<2, Int>,
+    starts: Tensor<1, Int>,
+    lengths: Tensor<1, Int>,
+) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [batch, _, tokens, _] = new_keys.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
+    assert_shape!(new_keys, [batch, n_kv_heads, tokens, head_dim]);
+    assert_shape!(new_values, [batch, n_kv_heads, tokens, head_dim]);
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(starts, [batch]);
+    assert_shape!(lengths, [batch]);
+    let dtype = keys.dtype();
+    check_dtype("values", values.dtype(), dtype);
+    check_dtype("digests", digests.dtype(), dtype);
+    check_dtype("new keys", new_keys.dtype(), dtype);
+    check_dtype("new values", new_values.dtype(), dtype);
+    check_cache(&keys);
+    if batch == 0 || tokens == 0 {
+        return (keys, values, digests);
+    }
+    let (keys, values, digests) = Dispatch::append(
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        digests.into_dispatch(),
+        new_keys.into_dispatch(),
+        new_values.into_dispatch(),
+        page_table.cast(DType::I32).into_dispatch(),
+        starts.cast(DType::I32).into_dispatch(),
+        lengths.cast(DType::I32).into_dispatch(),
+    );
+    (
+        Tensor::from_dispatch(keys),
+        Tensor::from_dispatch(values),
+        Tensor::from_dispatch(digests),
+    )
+}
+
+/// Upper bounds of `query . key` over the keys of each of the first `n_scores` pages.
+///
+/// # Shapes
+///
+/// - query: `[batch, n_heads, head_dim]`
+/// - digests: `[n_pages, n_kv_heads, 2, head_dim]`
+/// - page_table: `[batch, max_pages]`
+/// - lengths: `[batch]`
+/// - output: `[batch, heads, n_scores]` in f32 with `heads` the query heads, or the KV heads and
+///   the maximum over each group. Entries past a sequence's pages are undefined.
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together.
+pub fn page_scores(
+    query: Tensor<3>,
+    digests: Tensor<4>,
+    page_table: Tensor<2, Int>,
+    lengths: Tensor<1, Int>,
+    page_size: usize,
+    sharing: PageSharing,
+    n_scores: usize,
+) -> Tensor<3> {
+    let [n_pages, n_kv_heads, _, head_dim] = digests.dims();
+    let [batch, n_heads, _] = query.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
+    assert_shape!(query, [batch, n_heads, head_dim]);
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(lengths, [batch]);
+    check_dtype("query", query.dtype(), digests.dtype());
+    check_groups(n_heads, n_kv_heads);
+    check_cache(&digests);
+    assert!(page_size > 0, "page size: expected at least 1, found 0");
+    assert!(n_scores > 0, "number of page scores: expected at least 1, found 0");
+    Tensor::from_dispatch(Dispatch::page_scores(
+        query.into_dispatch(),
+        digests.into_dispatch(),
+        page_table.cast(DType::I32).into_dispatch(),
+        lengths.cast(DType::I32).into_dispatch(),
+        page_size,
+        sharing == PageSharing::KvHead,
+        n_scores,
+    ))
+}
+
+/// The `k` pages with the highest scores of each sequence and head, ascending; ties go to the
+/// lower page. A sequence of no more than `k` pages lists all of them, then -1.
+///
+/// The newest page, when pinned, and the first `sink_pages` are always in and count in `k`.
+///
+/// # Shapes
+///
+/// - scores: `[batch, heads, n_scores]` in f32
+/// - lengths: `[batch]`
+/// - output: `[batch, heads, k]` in i32
+///
+/// # Panics
+///
+/// When shapes do not fit together or more pages are always kept than `k`.
+pub fn top_pages(
+    scores: Tensor<3>,
+    lengths: Tensor<1, Int>,
+    page_size: usize,
+    k: usize,
+    pin_newest: bool,
+    sink_pages: usize,
+) -> Tensor<3, Int> {
+    let [batch, _, n_scores] = scores.dims();
+    assert_shape!(lengths, [batch]);
+    check_dtype("page scores", scores.dtype(), DType::F32);
+    assert!(page_size > 0, "page size: expected at least 1, found 0");
+    assert!(n_scores > 0, "number of page scores: expected at least 1, found 0");
+    assert!(k > 0, "pages to keep: expected at least 1, found 0");
+    let kept = sink_pages + usize::from(pin_newest);
+    assert!(
+        kept <= k,
+        "always-kept pages: expected at most the {k} pages to keep, found {kept}"
+    );
+    Tensor::from_dispatch(Dispatch::top_pages(
+        scores.into_dispatch(),
+        lengths.cast(DType::I32).into_dispatch(),
+        page_size,
+        k,
+        pin_newest,
+        sink_pages,
+    ))
+}
+
+/// Attention of one query token per sequence over the listed pages, or over all of them.
+///
+/// Split over the pages and merged by log-sum-exp. A sequence without a valid token gets zeros. A
+/// list of all pages gives exactly what no list gives.
+///
+/// # Shapes
+///
+/// - query, output: `[batch, n_heads, head_dim]`
+/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
+/// - pages: `[batch, heads, k]` with `heads` the query heads or the KV heads; logical page
+///   numbers, -1 for none
+/// - page_table: `[batch, max_pages]`
+/// - lengths: `[batch]`
+///
+/// Without a list, `n_pages_bound` is the most pages that a sequence has now or when a captured
+/// step is replayed.
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together.
+#[allow(clippy::too_many_arguments)]
+pub fn paged_attention(
+    query: Tensor<3>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    pages: Option<Tensor<3, Int>>,
+    page_table: Tensor<2, Int>,
+    lengths: Tensor<1, Int>,
+    scale: f32,
+    n_pages_bound: usize,
+) -> Tensor<3> {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [batch, n_heads, _] = query.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    assert_shape!(query, [batch, n_heads, head_dim]);
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(lengths, [batch]);
+    check_dtype("values", values.dtype(), keys.dtype());
+    check_dtype("query", query.dtype(), keys.dtype());
+    check_groups(n_heads, n_kv_heads);
+    check_cache(&keys);
+    let page_table = page_table.cast(DType::I32).into_dispatch();
+    let lengths = lengths.cast(DType::I32).into_dispatch();
+    let query = query.into_dispatch();
+    let (keys, values) = (keys.into_dispatch(), values.into_dispatch());
+    Tensor::from_dispatch(match pages {
+        Some(pages) => {
+            let [_, heads, k] = pages.dims();
+            assert_shape!(pages, [batch, heads, k]);
+            assert!(
+                heads == n_heads || heads == n_kv_heads,
+                "page lists: expected one for each of {n_heads} query heads or {n_kv_heads} KV \
+                 heads, found {heads}"
+            );
+            assert!(k > 0, "page lists: expected at least one page, found 0");
+            let pages = pages.cast(DType::I32).into_dispatch();
+            Dispatch::listed_attention(query, keys, values, pages, page_table, lengths, scale)
+        }
+        None => {
+            assert!(
+                n_pages_bound <= max_pages,
+                "pages of a sequence: expected at most the page table's {max_pages}, found \
+                 {n_pages_bound}"
+            );
+            Dispatch::dense_attention(
+                query,
+                keys,
+                values,
+                page_table,
+                lengths,
+                scale,
+                n_pages_bound,
+            )
+        }
+    })
+}
+
+fn check_dtype(what: &str, found: DType, expected: DType) {
+    assert!(
+        found == expected,
+        "dtype of {what}: expected {expected:?}, found {found:?}"
+    );
+}
+
+fn check_groups(n_heads: usize, n_kv_heads: usize) {
+    assert!(
+        n_heads > 0 && n_heads.is_multiple_of(n_kv_heads),
+        "query heads: expected a multiple of the {n_kv_heads} KV heads, found {n_heads}"
+    );
+}
+
+fn check_cache(cache: &Tensor<4>) {
+    let [n_pages, n_kv_heads, _, head_dim] = cache.dims();
+    assert!(
+        n_pages > 0 && n_kv_heads > 0,
+        "KV cache: expected pages and heads, found {n_pages} pages of {n_kv_heads} KV heads"
+    );
+    assert!(
+        supports(&cache.device(), cache.dtype(), head_dim),
+        "KV cache: expected a dtype and a head dim that the kernels run on {:?}, found {:?} and \
+         {head_dim}",
+        cache.device(),
+        cache.dtype()
+    );
+}

@@ -1,0 +1,154 @@
+use burn::{
+    backend::{
+        Backend, backend_extension,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::{DType, Shape},
+};
+use burn_cubecl::CubeBackend;
+
+use crate::kernels::{append, page_scores, paged_attention, top_pages};
+
+/// The operations of a decode step as kernels; [`crate::kernels`] says what each does.
+#[allow(clippy::too_many_arguments)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
+pub trait QuestOps: Backend {
+    /// Writes new rows and folds their keys into the digests, in place.
+    #[fusion(meta = |keys, values, digests, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone()))]
+    fn append(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        new_keys: FloatTensor<Self>,
+        new_values: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Bounds of the attention scores of each page.
+    #[fusion(dtype = DType::F32, shape = scores_shape(query, digests, shared, n_scores))]
+    fn page_scores(
+        query: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        page_size: usize,
+        shared: bool,
+        n_scores: usize,
+    ) -> FloatTensor<Self>;
+
+    /// The pages with the highest scores.
+    #[fusion(dtype = DType::I32, shape = ids_shape(scores, k))]
+    fn top_pages(
+        scores: FloatTensor<Self>,
+        lengths: IntTensor<Self>,
+        page_size: usize,
+        k: usize,
+        pin_newest: bool,
+        sink_pages: usize,
+    ) -> IntTensor<Self>;
+
+    /// Attention over listed pages.
+    #[fusion(dtype = query, shape = query)]
+    fn listed_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        pages: IntTensor<Self>,
+        page_table: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self>;
+
+    /// Attention over all pages.
+    #[fusion(dtype = query, shape = query)]
+    fn dense_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        scale: f32,
+        n_pages_bound: usize,
+    ) -> FloatTensor<Self>;
+}
+
+fn scores_shape(query: &Shape, digests: &Shape, shared: &bool, n_scores: &usize) -> Shape {
+    let heads = if *shared { digests[1] } else { query[1] };
+    Shape::from([query[0], heads, *n_scores])
+}
+
+fn ids_shape(scores: &Shape, k: &usize) -> Shape {
+    Shape::from([scores[0], scores[1], *k])
+}
+
+impl QuestOps for CubeBackend {
+    fn append(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        new_keys: FloatTensor<Self>,
+        new_values: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        append::append(
+            keys, values, digests, new_keys, new_values, page_table, starts, lengths,
+        )
+    }
+
+    fn page_scores(
+        query: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        page_size: usize,
+        shared: bool,
+        n_scores: usize,
+    ) -> FloatTensor<Self> {
+        page_scores::page_scores(
+            query, digests, page_table, lengths, page_size, shared, n_scores,
+        )
+    }
+
+    fn top_pages(
+        scores: FloatTensor<Self>,
+        lengths: IntTensor<Self>,
+        page_size: usize,
+        k: usize,
+        pin_newest: bool,
+        sink_pages: usize,
+    ) -> IntTensor<Self> {
+        top_pages::top_pages(scores, lengths, page_size, k, pin_newest, sink_pages)
+    }
+
+    fn listed_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        pages: IntTensor<Self>,
+        page_table: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        paged_attention::paged_attention(
+            query, keys, values, Some(pages), page_table, lengths, scale, 0,
+        )
+    }
+
+    fn dense_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        scale: f32,
+        n_pages_bound: usize,
+    ) -> FloatTensor<Self> {
+        paged_attention::paged_attention(
+            query, keys, values, None, page_table, lengths, scale, n_pages_bound,
+        )
+    }
+}
