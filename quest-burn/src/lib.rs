@@ -38,6 +38,8 @@
 pub mod attention;
 pub mod cache;
 mod config;
+#[cfg(feature = "cube")]
+pub mod kernels;
 pub mod ops;
 pub mod policy;
 

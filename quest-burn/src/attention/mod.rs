@@ -3,10 +3,14 @@
 mod causal;
 mod config;
 mod convert;
+mod norm;
+mod project;
 mod quest;
 mod rope;
 
 pub use config::QuestAttentionConfig;
 pub use convert::ConversionError;
+pub use norm::rms_norm;
+pub use project::project;
 pub use quest::QuestAttention;
 pub use rope::{Rope, RopeConfig, RopeError, RopeScaling, Rotations};

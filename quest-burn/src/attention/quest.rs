@@ -4,7 +4,7 @@ use burn::{
     tensor::{Int, Tensor, assert_shape},
 };
 
-use super::{Rope, causal::causal_attention};
+use super::{Rope, causal::causal_attention, project, rms_norm};
 use crate::{
     cache::{LayerCache, Phase, Step},
     ops,
@@ -114,12 +114,12 @@ impl QuestAttention {
         hidden: Tensor<3>,
         positions: Tensor<2, Int>,
     ) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
-        let query = self.heads(self.q_proj.forward(hidden.clone()), self.n_heads);
-        let keys = self.heads(self.k_proj.forward(hidden.clone()), self.n_kv_heads);
-        let values = self.heads(self.v_proj.forward(hidden), self.n_kv_heads);
+        let query = self.heads(project(&self.q_proj, hidden.clone()), self.n_heads);
+        let keys = self.heads(project(&self.k_proj, hidden.clone()), self.n_kv_heads);
+        let values = self.heads(project(&self.v_proj, hidden), self.n_kv_heads);
         let prepare = |heads: Tensor<4>, norm: &Option<RmsNorm>| {
             let heads = match norm {
-                Some(norm) => norm.forward(heads),
+                Some(norm) => rms_norm(norm, heads),
                 None => heads,
             };
             match &self.rope {
@@ -148,7 +148,7 @@ impl QuestAttention {
         let heads = heads
             .swap_dims(1, 2)
             .reshape([batch, tokens, n_heads * head_dim]);
-        self.o_proj.forward(heads)
+        project(&self.o_proj, heads)
     }
 }
 

@@ -1,8 +1,11 @@
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::Shape};
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::{launch::address_type, row::RowLayout};
+use super::{
+    launch::{address_type, assert_in_place},
+    row::RowLayout,
+};
 
 /// One cube per page that is written, KV head and sequence; a unit per vector of a row, which
 /// walks the page's new tokens. Digests need no atomics, as no two cubes share a page.
@@ -77,8 +80,12 @@ pub(crate) fn append(
     starts: CubeTensor,
     lengths: CubeTensor,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
-    for (name, pool) in [("keys", &keys), ("values", &values), ("digests", &digests)] {
-        assert_in_place(name, pool);
+    for (name, pool) in [
+        ("keys of the KV cache", &keys),
+        ("values of the KV cache", &values),
+        ("page digests", &digests),
+    ] {
+        assert_in_place("append", name, pool);
     }
     let new_keys = into_contiguous(new_keys);
     let new_values = into_contiguous(new_values);
@@ -113,19 +120,4 @@ pub(crate) fn append(
         );
     }
     (keys, values, digests)
-}
-
-/// A silent copy of a cache would be slow and, in a captured step, wrong.
-fn assert_in_place(name: &str, pool: &CubeTensor) {
-    assert!(
-        pool.can_mut(),
-        "append: expected the {name} of the KV cache to have one owner, found another tensor that \
-         shares their memory; drop clones and views of the cache before appending"
-    );
-    assert!(
-        pool.is_contiguous(),
-        "append: expected contiguous {name}, found shape {:?} with strides {:?}",
-        pool.meta.shape(),
-        pool.meta.strides()
-    );
 }

@@ -14,7 +14,11 @@ pub(super) fn address_type(tensors: &[&CubeTensor]) -> AddressType {
 }
 
 /// An uninitialised tensor on the device of `like`.
-pub(super) fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
+pub(super) fn empty<const D: usize>(
+    like: &CubeTensor,
+    shape: [usize; D],
+    dtype: DType,
+) -> CubeTensor {
     empty_device_contiguous_dtype(
         like.client.clone(),
         like.device.clone(),
@@ -27,4 +31,20 @@ pub(super) fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype:
 pub(super) fn multiprocessors(like: &CubeTensor) -> usize {
     let hardware = &like.client.properties().hardware;
     hardware.num_streaming_multiprocessors.unwrap_or(32) as usize
+}
+
+/// Refuses a tensor that cannot be written in place: a silent copy of a cache would be slow and,
+/// in a captured step, wrong.
+pub(super) fn assert_in_place(operation: &str, what: &str, tensor: &CubeTensor) {
+    assert!(
+        tensor.can_mut(),
+        "{operation}: expected {what} that nothing else holds, found another tensor that shares \
+         their memory; drop clones and views before"
+    );
+    assert!(
+        tensor.is_contiguous(),
+        "{operation}: expected contiguous {what}, found shape {:?} with strides {:?}",
+        tensor.meta.shape(),
+        tensor.meta.strides()
+    );
 }

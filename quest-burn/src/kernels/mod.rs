@@ -7,11 +7,13 @@
 //!
 //! [`supported`] says where they run; [`crate::ops`] calls them there.
 
+pub(crate) mod advance;
 pub(crate) mod append;
 mod launch;
 pub(crate) mod page_scores;
 pub(crate) mod paged_attention;
 mod row;
+mod selection;
 pub(crate) mod top_pages;
 
 use burn::{
@@ -30,9 +32,12 @@ pub fn supported(device: &Device) -> bool {
     match device.as_dispatch() {
         DispatchDevice::Cube(cube) => {
             let client = cube.client();
-            let properties = client.properties();
-            properties.features.plane.contains(Plane::Ops)
-                && properties.hardware.plane_size_min.is_power_of_two()
+            let (features, hardware) =
+                (&client.properties().features, &client.properties().hardware);
+            let (least, most) = (hardware.plane_size_min, hardware.plane_size_max);
+            // wgpu does not claim plane operations for drivers that run on the CPU, which have
+            // them; where they are truly missing it reports a made-up range of sizes.
+            (features.plane.contains(Plane::Ops) || least == most) && least.is_power_of_two()
         }
         #[allow(unreachable_patterns)]
         _ => false,
@@ -46,7 +51,9 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> bool {
             let client = cube.client();
             let hardware = &client.properties().hardware;
             // The merge of splits has a unit per channel.
-            client.properties().supports_type(dtype_to_storage_type(dtype))
+            client
+                .properties()
+                .supports_type(dtype_to_storage_type(dtype))
                 && head_dim <= hardware.max_units_per_cube as usize
         }
         #[allow(unreachable_patterns)]
@@ -119,6 +126,20 @@ pub fn append(
     )
 }
 
+/// Adds 1 to every count of tokens, in place: how a captured step moves on when it is replayed.
+///
+/// # Shapes
+///
+/// - counts, output: `[batch]` in i32
+///
+/// # Panics
+///
+/// When the counts are not i32 or cannot be written in place.
+pub fn advance(counts: Tensor<1, Int>) -> Tensor<1, Int> {
+    check_dtype("token counts", counts.dtype(), DType::I32);
+    Tensor::from_dispatch(Dispatch::advance(counts.into_dispatch()))
+}
+
 /// Upper bounds of `query . key` over the keys of each of the first `n_scores` pages.
 ///
 /// # Shapes
@@ -153,7 +174,10 @@ pub fn page_scores(
     check_groups(n_heads, n_kv_heads);
     check_cache(&digests);
     assert!(page_size > 0, "page size: expected at least 1, found 0");
-    assert!(n_scores > 0, "number of page scores: expected at least 1, found 0");
+    assert!(
+        n_scores > 0,
+        "number of page scores: expected at least 1, found 0"
+    );
     Tensor::from_dispatch(Dispatch::page_scores(
         query.into_dispatch(),
         digests.into_dispatch(),
@@ -178,7 +202,8 @@ pub fn page_scores(
 ///
 /// # Panics
 ///
-/// When shapes do not fit together or more pages are always kept than `k`.
+/// When shapes do not fit together, more pages are always kept than `k`, or there are more than
+/// 65,536 scores.
 pub fn top_pages(
     scores: Tensor<3>,
     lengths: Tensor<1, Int>,
@@ -191,13 +216,8 @@ pub fn top_pages(
     assert_shape!(lengths, [batch]);
     check_dtype("page scores", scores.dtype(), DType::F32);
     assert!(page_size > 0, "page size: expected at least 1, found 0");
-    assert!(n_scores > 0, "number of page scores: expected at least 1, found 0");
-    assert!(k > 0, "pages to keep: expected at least 1, found 0");
-    let kept = sink_pages + usize::from(pin_newest);
-    assert!(
-        kept <= k,
-        "always-kept pages: expected at most the {k} pages to keep, found {kept}"
-    );
+    check_scores(n_scores);
+    check_selection(k, pin_newest, sink_pages);
     Tensor::from_dispatch(Dispatch::top_pages(
         scores.into_dispatch(),
         lengths.cast(DType::I32).into_dispatch(),
@@ -239,17 +259,10 @@ pub fn paged_attention(
     scale: f32,
     n_pages_bound: usize,
 ) -> Tensor<3> {
-    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [_, n_kv_heads, _, _] = keys.dims();
     let [batch, n_heads, _] = query.dims();
     let [_, max_pages] = page_table.dims();
-    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
-    assert_shape!(query, [batch, n_heads, head_dim]);
-    assert_shape!(page_table, [batch, max_pages]);
-    assert_shape!(lengths, [batch]);
-    check_dtype("values", values.dtype(), keys.dtype());
-    check_dtype("query", query.dtype(), keys.dtype());
-    check_groups(n_heads, n_kv_heads);
-    check_cache(&keys);
+    check_attention(&query, &keys, &values, &page_table, &lengths);
     let page_table = page_table.cast(DType::I32).into_dispatch();
     let lengths = lengths.cast(DType::I32).into_dispatch();
     let query = query.into_dispatch();
@@ -268,11 +281,7 @@ pub fn paged_attention(
             Dispatch::listed_attention(query, keys, values, pages, page_table, lengths, scale)
         }
         None => {
-            assert!(
-                n_pages_bound <= max_pages,
-                "pages of a sequence: expected at most the page table's {max_pages}, found \
-                 {n_pages_bound}"
-            );
+            check_bound(n_pages_bound, max_pages);
             Dispatch::dense_attention(
                 query,
                 keys,
@@ -284,6 +293,108 @@ pub fn paged_attention(
             )
         }
     })
+}
+
+/// The pages that [`best_attention`] reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BestPages {
+    /// Pages of each list.
+    pub k: usize,
+    /// Whether the newest page is always in.
+    pub pin_newest: bool,
+    /// First pages that are always in.
+    pub sink_pages: usize,
+    /// Which query heads share a list.
+    pub sharing: PageSharing,
+    /// Most pages that a sequence has, now or when a captured step is replayed.
+    pub n_pages_bound: usize,
+}
+
+/// [`page_scores`], [`top_pages`] and [`paged_attention`] together, in fewer launches: each part of
+/// the attention finds the threshold of its head for itself.
+///
+/// # Shapes
+///
+/// As in the three operations.
+///
+/// # Panics
+///
+/// As the three operations.
+#[allow(clippy::too_many_arguments)]
+pub fn best_attention(
+    query: Tensor<3>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    digests: Tensor<4>,
+    page_table: Tensor<2, Int>,
+    lengths: Tensor<1, Int>,
+    scale: f32,
+    pages: BestPages,
+) -> Tensor<3> {
+    let [n_pages, n_kv_heads, _, head_dim] = keys.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
+    check_dtype("digests", digests.dtype(), keys.dtype());
+    check_attention(&query, &keys, &values, &page_table, &lengths);
+    check_selection(pages.k, pages.pin_newest, pages.sink_pages);
+    check_bound(pages.n_pages_bound, max_pages);
+    check_scores(pages.n_pages_bound);
+    Tensor::from_dispatch(Dispatch::best_attention(
+        query.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        digests.into_dispatch(),
+        page_table.cast(DType::I32).into_dispatch(),
+        lengths.cast(DType::I32).into_dispatch(),
+        scale,
+        pages,
+    ))
+}
+
+/// Pages that fit the counters of a selection.
+const MAX_SCORES: usize = 1 << 16;
+
+fn check_scores(n_scores: usize) {
+    assert!(
+        (1..=MAX_SCORES).contains(&n_scores),
+        "number of page scores: expected 1 to {MAX_SCORES}, found {n_scores}"
+    );
+}
+
+fn check_selection(k: usize, pin_newest: bool, sink_pages: usize) {
+    assert!(k > 0, "pages to keep: expected at least 1, found 0");
+    let kept = sink_pages + usize::from(pin_newest);
+    assert!(
+        kept <= k,
+        "always-kept pages: expected at most the {k} pages to keep, found {kept}"
+    );
+}
+
+fn check_bound(n_pages_bound: usize, max_pages: usize) {
+    assert!(
+        n_pages_bound <= max_pages,
+        "pages of a sequence: expected at most the page table's {max_pages}, found {n_pages_bound}"
+    );
+}
+
+fn check_attention(
+    query: &Tensor<3>,
+    keys: &Tensor<4>,
+    values: &Tensor<4>,
+    page_table: &Tensor<2, Int>,
+    lengths: &Tensor<1, Int>,
+) {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [batch, n_heads, _] = query.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    assert_shape!(query, [batch, n_heads, head_dim]);
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(lengths, [batch]);
+    check_dtype("values", values.dtype(), keys.dtype());
+    check_dtype("query", query.dtype(), keys.dtype());
+    check_groups(n_heads, n_kv_heads);
+    check_cache(keys);
 }
 
 fn check_dtype(what: &str, found: DType, expected: DType) {

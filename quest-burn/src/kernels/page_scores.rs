@@ -12,25 +12,41 @@ const UNITS: usize = 256;
 /// Digests that a run of lanes has in flight.
 const PAGES_IN_FLIGHT: usize = 4;
 
+/// What a launch is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Shape {
+    /// Query heads of a KV head, and whether they share their pages.
+    group: usize,
+    shared: bool,
+    /// Units that share a row, and the vectors of each.
+    lanes: usize,
+    vectors: usize,
+    /// Digests that a run of lanes has in flight.
+    in_flight: usize,
+    page_size: usize,
+}
+
 /// A run of `lanes` units bounds `in_flight` pages; each digest is read once for all query heads
 /// of its group. Cubes: runs of pages, KV heads, sequences.
 ///
 /// The bound `sum_i max(q_i * min_i, q_i * max_i)` is taken as `max(q, 0) . max + min(q, 0) . min`.
-#[cube(launch_unchecked, address_type = "dynamic")]
-fn page_scores_kernel<F: Float, N: Size>(
+#[cube]
+fn score_pages<F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
     digests: &Tensor<Vector<F, N>>,
     page_table: &Tensor<i32>,
     lengths: &Tensor<i32>,
     scores: &mut Tensor<f32>,
-    #[comptime] group: usize,
-    #[comptime] shared: bool,
-    #[comptime] lanes: usize,
-    #[comptime] vectors: usize,
-    #[comptime] in_flight: usize,
-    #[comptime] page_size: usize,
-    #[define(F)] _dtype: ElemType,
+    #[comptime] shape: Shape,
 ) {
+    let Shape {
+        group,
+        shared,
+        lanes,
+        vectors,
+        in_flight,
+        page_size,
+    } = comptime!(shape);
     let n_pool_pages = digests.shape(0);
     let n_kv_heads = digests.shape(1);
     let max_pages = page_table.shape(1);
@@ -43,7 +59,10 @@ fn page_scores_kernel<F: Float, N: Size>(
     let sequence = CUBE_POS_Z as usize;
 
     let length = lengths[sequence] as usize;
-    let n_pages = min(min((length + page_size - 1) / page_size, max_pages), n_scores);
+    let n_pages = min(
+        min((length + page_size - 1) / page_size, max_pages),
+        n_scores,
+    );
     let first = CUBE_POS_X as usize * runs * in_flight;
     if first >= n_pages {
         terminate!();
@@ -55,7 +74,10 @@ fn page_scores_kernel<F: Float, N: Size>(
     for p in 0..in_flight {
         // A page past the end reads the last one's digest again; its score is not written.
         let page = min(first + p * runs + run, n_pages - 1);
-        let pool_page = min(page_table[sequence * max_pages + page] as usize, n_pool_pages - 1);
+        let pool_page = min(
+            page_table[sequence * max_pages + page] as usize,
+            n_pool_pages - 1,
+        );
         let digest = (pool_page * n_kv_heads + head) * 2 * row + lane;
         #[unroll]
         for v in 0..vectors {
@@ -114,7 +136,46 @@ fn page_scores_kernel<F: Float, N: Size>(
     }
 }
 
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn page_scores_kernel<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    digests: &Tensor<Vector<F, N>>,
+    page_table: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    scores: &mut Tensor<f32>,
+    #[comptime] shape: Shape,
+    #[define(F)] _dtype: ElemType,
+) {
+    score_pages::<F, N>(query, digests, page_table, lengths, scores, shape);
+}
+
+/// As `page_scores_kernel`, and sets the counters that the next launch needs to zero.
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn page_scores_and_zero_kernel<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    digests: &Tensor<Vector<F, N>>,
+    page_table: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    scores: &mut Tensor<f32>,
+    counters: &mut Tensor<u32>,
+    #[comptime] shape: Shape,
+    #[define(F)] _dtype: ElemType,
+) {
+    let cube = CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize;
+    if CUBE_POS_X == 0 && cube == 0 {
+        let mut counter = UNIT_POS as usize;
+        while counter < counters.shape(0) {
+            counters[counter] = 0u32;
+            counter += CUBE_DIM as usize;
+        }
+    }
+    score_pages::<F, N>(query, digests, page_table, lengths, scores, shape);
+}
+
 /// Bounds of the attention scores of each page, `[batch, heads, n_scores]`.
+///
+/// Sets `counters` to zero on the way.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn page_scores(
     query: CubeTensor,
     digests: CubeTensor,
@@ -123,6 +184,7 @@ pub(crate) fn page_scores(
     page_size: usize,
     shared: bool,
     n_scores: usize,
+    counters: Option<CubeTensor>,
 ) -> CubeTensor {
     let query = into_contiguous(query);
     let digests = into_contiguous(digests);
@@ -137,39 +199,63 @@ pub(crate) fn page_scores(
     // than it needs long queues.
     let mut in_flight = (PAGES_IN_FLIGHT / layout.vectors).max(1);
     let rows = batch * n_kv_heads;
-    while in_flight > 1 && n_scores.div_ceil(runs * in_flight) * rows < 2 * multiprocessors(&query) {
+    while in_flight > 1 && n_scores.div_ceil(runs * in_flight) * rows < 2 * multiprocessors(&query)
+    {
         in_flight /= 2;
     }
     let heads = if shared { n_kv_heads } else { n_heads };
     let scores = empty(&query, [batch, heads, n_scores], DType::F32);
     let address = address_type(&[&digests, &scores]);
     let dtype = dtype_to_storage_type(digests.dtype);
+    let shape = Shape {
+        group: n_heads / n_kv_heads,
+        shared,
+        lanes: layout.lanes,
+        vectors: layout.vectors,
+        in_flight,
+        page_size,
+    };
+    let cubes = CubeCount::Static(
+        n_scores.div_ceil(runs * in_flight) as u32,
+        n_kv_heads as u32,
+        batch as u32,
+    );
+    let dim = CubeDim::new_1d((runs * layout.lanes) as u32);
+    let page_table = into_contiguous(page_table);
     // SAFETY: pages are masked by the lengths and clamped to the page table and the pool; the
     // shapes were checked before the operation was registered.
     unsafe {
-        page_scores_kernel::launch_unchecked(
-            &client,
-            CubeCount::Static(
-                n_scores.div_ceil(runs * in_flight) as u32,
-                n_kv_heads as u32,
-                batch as u32,
+        match counters {
+            None => page_scores_kernel::launch_unchecked(
+                &client,
+                cubes,
+                dim,
+                address,
+                layout.width,
+                query.into_tensor_arg(),
+                digests.into_tensor_arg(),
+                page_table.into_tensor_arg(),
+                lengths.into_tensor_arg(),
+                scores.clone().into_tensor_arg(),
+                shape,
+                dtype,
             ),
-            CubeDim::new_1d((runs * layout.lanes) as u32),
-            address,
-            layout.width,
-            query.into_tensor_arg(),
-            digests.into_tensor_arg(),
-            into_contiguous(page_table).into_tensor_arg(),
-            lengths.into_tensor_arg(),
-            scores.clone().into_tensor_arg(),
-            n_heads / n_kv_heads,
-            shared,
-            layout.lanes,
-            layout.vectors,
-            in_flight,
-            page_size,
-            dtype,
-        );
+            Some(counters) => page_scores_and_zero_kernel::launch_unchecked(
+                &client,
+                cubes,
+                dim,
+                address,
+                layout.width,
+                query.into_tensor_arg(),
+                digests.into_tensor_arg(),
+                page_table.into_tensor_arg(),
+                lengths.into_tensor_arg(),
+                scores.clone().into_tensor_arg(),
+                counters.into_tensor_arg(),
+                shape,
+                dtype,
+            ),
+        }
     }
     scores
 }

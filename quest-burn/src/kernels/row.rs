@@ -28,7 +28,12 @@ impl RowLayout {
         let head_dim = shape[shape.num_dims() - 1];
         let hardware = &tensor.client.properties().hardware;
         let any_width = hardware.max_vector_size == VectorSize::MAX;
-        Self::new(head_dim, tensor.dtype, hardware.plane_size_min as usize, any_width)
+        Self::new(
+            head_dim,
+            tensor.dtype,
+            hardware.plane_size_min as usize,
+            any_width,
+        )
     }
 
     fn new(head_dim: usize, dtype: DType, plane: usize, any_width: bool) -> Self {
@@ -70,6 +75,18 @@ pub(super) fn lanes_sum(value: f32, #[comptime] lanes: usize) -> f32 {
         sum += plane_shuffle_xor(sum, comptime!(1u32 << step));
     }
     sum
+}
+
+/// Maximum over an aligned run of `lanes` units; each of them gets it.
+#[cube]
+pub(super) fn lanes_max(value: f32, #[comptime] lanes: usize) -> f32 {
+    let mut most = value;
+    let steps = comptime!(lanes.ilog2());
+    #[unroll]
+    for step in 0..steps {
+        most = max(most, plane_shuffle_xor(most, comptime!(1u32 << step)));
+    }
+    most
 }
 
 /// Inclusive prefix sum over an aligned run of `plane` units.

@@ -7,7 +7,7 @@ use burn::{
 };
 use burn_cubecl::CubeBackend;
 
-use crate::kernels::{append, page_scores, paged_attention, top_pages};
+use crate::kernels::{BestPages, advance, append, page_scores, paged_attention, top_pages};
 
 /// The operations of a decode step as kernels; [`crate::kernels`] says what each does.
 #[allow(clippy::too_many_arguments)]
@@ -25,6 +25,10 @@ pub trait QuestOps: Backend {
         starts: IntTensor<Self>,
         lengths: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Adds 1 to every count, in place.
+    #[fusion(dtype = counts, shape = counts)]
+    fn advance(counts: IntTensor<Self>) -> IntTensor<Self>;
 
     /// Bounds of the attention scores of each page.
     #[fusion(dtype = DType::F32, shape = scores_shape(query, digests, shared, n_scores))]
@@ -59,6 +63,19 @@ pub trait QuestOps: Backend {
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
         scale: f32,
+    ) -> FloatTensor<Self>;
+
+    /// Page scores, selection and attention together.
+    #[fusion(dtype = query, shape = query)]
+    fn best_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        scale: f32,
+        pages: BestPages,
     ) -> FloatTensor<Self>;
 
     /// Attention over all pages.
@@ -99,6 +116,10 @@ impl QuestOps for CubeBackend {
         )
     }
 
+    fn advance(counts: IntTensor<Self>) -> IntTensor<Self> {
+        advance::advance(counts)
+    }
+
     fn page_scores(
         query: FloatTensor<Self>,
         digests: FloatTensor<Self>,
@@ -109,7 +130,7 @@ impl QuestOps for CubeBackend {
         n_scores: usize,
     ) -> FloatTensor<Self> {
         page_scores::page_scores(
-            query, digests, page_table, lengths, page_size, shared, n_scores,
+            query, digests, page_table, lengths, page_size, shared, n_scores, None,
         )
     }
 
@@ -134,7 +155,29 @@ impl QuestOps for CubeBackend {
         scale: f32,
     ) -> FloatTensor<Self> {
         paged_attention::paged_attention(
-            query, keys, values, Some(pages), page_table, lengths, scale, 0,
+            query,
+            keys,
+            values,
+            Some(pages),
+            page_table,
+            lengths,
+            scale,
+            0,
+        )
+    }
+
+    fn best_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        scale: f32,
+        pages: BestPages,
+    ) -> FloatTensor<Self> {
+        paged_attention::best_attention(
+            query, keys, values, digests, page_table, lengths, scale, pages,
         )
     }
 
@@ -148,7 +191,14 @@ impl QuestOps for CubeBackend {
         n_pages_bound: usize,
     ) -> FloatTensor<Self> {
         paged_attention::paged_attention(
-            query, keys, values, None, page_table, lengths, scale, n_pages_bound,
+            query,
+            keys,
+            values,
+            None,
+            page_table,
+            lengths,
+            scale,
+            n_pages_bound,
         )
     }
 }

@@ -8,8 +8,14 @@
 //! | [`paged_attention`] | attention of one query token over the chosen pages |
 //! | [`prefill_attention`] | causal attention of many query tokens over all pages |
 //!
-//! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]).
+//! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]). On
+//! CubeCL devices all but the last are kernels, which are tested against these bodies. This module
+//! decides which one runs.
 
+#[cfg(feature = "cube")]
+pub(crate) mod extension;
+#[cfg(feature = "cube")]
+mod kernel;
 pub mod reference;
 
 use burn::tensor::{Tensor, assert_shape};
@@ -40,7 +46,12 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
     assert_shape!(values, [batch, n_kv_heads, tokens, head_dim]);
     assert_eq!(page_size, step.page_size(), "page size of cache and step");
     let dtype = cache.keys.dtype();
-    reference::append(cache, keys.cast(dtype), values.cast(dtype), step);
+    let (keys, values) = (keys.cast(dtype), values.cast(dtype));
+    #[cfg(feature = "cube")]
+    if kernel::supports(cache) {
+        return kernel::append(cache, keys, values, step);
+    }
+    reference::append(cache, keys, values, step);
 }
 
 /// Folds the first `rows` keys of a pool page into its digest anew.
@@ -68,6 +79,10 @@ pub fn page_scores(
     sharing: PageSharing,
 ) -> Tensor<3> {
     check_query(&query, cache, step);
+    #[cfg(feature = "cube")]
+    if kernel::supports(cache) {
+        return kernel::page_scores(query, cache, step, sharing);
+    }
     reference::page_scores(query, cache, step, sharing)
 }
 
@@ -81,6 +96,10 @@ pub fn page_scores(
 pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> Pages {
     let [_, heads, _] = scores.dims();
     assert_shape!(scores, [step.batch(), heads, step.max_pages()]);
+    #[cfg(feature = "cube")]
+    if crate::kernels::supported(&scores.device()) {
+        return kernel::top_pages(scores, step, selection);
+    }
     reference::top_pages(scores, step, selection)
 }
 
@@ -105,6 +124,10 @@ pub fn paged_attention(
     scale: f64,
 ) -> Tensor<3> {
     check_query(&query, cache, step);
+    #[cfg(feature = "cube")]
+    if kernel::supports(cache) {
+        return kernel::paged_attention(query, cache, pages, step, scale);
+    }
     reference::paged_attention(query, cache, pages, step, scale)
 }
 

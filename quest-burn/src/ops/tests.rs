@@ -17,9 +17,8 @@ fn cache_of(keys: &[f32]) -> (PagedKvCache, Step) {
         .unwrap();
     let step = cache.prefill(&[keys.len()]).unwrap();
     let values = (0..keys.len()).map(|i| i as f32).collect::<Vec<_>>();
-    let rows = |rows: Vec<f32>| {
-        Tensor::from_data(TensorData::new(rows, [1, 1, keys.len(), 1]), &device)
-    };
+    let rows =
+        |rows: Vec<f32>| Tensor::from_data(TensorData::new(rows, [1, 1, keys.len(), 1]), &device);
     append(cache.layer_mut(0), rows(keys.to_vec()), rows(values), &step);
     (cache, step)
 }
@@ -36,13 +35,20 @@ fn ids_of(pages: Pages) -> (Vec<i64>, Vec<usize>) {
     let Pages::Listed { ids, counts } = pages else {
         panic!("expected a list of pages");
     };
-    (ids.into_data().convert::<i64>().try_to_vec().unwrap(), counts)
+    (
+        ids.into_data().convert::<i64>().try_to_vec().unwrap(),
+        counts,
+    )
 }
 
 fn select(scores: &[f32], tokens: usize, selection: PageSelection) -> Vec<i64> {
     let (_, step) = cache_of(&vec![0.0; tokens]);
     let scores = TensorData::new(scores.to_vec(), [1, 1, scores.len()]);
-    let pages = top_pages(Tensor::from_data(scores, &Device::default()), &step, &selection);
+    let pages = top_pages(
+        Tensor::from_data(scores, &Device::default()),
+        &step,
+        &selection,
+    );
     ids_of(pages).0
 }
 
@@ -56,9 +62,14 @@ fn best(k: usize) -> PageSelection {
 
 #[test]
 fn a_digest_holds_the_minimum_and_maximum_of_a_page() {
-    let keys = [3., -1., 4., -1., 5., -9., 2., 6., /* next page */ 0.5, 0.25];
+    let keys = [
+        3., -1., 4., -1., 5., -9., 2., 6., /* next page */ 0.5, 0.25,
+    ];
     let (cache, _) = cache_of(&keys);
-    assert_eq!(floats(cache.layer(0).digests().clone()), [-9., 6., 0.25, 0.5]);
+    assert_eq!(
+        floats(cache.layer(0).digests().clone()),
+        [-9., 6., 0.25, 0.5]
+    );
 }
 
 #[test]
@@ -72,7 +83,14 @@ fn truncation_folds_the_remaining_keys_anew() {
 fn the_score_takes_the_maximum_for_positive_and_the_minimum_for_negative_queries() {
     let keys = [3., -1., 4., -1., 5., -9., 2., 6., 0.5, 0.25];
     let (cache, step) = cache_of(&keys);
-    let scores = |q| floats(page_scores(query(q), cache.layer(0), &step, PageSharing::KvHead));
+    let scores = |q| {
+        floats(page_scores(
+            query(q),
+            cache.layer(0),
+            &step,
+            PageSharing::KvHead,
+        ))
+    };
     assert_eq!(scores(2.0), [12.0, 1.0]);
     assert_eq!(scores(-1.0), [9.0, -0.25]);
 }
@@ -116,7 +134,13 @@ fn attention_weighs_only_the_tokens_of_the_listed_pages() {
             counts: vec![pages.len()],
             ids: Tensor::from_data(ids, &Device::default()),
         };
-        floats(paged_attention(query(1.0), cache.layer(0), &pages, &step, 1.0))[0]
+        floats(paged_attention(
+            query(1.0),
+            cache.layer(0),
+            &pages,
+            &step,
+            1.0,
+        ))[0]
     };
     assert_eq!(attend(&[0]), 3.5);
     assert_eq!(attend(&[2]), 17.0, "three of eight rows are filled");
@@ -133,6 +157,14 @@ fn prefill_attends_to_the_past_only() {
     let step = cache.prefill(&[2]).unwrap();
     let query = Tensor::ones([1, 1, 2, 1], &Device::default());
     let out = floats(prefill_attention(query, cache.layer(0), &step, 1.0));
-    assert!((out[0] - 5.0).abs() < 1e-5, "mean of 0..=10, found {}", out[0]);
-    assert!((out[1] - 5.5).abs() < 1e-5, "mean of 0..=11, found {}", out[1]);
+    assert!(
+        (out[0] - 5.0).abs() < 1e-5,
+        "mean of 0..=10, found {}",
+        out[0]
+    );
+    assert!(
+        (out[1] - 5.5).abs() < 1e-5,
+        "mean of 0..=11, found {}",
+        out[1]
+    );
 }

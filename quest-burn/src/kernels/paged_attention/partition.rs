@@ -1,6 +1,6 @@
 use cubecl::ir::HardwareProperties;
 
-use super::super::row::RowLayout;
+use super::{super::row::RowLayout, split::Shape};
 
 /// Units of a cube.
 const UNITS: usize = 256;
@@ -15,7 +15,7 @@ const MERGE_ROWS: usize = 4;
 /// Channels of queries that a unit keeps in registers, and as many of outputs.
 const QUERY_REGISTERS: usize = 64;
 /// Shared memory that a cube may take, so that several fit on a multiprocessor.
-const SHARED_BYTES: usize = 32 * 1024;
+const SHARED_BYTES: usize = 24 * 1024;
 
 /// How the pages of a head are split over cubes.
 ///
@@ -23,16 +23,11 @@ const SHARED_BYTES: usize = 32 * 1024;
 /// the list: attention over a list of all pages is the same computation as over all pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Partition {
-    /// Query heads of a cube.
-    pub heads: usize,
-    pub units: usize,
-    pub in_flight: usize,
+    pub shape: Shape,
     /// Pages of a split, at least.
     pub min_pages: usize,
     /// Splits of a head, at most.
     pub max_splits: usize,
-    /// Splits that a cube of the merge reads at a time.
-    pub merge_rows: usize,
 }
 
 impl Partition {
@@ -54,24 +49,103 @@ impl Partition {
             .unwrap_or(1);
         let in_flight = (IN_FLIGHT / layout.vectors).max(1);
         let head_bytes = (head_dim + 2) * size_of::<f32>();
-        let shared = hardware.max_shared_memory_size.min(SHARED_BYTES);
+        let shared = (hardware.max_shared_memory_size / 2).min(SHARED_BYTES);
         let mut units = UNITS.min(hardware.max_units_per_cube as usize);
         while units > layout.plane && (units / layout.plane) * heads * head_bytes > shared {
             units /= 2;
         }
         let cubes = CUBES_PER_MULTIPROCESSOR * multiprocessors;
         Self {
-            heads,
-            units,
-            in_flight,
+            shape: Shape {
+                heads,
+                lanes: layout.lanes,
+                vectors: layout.vectors,
+                plane: layout.plane,
+                units,
+                in_flight,
+                page_size,
+                head_dim,
+            },
             min_pages: (units / layout.lanes * in_flight).div_ceil(page_size),
             max_splits: (cubes / (batch * list_heads * (group / heads))).clamp(1, MAX_SPLITS),
-            merge_rows: (hardware.max_units_per_cube as usize / head_dim).clamp(1, MERGE_ROWS),
         }
     }
 
     /// Splits that sequences of up to `bound` pages can need.
     pub fn n_splits(&self, bound: usize) -> usize {
         bound.div_ceil(self.min_pages).clamp(1, self.max_splits)
+    }
+}
+
+/// Splits that the merge of a head reads at a time.
+///
+/// It depends on nothing that differs between a list and all pages, so that both add up in the
+/// same order.
+pub(super) fn merge_rows(head_dim: usize, hardware: &HardwareProperties) -> usize {
+    (hardware.max_units_per_cube as usize / head_dim).clamp(1, MERGE_ROWS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(batch: usize, group: usize, list_heads: usize, page_size: usize) -> Partition {
+        let layout = RowLayout {
+            width: 8,
+            lanes: 16,
+            vectors: 1,
+            plane: 32,
+        };
+        let hardware = HardwareProperties {
+            load_width: 128,
+            vector_register_count: None,
+            plane_size_min: 32,
+            plane_size_max: 32,
+            max_bindings: 32,
+            max_shared_memory_size: 48 * 1024,
+            max_cube_count: (u32::MAX, 65_535, 65_535),
+            max_units_per_cube: 1024,
+            max_cube_dim: (1024, 1024, 64),
+            num_streaming_multiprocessors: Some(132),
+            num_cpu_cores: None,
+            last_level_cache_size: None,
+            num_tensor_cores: None,
+            min_tensor_cores_dim: None,
+            max_vector_size: usize::MAX,
+            cube_mma_reserved_shared_memory: 0,
+        };
+        Partition::new(&layout, &hardware, 132, batch, group, list_heads, page_size)
+    }
+
+    /// Pages of a split, as the kernels compute it.
+    fn per_split(partition: &Partition, n_pages: usize) -> usize {
+        n_pages
+            .div_ceil(partition.max_splits)
+            .max(partition.min_pages)
+    }
+
+    #[test]
+    fn every_page_has_a_split_whatever_the_bound() {
+        for (batch, group, list_heads) in [(1, 1, 32), (1, 4, 8), (16, 4, 8), (3, 7, 1)] {
+            for page_size in [8, 16, 128] {
+                let partition = partition(batch, group, list_heads, page_size);
+                for bound in [1usize, 2, 127, 128, 8192] {
+                    for n_pages in [1, bound / 2 + 1, bound] {
+                        let needed = n_pages.div_ceil(per_split(&partition, n_pages));
+                        assert!(needed <= partition.n_splits(bound), "{partition:?} {bound}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cubes_fill_the_device_and_no_more() {
+        for (group, list_heads) in [(1, 32), (4, 8)] {
+            let partition = partition(1, group, list_heads, 16);
+            assert_eq!(partition.shape.heads, group);
+            let cubes = partition.n_splits(128) * list_heads;
+            assert!((200..=264).contains(&cubes), "{partition:?}: {cubes}");
+        }
     }
 }

@@ -1,9 +1,79 @@
+//! The part of attention that one cube computes: one split of the pages of a few query heads.
+
 use cubecl::prelude::*;
 
 use super::super::row::lanes_sum;
 
 /// Below any score; a softmax weight relative to it is 0 or, among its like, multiplies a sum of 0.
 pub(super) const NO_SCORE: f32 = -1e30;
+
+/// What a cube's kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    /// Query heads of a cube.
+    pub heads: usize,
+    /// Units that share a row, and the vectors of each.
+    pub lanes: usize,
+    pub vectors: usize,
+    pub plane: usize,
+    pub units: usize,
+    /// Tokens that a run of lanes has in flight.
+    pub in_flight: usize,
+    pub page_size: usize,
+    pub head_dim: usize,
+}
+
+impl Shape {
+    fn row(&self) -> usize {
+        self.lanes * self.vectors
+    }
+
+    /// Shared memory of the slots and of the merge of a cube's runs.
+    pub fn shared_bytes(&self) -> usize {
+        let merge = self.units / self.plane * self.heads * (self.head_dim + 2);
+        (merge + 2 * self.units) * size_of::<f32>()
+    }
+}
+
+/// Where a cube stands: constants of the launch and the part that is its own.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Place {
+    pub sequence: usize,
+    /// The first query head, and the KV head that it reads.
+    pub query_head: usize,
+    pub kv_head: usize,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub n_pool_pages: usize,
+    pub max_pages: usize,
+    /// Tokens of the sequence.
+    pub length: usize,
+}
+
+/// The place of this cube: splits, query heads and sequences are the grid's dimensions.
+#[cube]
+pub(super) fn place<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    keys: &Tensor<Vector<F, N>>,
+    page_table: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    #[comptime] heads: usize,
+) -> Place {
+    let n_heads = query.shape(1);
+    let n_kv_heads = keys.shape(1);
+    let sequence = CUBE_POS_Z as usize;
+    let query_head = CUBE_POS_Y as usize * heads;
+    Place {
+        sequence,
+        query_head,
+        kv_head: query_head * n_kv_heads / n_heads,
+        n_heads,
+        n_kv_heads,
+        n_pool_pages: keys.shape(0),
+        max_pages: page_table.shape(1),
+        length: lengths[sequence] as usize,
+    }
+}
 
 /// Pages that each split of a sequence reads; see `Partition`.
 #[cube]
@@ -12,86 +82,107 @@ pub(super) fn pages_per_split(n_pages: usize, min_pages: u32, max_splits: u32) -
     max((n_pages + max_splits - 1) / max_splits, min_pages as usize)
 }
 
-/// One cube per split of the pages, `heads` query heads and sequence. An aligned run of `lanes`
-/// units walks tokens, `in_flight` at a time, with an online softmax; all query heads share each
-/// load of a key and a value.
-#[cube(launch_unchecked, address_type = "dynamic")]
-pub(super) fn split_kernel<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
-    pages: &Tensor<i32>,
+/// Pages that a cube attends to next, in shared memory.
+#[derive(CubeType)]
+pub(super) struct Slots {
+    /// Pool page of each slot.
+    pub pages: Shared<[u32]>,
+    /// Tokens of the page that are within the sequence.
+    pub tokens: Shared<[u32]>,
+}
+
+#[cube]
+pub(super) fn slots(#[comptime] n: usize) -> Slots {
+    Slots {
+        pages: Shared::new_slice(n),
+        tokens: Shared::new_slice(n),
+    }
+}
+
+/// Puts a logical page into a slot; an invalid one becomes a page of no tokens.
+#[cube]
+pub(super) fn stage_page(
+    slots: &mut Slots,
+    slot: usize,
+    page: usize,
+    valid: bool,
     page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
-    partial: &mut Tensor<f32>,
-    weights: &mut Tensor<f32>,
-    scale: f32,
-    min_pages: u32,
-    max_splits: u32,
-    #[comptime] listed: bool,
-    #[comptime] heads: usize,
-    #[comptime] lanes: usize,
-    #[comptime] vectors: usize,
-    #[comptime] plane: usize,
-    #[comptime] in_flight: usize,
-    #[comptime] units: usize,
+    place: &Place,
     #[comptime] page_size: usize,
-    #[define(F)] _dtype: ElemType,
 ) {
-    let n_pool_pages = keys.shape(0);
-    let n_kv_heads = keys.shape(1);
-    let n_heads = query.shape(1);
-    let max_pages = page_table.shape(1);
-    let lane = UNIT_POS as usize % lanes;
-    let run = UNIT_POS as usize / lanes;
-    let runs = comptime!(units / lanes);
-    let row = comptime!(lanes * vectors);
-    let width = query.vector_size();
-    let split = CUBE_POS_X as usize;
-    let n_splits = CUBE_COUNT_X as usize;
-    let sequence = CUBE_POS_Z as usize;
-    let query_head = CUBE_POS_Y as usize * heads;
-    let kv_head = query_head * n_kv_heads / n_heads;
+    let begin = page * page_size;
+    let valid = valid && begin < place.length;
+    // What is not valid reads the first token instead: rows past the length are undefined.
+    let page = select(valid, page, 0usize);
+    let pool_page = page_table[place.sequence * place.max_pages + page] as usize;
+    slots.pages[slot] = min(pool_page, place.n_pool_pages - 1) as u32;
+    let tokens = min(page_size, place.length - select(valid, begin, place.length));
+    slots.tokens[slot] = tokens as u32;
+}
 
-    let length = lengths[sequence] as usize;
-    let mut n_pages = min((length + page_size - 1) / page_size, max_pages);
-    let mut list = 0usize;
-    if comptime!(listed) {
-        let list_heads = pages.shape(1);
-        let k = pages.shape(2);
-        list = (sequence * list_heads + query_head * list_heads / n_heads) * k;
-        n_pages = min(n_pages, k);
-    }
-    let per_split = pages_per_split(n_pages, min_pages, max_splits);
-    let first_slot = split * per_split;
-    if first_slot >= n_pages {
-        // The merge leaves a split with a total of 0 out.
-        if (UNIT_POS as usize) < heads {
-            let head = sequence * n_heads + query_head + UNIT_POS as usize;
-            weights[(head * n_splits + split) * 2] = f32::new(NO_SCORE);
-            weights[(head * n_splits + split) * 2 + 1] = f32::new(0.0);
-        }
-        terminate!();
-    }
-    let n_tokens = (min(first_slot + per_split, n_pages) - first_slot) * page_size;
+/// The running softmax of a run of lanes, for each query head.
+#[derive(CubeType)]
+pub(super) struct Softmax<N: Size> {
+    /// Query, scaled.
+    query: Array<Vector<f32, N>>,
+    out: Array<Vector<f32, N>>,
+    highest: Array<f32>,
+    total: Array<f32>,
+}
 
-    let mut q = Array::<Vector<f32, N>>::new(comptime!(heads * vectors));
-    let mut out = Array::<Vector<f32, N>>::new(comptime!(heads * vectors));
-    let mut highest = Array::<f32>::new(heads);
-    let mut total = Array::<f32>::new(heads);
+#[cube]
+pub(super) fn softmax<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    scale: f32,
+    place: &Place,
+    #[comptime] shape: Shape,
+) -> Softmax<N> {
+    let lane = UNIT_POS as usize % shape.lanes;
+    let row = comptime!(shape.row());
+    let mut scaled = Array::<Vector<f32, N>>::new(comptime!(shape.heads * shape.vectors));
+    let mut out = Array::<Vector<f32, N>>::new(comptime!(shape.heads * shape.vectors));
+    let mut highest = Array::<f32>::new(shape.heads);
+    let mut total = Array::<f32>::new(shape.heads);
     #[unroll]
-    for h in 0..heads {
+    for h in 0..shape.heads {
         highest[h] = f32::new(NO_SCORE);
         total[h] = f32::new(0.0);
         #[unroll]
-        for v in 0..vectors {
-            let at = (sequence * n_heads + query_head + h) * row + v * lanes + lane;
-            q[h * vectors + v] = Vector::<f32, N>::cast_from(query[at]) * Vector::new(scale);
-            out[h * vectors + v] = Vector::new(0.0f32);
+        for c in 0..shape.vectors {
+            let head = place.sequence * place.n_heads + place.query_head + h;
+            let q = query[head * row + c * shape.lanes + lane];
+            scaled[h * shape.vectors + c] = Vector::<f32, N>::cast_from(q) * Vector::new(scale);
+            out[h * shape.vectors + c] = Vector::new(0.0f32);
         }
     }
+    Softmax::<N> {
+        query: scaled,
+        out,
+        highest,
+        total,
+    }
+}
 
-    let step = comptime!(runs * in_flight);
+/// Attends to the first `n_slots` slots: an aligned run of `lanes` units walks tokens, `in_flight`
+/// at a time; all query heads share each load of a key and a value.
+#[cube]
+pub(super) fn attend<F: Float, N: Size>(
+    state: &mut Softmax<N>,
+    keys: &Tensor<Vector<F, N>>,
+    values: &Tensor<Vector<F, N>>,
+    slots: &Slots,
+    n_slots: usize,
+    place: &Place,
+    #[comptime] shape: Shape,
+) {
+    let lane = UNIT_POS as usize % shape.lanes;
+    let run = UNIT_POS as usize / shape.lanes;
+    let runs = comptime!(shape.units / shape.lanes);
+    let row = comptime!(shape.row());
+    let vectors = comptime!(shape.vectors);
+    let in_flight = comptime!(shape.in_flight);
+    let n_tokens = n_slots * shape.page_size;
+
     let mut token = 0usize;
     while token < n_tokens {
         let mut k = Array::<Vector<F, N>>::new(comptime!(in_flight * vectors));
@@ -100,135 +191,167 @@ pub(super) fn split_kernel<F: Float, N: Size>(
         #[unroll]
         for u in 0..in_flight {
             let t = token + u * runs + run;
-            let slot = min(first_slot + t / page_size, n_pages - 1);
-            let mut page = slot;
-            let mut valid = t < n_tokens;
-            if comptime!(listed) {
-                let id = pages[list + slot];
-                valid = valid && id >= 0i32;
-                page = max(id, 0i32) as usize;
-            }
-            valid = valid && page * page_size + t % page_size < length;
+            let slot = min(t / shape.page_size, n_slots - 1);
+            let within = t % shape.page_size;
+            let valid = t < n_tokens && within < slots.tokens[slot] as usize;
             used[u] = valid;
-            // What is not used reads the first token instead: rows past the length are undefined.
-            page = select(valid, page, 0usize);
-            let within = select(valid, t % page_size, 0usize);
-            let pool_page = page_table[sequence * max_pages + page] as usize;
-            let pool_page = min(pool_page, n_pool_pages - 1);
-            let at = ((pool_page * n_kv_heads + kv_head) * page_size + within) * row + lane;
+            let within = select(valid, within, 0usize);
+            let page = slots.pages[slot] as usize * place.n_kv_heads + place.kv_head;
+            let at = (page * shape.page_size + within) * row + lane;
             #[unroll]
             for c in 0..vectors {
-                k[u * vectors + c] = keys[at + c * lanes];
-                v[u * vectors + c] = values[at + c * lanes];
+                k[u * vectors + c] = keys[at + c * shape.lanes];
+                v[u * vectors + c] = values[at + c * shape.lanes];
             }
         }
         #[unroll]
-        for h in 0..heads {
+        for h in 0..shape.heads {
             let mut scores = Array::<f32>::new(in_flight);
-            let mut new_highest = highest[h];
+            let mut highest = state.highest[h];
             #[unroll]
             for u in 0..in_flight {
                 let mut products = Vector::<f32, N>::new(0.0f32);
                 #[unroll]
                 for c in 0..vectors {
                     let key = Vector::<f32, N>::cast_from(k[u * vectors + c]);
-                    products = fma(q[h * vectors + c], key, products);
+                    products = fma(state.query[h * vectors + c], key, products);
                 }
-                let score = lanes_sum(products.vector_sum(), lanes);
+                let score = lanes_sum(products.vector_sum(), shape.lanes);
                 scores[u] = select(used[u], score, f32::new(NO_SCORE));
-                new_highest = max(new_highest, scores[u]);
+                highest = max(highest, scores[u]);
             }
-            let correction = f32::exp(highest[h] - new_highest);
-            highest[h] = new_highest;
-            let mut sum = total[h] * correction;
+            let correction = f32::exp(state.highest[h] - highest);
+            state.highest[h] = highest;
+            let mut sum = state.total[h] * correction;
             #[unroll]
             for c in 0..vectors {
-                out[h * vectors + c] = out[h * vectors + c] * Vector::new(correction);
+                state.out[h * vectors + c] = state.out[h * vectors + c] * Vector::new(correction);
             }
             #[unroll]
             for u in 0..in_flight {
-                let weight = select(used[u], f32::exp(scores[u] - new_highest), f32::new(0.0));
+                let weight = select(used[u], f32::exp(scores[u] - highest), f32::new(0.0));
                 sum += weight;
                 #[unroll]
                 for c in 0..vectors {
                     let value = Vector::<f32, N>::cast_from(v[u * vectors + c]);
-                    out[h * vectors + c] = fma(Vector::new(weight), value, out[h * vectors + c]);
+                    state.out[h * vectors + c] =
+                        fma(Vector::new(weight), value, state.out[h * vectors + c]);
                 }
             }
-            total[h] = sum;
+            state.total[h] = sum;
         }
-        token += step;
+        token += comptime!(runs * in_flight);
     }
+}
+
+/// Merges the runs of the cube and writes the split's sum, highest score and total to `partial`,
+/// `[heads, n_splits, head_dim + 2]`.
+#[cube]
+pub(super) fn publish<N: Size>(
+    state: &mut Softmax<N>,
+    partial: &mut Tensor<f32>,
+    split: usize,
+    place: &Place,
+    #[comptime] shape: Shape,
+) {
+    let vectors = comptime!(shape.vectors);
+    let row = comptime!(shape.row());
+    let lane = UNIT_POS as usize % shape.lanes;
+    let n_splits = partial.shape(1);
 
     // The runs of a plane, then the planes of the cube.
-    let plane_steps = comptime!((plane / lanes).ilog2());
+    let steps = comptime!((shape.plane / shape.lanes).ilog2());
     #[unroll]
-    for h in 0..heads {
+    for h in 0..shape.heads {
         #[unroll]
-        for s in 0..plane_steps {
-            let mask = comptime!((lanes as u32) << s);
-            let other_highest = plane_shuffle_xor(highest[h], mask);
-            let new_highest = max(highest[h], other_highest);
-            let correction = f32::exp(highest[h] - new_highest);
-            let other_correction = f32::exp(other_highest - new_highest);
-            highest[h] = new_highest;
-            total[h] = total[h] * correction + plane_shuffle_xor(total[h], mask) * other_correction;
+        for s in 0..steps {
+            let mask = comptime!((shape.lanes as u32) << s);
+            let other_highest = plane_shuffle_xor(state.highest[h], mask);
+            let highest = max(state.highest[h], other_highest);
+            let correction = f32::exp(state.highest[h] - highest);
+            let other_correction = f32::exp(other_highest - highest);
+            let other_total = plane_shuffle_xor(state.total[h], mask);
+            state.highest[h] = highest;
+            state.total[h] = state.total[h] * correction + other_total * other_correction;
             #[unroll]
             for c in 0..vectors {
-                let own = out[h * vectors + c];
+                let own = state.out[h * vectors + c];
                 let other = plane_shuffle_xor(own, mask);
-                out[h * vectors + c] =
+                state.out[h * vectors + c] =
                     own * Vector::new(correction) + other * Vector::new(other_correction);
             }
         }
     }
-    let planes = comptime!(units / plane);
-    let own_plane = UNIT_POS as usize / plane;
-    let mut shared_out = Shared::<[Vector<f32, N>]>::new_slice(comptime!(planes * heads * row));
-    let mut shared_highest = Shared::<[f32]>::new_slice(comptime!(planes * heads));
-    let mut shared_total = Shared::<[f32]>::new_slice(comptime!(planes * heads));
-    if UNIT_POS as usize % plane < lanes {
+    let planes = comptime!(shape.units / shape.plane);
+    let plane = UNIT_POS as usize / shape.plane;
+    let mut outs = Shared::<[Vector<f32, N>]>::new_slice(comptime!(planes * shape.heads * row));
+    let mut highests = Shared::<[f32]>::new_slice(comptime!(planes * shape.heads));
+    let mut totals = Shared::<[f32]>::new_slice(comptime!(planes * shape.heads));
+    if (UNIT_POS as usize) % shape.plane < shape.lanes {
         #[unroll]
-        for h in 0..heads {
+        for h in 0..shape.heads {
             #[unroll]
             for c in 0..vectors {
-                let at = (own_plane * heads + h) * row + c * lanes + lane;
-                shared_out[at] = out[h * vectors + c];
+                let at = (plane * shape.heads + h) * row + c * shape.lanes + lane;
+                outs[at] = state.out[h * vectors + c];
             }
             if lane == 0 {
-                shared_highest[own_plane * heads + h] = highest[h];
-                shared_total[own_plane * heads + h] = total[h];
+                highests[plane * shape.heads + h] = state.highest[h];
+                totals[plane * shape.heads + h] = state.total[h];
             }
         }
     }
     sync_cube();
 
     let mut element = UNIT_POS as usize;
-    while element < comptime!(heads * row) {
+    while element < comptime!(shape.heads * row) {
         let h = element / row;
         let c = element % row;
         let mut highest = f32::new(NO_SCORE);
         #[unroll]
         for p in 0..planes {
-            highest = max(highest, shared_highest[p * heads + h]);
+            highest = max(highest, highests[p * shape.heads + h]);
         }
         let mut total = f32::new(0.0);
         let mut out = Vector::<f32, N>::new(0.0f32);
         #[unroll]
         for p in 0..planes {
-            let weight = f32::exp(shared_highest[p * heads + h] - highest);
-            total += weight * shared_total[p * heads + h];
-            out = fma(Vector::new(weight), shared_out[(p * heads + h) * row + c], out);
+            let weight = f32::exp(highests[p * shape.heads + h] - highest);
+            total += weight * totals[p * shape.heads + h];
+            out = fma(
+                Vector::new(weight),
+                outs[(p * shape.heads + h) * row + c],
+                out,
+            );
         }
-        let at = (sequence * n_heads + query_head + h) * n_splits + split;
+        let head = place.sequence * place.n_heads + place.query_head + h;
+        let at = (head * n_splits + split) * comptime!(shape.head_dim + 2);
+        let width = comptime!(shape.head_dim / row);
         #[unroll]
         for x in 0..width {
-            partial[(at * row + c) * width + x] = out.extract(x);
+            partial[at + c * width + x] = out.extract(x);
         }
         if c == 0 {
-            weights[at * 2] = highest;
-            weights[at * 2 + 1] = total;
+            partial[at + shape.head_dim] = highest;
+            partial[at + comptime!(shape.head_dim + 1)] = total;
         }
-        element += units;
+        element += shape.units;
+    }
+}
+
+/// Writes a split of no tokens, which the merge leaves out.
+#[cube]
+pub(super) fn publish_nothing(
+    partial: &mut Tensor<f32>,
+    split: usize,
+    place: &Place,
+    #[comptime] shape: Shape,
+) {
+    let h = UNIT_POS as usize;
+    if h < shape.heads {
+        let head = place.sequence * place.n_heads + place.query_head + h;
+        let at = (head * partial.shape(1) + split) * comptime!(shape.head_dim + 2);
+        partial[at + shape.head_dim] = f32::new(NO_SCORE);
+        partial[at + comptime!(shape.head_dim + 1)] = f32::new(0.0);
     }
 }

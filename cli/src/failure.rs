@@ -1,0 +1,71 @@
+//! Errors on their way out: one line on stderr and an exit code.
+
+use std::process::ExitCode;
+
+use quest_burn_models::generation::GenerateError;
+
+/// The exit code of a failure that the user is not the cause of.
+pub const INTERNAL: ExitCode = ExitCode::FAILURE;
+
+const BAD_INPUT: u8 = 2;
+
+/// Why the program ends without a result.
+#[derive(Debug)]
+pub enum Failure {
+    /// What was asked for cannot be done.
+    BadInput(anyhow::Error),
+    /// Something failed on the way.
+    Internal(anyhow::Error),
+}
+
+impl Failure {
+    /// An error that is not the user's.
+    pub fn internal(error: impl Into<anyhow::Error>) -> Self {
+        Self::Internal(error.into())
+    }
+
+    /// Prints the error and says the exit code.
+    pub fn report(&self) -> ExitCode {
+        let (error, code) = match self {
+            Self::BadInput(error) => (error, ExitCode::from(BAD_INPUT)),
+            Self::Internal(error) => (error, INTERNAL),
+        };
+        eprintln!("error: {}", one_line(&format!("{error:#}")));
+        code
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::BadInput(error)
+    }
+}
+
+impl From<GenerateError> for Failure {
+    fn from(error: GenerateError) -> Self {
+        if error.is_bad_request() {
+            Self::BadInput(error.into())
+        } else {
+            Self::Internal(error.into())
+        }
+    }
+}
+
+/// Prints what is wrong with the command line, or the help that was asked for.
+pub fn report_usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nobody is left to tell that the help could not be printed.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let text = text.trim_start_matches("error: ");
+    // The paragraphs behind the first are usage and hints.
+    let first = text.split("\n\n").next().unwrap_or(text);
+    eprintln!("error: {}", one_line(first));
+    ExitCode::from(BAD_INPUT)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,138 @@
+//! `quest info`
+
+use clap::Args;
+use indicatif::{BinaryBytes, HumanCount};
+use quest_burn_models::config::{Architecture, ModelConfig};
+use serde::Serialize;
+
+use crate::{
+    failure::Failure,
+    model::Plan,
+    options::{CommonOptions, dtype_name, value_name},
+    output::{print_json, print_line},
+};
+
+#[derive(Args)]
+pub struct InfoArgs {
+    #[command(flatten)]
+    common: CommonOptions,
+    /// Prints one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Info<'a> {
+    architecture: Architecture,
+    parameters: u64,
+    checkpoint_dtype: Option<String>,
+    vocab_size: usize,
+    d_model: usize,
+    d_ff: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    rope: &'a quest_burn::attention::RopeConfig,
+    context: usize,
+    device: String,
+    dtype: String,
+    weight_bytes: u64,
+    kv_cache: KvCacheInfo,
+}
+
+#[derive(Serialize)]
+struct KvCacheInfo {
+    tokens: usize,
+    page_size: usize,
+    key_value_bytes: u64,
+    digest_bytes: u64,
+    bytes: u64,
+}
+
+pub fn run(args: &InfoArgs) -> Result<(), Failure> {
+    let plan = Plan::new(&args.common)?;
+    let (device, dtype) = plan.device()?;
+    let config = &plan.config;
+    let tokens = args.common.context;
+    let tokens = tokens.map_or(config.max_positions, |asked| asked as usize);
+    let page_size = args.common.policy.page_size;
+    let cache = config.cache(page_size, 1, tokens);
+    let info = Info {
+        architecture: config.architecture,
+        parameters: config.n_parameters(),
+        checkpoint_dtype: config.dtype.map(dtype_name),
+        vocab_size: config.vocab_size,
+        d_model: config.d_model,
+        d_ff: config.d_ff,
+        layers: config.n_layers,
+        heads: config.n_heads,
+        kv_heads: config.n_kv_heads,
+        head_dim: config.head_dim,
+        rope: &config.rope,
+        context: config.max_positions,
+        device: value_name(device.name),
+        weight_bytes: config.n_parameters() * dtype.size() as u64,
+        dtype: dtype_name(dtype),
+        kv_cache: KvCacheInfo {
+            tokens,
+            page_size,
+            key_value_bytes: cache.key_value_bytes(dtype),
+            digest_bytes: cache.digest_bytes(dtype),
+            bytes: cache.bytes(dtype),
+        },
+    };
+    if args.json {
+        print_json(&info)
+    } else {
+        print_table(&info, config)
+    }
+}
+
+fn print_table(info: &Info, config: &ModelConfig) -> Result<(), Failure> {
+    let checkpoint_dtype = info.checkpoint_dtype.as_deref().unwrap_or("not given");
+    let cache = &info.kv_cache;
+    for (name, value) in [
+        ("architecture", format!("{:?}", info.architecture)),
+        (
+            "parameters",
+            format!(
+                "{} ({} in {})",
+                HumanCount(info.parameters),
+                BinaryBytes(info.weight_bytes),
+                info.dtype
+            ),
+        ),
+        ("checkpoint dtype", checkpoint_dtype.to_owned()),
+        ("vocabulary", info.vocab_size.to_string()),
+        ("d_model", info.d_model.to_string()),
+        ("d_ff", info.d_ff.to_string()),
+        ("layers", info.layers.to_string()),
+        ("heads", info.heads.to_string()),
+        ("KV heads", info.kv_heads.to_string()),
+        ("head dim", info.head_dim.to_string()),
+        (
+            "RoPE",
+            format!(
+                "theta {}, scaling {:?}",
+                config.rope.theta, config.rope.scaling
+            ),
+        ),
+        ("context", info.context.to_string()),
+        (
+            "KV cache",
+            format!(
+                "{} for {} tokens in {}: keys and values {}, digests {}",
+                BinaryBytes(cache.bytes),
+                cache.tokens,
+                info.dtype,
+                BinaryBytes(cache.key_value_bytes),
+                BinaryBytes(cache.digest_bytes)
+            ),
+        ),
+    ] {
+        print_line(&format!("{name:<17} {value}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! `quest`: long prompts on Llama-family checkpoints through Quest attention.
+//!
+//! Results go to stdout, everything else to stderr. The exit code is 0, 2 for input that cannot
+//! be served, or 1 for a failure on the way.
+
+mod device;
+mod failure;
+mod generate;
+mod ids;
+mod info;
+mod model;
+mod options;
+mod output;
+mod perplexity;
+
+use std::{panic::catch_unwind, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Long prompts on Llama-family checkpoints through Quest attention.
+#[derive(Parser)]
+#[command(name = "quest", version, arg_required_else_help = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What a checkpoint is, and the bytes that its KV cache takes.
+    Info(info::InfoArgs),
+    /// Goes on from a prompt.
+    Generate(generate::GenerateArgs),
+    /// Scores a text: negative log-likelihood of each token, and perplexity.
+    Perplexity(perplexity::PerplexityArgs),
+}
+
+fn main() -> ExitCode {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return failure::report_usage(&error),
+    };
+    // Burn panics where a device runs out of memory. The message is printed by then; what is left
+    // to do is the exit code.
+    match catch_unwind(|| run(command)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => failure.report(),
+        Err(_panic) => failure::INTERNAL,
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Info(args) => info::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
+    }
+}

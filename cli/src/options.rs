@@ -1,0 +1,177 @@
+//! Options that the subcommands share.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use burn::tensor::DType;
+use clap::{Args, ValueEnum};
+use quest_burn::{
+    QuestConfig,
+    policy::{DensePolicy, PagePolicy},
+};
+use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
+
+use crate::device::DeviceName;
+
+/// Which model runs, where and how.
+#[derive(Args)]
+pub struct CommonOptions {
+    /// Folder of a Hugging Face checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
+    pub device: DeviceName,
+    /// Element type of weights and KV cache [default: f32 on CPUs and wgpu, else the checkpoint's
+    /// half type or f16]
+    #[arg(long, value_enum)]
+    pub dtype: Option<DTypeName>,
+    /// Rotary frequencies of a half-precision checkpoint that is computed in f32
+    #[arg(long, value_enum, default_value_t = RopeFrequencies::Widened)]
+    pub rope_frequencies: RopeFrequencies,
+    /// Most tokens in the context [default: as many as are needed, up to the checkpoint's limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i32::MAX as i64))]
+    pub context: Option<u32>,
+    /// Tokens of a prompt that go through the model at once
+    #[arg(long, value_name = "N", default_value_t = GenerationConfig::new().prefill_chunk)]
+    pub prefill_chunk: usize,
+    #[command(flatten)]
+    pub policy: PolicyOptions,
+}
+
+/// Which pages of the KV cache a decoded token attends to.
+#[derive(Args)]
+pub struct PolicyOptions {
+    /// Pages that a decoded token attends to
+    #[arg(long, value_enum, default_value_t = PolicyName::Quest)]
+    pub policy: PolicyName,
+    /// Which of the published selections Quest uses
+    #[arg(long, value_enum, default_value_t = QuestVariant::KvGroup)]
+    pub quest_variant: QuestVariant,
+    /// Tokens that a decoded token attends to
+    #[arg(long, value_name = "B", default_value_t = QuestConfig::new().token_budget)]
+    pub token_budget: usize,
+    /// Tokens per page of the KV cache: a power of two from 8 to 128
+    #[arg(long, value_name = "S", default_value_t = QuestConfig::new().page_size)]
+    pub page_size: usize,
+    /// Leading layers that attend to everything
+    #[arg(long, value_name = "D", default_value_t = QuestConfig::new().dense_layers)]
+    pub dense_layers: usize,
+}
+
+impl PolicyOptions {
+    /// The configuration of Quest, which also says the page size of a dense cache.
+    pub fn quest_config(&self) -> QuestConfig {
+        match self.quest_variant {
+            QuestVariant::AccuracyCode => QuestConfig::accuracy_code(),
+            QuestVariant::Kernels => QuestConfig::kernels(),
+            QuestVariant::KvGroup => QuestConfig::kv_group(),
+        }
+        .with_token_budget(self.token_budget)
+        .with_page_size(self.page_size)
+        .with_dense_layers(self.dense_layers)
+    }
+
+    /// The policy that was chosen.
+    pub fn init(&self) -> anyhow::Result<Box<dyn PagePolicy>> {
+        let quest = self.quest_config().init().context("page policy")?;
+        Ok(match self.policy {
+            PolicyName::Dense => Box::new(DensePolicy),
+            PolicyName::Quest => Box::new(quest),
+        })
+    }
+}
+
+/// How the next token is chosen.
+#[derive(Args)]
+pub struct SamplingOptions {
+    /// Draws tokens at this temperature [default: the most probable one is taken]
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
+    /// Draws from the K most probable tokens
+    #[arg(long, value_name = "K", requires = "temperature")]
+    pub top_k: Option<usize>,
+    /// Draws from the most probable tokens that hold this probability together
+    #[arg(long, value_name = "P", requires = "temperature")]
+    pub top_p: Option<f64>,
+    /// Draws from the tokens of at least this share of the highest probability
+    #[arg(long, value_name = "P", requires = "temperature")]
+    pub min_p: Option<f64>,
+    /// Makes tokens that occurred before less probable
+    #[arg(long, value_name = "R")]
+    pub repetition_penalty: Option<f64>,
+    /// Seed of the draws [default: 0]
+    #[arg(long, value_name = "N", requires = "temperature")]
+    pub seed: Option<u64>,
+}
+
+impl SamplingOptions {
+    /// As the library takes it.
+    pub fn config(&self) -> SamplingConfig {
+        let default = SamplingConfig::new();
+        SamplingConfig {
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_k: self.top_k,
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            repetition_penalty: self
+                .repetition_penalty
+                .unwrap_or(default.repetition_penalty),
+            seed: self.seed.unwrap_or(default.seed),
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PolicyName {
+    /// Every page
+    Dense,
+    /// The pages that matter to the query
+    Quest,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum QuestVariant {
+    /// A list per query head, the newest page competes, three pages at least
+    AccuracyCode,
+    /// A list per query head, the newest page is always read
+    Kernels,
+    /// A list per KV head, the newest page is always read
+    KvGroup,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum DTypeName {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl DTypeName {
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RopeFrequencies {
+    /// Rounded like the weights, as PyTorch's `model.to(dtype).float()` leaves them
+    Widened,
+    /// In f32, as transformers' `from_pretrained(dtype=torch.float32)` makes them
+    Exact,
+}
+
+/// The name of an option's value, as it is written on the command line.
+pub fn value_name(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// The name of an element type, as it is written on the command line.
+pub fn dtype_name(dtype: DType) -> String {
+    format!("{dtype:?}").to_lowercase()
+}

@@ -1,0 +1,272 @@
+//! What the program prints for good input, on small random checkpoints.
+
+mod common;
+
+use common::{Checkpoint, ids};
+use quest_burn_tests::checkpoint::CheckpointSpec;
+use serde_json::{Value, json};
+
+const PROMPT: usize = 100;
+
+fn checkpoint() -> (Checkpoint, String) {
+    let spec = CheckpointSpec::default();
+    let checkpoint = Checkpoint::new(&spec);
+    let ids = checkpoint.write_ids(&ids(PROMPT, spec.vocab_size));
+    (checkpoint, ids.to_str().unwrap().to_owned())
+}
+
+/// New ids of a greedy run that nothing stops, with more options.
+#[track_caller]
+fn greedy(checkpoint: &Checkpoint, ids: &str, options: &[&str]) -> Vec<Value> {
+    let args = ["--ids", ids, "--max-new-tokens", "12", "--ignore-eos"];
+    let generation = checkpoint.run_json("generate", &[&args, options].concat());
+    generation["ids"].as_array().unwrap().clone()
+}
+
+#[test]
+fn generate_prints_one_object_with_ids_and_rates() {
+    let (checkpoint, ids) = checkpoint();
+    let args = ["--ids", &ids, "--max-new-tokens", "5", "--ignore-eos"];
+    let generation = checkpoint.run_json("generate", &args);
+    assert_eq!(generation["ids"].as_array().unwrap().len(), 5);
+    assert_eq!(generation["text"], Value::Null);
+    assert!(generation["prefill_tokens_per_s"].as_f64().unwrap() > 0.0);
+    assert!(generation["decode_tokens_per_s"].as_f64().unwrap() > 0.0);
+    assert_eq!(generation["prompt_tokens"], PROMPT);
+    assert_eq!(generation["finish"], "length");
+    assert_eq!(generation["device"], "flex");
+    assert_eq!(generation["dtype"], "f32");
+    assert_eq!(generation["policy"], "quest");
+}
+
+#[test]
+fn greedy_ids_do_not_depend_on_the_run_or_the_prefill_chunk() {
+    let (checkpoint, ids) = checkpoint();
+    let once = greedy(&checkpoint, &ids, &[]);
+    assert_eq!(once.len(), 12);
+    assert_eq!(greedy(&checkpoint, &ids, &[]), once);
+    assert_eq!(greedy(&checkpoint, &ids, &["--prefill-chunk", "17"]), once);
+    assert_eq!(greedy(&checkpoint, &ids, &["--context", "1000"]), once);
+}
+
+#[test]
+fn a_budget_that_covers_the_context_gives_the_dense_ids() {
+    let (checkpoint, ids) = checkpoint();
+    let dense = greedy(&checkpoint, &ids, &["--policy", "dense"]);
+    for variant in ["accuracy-code", "kernels", "kv-group"] {
+        let quest = ["--quest-variant", variant, "--token-budget", "112"];
+        assert_eq!(greedy(&checkpoint, &ids, &quest), dense, "{variant}");
+    }
+}
+
+#[test]
+fn a_small_budget_in_every_layer_changes_the_likelihoods() {
+    let (checkpoint, ids) = checkpoint();
+    let nll = |options: &[&str]| {
+        let args = ["--ids", &ids, "--prefill", "80", "--page-size", "8"];
+        let scored = checkpoint.run_json("perplexity", &[&args, options].concat());
+        scored["nll"].as_array().unwrap().clone()
+    };
+    let dense = nll(&["--policy", "dense"]);
+    let quest = nll(&["--token-budget", "16", "--dense-layers", "0"]);
+    assert_eq!((dense.len(), quest.len()), (20, 20));
+    assert_ne!(dense, quest);
+    assert_eq!(nll(&["--token-budget", "104"]), dense);
+}
+
+#[test]
+fn a_seed_gives_the_same_draws_and_another_seed_gives_others() {
+    let (checkpoint, ids) = checkpoint();
+    let draw = |seed| {
+        let options = ["--temperature", "1.5", "--top-p", "0.95", "--seed", seed];
+        greedy(&checkpoint, &ids, &options)
+    };
+    assert_eq!(draw("3"), draw("3"));
+    assert_ne!(draw("3"), draw("4"));
+}
+
+#[test]
+fn top_k_of_one_is_greedy() {
+    let (checkpoint, ids) = checkpoint();
+    let options = ["--temperature", "2", "--top-k", "1"];
+    assert_eq!(
+        greedy(&checkpoint, &ids, &options),
+        greedy(&checkpoint, &ids, &[])
+    );
+}
+
+#[test]
+fn a_stop_id_of_the_checkpoint_ends_the_generation() {
+    let (checkpoint, ids) = checkpoint();
+    let all = greedy(&checkpoint, &ids, &[]);
+    let stop = &all[3];
+    let first = all.iter().position(|id| id == stop).unwrap();
+    checkpoint.edit_json("generation_config.json", |config| {
+        config["eos_token_id"] = json!([stop]);
+    });
+    let args = ["--ids", &ids, "--max-new-tokens", "12"];
+    let stopped = checkpoint.run_json("generate", &args);
+    assert_eq!(stopped["ids"].as_array().unwrap(), &all[..=first]);
+    assert_eq!(stopped["finish"], "stop");
+    assert_eq!(greedy(&checkpoint, &ids, &[]), all, "--ignore-eos");
+}
+
+#[test]
+fn ids_are_streamed_where_there_is_no_tokenizer() {
+    let (checkpoint, ids) = checkpoint();
+    let args = ["--ids", &ids, "--max-new-tokens", "12", "--ignore-eos"];
+    let streamed = checkpoint.run_text("generate", &args);
+    let expected = greedy(&checkpoint, &ids, &[]);
+    let expected = expected.iter().map(Value::to_string).collect::<Vec<_>>();
+    assert_eq!(streamed, expected.join(" ") + "\n");
+}
+
+#[test]
+fn text_goes_in_and_comes_out_where_there_is_a_tokenizer() {
+    let spec = CheckpointSpec::default();
+    let checkpoint = Checkpoint::new(&spec);
+    checkpoint.write_tokenizer(spec.vocab_size);
+    let options = ["--max-new-tokens", "12", "--ignore-eos"];
+
+    let from_text = [&["--prompt", "w3 w14 w15"], &options[..]].concat();
+    let generation = checkpoint.run_json("generate", &from_text);
+    assert_eq!(
+        generation["prompt_tokens"], 4,
+        "with the beginning of a text"
+    );
+    let words = generation["ids"].as_array().unwrap().iter();
+    let words = words.filter(|id| id.as_u64().unwrap() > 2);
+    let words = words.map(|id| format!("w{id}")).collect::<Vec<_>>();
+    assert_eq!(generation["text"], words.join(" "));
+    assert_eq!(
+        checkpoint.run_text("generate", &from_text),
+        words.join(" ") + "\n"
+    );
+
+    let ids = checkpoint.write_ids(&[1, 3, 14, 15]);
+    let from_ids = [&["--ids", ids.to_str().unwrap()], &options[..]].concat();
+    let same = checkpoint.run_json("generate", &from_ids);
+    assert_eq!(same["ids"], generation["ids"]);
+    assert_eq!(same["text"], generation["text"]);
+
+    let file = checkpoint.write("prompt.txt", "w3 w14 w15\n");
+    let from_file = [&["--prompt-file", file.to_str().unwrap()], &options[..]].concat();
+    let same = checkpoint.run_json("generate", &from_file);
+    assert_eq!(same["ids"], generation["ids"]);
+}
+
+#[test]
+fn perplexity_scores_every_token_but_the_first() {
+    let (checkpoint, ids) = checkpoint();
+    let scored = checkpoint.run_json("perplexity", &["--ids", &ids]);
+    let nll = scored["nll"].as_array().unwrap().iter();
+    let nll = nll.map(|nll| nll.as_f64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(nll.len(), PROMPT - 1);
+    assert_eq!(scored["tokens"], PROMPT - 1);
+    let mean = nll.iter().sum::<f64>() / nll.len() as f64;
+    assert!((scored["mean_nll"].as_f64().unwrap() - mean).abs() < 1e-6);
+    let perplexity = scored["perplexity"].as_f64().unwrap();
+    assert!((perplexity / mean.exp() - 1.0).abs() < 1e-6);
+
+    let decoded = checkpoint.run_json(
+        "perplexity",
+        &["--ids", &ids, "--prefill", "40", "--policy", "dense"],
+    );
+    let decoded = decoded["nll"].as_array().unwrap();
+    assert_eq!(decoded.len(), PROMPT - 40);
+    for (decoded, scored) in decoded.iter().zip(&nll[39..]) {
+        let difference = (decoded.as_f64().unwrap() - scored).abs();
+        assert!(
+            difference <= 1e-4 * (1.0 + scored),
+            "{decoded} and {scored}"
+        );
+    }
+}
+
+#[test]
+fn perplexity_of_a_text_is_that_of_its_ids() {
+    let spec = CheckpointSpec::default();
+    let checkpoint = Checkpoint::new(&spec);
+    checkpoint.write_tokenizer(spec.vocab_size);
+    let text = checkpoint.write("text.txt", "w9 w8 w7 w6");
+    let ids = checkpoint.write_ids(&[1, 9, 8, 7, 6]);
+    let of_text = checkpoint.run_json("perplexity", &["--text", text.to_str().unwrap()]);
+    let of_ids = checkpoint.run_json("perplexity", &["--ids", ids.to_str().unwrap()]);
+    assert_eq!(of_text, of_ids);
+}
+
+#[test]
+fn perplexity_is_readable_without_json() {
+    let (checkpoint, ids) = checkpoint();
+    let text = checkpoint.run_text("perplexity", &["--ids", &ids]);
+    let lines = text.lines().map(|line| line.split_whitespace().next());
+    assert_eq!(
+        lines.collect::<Vec<_>>(),
+        [Some("perplexity"), Some("mean"), Some("tokens")]
+    );
+}
+
+#[test]
+fn info_counts_parameters_and_cache_bytes() {
+    let spec = CheckpointSpec::default();
+    let checkpoint = Checkpoint::new(&spec);
+    let info = checkpoint.run_json("info", &["--context", "100", "--dtype", "f32"]);
+    assert_eq!(info["architecture"], "Llama");
+    // Embedding, output projection and last norm; attention, feed-forward and norms of a layer.
+    let parameters = 2 * 160 * 64 + 64 + 4 * (64 * (64 + 32 + 32 + 64) + 3 * 64 * 96 + 2 * 64);
+    assert_eq!(info["parameters"], parameters);
+    assert_eq!(info["weight_bytes"], 4 * parameters);
+    assert_eq!(info["checkpoint_dtype"], "f32");
+    assert_eq!(info["layers"], 4);
+    assert_eq!(info["heads"], 4);
+    assert_eq!(info["kv_heads"], 2);
+    assert_eq!(info["head_dim"], 16);
+    assert_eq!(info["rope"]["theta"], 10000.0);
+    assert_eq!(info["context"], 1024);
+    // 7 pages of 16 tokens; 4 layers, 2 heads of 16 channels, keys and values, 4 bytes.
+    let row = 7 * 4 * 2 * 16 * 4;
+    assert_eq!(info["kv_cache"]["tokens"], 100);
+    assert_eq!(info["kv_cache"]["key_value_bytes"], 2 * 16 * row);
+    assert_eq!(info["kv_cache"]["digest_bytes"], 2 * row);
+
+    let text = checkpoint.run_text("info", &[]);
+    assert!(text.contains("1024 tokens in f32"), "{text}");
+}
+
+#[cfg(feature = "ndarray")]
+#[test]
+fn both_cpu_devices_give_the_same_greedy_ids() {
+    let (checkpoint, ids) = checkpoint();
+    assert_eq!(
+        greedy(&checkpoint, &ids, &["--device", "ndarray"]),
+        greedy(&checkpoint, &ids, &["--device", "flex"])
+    );
+}
+
+#[test]
+fn auto_says_which_device_it_took() {
+    let (checkpoint, _) = checkpoint();
+    let output = checkpoint.run("info", &["--device", "auto"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.starts_with("device: "), "{stderr}");
+}
+
+#[test]
+fn half_precision_is_taken_where_it_is_asked_for() {
+    let (checkpoint, ids) = checkpoint();
+    for dtype in ["f16", "bf16"] {
+        let args = [
+            "--ids",
+            &ids,
+            "--max-new-tokens",
+            "3",
+            "--ignore-eos",
+            "--dtype",
+            dtype,
+        ];
+        let generation = checkpoint.run_json("generate", &args);
+        assert_eq!(generation["dtype"], dtype);
+        assert_eq!(generation["ids"].as_array().unwrap().len(), 3);
+    }
+}

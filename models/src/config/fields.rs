@@ -1,0 +1,144 @@
+use std::{fs, path::Path};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::ModelError;
+
+/// More than any model has of anything; what is beyond is a mistake that would overflow later.
+pub(crate) const MAX_SIZE: usize = 1 << 24;
+
+/// A JSON object, read field by field, so that errors can name the file and the field.
+///
+/// Fields that are null count as absent, as they do in Python.
+#[derive(Debug, Clone)]
+pub(crate) struct Fields<'a> {
+    path: &'a Path,
+    /// The fields that the object is nested in, each with a dot after it.
+    prefix: String,
+    fields: Map<String, Value>,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads a file.
+    pub fn read(path: &'a Path) -> Result<Self, ModelError> {
+        let bytes = fs::read(path).map_err(|source| ModelError::Read {
+            path: path.into(),
+            source,
+        })?;
+        let fields = serde_json::from_slice(&bytes).map_err(|source| ModelError::Json {
+            path: path.into(),
+            source,
+        })?;
+        Ok(Self {
+            path,
+            prefix: String::new(),
+            fields,
+        })
+    }
+
+    /// The file that the object is in.
+    pub fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// Whether a field is there without a value.
+    pub fn is_null(&self, name: &str) -> bool {
+        self.fields.get(name).is_some_and(Value::is_null)
+    }
+
+    /// Whether a field has a value.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// The value of a field that must be there.
+    pub fn required<T: DeserializeOwned>(&self, name: &str) -> Result<T, ModelError> {
+        self.optional(name)?
+            .ok_or_else(|| ModelError::MissingField {
+                path: self.path.into(),
+                field: format!("{}{name}", self.prefix),
+            })
+    }
+
+    /// The value of a field that need not be there.
+    pub fn optional<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ModelError> {
+        match self.fields.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => T::deserialize(value)
+                .map(Some)
+                .map_err(|problem| self.invalid(name, problem.to_string())),
+        }
+    }
+
+    /// The objects that are in a field which need not be there.
+    pub fn object(&self, name: &str) -> Result<Option<Fields<'a>>, ModelError> {
+        let fields = self.optional::<Map<_, _>>(name)?;
+        Ok(fields.map(|fields| Fields {
+            path: self.path,
+            prefix: format!("{}{name}.", self.prefix),
+            fields,
+        }))
+    }
+
+    /// A count of something, from one to `most`, that must be there.
+    pub fn size(&self, name: &str, most: usize) -> Result<usize, ModelError> {
+        self.optional_size(name, most)?
+            .ok_or_else(|| self.missing(name))
+    }
+
+    /// A count of something, from one to `most`, that need not be there.
+    pub fn optional_size(&self, name: &str, most: usize) -> Result<Option<usize>, ModelError> {
+        let size = self.optional::<usize>(name)?;
+        match size {
+            Some(size) if size == 0 || size > most => Err(self.invalid(
+                name,
+                format!("expected a number from 1 to {most}, found {size}"),
+            )),
+            _ => Ok(size),
+        }
+    }
+
+    /// The names of the fields that hold objects.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        let objects = self.fields.iter().filter(|(_, value)| value.is_object());
+        objects.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// An error about a field that is not there.
+    pub fn missing(&self, name: &str) -> ModelError {
+        ModelError::MissingField {
+            path: self.path.into(),
+            field: format!("{}{name}", self.prefix),
+        }
+    }
+
+    /// An error about a field's value.
+    pub fn invalid(&self, name: &str, problem: String) -> ModelError {
+        ModelError::Field {
+            path: self.path.into(),
+            field: format!("{}{name}", self.prefix),
+            problem,
+        }
+    }
+
+    /// An error about something that is not implemented.
+    pub fn unsupported(
+        &self,
+        what: &'static str,
+        found: impl Into<String>,
+        supported: &'static str,
+    ) -> ModelError {
+        ModelError::Unsupported {
+            path: self.path.into(),
+            what,
+            found: found.into(),
+            supported,
+        }
+    }
+}

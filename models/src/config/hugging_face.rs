@@ -1,0 +1,226 @@
+use std::path::Path;
+
+use burn::tensor::DType;
+use serde::Deserialize;
+
+use super::{
+    Architecture, ModelConfig,
+    fields::{Fields, MAX_SIZE},
+    rope::{Positions, positions},
+};
+use crate::error::ModelError;
+
+/// More layers than any model has.
+const MAX_LAYERS: usize = 1 << 12;
+
+pub(super) fn read(dir: &Path) -> Result<ModelConfig, ModelError> {
+    let path = dir.join(ModelConfig::FILE);
+    let mut config = parse(&Fields::read(&path)?)?;
+    let path = dir.join(ModelConfig::GENERATION_FILE);
+    if path.exists() {
+        let stop_token_ids = token_ids(&Fields::read(&path)?, "eos_token_id")?;
+        if !stop_token_ids.is_empty() {
+            config.stop_token_ids = stop_token_ids;
+        }
+    }
+    Ok(config)
+}
+
+fn parse(fields: &Fields<'_>) -> Result<ModelConfig, ModelError> {
+    let architecture = architecture(fields)?;
+    refuse_unsupported(fields)?;
+
+    let size = |name| fields.size(name, MAX_SIZE);
+    let d_model = size("hidden_size")?;
+    let n_heads = size("num_attention_heads")?;
+    let n_kv_heads = n_kv_heads(fields, architecture, n_heads)?;
+    let head_dim = head_dim(fields, architecture, d_model, n_heads)?;
+    let n_layers = fields.size("num_hidden_layers", MAX_LAYERS)?;
+
+    let max_positions = fields
+        .optional_size("max_position_embeddings", MAX_SIZE)?
+        .unwrap_or_else(|| architecture.default_max_positions());
+    let Positions {
+        rope,
+        max_positions,
+    } = positions(fields, max_positions)?;
+    rope.validate(head_dim).map_err(|source| ModelError::Rope {
+        path: fields.path().into(),
+        source,
+    })?;
+    let sliding_window =
+        sliding_window(fields, architecture, n_layers)?.filter(|window| *window < max_positions);
+
+    let attention_bias =
+        || Ok::<_, ModelError>(fields.optional("attention_bias")?.unwrap_or(false));
+    let (qkv_bias, output_bias) = match architecture {
+        Architecture::Llama | Architecture::Qwen3 => (attention_bias()?, attention_bias()?),
+        Architecture::Mistral => (false, false),
+        Architecture::Qwen2 => (true, false),
+    };
+    Ok(ModelConfig {
+        architecture,
+        vocab_size: size("vocab_size")?,
+        d_model,
+        d_ff: size("intermediate_size")?,
+        n_layers,
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        max_positions: sliding_window.unwrap_or(max_positions),
+        sliding_window,
+        rms_norm_epsilon: rms_norm_epsilon(fields)?,
+        rope,
+        qkv_bias,
+        output_bias,
+        mlp_bias: architecture == Architecture::Llama
+            && fields.optional("mlp_bias")?.unwrap_or(false),
+        qk_norm: architecture == Architecture::Qwen3,
+        tie_word_embeddings: fields.optional("tie_word_embeddings")?.unwrap_or(false),
+        dtype: dtype(fields)?,
+        bos_token_id: fields.optional("bos_token_id")?,
+        stop_token_ids: token_ids(fields, "eos_token_id")?,
+    })
+}
+
+fn architecture(fields: &Fields<'_>) -> Result<Architecture, ModelError> {
+    let classes = fields
+        .optional::<Vec<String>>("architectures")?
+        .unwrap_or_default();
+    let (name, architecture) = match classes.into_iter().next() {
+        Some(class) => (class.clone(), Architecture::from_class(&class)),
+        None => {
+            let model_type = fields.optional::<String>("model_type")?;
+            match model_type {
+                Some(model_type) => (
+                    model_type.clone(),
+                    Architecture::from_model_type(&model_type),
+                ),
+                None => return Err(fields.missing("architectures")),
+            }
+        }
+    };
+    architecture.ok_or_else(|| fields.unsupported("architecture", name, Architecture::SUPPORTED))
+}
+
+fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ModelError> {
+    let activation = fields.optional::<String>("hidden_act")?;
+    if let Some(activation) = activation.filter(|name| name != "silu" && name != "swish") {
+        return Err(fields.unsupported("hidden_act", activation, "silu"));
+    }
+    if let Some(quantization) = fields.object("quantization_config")? {
+        let method = quantization.optional::<String>("quant_method")?;
+        let method = method.unwrap_or_else(|| "of unknown method".into());
+        return Err(fields.unsupported("quantization", method, "weights in f32, f16 or bf16"));
+    }
+    Ok(())
+}
+
+fn n_kv_heads(
+    fields: &Fields<'_>,
+    architecture: Architecture,
+    n_heads: usize,
+) -> Result<usize, ModelError> {
+    const NAME: &str = "num_key_value_heads";
+    let n_kv_heads = match fields.optional_size(NAME, MAX_SIZE)? {
+        Some(n_kv_heads) => n_kv_heads,
+        None if fields.is_null(NAME) => n_heads,
+        None => architecture.default_kv_heads(n_heads),
+    };
+    if !n_heads.is_multiple_of(n_kv_heads) {
+        let problem =
+            format!("expected a divisor of the {n_heads} attention heads, found {n_kv_heads}");
+        return Err(fields.invalid(NAME, problem));
+    }
+    Ok(n_kv_heads)
+}
+
+fn head_dim(
+    fields: &Fields<'_>,
+    architecture: Architecture,
+    d_model: usize,
+    n_heads: usize,
+) -> Result<usize, ModelError> {
+    const NAME: &str = "head_dim";
+    let default = architecture
+        .default_head_dim()
+        .filter(|_| !fields.is_null(NAME));
+    if let Some(head_dim) = fields.optional_size(NAME, MAX_SIZE)?.or(default) {
+        return Ok(head_dim);
+    }
+    if !d_model.is_multiple_of(n_heads) {
+        let problem =
+            format!("expected a multiple of the {n_heads} attention heads, found {d_model}");
+        return Err(fields.invalid("hidden_size", problem));
+    }
+    Ok(d_model / n_heads)
+}
+
+fn rms_norm_epsilon(fields: &Fields<'_>) -> Result<f64, ModelError> {
+    const NAME: &str = "rms_norm_eps";
+    let epsilon = fields.optional(NAME)?.unwrap_or(1e-6);
+    if !(epsilon > 0.0 && epsilon < 1.0) {
+        return Err(fields.invalid(
+            NAME,
+            format!("expected a number from 0 to 1, found {epsilon}"),
+        ));
+    }
+    Ok(epsilon)
+}
+
+/// Tokens that attention reaches back in at least one layer.
+fn sliding_window(
+    fields: &Fields<'_>,
+    architecture: Architecture,
+    n_layers: usize,
+) -> Result<Option<usize>, ModelError> {
+    let window = match fields.optional_size("sliding_window", MAX_SIZE)? {
+        None if fields.is_null("sliding_window") => None,
+        // What transformers takes an absent one for.
+        None => Some(4096),
+        window => window,
+    };
+    let is_active = match architecture {
+        Architecture::Llama => false,
+        Architecture::Mistral => true,
+        Architecture::Qwen2 | Architecture::Qwen3 => {
+            let is_used = fields.optional("use_sliding_window")?.unwrap_or(false);
+            // Each layer's kind, or the number of leading layers without a window.
+            is_used
+                && match fields.optional::<Vec<String>>("layer_types")? {
+                    Some(kinds) => kinds.iter().any(|kind| kind == "sliding_attention"),
+                    None => fields.optional("max_window_layers")?.unwrap_or(28) < n_layers,
+                }
+        }
+    };
+    Ok(window.filter(|_| is_active))
+}
+
+fn dtype(fields: &Fields<'_>) -> Result<Option<DType>, ModelError> {
+    let name = match fields.optional::<String>("dtype")? {
+        Some(name) => Some(name),
+        None => fields.optional("torch_dtype")?,
+    };
+    let Some(name) = name else { return Ok(None) };
+    match name.trim_start_matches("torch.") {
+        "float32" => Ok(Some(DType::F32)),
+        "float16" => Ok(Some(DType::F16)),
+        "bfloat16" => Ok(Some(DType::BF16)),
+        _ => Err(fields.unsupported("dtype", name, "float32, float16, bfloat16")),
+    }
+}
+
+/// One id or a list of them.
+fn token_ids(fields: &Fields<'_>, name: &str) -> Result<Vec<u32>, ModelError> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a token id or a list of token ids")]
+    enum Ids {
+        One(u32),
+        Several(Vec<u32>),
+    }
+    Ok(match fields.optional(name)? {
+        None => Vec::new(),
+        Some(Ids::One(id)) => vec![id],
+        Some(Ids::Several(ids)) => ids,
+    })
+}

@@ -1,0 +1,131 @@
+//! What a Hugging Face `config.json` says, in one plain struct.
+
+mod architecture;
+pub(crate) mod fields;
+mod hugging_face;
+pub(crate) mod parameters;
+mod rope;
+
+pub use architecture::Architecture;
+
+use std::path::Path;
+
+use burn::tensor::DType;
+use quest_burn::{attention::RopeConfig, cache::PagedKvCacheConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ModelError;
+
+/// A decoder-only model of the Llama family.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Which of the supported architectures it is.
+    pub architecture: Architecture,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// Channels of the hidden states.
+    pub d_model: usize,
+    /// Channels inside the feed-forward block.
+    pub d_ff: usize,
+    /// Decoder layers.
+    pub n_layers: usize,
+    /// Query heads of a layer.
+    pub n_heads: usize,
+    /// KV heads of a layer, each shared by `n_heads / n_kv_heads` query heads.
+    pub n_kv_heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+    /// Longest context that the model is made for, and that is computed as it was trained.
+    pub max_positions: usize,
+    /// Tokens that attention reaches back in layers with a sliding window, where that is less than
+    /// the model's context.
+    ///
+    /// There is no sliding window here. Up to this many tokens it changes nothing, so it limits
+    /// [`max_positions`](Self::max_positions) instead.
+    pub sliding_window: Option<usize>,
+    /// Epsilon of every RMSNorm.
+    pub rms_norm_epsilon: f64,
+    /// Rotary position embedding.
+    pub rope: RopeConfig,
+    /// Whether the query, key and value projections have biases.
+    pub qkv_bias: bool,
+    /// Whether the output projection of the attention has a bias.
+    pub output_bias: bool,
+    /// Whether the projections of the feed-forward block have biases.
+    pub mlp_bias: bool,
+    /// Whether query and key heads are normed.
+    pub qk_norm: bool,
+    /// Whether the embedding is the output projection too.
+    pub tie_word_embeddings: bool,
+    /// The dtype that the weights are said to have.
+    pub dtype: Option<DType>,
+    /// The token that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a text: those of `generation_config.json`, or of `config.json` where there
+    /// are none.
+    pub stop_token_ids: Vec<u32>,
+}
+
+impl ModelConfig {
+    /// The file that describes the model, beside the weights.
+    pub const FILE: &str = "config.json";
+    /// The file that says where a text ends; not every checkpoint has it.
+    pub const GENERATION_FILE: &str = "generation_config.json";
+
+    /// Reads `config.json` and, where it exists, `generation_config.json` of a checkpoint's folder.
+    ///
+    /// # Errors
+    ///
+    /// When the folder or the file is absent, is not JSON, lacks a field or has one of the wrong
+    /// type, when sizes do not fit together, and when the model is of an architecture, has a
+    /// rotary embedding, an activation or a quantization that is not supported. The message names
+    /// the file and the field.
+    pub fn from_dir(dir: &Path) -> Result<Self, ModelError> {
+        if !dir.is_dir() {
+            return Err(ModelError::Folder {
+                path: dir.into(),
+                found: if dir.exists() { "a file" } else { "nothing" },
+            });
+        }
+        hugging_face::read(dir)
+    }
+
+    /// The model as a whole widened from half precision, for computing in `dtype`.
+    ///
+    /// A model that was cast as a whole (`model.to(torch.bfloat16)`) has its rotary frequencies
+    /// rounded with its weights, and widening it (`model.float()`) does not bring the bits back. So
+    /// a checkpoint in half precision that is computed in f32 gets rounded frequencies here; in
+    /// every other case nothing changes. Without this call frequencies are in f32, as transformers'
+    /// `from_pretrained(dtype=torch.float32)` makes them.
+    pub fn widened(mut self, dtype: DType) -> Self {
+        if dtype == DType::F32 {
+            let half = |dtype: &DType| matches!(dtype, DType::F16 | DType::BF16);
+            self.rope.frequency_dtype = self.dtype.filter(half);
+        }
+        self
+    }
+
+    /// Parameters of the model; tied embeddings count once.
+    pub fn n_parameters(&self) -> u64 {
+        let sizes = parameters::shapes(self).map(|(_, shape)| shape.into_iter());
+        let total = sizes
+            .map(|sizes| sizes.map(|n| n as u128).product::<u128>())
+            .sum::<u128>();
+        total.try_into().unwrap_or(u64::MAX)
+    }
+
+    /// A KV cache for `tokens` tokens in each of `batch` sequences.
+    pub fn cache(&self, page_size: usize, batch: usize, tokens: usize) -> PagedKvCacheConfig {
+        PagedKvCacheConfig::for_tokens(
+            self.n_layers,
+            self.n_kv_heads,
+            self.head_dim,
+            page_size,
+            batch,
+            tokens,
+        )
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,53 @@
+use super::ModelConfig;
+
+/// The tensors of a model: name in a checkpoint, and shape there.
+///
+/// A tied output projection is not among them.
+pub fn shapes(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
+    let embedding = vec![config.vocab_size, config.d_model];
+    let lm_head =
+        (!config.tie_word_embeddings).then(|| ("lm_head.weight".into(), embedding.clone()));
+    [("model.embed_tokens.weight".into(), embedding)]
+        .into_iter()
+        .chain((0..config.n_layers).flat_map(|layer| layer_shapes(config, layer)))
+        .chain([("model.norm.weight".into(), vec![config.d_model])])
+        .chain(lm_head)
+}
+
+fn layer_shapes(config: &ModelConfig, layer: usize) -> Vec<(String, Vec<usize>)> {
+    let (d_model, d_ff) = (config.d_model, config.d_ff);
+    let queries = config.n_heads * config.head_dim;
+    let keys = config.n_kv_heads * config.head_dim;
+    let mut shapes = Vec::new();
+    for (name, d_output, d_input, bias) in [
+        ("self_attn.q_proj", queries, d_model, config.qkv_bias),
+        ("self_attn.k_proj", keys, d_model, config.qkv_bias),
+        ("self_attn.v_proj", keys, d_model, config.qkv_bias),
+        ("self_attn.o_proj", d_model, queries, config.output_bias),
+        ("mlp.gate_proj", d_ff, d_model, config.mlp_bias),
+        ("mlp.up_proj", d_ff, d_model, config.mlp_bias),
+        ("mlp.down_proj", d_model, d_ff, config.mlp_bias),
+    ] {
+        shapes.push((format!("{name}.weight"), vec![d_output, d_input]));
+        if bias {
+            shapes.push((format!("{name}.bias"), vec![d_output]));
+        }
+    }
+    let mut norms = vec![
+        ("input_layernorm", d_model),
+        ("post_attention_layernorm", d_model),
+    ];
+    if config.qk_norm {
+        norms.extend([
+            ("self_attn.q_norm", config.head_dim),
+            ("self_attn.k_norm", config.head_dim),
+        ]);
+    }
+    for (name, channels) in norms {
+        shapes.push((format!("{name}.weight"), vec![channels]));
+    }
+    let named = shapes.into_iter();
+    named
+        .map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape))
+        .collect()
+}

@@ -1,0 +1,142 @@
+use quest_burn::attention::{RopeConfig, RopeScaling};
+
+use super::fields::{Fields, MAX_SIZE};
+use crate::error::ModelError;
+
+/// What `config.json` says about positions.
+pub(super) struct Positions {
+    pub rope: RopeConfig,
+    /// Longest context that the model is made for.
+    pub max_positions: usize,
+}
+
+/// Reads the rotary embedding in either generation: `rope_theta` beside `rope_scaling`, or both in
+/// `rope_parameters`. Where there are both, `rope_scaling` counts, as in transformers.
+pub(super) fn positions(
+    config: &Fields<'_>,
+    max_positions: usize,
+) -> Result<Positions, ModelError> {
+    let older = config
+        .object("rope_scaling")?
+        .filter(|fields| !fields.is_empty());
+    let is_older = older.is_some();
+    let parameters = match older {
+        Some(fields) => Some(fields),
+        None => config.object("rope_parameters")?,
+    };
+    let theta = match &parameters {
+        Some(fields) => fields.optional("rope_theta")?,
+        None => None,
+    };
+    let theta = match theta {
+        Some(theta) => theta,
+        None => config.optional("rope_theta")?.unwrap_or(10_000.0),
+    };
+    for fields in parameters.iter().chain([config]) {
+        if let Some(part) = fields
+            .optional::<f64>("partial_rotary_factor")?
+            .filter(|p| *p != 1.0)
+        {
+            return Err(fields.unsupported("partial_rotary_factor", part.to_string(), "1"));
+        }
+    }
+    let (scaling, stretched) = match &parameters {
+        Some(fields) => scaling(config, fields, max_positions)?,
+        None => (condensed(config)?, None),
+    };
+    // `max_position_embeddings` beside the older `rope_scaling` (and LongChat's ratio) is the
+    // context before the stretching; in the newer generation it is the one after it.
+    let max_positions = match scaling {
+        RopeScaling::Linear { factor } if is_older || parameters.is_none() => {
+            let stated = config.optional_size("max_sequence_length", MAX_SIZE)?;
+            stated
+                .unwrap_or((max_positions as f64 * factor) as usize)
+                .max(max_positions)
+        }
+        RopeScaling::Yarn { .. } if is_older => stretched.unwrap_or(0).max(max_positions),
+        _ => max_positions,
+    };
+    Ok(Positions {
+        rope: RopeConfig::new().with_theta(theta).with_scaling(scaling),
+        max_positions,
+    })
+}
+
+/// LongChat's first releases divide positions by a ratio.
+fn condensed(config: &Fields<'_>) -> Result<RopeScaling, ModelError> {
+    Ok(match config.optional::<f64>("rope_condense_ratio")? {
+        Some(factor) if factor != 1.0 => RopeScaling::Linear { factor },
+        _ => RopeScaling::Default,
+    })
+}
+
+/// The scaling, and the context after YaRN's stretching where the one before it is stated.
+fn scaling(
+    config: &Fields<'_>,
+    fields: &Fields<'_>,
+    max_positions: usize,
+) -> Result<(RopeScaling, Option<usize>), ModelError> {
+    if let Some(nested) = fields.objects().next() {
+        let found = format!("rope parameters of {nested}");
+        return Err(fields.unsupported("kind of layers", found, "one RoPE for all layers"));
+    }
+    let kind = match fields.optional::<String>("rope_type")? {
+        Some(kind) => Some(kind),
+        None => fields.optional("type")?,
+    };
+    let kind = match kind {
+        Some(kind) => kind,
+        // A factor without a type was meant to do something.
+        None if fields.has("factor") => return Err(fields.missing("rope_type")),
+        None => "default".into(),
+    };
+    // Beside the other sizes it takes precedence, as in transformers.
+    let original = match config.optional_size("original_max_position_embeddings", MAX_SIZE)? {
+        Some(original) => Some(original),
+        None => fields.optional_size("original_max_position_embeddings", MAX_SIZE)?,
+    };
+    let original_max_positions = original.unwrap_or(max_positions);
+    let scaling = match kind.as_str() {
+        "default" => RopeScaling::Default,
+        "linear" => RopeScaling::Linear {
+            factor: fields.required("factor")?,
+        },
+        "llama3" => RopeScaling::Llama3 {
+            factor: fields.required("factor")?,
+            low_freq_factor: fields.required("low_freq_factor")?,
+            high_freq_factor: fields.required("high_freq_factor")?,
+            original_max_positions,
+        },
+        "yarn" => {
+            let factor = match fields.optional("factor")? {
+                Some(factor) => factor,
+                None if original.is_some() => max_positions as f64 / original_max_positions as f64,
+                None => return Err(fields.missing("factor")),
+            };
+            // Zero means absent, as in Python.
+            let turns = |name: &str, default: f64| {
+                let turns = fields.optional::<f64>(name)?;
+                Ok::<_, ModelError>(turns.filter(|turns| *turns != 0.0).unwrap_or(default))
+            };
+            RopeScaling::Yarn {
+                factor,
+                original_max_positions,
+                attention_factor: fields.optional("attention_factor")?,
+                mscale: fields.optional("mscale")?,
+                mscale_all_dim: fields.optional("mscale_all_dim")?,
+                beta_fast: turns("beta_fast", 32.0)?,
+                beta_slow: turns("beta_slow", 1.0)?,
+                truncate: fields.optional("truncate")?.unwrap_or(true),
+            }
+        }
+        _ => {
+            let supported = "default, linear, llama3, yarn";
+            return Err(fields.unsupported("RoPE type", kind, supported));
+        }
+    };
+    let stretched = match scaling {
+        RopeScaling::Yarn { factor, .. } => original.map(|original| original as f64 * factor),
+        _ => None,
+    };
+    Ok((scaling, stretched.map(|stretched| stretched as usize)))
+}

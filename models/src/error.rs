@@ -1,0 +1,194 @@
+use std::{fmt, io, path::PathBuf};
+
+use burn::tensor::DType;
+use quest_burn::attention::RopeError;
+use thiserror::Error;
+
+/// Why a checkpoint is not a model that can be run here.
+///
+/// Messages name the file, and the field or tensor in it; they are one line each.
+#[derive(Error, Debug)]
+pub enum ModelError {
+    /// The folder of the checkpoint is not there.
+    #[error("{}: expected a folder with a model, found {found}", path.display())]
+    Folder {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("{}: expected a readable file", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file is not a JSON object.
+    #[error("{}: expected a JSON object", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        source: serde_json::Error,
+    },
+    /// A field is not there.
+    #[error("{}: expected field `{field}`, found none", path.display())]
+    MissingField {
+        /// The file.
+        path: PathBuf,
+        /// The field, with those it is nested in.
+        field: String,
+    },
+    /// A field has a value that it cannot have.
+    #[error("{}: field `{field}`: {problem}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field, with those it is nested in.
+        field: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// The model needs something that is not implemented.
+    #[error("{}: unsupported {what} `{found}`; supported: {supported}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What kind of thing it is.
+        what: &'static str,
+        /// Its name in the file.
+        found: String,
+        /// What is implemented instead.
+        supported: &'static str,
+    },
+    /// The rotary embedding makes no sense.
+    #[error("{}: the rotary embedding cannot be used", path.display())]
+    Rope {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RopeError,
+    },
+    /// There is no file with weights.
+    #[error("{}: expected weights in one of {expected}, found none", dir.display())]
+    NoWeights {
+        /// The folder of the checkpoint.
+        dir: PathBuf,
+        /// The files that were looked for.
+        expected: String,
+    },
+    /// A file that an index lists is not there.
+    #[error("{}: expected the file `{shard}` that it lists, found none", index.display())]
+    MissingShard {
+        /// The index.
+        index: PathBuf,
+        /// The file's name in it.
+        shard: String,
+    },
+    /// A file of weights is not what its name says, or not all of it.
+    #[error("{}: expected {format} weights, found a truncated or garbled file: {problem}", path.display())]
+    Garbled {
+        /// The file.
+        path: PathBuf,
+        /// `safetensors` or `PyTorch`.
+        format: &'static str,
+        /// What its reader says.
+        problem: String,
+    },
+    /// Two files hold the same tensor.
+    #[error("{}: tensor `{name}` is in {} as well", path.display(), other.display())]
+    DuplicateTensor {
+        /// The second file.
+        path: PathBuf,
+        /// The first file.
+        other: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// The tensors are not those of the model.
+    #[error("{}: the tensors are not those of the model: {mismatch}", dir.display())]
+    Mismatch {
+        /// The folder of the checkpoint.
+        dir: PathBuf,
+        /// Every difference.
+        mismatch: TensorMismatch,
+    },
+    /// Weights cannot be converted to the dtype.
+    #[error("weights: expected one of the dtypes F32, F16 and BF16, found {0:?}")]
+    DType(DType),
+    /// The device cannot compute in the dtype.
+    #[error("the device does not support weights in {0:?}")]
+    DeviceDType(DType),
+}
+
+/// How the tensors of a checkpoint differ from those that its configuration asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TensorMismatch {
+    /// Tensors that the model has and the checkpoint lacks, with the model's shape.
+    pub missing: Vec<(String, Vec<usize>)>,
+    /// Tensors that the checkpoint has and the model lacks, with the checkpoint's shape.
+    pub unexpected: Vec<(String, Vec<usize>)>,
+    /// Tensors of another shape.
+    pub misshapen: Vec<MisshapenTensor>,
+    /// Tensors that do not hold floating-point numbers.
+    pub not_float: Vec<(String, DType)>,
+}
+
+/// A tensor of another shape than the model's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MisshapenTensor {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// The model's shape.
+    pub expected: Vec<usize>,
+    /// The checkpoint's shape.
+    pub found: Vec<usize>,
+}
+
+impl TensorMismatch {
+    /// Whether there is no difference.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty()
+            && self.unexpected.is_empty()
+            && self.misshapen.is_empty()
+            && self.not_float.is_empty()
+    }
+}
+
+/// Every difference, on one line.
+impl fmt::Display for TensorMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing = self
+            .missing
+            .iter()
+            .map(|(name, shape)| format!("{name} {shape:?}"));
+        let unexpected = self
+            .unexpected
+            .iter()
+            .map(|(name, shape)| format!("{name} {shape:?}"));
+        let misshapen = self.misshapen.iter().map(|tensor| {
+            let MisshapenTensor {
+                name,
+                expected,
+                found,
+            } = tensor;
+            format!("{name} (expected {expected:?}, found {found:?})")
+        });
+        let not_float = self
+            .not_float
+            .iter()
+            .map(|(name, dtype)| format!("{name} ({dtype:?})"));
+        let groups = [
+            ("missing", missing.collect::<Vec<_>>()),
+            ("unexpected", unexpected.collect()),
+            ("of another shape", misshapen.collect()),
+            ("not floating-point", not_float.collect()),
+        ];
+        let groups = groups.iter().filter(|(_, tensors)| !tensors.is_empty());
+        let groups = groups
+            .map(|(kind, tensors)| format!("{} {kind}: {}", tensors.len(), tensors.join(", ")));
+        f.write_str(&groups.collect::<Vec<_>>().join("; "))
+    }
+}

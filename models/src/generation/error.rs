@@ -1,0 +1,110 @@
+use burn::tensor::ExecutionError;
+use quest_burn::cache::CacheError;
+use thiserror::Error;
+
+use crate::sampling::{SampleError, SamplingConfigError};
+
+/// Why ids could not be generated or scored.
+#[derive(Error, Debug)]
+pub enum GenerateError {
+    /// There is nothing to go on from.
+    #[error("prompt: expected at least one token, found none")]
+    EmptyPrompt,
+    /// An id has no row in the embedding.
+    #[error(
+        "token ids: expected ids below the vocabulary size {vocab_size}, found {id} at index {index}"
+    )]
+    Id {
+        /// The id.
+        id: u32,
+        /// Where it is in the list.
+        index: usize,
+        /// Number of tokens that the model knows.
+        vocab_size: usize,
+    },
+    /// Prompt and new tokens are longer than the context.
+    #[error("context: expected at most {limit} tokens, found {}", tokens(*.prompt, *.new_tokens))]
+    Context {
+        /// Tokens of the prompt, and of what the cache held before it.
+        prompt: usize,
+        /// New tokens that were asked for.
+        new_tokens: usize,
+        /// The longest context.
+        limit: usize,
+    },
+    /// Prompt and new tokens do not fit into the cache.
+    #[error("KV cache: expected at most {capacity} tokens, found {}", tokens(*.prompt, *.new_tokens))]
+    Capacity {
+        /// Tokens of the prompt, and of what the cache held before it.
+        prompt: usize,
+        /// New tokens that were asked for.
+        new_tokens: usize,
+        /// Tokens that the cache can hold.
+        capacity: usize,
+    },
+    /// The cache is for several sequences.
+    #[error("KV cache: expected one sequence, found {batch}")]
+    Batch {
+        /// Sequences of the cache.
+        batch: usize,
+    },
+    /// A prompt cannot be prefilled in chunks of nothing.
+    #[error("prefill chunk: expected at least 1 token, found 0")]
+    Chunk,
+    /// Too few ids to score any.
+    #[error("token ids: expected at least 2 to score, found {found}")]
+    TooShort {
+        /// Number of ids.
+        found: usize,
+    },
+    /// The first decoded token is not among the ids.
+    #[error("prefill: expected from 1 to {most} of {found} tokens, found {prefill}", most = .found - 1)]
+    Prefill {
+        /// Tokens that were to be prefilled.
+        prefill: usize,
+        /// Number of ids.
+        found: usize,
+    },
+    /// The sampling configuration cannot be used.
+    #[error(transparent)]
+    Sampling(#[from] SamplingConfigError),
+    /// The cache refused a step.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// No token can be chosen.
+    #[error("no token can be chosen after {length} tokens")]
+    Sample {
+        /// Tokens that the cache held.
+        length: usize,
+        /// What is wrong with the logits.
+        source: SampleError,
+    },
+    /// A likelihood is not a number.
+    #[error("negative log-likelihood of token {index}: expected a finite number, found {value}")]
+    Likelihood {
+        /// Where the token is in the list.
+        index: usize,
+        /// What was found.
+        value: f32,
+    },
+    /// The device failed.
+    #[error("the device failed")]
+    Device(#[from] ExecutionError),
+}
+
+impl GenerateError {
+    /// Whether the request is at fault, rather than the computation.
+    pub fn is_bad_request(&self) -> bool {
+        !matches!(
+            self,
+            Self::Sample { .. } | Self::Likelihood { .. } | Self::Device(_)
+        )
+    }
+}
+
+fn tokens(prompt: usize, new_tokens: usize) -> String {
+    match new_tokens {
+        0 => prompt.to_string(),
+        _ => format!("a prompt of {prompt} and {new_tokens} new tokens"),
+    }
+}

@@ -1,0 +1,174 @@
+use std::time::Instant;
+
+use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
+
+use super::{GenerateError, GenerationConfig, Timings, forward::Forward};
+use crate::{model::CausalLm, sampling::Sampler};
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// One of the stop ids was chosen.
+    Stop,
+    /// As many tokens as were asked for.
+    Length,
+}
+
+/// New tokens after a prompt, one by one.
+///
+/// The first call of `next` prefills the prompt, in chunks that all attend densely; every further
+/// one decodes a token, whose attention reads the pages that the policy chooses. After an error
+/// the iterator is at its end.
+///
+/// The cache may hold earlier tokens, which the prompt then follows. Afterwards it holds all
+/// tokens but the last one given out.
+pub struct Generator<'a> {
+    forward: Forward<'a>,
+    config: GenerationConfig,
+    sampler: Sampler,
+    prompt: &'a [u32],
+    on_prefill: Option<Box<dyn FnMut(usize) + 'a>>,
+    state: State,
+    timings: Timings,
+}
+
+enum State {
+    Prompt,
+    /// The newest token is not in the cache yet.
+    Decode {
+        newest: u32,
+        new_tokens: usize,
+    },
+    Finished(Finish),
+    Failed,
+}
+
+impl<'a> Generator<'a> {
+    /// A generator that is about to prefill `prompt`.
+    ///
+    /// # Errors
+    ///
+    /// When the prompt is empty, holds an id that the model does not know or has no room in the
+    /// context or the cache, or when the configuration is invalid. Nothing was computed then.
+    pub fn new(
+        model: &'a CausalLm,
+        cache: &'a mut PagedKvCache,
+        policy: &'a dyn PagePolicy,
+        prompt: &'a [u32],
+        config: GenerationConfig,
+    ) -> Result<Self, GenerateError> {
+        let forward = Forward {
+            model,
+            cache,
+            policy,
+        };
+        config.check(prompt, forward.vocab_size())?;
+        forward.check_room(prompt.len(), config.max_new_tokens, config.max_context)?;
+        let mut sampler = config.sampling.init()?;
+        sampler.observe(prompt);
+        Ok(Self {
+            state: match config.max_new_tokens {
+                0 => State::Finished(Finish::Length),
+                _ => State::Prompt,
+            },
+            forward,
+            config,
+            sampler,
+            prompt,
+            on_prefill: None,
+            timings: Timings::default(),
+        })
+    }
+
+    /// Calls `progress` after each chunk of the prompt with the number of tokens done.
+    pub fn on_prefill(mut self, progress: impl FnMut(usize) + 'a) -> Self {
+        self.on_prefill = Some(Box::new(progress));
+        self
+    }
+
+    /// Times of what has been done so far.
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+
+    /// Why it ended; `None` before the end and after an error.
+    pub fn finish(&self) -> Option<Finish> {
+        match self.state {
+            State::Finished(finish) => Some(finish),
+            _ => None,
+        }
+    }
+
+    fn prefill(&mut self) -> Result<u32, GenerateError> {
+        let start = Instant::now();
+        let mut done = 0;
+        let mut hidden = None;
+        for chunk in self.prompt.chunks(self.config.prefill_chunk) {
+            hidden = Some(self.forward.prefill(chunk)?);
+            done += chunk.len();
+            if let Some(progress) = &mut self.on_prefill {
+                // A GPU takes work faster than it does it.
+                self.forward.device().sync()?;
+                progress(done);
+            }
+        }
+        let hidden = hidden.expect("the prompt is not empty");
+        let logits = self.forward.last_logits(hidden)?;
+        let id = self.sample(&logits)?;
+        self.timings.prefill_tokens = done;
+        self.timings.prefill = start.elapsed();
+        Ok(id)
+    }
+
+    fn decode(&mut self, newest: u32) -> Result<u32, GenerateError> {
+        let start = Instant::now();
+        let hidden = self.forward.decode(newest)?;
+        let logits = self.forward.last_logits(hidden)?;
+        let id = self.sample(&logits)?;
+        self.timings.decode_tokens += 1;
+        self.timings.decode += start.elapsed();
+        Ok(id)
+    }
+
+    fn sample(&mut self, logits: &[f32]) -> Result<u32, GenerateError> {
+        let sampled = self.sampler.sample(logits);
+        let id = sampled.map_err(|source| GenerateError::Sample {
+            length: self.forward.cache.lengths()[0],
+            source,
+        })?;
+        self.sampler.observe(&[id]);
+        Ok(id)
+    }
+
+    fn state_after(&self, id: u32, new_tokens: usize) -> State {
+        if self.config.stop_ids.contains(&id) {
+            State::Finished(Finish::Stop)
+        } else if new_tokens == self.config.max_new_tokens {
+            State::Finished(Finish::Length)
+        } else {
+            State::Decode {
+                newest: id,
+                new_tokens,
+            }
+        }
+    }
+}
+
+impl Iterator for Generator<'_> {
+    type Item = Result<u32, GenerateError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (id, new_tokens) = match self.state {
+            State::Prompt => (self.prefill(), 1),
+            State::Decode { newest, new_tokens } => (self.decode(newest), new_tokens + 1),
+            State::Finished(_) | State::Failed => return None,
+        };
+        self.state = match &id {
+            Ok(id) => self.state_after(*id, new_tokens),
+            Err(_) => State::Failed,
+        };
+        Some(id)
+    }
+}
+
+impl std::iter::FusedIterator for Generator<'_> {}

@@ -1,0 +1,21 @@
+//! Text generation and scoring with a [`CausalLm`](crate::model::CausalLm) over a paged KV cache.
+//!
+//! A [`Generator`] is an iterator of token ids: it prefills the prompt in chunks, then decodes one
+//! token at a time, whose attention reads the pages that a policy chooses.
+//! [`negative_log_likelihoods`] scores given ids along the same two ways.
+
+mod config;
+mod error;
+mod forward;
+mod generator;
+mod likelihood;
+mod timings;
+
+pub use config::{GenerationConfig, check_context, check_ids};
+pub use error::GenerateError;
+pub use generator::{Finish, Generator};
+pub use likelihood::{LikelihoodMode, negative_log_likelihoods};
+pub use timings::Timings;
+
+#[cfg(test)]
+mod tests;

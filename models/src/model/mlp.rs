@@ -1,0 +1,45 @@
+use burn::{
+    module::Module,
+    nn::{Linear, LinearConfig},
+    tensor::{Device, Tensor, activation::silu},
+};
+use quest_burn::attention::project;
+
+use super::LAYOUT;
+use crate::config::ModelConfig;
+
+/// The gated feed-forward block: `down(silu(gate(x)) * up(x))`.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// Projection that gates, `d_model -> d_ff`.
+    pub gate_proj: Linear,
+    /// Projection that is gated, `d_model -> d_ff`.
+    pub up_proj: Linear,
+    /// Projection back, `d_ff -> d_model`.
+    pub down_proj: Linear,
+}
+
+impl Mlp {
+    pub(super) fn new(config: &ModelConfig, device: &Device) -> Self {
+        let linear = |d_input, d_output| {
+            LinearConfig::new(d_input, d_output)
+                .with_bias(config.mlp_bias)
+                .with_layout(LAYOUT)
+                .init(device)
+        };
+        Self {
+            gate_proj: linear(config.d_model, config.d_ff),
+            up_proj: linear(config.d_model, config.d_ff),
+            down_proj: linear(config.d_ff, config.d_model),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - hidden: `[batch, tokens, d_model]`
+    /// - output: `[batch, tokens, d_model]`
+    pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let gate = silu(project(&self.gate_proj, hidden.clone()));
+        project(&self.down_proj, gate * project(&self.up_proj, hidden))
+    }
+}

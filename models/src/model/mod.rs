@@ -1,0 +1,17 @@
+//! The decoder-only transformer of the Llama family.
+//!
+//! Field names are those of the Hugging Face checkpoints, so that weights load by name.
+
+mod causal_lm;
+mod layer;
+mod mlp;
+
+pub use causal_lm::CausalLm;
+pub use layer::DecoderLayer;
+pub use mlp::Mlp;
+
+use burn::nn::LinearLayout;
+
+/// How the projections lie in memory: as the checkpoints have them, so that loading transposes
+/// nothing and a decoded token reads each weight row in one piece.
+pub(crate) const LAYOUT: LinearLayout = LinearLayout::Col;

@@ -1,0 +1,133 @@
+//! Weights of a Hugging Face checkpoint, read through [`burn::store`].
+//!
+//! 1. The files are found: safetensors before PyTorch, one file before several with an index.
+//! 2. Names and shapes are read, which touches no weights, and compared with those that the
+//!    configuration asks for; every difference is reported at once.
+//! 3. Tensors are read one by one, cast and moved to the device. Of the model there is one copy,
+//!    beside the one tensor in hand; safetensors files are mapped rather than read, so what of them
+//!    is in memory is page cache that the system takes back when it needs it.
+
+mod checkpoint;
+mod files;
+
+use std::path::Path;
+
+use burn::{
+    module::Module,
+    nn::LinearLayout,
+    store::{Applier, FloatCastAdapter, ModuleAdapter, PyTorchToBurnAdapter},
+    tensor::{DType, Device},
+};
+
+use crate::{
+    config::ModelConfig,
+    error::ModelError,
+    model::{CausalLm, LAYOUT},
+};
+use checkpoint::{Checkpoint, Tensors};
+
+/// How far [`load`] has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// Tensors that are on the device.
+    pub tensors: usize,
+    /// Tensors of the model.
+    pub total_tensors: usize,
+    /// Bytes of the checkpoint that have been read.
+    pub bytes: u64,
+    /// Bytes that the model's tensors take in the checkpoint.
+    pub total_bytes: u64,
+}
+
+/// Loads the weights in a folder into a model of the given configuration.
+///
+/// Weights in f32, f16 and bf16 are cast to `dtype`. `progress` is told once at the start and
+/// after every part of the model (a layer, an embedding).
+///
+/// # Errors
+///
+/// When there are no weights, when a file is absent, truncated or garbled, when the tensors are
+/// not those of the configuration (every missing, unexpected and misshapen one is listed), and
+/// when the device does not compute in `dtype`.
+pub fn load(
+    dir: &Path,
+    config: &ModelConfig,
+    device: &Device,
+    dtype: DType,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<CausalLm, ModelError> {
+    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+        return Err(ModelError::DType(dtype));
+    }
+    if !device.supports_dtype(dtype) {
+        return Err(ModelError::DeviceDType(dtype));
+    }
+    let checkpoint = Checkpoint::open(dir, config)?;
+    let mut loader = Loader {
+        dtype,
+        done: LoadProgress {
+            total_tensors: checkpoint.len(),
+            total_bytes: checkpoint.bytes(),
+            ..LoadProgress::default()
+        },
+        checkpoint,
+        progress,
+    };
+    (loader.progress)(loader.done);
+
+    // Parameters are initialised when they are first used: until then they take no memory, and
+    // those that are replaced never do.
+    let model = config.init(device);
+    Ok(CausalLm {
+        embed_tokens: loader.fill(model.embed_tokens, "model.embed_tokens.")?,
+        layers: model
+            .layers
+            .into_iter()
+            .enumerate()
+            .map(|(index, layer)| loader.fill(layer, &format!("model.layers.{index}.")))
+            .collect::<Result<_, _>>()?,
+        norm: loader.fill(model.norm, "model.norm.")?,
+        lm_head: model
+            .lm_head
+            .map(|lm_head| loader.fill(lm_head, "lm_head."))
+            .transpose()?,
+    })
+}
+
+struct Loader<'a> {
+    checkpoint: Checkpoint,
+    dtype: DType,
+    done: LoadProgress,
+    progress: &'a mut dyn FnMut(LoadProgress),
+}
+
+impl Loader<'_> {
+    /// Gives a part of the model its tensors, those whose names begin with `prefix`.
+    fn fill<M: Module>(&mut self, part: M, prefix: &str) -> Result<M, ModelError> {
+        let Tensors { tensors, files } = self.checkpoint.take(prefix);
+        self.done.tensors += tensors.len();
+        self.done.bytes += tensors.iter().map(|t| t.byte_len() as u64).sum::<u64>();
+
+        let cast = FloatCastAdapter::to(self.dtype);
+        let adapter: Box<dyn ModuleAdapter> = match LAYOUT {
+            // The checkpoint's own layout.
+            LinearLayout::Col => Box::new(cast),
+            LinearLayout::Row => Box::new(PyTorchToBurnAdapter.chain(cast)),
+        };
+        let mut applier = Applier::new(tensors, None, Some(adapter), false);
+        let part = part.map(&mut applier);
+        let result = applier.into_result();
+        if let Some(error) = result.errors.first() {
+            return Err(files.error(error));
+        }
+        assert!(
+            result.missing.is_empty() && result.unused.is_empty(),
+            "the expected tensors are the parameters of the model: {result}"
+        );
+        (self.progress)(self.done);
+        Ok(part)
+    }
+}
+
+#[cfg(test)]
+mod tests;

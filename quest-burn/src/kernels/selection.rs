@@ -1,0 +1,392 @@
+//! The k-th highest page score of a head, found by one cube.
+//!
+//! Scores are counted in bins of equal width between the lowest and the highest; the few scores in
+//! the bin of the k-th highest are ranked against one another. Where they are many (an outlier
+//! stretches the range, or scores are equal) three radix digits decide instead. Either way the
+//! choice is exact, and ties go to the lower page.
+
+use cubecl::prelude::*;
+
+use super::row::{cube_prefix_sum, lanes_max};
+
+/// Bins of a count.
+pub(super) const BINS: usize = 2048;
+/// The key of a page that is always kept: above all others.
+const KEPT: u32 = u32::MAX;
+/// Any score is closer to zero.
+const FAR: f32 = 3.0e38;
+/// A narrower range of scores is not worth a division.
+const NARROW: f32 = 1e-30;
+/// Most keys that a unit keeps in registers.
+const CACHED: usize = 32;
+
+/// The pages of one head that a cube chooses from.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Candidates {
+    /// Where the scores of the head begin.
+    pub offset: usize,
+    /// Pages before this one are kept.
+    pub sinks: usize,
+    /// Pages from this one on are kept.
+    pub newest: usize,
+    /// Pages of this unit: `first..end`.
+    pub first: usize,
+    pub end: usize,
+    /// Pages to choose beside those that are kept.
+    pub missing: u32,
+}
+
+/// What separates the chosen pages from the others.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Threshold {
+    /// The key of the k-th highest score: pages above it are chosen.
+    pub key: u32,
+    /// How many of the pages with this very key are chosen, the lowest first.
+    pub ties: u32,
+}
+
+/// Shares the first `n_pages` pages of a head among the units of a cube, as neighbouring runs.
+#[cube]
+pub(super) fn candidates(
+    offset: usize,
+    n_pages: usize,
+    k: usize,
+    sinks: usize,
+    #[comptime] pin_newest: bool,
+    #[comptime] units: usize,
+) -> Candidates {
+    let run = (n_pages + units - 1) / units;
+    let first = min(UNIT_POS as usize * run, n_pages);
+    let mut newest = n_pages;
+    let mut missing = k - sinks;
+    if comptime!(pin_newest) {
+        newest -= 1;
+        missing -= 1;
+    }
+    Candidates {
+        offset,
+        sinks,
+        newest,
+        first,
+        end: min(first + run, n_pages),
+        missing: missing as u32,
+    }
+}
+
+/// Maps a page's score to an integer of the same order; 0 stands for no page.
+#[cube]
+pub(super) fn key_of(scores: &Tensor<f32>, candidates: &Candidates, page: usize) -> u32 {
+    let mut key = 0u32;
+    if page < candidates.end {
+        if page < candidates.sinks || page >= candidates.newest {
+            key = KEPT;
+        } else {
+            let score = scores[candidates.offset + page];
+            let bits = u32::reinterpret(score);
+            let ordered = select(
+                (bits >> 31u32) == 1u32,
+                bits ^ 0xFFFF_FFFFu32,
+                bits | 0x8000_0000u32,
+            );
+            // -0 and +0 tie.
+            let ordered = select(score == 0.0f32, 0x8000_0000u32, ordered);
+            key = min(max(ordered, 1u32), comptime!(KEPT - 1));
+        }
+    }
+    key
+}
+
+/// The score that a key stands for.
+#[cube]
+fn score_of(key: u32) -> f32 {
+    f32::reinterpret(select(
+        (key >> 31u32) == 1u32,
+        key & 0x7FFF_FFFFu32,
+        key ^ 0xFFFF_FFFFu32,
+    ))
+}
+
+/// Whether a page takes part in the choice.
+#[cube]
+fn competes(key: u32) -> bool {
+    key != 0u32 && key != KEPT
+}
+
+/// How a cube walks its pages: each unit visits `items` of them, and keeps their keys in registers
+/// when they are few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Walk {
+    pub units: usize,
+    pub plane: usize,
+    pub items: usize,
+    pub cached: bool,
+}
+
+impl Walk {
+    /// The walk of a cube of `units` over up to `n_pages` pages.
+    pub fn new(units: usize, plane: usize, n_pages: usize) -> Self {
+        let items = n_pages.div_ceil(units).next_power_of_two();
+        Self {
+            units,
+            plane,
+            items,
+            cached: items <= CACHED,
+        }
+    }
+
+    /// Shared memory of the selection.
+    pub fn shared_bytes(&self) -> usize {
+        (BINS + 2 * self.units + 3 * (self.units / self.plane) + 4) * size_of::<u32>()
+    }
+}
+
+/// The keys of this unit's pages, when they are kept in registers.
+#[cube]
+pub(super) fn load_keys(
+    scores: &Tensor<f32>,
+    candidates: &Candidates,
+    #[comptime] walk: Walk,
+) -> Array<u32> {
+    let mut keys = Array::<u32>::new(comptime!(if walk.cached { walk.items } else { 1 }));
+    if comptime!(walk.cached) {
+        #[unroll]
+        for i in 0..walk.items {
+            keys[i] = key_of(scores, candidates, candidates.first + i);
+        }
+    }
+    keys
+}
+
+/// The key of this unit's `i`-th page.
+#[cube]
+pub(super) fn nth_key(
+    keys: &Array<u32>,
+    scores: &Tensor<f32>,
+    candidates: &Candidates,
+    i: usize,
+    #[comptime] walk: Walk,
+) -> u32 {
+    if comptime!(walk.cached) {
+        keys[i]
+    } else {
+        key_of(scores, candidates, candidates.first + i)
+    }
+}
+
+/// Finds the threshold of a head. Every unit of the cube must reach it.
+#[cube]
+pub(super) fn find_threshold(
+    keys: &Array<u32>,
+    scores: &Tensor<f32>,
+    candidates: &Candidates,
+    plane_sums: &mut Shared<[u32]>,
+    #[comptime] walk: Walk,
+) -> Threshold {
+    let units = comptime!(walk.units);
+    let plane = comptime!(walk.plane);
+    let planes = comptime!(units / plane);
+    let unit = UNIT_POS as usize;
+    let histogram = Shared::<[Atomic<u32>]>::new_slice(BINS);
+    let mut found = Shared::<[u32]>::new_slice(3usize);
+    let mut ranges = Shared::<[f32]>::new_slice(comptime!(2 * planes));
+    let n_ranked = Shared::<[Atomic<u32>]>::new_slice(1usize);
+    let mut ranked_keys = Shared::<[u32]>::new_slice(units);
+    let mut ranked_pages = Shared::<[u32]>::new_slice(units);
+
+    let mut low = f32::new(FAR);
+    let mut high = f32::new(-FAR);
+    #[unroll(walk.cached)]
+    for i in 0..walk.items {
+        let key = nth_key(keys, scores, candidates, i, walk);
+        if competes(key) {
+            low = min(low, score_of(key));
+            high = max(high, score_of(key));
+        }
+    }
+    let low_of_plane = -lanes_max(-low, plane);
+    let high_of_plane = lanes_max(high, plane);
+    if unit % plane == 0 {
+        ranges[unit / plane] = low_of_plane;
+        ranges[planes + unit / plane] = high_of_plane;
+    }
+    if unit == 0 {
+        n_ranked[0].store(0u32);
+        found[2] = 0u32;
+    }
+    clear(&histogram, units);
+    sync_cube();
+    #[unroll(planes <= 32)]
+    for p in 0..planes {
+        low = min(low, ranges[p]);
+        high = max(high, ranges[planes + p]);
+    }
+    let range = high - low;
+    let mut scale = f32::new(0.0);
+    if range > NARROW && range < FAR {
+        scale = f32::new(BINS as f32) / range;
+    }
+
+    #[unroll(walk.cached)]
+    for i in 0..walk.items {
+        let key = nth_key(keys, scores, candidates, i, walk);
+        if competes(key) {
+            histogram[bin_of(key, low, scale) as usize].fetch_add(1u32);
+        }
+    }
+    sync_cube();
+    find_bin(
+        &histogram,
+        plane_sums,
+        &mut found,
+        candidates.missing,
+        BINS,
+        walk,
+    );
+    let bin = found[0];
+    let missing = found[1];
+    let count = found[2];
+    sync_cube();
+
+    if count <= units as u32 {
+        // Stands when no page is missing beside those that are kept.
+        if unit == 0 {
+            found[0] = comptime!(KEPT - 1);
+            found[1] = 0u32;
+        }
+        #[unroll(walk.cached)]
+        for i in 0..walk.items {
+            let key = nth_key(keys, scores, candidates, i, walk);
+            if count > 0u32 && competes(key) && bin_of(key, low, scale) == bin {
+                let slot = n_ranked[0].fetch_add(1u32) as usize;
+                ranked_keys[slot] = key;
+                ranked_pages[slot] = (candidates.first + i) as u32;
+            }
+        }
+        sync_cube();
+        if UNIT_POS < count {
+            let key = ranked_keys[unit];
+            let page = ranked_pages[unit];
+            let mut above = 0u32;
+            let mut ties = 0u32;
+            for other in 0..count as usize {
+                let other_key = ranked_keys[other];
+                above += select(other_key > key, 1u32, 0u32);
+                let tie = other_key == key && ranked_pages[other] < page;
+                ties += select(tie, 1u32, 0u32);
+            }
+            if above + ties + 1u32 == missing {
+                found[0] = key;
+                found[1] = ties + 1u32;
+            }
+        }
+        sync_cube();
+    } else {
+        let mut prefix = 0u32;
+        let mut missing = candidates.missing;
+        #[unroll]
+        for digit in 0..3u32 {
+            let shift = comptime!([21u32, 10, 0][digit as usize]);
+            let bits = comptime!([11u32, 11, 10][digit as usize]);
+            clear(&histogram, units);
+            sync_cube();
+            #[unroll(walk.cached)]
+            for i in 0..walk.items {
+                let key = nth_key(keys, scores, candidates, i, walk);
+                let mut inside = competes(key);
+                if comptime!(digit > 0) {
+                    inside = inside && (key >> comptime!(shift + bits)) == prefix;
+                }
+                if inside {
+                    let digit = (key >> shift) & comptime!((1u32 << bits) - 1);
+                    histogram[digit as usize].fetch_add(1u32);
+                }
+            }
+            sync_cube();
+            let bins = comptime!(1usize << bits);
+            find_bin(&histogram, plane_sums, &mut found, missing, bins, walk);
+            prefix = (prefix << bits) | found[0];
+            missing = found[1];
+            sync_cube();
+        }
+        if unit == 0 {
+            found[0] = prefix;
+            found[1] = missing;
+        }
+        sync_cube();
+    }
+    Threshold {
+        key: found[0],
+        ties: found[1],
+    }
+}
+
+/// The bin of a score, ascending with it.
+#[cube]
+fn bin_of(key: u32, low: f32, scale: f32) -> u32 {
+    let bin = u32::cast_from((score_of(key) - low) * scale);
+    min(bin, comptime!(BINS as u32 - 1))
+}
+
+#[cube]
+fn clear(histogram: &Shared<[Atomic<u32>]>, #[comptime] units: usize) {
+    #[unroll]
+    for j in 0..comptime!(BINS / units) {
+        histogram[j * units + UNIT_POS as usize].store(0u32);
+    }
+}
+
+/// Finds the bin, from the highest down, in which the `missing`-th score lies: the bin, how many
+/// of its scores are chosen and how many it holds.
+#[cube]
+fn find_bin(
+    histogram: &Shared<[Atomic<u32>]>,
+    plane_sums: &mut Shared<[u32]>,
+    found: &mut Shared<[u32]>,
+    missing: u32,
+    #[comptime] bins: usize,
+    #[comptime] walk: Walk,
+) {
+    let units = comptime!(walk.units);
+    let per_unit = comptime!((bins / units).max(1));
+    let unit = UNIT_POS as usize;
+    let mut own = 0u32;
+    #[unroll]
+    for j in 0..per_unit {
+        own += histogram[bins - 1 - (unit * per_unit + j)].load();
+    }
+    let mut above = cube_prefix_sum(own, plane_sums, units, walk.plane);
+    #[unroll]
+    for j in 0..per_unit {
+        let bin = bins - 1 - (unit * per_unit + j);
+        let count = histogram[bin].load();
+        if above < missing && above + count >= missing {
+            found[0] = bin as u32;
+            found[1] = missing - above;
+            found[2] = count;
+        }
+        above += count;
+    }
+    sync_cube();
+}
+
+/// Chosen pages before this unit's, and pages with the threshold's key before them; both fit into
+/// 16 bits, as there are no more than 65,536 pages and not all are chosen.
+#[cube]
+pub(super) fn count_chosen(
+    keys: &Array<u32>,
+    scores: &Tensor<f32>,
+    candidates: &Candidates,
+    threshold: &Threshold,
+    plane_sums: &mut Shared<[u32]>,
+    #[comptime] walk: Walk,
+) -> (u32, u32) {
+    let mut counts = 0u32;
+    #[unroll(walk.cached)]
+    for i in 0..walk.items {
+        let key = nth_key(keys, scores, candidates, i, walk);
+        counts += select(key > threshold.key, 1u32, 0u32);
+        counts += select(key == threshold.key, 0x1_0000u32, 0u32);
+    }
+    let before = cube_prefix_sum(counts, plane_sums, walk.units, walk.plane);
+    (before & 0xFFFFu32, before >> 16u32)
+}

@@ -1,0 +1,96 @@
+//! The operations as kernels, with what they need taken from the cache and the step.
+
+use burn::tensor::{Bool, Tensor, TensorData};
+
+use crate::{
+    NewestPage, PageSharing,
+    cache::{LayerCache, Step},
+    kernels,
+    policy::{PageSelection, Pages},
+};
+
+/// Whether kernels run on this cache; the tensor operations serve where they do not.
+pub fn supports(cache: &LayerCache) -> bool {
+    let [_, _, _, head_dim] = cache.keys.dims();
+    kernels::supports(&cache.keys.device(), cache.keys.dtype(), head_dim)
+}
+
+pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
+    let pools = kernels::append(
+        cache.keys.extract(),
+        cache.values.extract(),
+        cache.digests.extract(),
+        keys,
+        values,
+        step.device_page_table().clone(),
+        step.device_starts().clone(),
+        step.device_lengths().clone(),
+    );
+    (cache.keys, cache.values, cache.digests) = pools;
+}
+
+pub fn page_scores(
+    query: Tensor<3>,
+    cache: &LayerCache,
+    step: &Step,
+    sharing: PageSharing,
+) -> Tensor<3> {
+    kernels::page_scores(
+        query.cast(cache.keys.dtype()),
+        cache.digests.clone(),
+        step.device_page_table().clone(),
+        step.device_lengths().clone(),
+        step.page_size(),
+        sharing,
+        step.max_pages(),
+    )
+}
+
+pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> Pages {
+    Pages::Listed {
+        ids: kernels::top_pages(
+            scores,
+            step.device_lengths().clone(),
+            step.page_size(),
+            selection.k,
+            selection.newest_page == NewestPage::Pinned,
+            selection.sink_pages,
+        ),
+        counts: selection.counts(step),
+    }
+}
+
+pub fn paged_attention(
+    query: Tensor<3>,
+    cache: &LayerCache,
+    pages: &Pages,
+    step: &Step,
+    scale: f64,
+) -> Tensor<3> {
+    let dtype = query.dtype();
+    let out = kernels::paged_attention(
+        query.cast(cache.keys.dtype()),
+        cache.keys.clone(),
+        cache.values.clone(),
+        match pages {
+            Pages::All => None,
+            Pages::Listed { ids, .. } => Some(ids.clone()),
+        },
+        step.device_page_table().clone(),
+        step.device_lengths().clone(),
+        scale as f32,
+        step.max_pages(),
+    );
+    let out = out.cast(dtype);
+    let batch = step.batch();
+    let gains = (0..batch).map(|sequence| step.new_tokens(sequence) > 0);
+    let gains = gains.collect::<Vec<_>>();
+    if gains.iter().all(|&gains| gains) {
+        return out;
+    }
+    let idle = gains.iter().map(|gains| !gains).collect::<Vec<_>>();
+    let idle = TensorData::new(idle, [batch, 1, 1]);
+    let idle = Tensor::<3, Bool>::from_data(idle, &out.device());
+    let shape = out.dims();
+    out.mask_fill(idle.expand(shape), 0.0)
+}

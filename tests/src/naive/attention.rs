@@ -1,0 +1,73 @@
+use quest_burn::{NewestPage, QuestConfig};
+
+/// `sum_i max(q_i * min_i, q_i * max_i)` over the channel-wise extremes of a page's keys.
+pub fn page_score(query: &[f64], page: &[Vec<f64>]) -> f64 {
+    let bound = |channel: usize| {
+        page.iter()
+            .map(|key| query[channel] * key[channel])
+            .fold(f64::NEG_INFINITY, f64::max)
+    };
+    (0..query.len()).map(bound).sum()
+}
+
+/// The pages that the heads of a group read together, ascending.
+pub fn select_pages(group: &[Vec<f64>], keys: &[Vec<f64>], config: &QuestConfig) -> Vec<usize> {
+    let pages = keys.chunks(config.page_size).collect::<Vec<_>>();
+    let budget = (config.token_budget / config.page_size).max(config.min_pages);
+    if pages.len() <= budget {
+        return (0..pages.len()).collect();
+    }
+    let newest = pages.len() - 1;
+    let is_kept = |page: usize| {
+        page < config.sink_pages || (page == newest && config.newest_page == NewestPage::Pinned)
+    };
+    let score = |page: usize| match is_kept(page) {
+        true => f64::INFINITY,
+        false => group
+            .iter()
+            .map(|query| page_score(query, pages[page]))
+            .fold(f64::NEG_INFINITY, f64::max),
+    };
+    let mut best = (0..pages.len())
+        .map(|page| (page, score(page)))
+        .collect::<Vec<_>>();
+    // The sort is stable: of equal scores the lower page stays first.
+    best.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut best = best[..budget]
+        .iter()
+        .map(|&(page, _)| page)
+        .collect::<Vec<_>>();
+    best.sort_unstable();
+    best
+}
+
+/// Softmax attention of one query over the given tokens.
+pub fn attend(
+    query: &[f64],
+    keys: &[Vec<f64>],
+    values: &[Vec<f64>],
+    tokens: &[usize],
+    scale: f64,
+) -> Vec<f64> {
+    let scores = tokens
+        .iter()
+        .map(|&token| scale * dot(query, &keys[token]))
+        .collect::<Vec<_>>();
+    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights = scores
+        .iter()
+        .map(|score| (score - highest).exp())
+        .collect::<Vec<_>>();
+    let total = weights.iter().sum::<f64>();
+    let mut output = vec![0.0; query.len()];
+    for (&token, weight) in tokens.iter().zip(weights) {
+        for (out, value) in output.iter_mut().zip(&values[token]) {
+            *out += weight / total * value;
+        }
+    }
+    output
+}
+
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}

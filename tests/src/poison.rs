@@ -1,0 +1,27 @@
+//! Caches that betray whoever reads what was never written.
+
+use burn::tensor::{DType, Device};
+use quest_burn::cache::{LayerCache, PagedKvCache, PagedKvCacheConfig};
+
+use crate::arrays::poison;
+
+/// An empty cache in f32 whose keys, values and digests are NaN.
+///
+/// # Panics
+///
+/// When the sizes are not valid.
+pub fn poisoned_cache(config: &PagedKvCacheConfig, device: &Device) -> PagedKvCache {
+    let mut cache = config
+        .init(device, DType::F32)
+        .unwrap_or_else(|error| panic!("{error}"));
+    for index in 0..cache.n_layers() {
+        let layer = cache.layer_mut(index);
+        *layer = LayerCache::from_parts(
+            index,
+            poison(layer.keys().dims(), device),
+            poison(layer.values().dims(), device),
+            poison(layer.digests().dims(), device),
+        );
+    }
+    cache
+}
