@@ -2,12 +2,7 @@ use burn::{
     module::Param,
     tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax},
 };
-use quest_burn::{
-    QuestConfig,
-    attention::{RopeConfig, RopeScaling},
-    cache::PagedKvCache,
-    policy::DensePolicy,
-};
+use quest_burn::{QuestConfig, attention::RopeConfig, cache::PagedKvCache, policy::DensePolicy};
 
 use super::*;
 use crate::{
@@ -30,10 +25,7 @@ fn config() -> ModelConfig {
         max_positions: 128,
         sliding_window: None,
         rms_norm_epsilon: 1e-5,
-        rope: RopeConfig {
-            theta: 10000.0,
-            scaling: RopeScaling::Default,
-        },
+        rope: RopeConfig::new(),
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
