@@ -34,7 +34,10 @@ fn main() -> anyhow::Result<()> {
         .init(&device);
 
     println!("{device:?}: {attention}");
-    println!("{:>8} {:>12} {:>12} {:>8}", "context", "dense us", "quest us", "ratio");
+    println!(
+        "{:>8} {:>12} {:>12} {:>8}",
+        "context", "dense us", "quest us", "ratio"
+    );
     let mut context = 2048.min(longest);
     while context <= longest {
         // No leading layer stays dense here: there is only one.
@@ -57,7 +60,8 @@ fn filled_cache(
     context: usize,
     device: &Device,
 ) -> anyhow::Result<PagedKvCache> {
-    let config = PagedKvCacheConfig::for_tokens(1, N_KV_HEADS, HEAD_DIM, 16, 1, context + STEPS + 1);
+    let config =
+        PagedKvCacheConfig::for_tokens(1, N_KV_HEADS, HEAD_DIM, 16, 1, context + STEPS + 1);
     let mut cache = config.init(device, DType::F32)?;
     for first in (0..context).step_by(PREFILL_CHUNK) {
         let tokens = PREFILL_CHUNK.min(context - first);
