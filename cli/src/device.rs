@@ -39,6 +39,11 @@ impl DeviceName {
     ];
     const CPUS: [Self; 2] = [Self::Flex, Self::Ndarray];
 
+    /// Whether this device computes in the machine's own memory.
+    pub fn is_cpu(self) -> bool {
+        Self::CPUS.contains(&self)
+    }
+
     /// Whether this device computes in half precision unless told otherwise.
     fn prefers_half(self) -> bool {
         matches!(self, Self::Cuda | Self::Rocm | Self::Vulkan | Self::Metal)

@@ -8,6 +8,7 @@ mod failure;
 mod generate;
 mod ids;
 mod info;
+mod memory;
 mod model;
 mod options;
 mod output;

@@ -9,6 +9,7 @@ use quest_burn_models::{config::ModelConfig, model::CausalLm, weights};
 use crate::{
     device::{self, SelectedDevice},
     failure::Failure,
+    memory,
     options::{CommonOptions, RopeFrequencies, dtype_name, value_name},
     output::{Progress, Unit},
 };
@@ -96,6 +97,9 @@ impl<'a> Plan<'a> {
 
         let tokens = self.options.context.map_or(tokens, |asked| asked as usize);
         let cache = self.config.cache(self.options.policy.page_size, 1, tokens);
+        if device.name.is_cpu() {
+            memory::check(cache.bytes(dtype), tokens)?;
+        }
         eprintln!(
             "model: {} parameters in {} on {}; KV cache: {} for {tokens} tokens",
             self.config.n_parameters(),

@@ -9,7 +9,7 @@ pub enum CacheError {
     #[error("KV cache: expected {0} of at least 1, found 0")]
     Empty(&'static str),
     /// The page size is not supported.
-    #[error("KV cache: {0}")]
+    #[error(transparent)]
     PageSize(#[from] QuestConfigError),
     /// The pool has too few free pages.
     #[error(
