@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use safetensors::{Dtype, View};
 use serde_json::{Value, json};
 
-/// What [`write`] writes. Every field has a small default; override what a test is about.
+/// What [`write()`] writes. Every field has a small default; override what a test is about.
 #[derive(Clone, Debug)]
 pub struct CheckpointSpec {
     /// The class that `config.json` names: `LlamaForCausalLM`, `MistralForCausalLM`,

@@ -10,7 +10,10 @@
     feature = "metal"
 ))]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, capture};
 use quest_burn::{PageSharing, kernels};
@@ -138,7 +141,7 @@ impl Bench {
         let page = self.pages[sequence][position / self.case.page_size];
         let digest = (page * self.case.n_kv_heads + head) * 2 * d;
         for (channel, &k) in key.iter().enumerate() {
-            let fresh = position % self.case.page_size == 0;
+            let fresh = position.is_multiple_of(self.case.page_size);
             let low = &mut self.digests[digest + channel];
             *low = if fresh { k } else { low.min(k) };
             let high = &mut self.digests[digest + d + channel];
@@ -320,10 +323,14 @@ fn tolerance(dtype: DType) -> f64 {
     }
 }
 
-fn device() -> Device {
+/// The device, for one test at a time: while a thread records a CUDA graph, no other may wait for
+/// the device.
+fn device() -> (Device, MutexGuard<'static, ()>) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let device = Device::default();
     assert!(kernels::supported(&device), "{device:?} runs the kernels");
-    device
+    (device, alone)
 }
 
 fn dtypes(device: &Device) -> Vec<DType> {
@@ -347,7 +354,7 @@ fn rng() -> StdRng {
 
 /// Calls `test` for every case and dtype of the device.
 fn for_each(test: impl Fn(&mut Bench, &mut StdRng)) {
-    let (device, mut rng) = (device(), rng());
+    let ((device, _alone), mut rng) = (device(), rng());
     for dtype in dtypes(&device) {
         for case in catalogue() {
             test(&mut Bench::new(case, dtype, &device, &mut rng), &mut rng);
@@ -459,7 +466,7 @@ fn check_selection(
 
 #[test]
 fn top_pages_are_exact_ascending_and_ties_go_to_the_lower_page() {
-    let (device, mut rng) = (device(), rng());
+    let ((device, _alone), mut rng) = (device(), rng());
     for n in [1, 2, 31, 33, 64, 255, 1000, 2048, 5000] {
         let normal = normal(n, DType::F32, &mut rng);
         let rows = vec![
@@ -489,7 +496,7 @@ fn top_pages_are_exact_ascending_and_ties_go_to_the_lower_page() {
 
 #[test]
 fn top_pages_of_ragged_sequences_leave_scores_past_their_pages_unread() {
-    let (device, mut rng) = (device(), rng());
+    let ((device, _alone), mut rng) = (device(), rng());
     let n = 700;
     let lengths = [0, 1, 16, 17, 100, 16 * n, 16 * 64, 16 * 65, 5000];
     let rows: Vec<Vec<f32>> = lengths
@@ -503,7 +510,7 @@ fn top_pages_of_ragged_sequences_leave_scores_past_their_pages_unread() {
 
 #[test]
 fn top_pages_of_a_million_tokens() {
-    let (device, mut rng) = (device(), rng());
+    let ((device, _alone), mut rng) = (device(), rng());
     for n in [16_384, 65_536] {
         let normal = normal(n, DType::F32, &mut rng);
         let ties: Vec<f32> = normal.iter().map(|x| x.round()).collect();
@@ -785,7 +792,7 @@ fn append_writes_rows_and_digests_in_place_and_nothing_else() {
 
 #[test]
 fn append_refuses_a_pool_that_something_else_holds() {
-    let (device, mut rng) = (device(), rng());
+    let ((device, _alone), mut rng) = (device(), rng());
     let small = case((16, 64), (2, 2), &[20], &[1]);
     let bench = Bench::new(small, DType::F32, &device, &mut rng);
     let keys = bench.pool(&bench.keys);
@@ -813,7 +820,7 @@ fn append_refuses_a_pool_that_something_else_holds() {
 /// A decode step of one layer on the device: append, select, attend.
 #[test]
 fn a_captured_step_replays_at_any_position() {
-    let (device, mut rng) = (device(), rng());
+    let ((device, _alone), mut rng) = (device(), rng());
     let (warm_up, replays) = (4usize, 40usize);
     for dtype in dtypes(&device) {
         let capacity = 100;
@@ -923,7 +930,7 @@ fn refusal(call: impl FnOnce()) -> String {
 
 #[test]
 fn arguments_that_do_not_fit_are_refused_before_a_launch() {
-    let (device, mut rng) = (device(), rng());
+    let ((device, _alone), mut rng) = (device(), rng());
     let small = case((16, 64), (2, 2), &[20], &[1]);
     let bench = Bench::new(small, DType::F32, &device, &mut rng);
     let scores = || Tensor::<3>::zeros([1, 2, 4], (&device, DType::F32));

@@ -14,4 +14,7 @@ use burn::nn::LinearLayout;
 
 /// How the projections lie in memory: as the checkpoints have them, so that loading transposes
 /// nothing and a decoded token reads each weight row in one piece.
+///
+/// Both on the CPU and on GPUs this decodes faster than `Row` in f32 and f16. In bf16 the CPU
+/// backend copies such weights at every product; there f32 and f16 are the dtypes to use.
 pub(crate) const LAYOUT: LinearLayout = LinearLayout::Col;

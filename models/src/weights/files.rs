@@ -41,7 +41,7 @@ impl Format {
     pub fn tensors(self, path: &Path) -> Result<Vec<Tensor>, ModelError> {
         refuse_unreadable(self, path)?;
         let garbled = |problem: String| self.garbled(path, problem);
-        let tensors = match self {
+        match self {
             Self::Safetensors => SafetensorsStore::from_file(path)
                 .get_all_tensors()
                 .map(|tensors| tensors.values().cloned().collect())
@@ -51,8 +51,7 @@ impl Format {
                 .get_all_tensors()
                 .map(|tensors| tensors.values().cloned().collect())
                 .map_err(|error| garbled(error.to_string())),
-        };
-        tensors
+        }
     }
 
     pub fn garbled(self, path: &Path, problem: impl Into<String>) -> ModelError {

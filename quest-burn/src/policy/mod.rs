@@ -30,6 +30,10 @@ pub trait PagePolicy: Debug + Send + Sync {
 
 /// A choice of pages.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one is made per layer and step, and not stored"
+)]
 pub enum Pages {
     /// Every page of every sequence.
     All,

@@ -61,6 +61,7 @@ fn default_frequencies_are_powers_of_theta() {
 }
 
 #[test]
+#[allow(clippy::excessive_precision, reason = "the rounded numbers in full")]
 fn frequencies_can_be_rounded() {
     let config = RopeConfig::new().with_frequency_dtype(Some(DType::BF16));
     let rope = config.init(8, &Device::default());
