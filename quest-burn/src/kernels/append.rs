@@ -47,7 +47,8 @@ fn append_kernel<F: Float, N: Size>(
     let pool_head = pool_page * n_kv_heads + head;
     let source = (sequence * n_kv_heads + head) * tokens * row + column;
     let target = pool_head * page_size * row + column;
-    let mut low = new_keys[source + (first - start) * row];
+    // Compared in f32, which holds every key exactly: not every target compares bf16.
+    let mut low = Vector::<f32, N>::cast_from(new_keys[source + (first - start) * row]);
     let mut high = low;
     for token in first..last {
         let from = source + (token - start) * row;
@@ -55,17 +56,18 @@ fn append_kernel<F: Float, N: Size>(
         let key = new_keys[from];
         keys[to] = key;
         values[to] = new_values[from];
+        let key = Vector::<f32, N>::cast_from(key);
         low = min(low, key);
         high = max(high, key);
     }
 
     let digest = pool_head * 2 * row + column;
     if first % page_size != 0 {
-        low = min(low, digests[digest]);
-        high = max(high, digests[digest + row]);
+        low = min(low, Vector::cast_from(digests[digest]));
+        high = max(high, Vector::cast_from(digests[digest + row]));
     }
-    digests[digest] = low;
-    digests[digest + row] = high;
+    digests[digest] = Vector::cast_from(low);
+    digests[digest + row] = Vector::cast_from(high);
 }
 
 /// Writes new rows and folds their keys into the digests, all in place.

@@ -27,10 +27,11 @@ pub(super) fn empty<const D: usize>(
     )
 }
 
-/// Multiprocessors of the device; a guess where the runtime does not say.
+/// Multiprocessors of the device; those of a large one where the runtime does not say, as too few
+/// cubes cost more than too many.
 pub(super) fn multiprocessors(like: &CubeTensor) -> usize {
     let hardware = &like.client.properties().hardware;
-    hardware.num_streaming_multiprocessors.unwrap_or(32) as usize
+    hardware.num_streaming_multiprocessors.unwrap_or(128) as usize
 }
 
 /// Refuses a tensor that cannot be written in place: a silent copy of a cache would be slow and,

@@ -4,11 +4,11 @@ use cubecl::prelude::*;
 
 use super::{
     launch::{address_type, empty, multiprocessors},
-    row::{RowLayout, lanes_sum},
+    row::{RowLayout, lanes_scatter_sum, lanes_sum},
 };
 
 /// Units of a cube.
-const UNITS: usize = 256;
+const UNITS: usize = 128;
 /// Digests that a run of lanes has in flight.
 const PAGES_IN_FLIGHT: usize = 4;
 
@@ -24,6 +24,8 @@ struct Shape {
     /// Digests that a run of lanes has in flight.
     in_flight: usize,
     page_size: usize,
+    /// Whether one reduction makes all sums of a run.
+    scattered: bool,
 }
 
 /// A run of `lanes` units bounds `in_flight` pages; each digest is read once for all query heads
@@ -46,6 +48,7 @@ fn score_pages<F: Float, N: Size>(
         vectors,
         in_flight,
         page_size,
+        scattered,
     } = comptime!(shape);
     let n_pool_pages = digests.shape(0);
     let n_kv_heads = digests.shape(1);
@@ -87,7 +90,8 @@ fn score_pages<F: Float, N: Size>(
     }
 
     let zero = Vector::<f32, N>::new(0.0f32);
-    let mut best = Array::<f32>::new(in_flight);
+    let n = comptime!(group * in_flight);
+    let mut sums = Array::<f32>::new(n);
     #[unroll]
     for g in 0..group {
         let query_head = (sequence * n_kv_heads + head) * group + g;
@@ -110,27 +114,51 @@ fn score_pages<F: Float, N: Size>(
         }
         #[unroll]
         for p in 0..in_flight {
-            let bound = lanes_sum(bounds[p].vector_sum(), lanes);
-            if comptime!(shared) {
-                if comptime!(g == 0) {
-                    best[p] = bound;
-                } else {
-                    best[p] = max(best[p], bound);
-                }
-            } else {
-                let page = first + p * runs + run;
-                if lane == 0 && page < n_pages {
-                    scores[query_head * n_scores + page] = bound;
-                }
-            }
+            sums[p * group + g] = bounds[p].vector_sum();
         }
     }
-    if comptime!(shared) {
+    if comptime!(scattered) {
+        // Page by page, then query head by query head along the run.
+        let spread = comptime!(lanes / n);
+        let mut bound = lanes_scatter_sum(&mut sums, n, lanes);
+        let part = lane / spread;
+        let page = first + part / group * runs + run;
+        if comptime!(shared) {
+            let steps = comptime!(group.ilog2());
+            #[unroll]
+            for s in 0..steps {
+                bound = max(
+                    bound,
+                    plane_shuffle_xor(bound, comptime!((spread as u32) << s)),
+                );
+            }
+            if lane % comptime!(spread * group) == 0 && page < n_pages {
+                scores[(sequence * n_kv_heads + head) * n_scores + page] = bound;
+            }
+        } else if lane % spread == 0 && page < n_pages {
+            let query_head = (sequence * n_kv_heads + head) * group + part % group;
+            scores[query_head * n_scores + page] = bound;
+        }
+    } else {
         #[unroll]
         for p in 0..in_flight {
             let page = first + p * runs + run;
-            if lane == 0 && page < n_pages {
-                scores[(sequence * n_kv_heads + head) * n_scores + page] = best[p];
+            let mut best = f32::new(0.0);
+            #[unroll]
+            for g in 0..group {
+                let bound = lanes_sum(sums[p * group + g], lanes);
+                if comptime!(g == 0) {
+                    best = bound;
+                } else {
+                    best = max(best, bound);
+                }
+                if comptime!(!shared) && lane == 0 && page < n_pages {
+                    let query_head = (sequence * n_kv_heads + head) * group + g;
+                    scores[query_head * n_scores + page] = bound;
+                }
+            }
+            if comptime!(shared) && lane == 0 && page < n_pages {
+                scores[(sequence * n_kv_heads + head) * n_scores + page] = best;
             }
         }
     }
@@ -207,13 +235,16 @@ pub(crate) fn page_scores(
     let scores = empty(&query, [batch, heads, n_scores], DType::F32);
     let address = address_type(&[&digests, &scores]);
     let dtype = dtype_to_storage_type(digests.dtype);
+    let group = n_heads / n_kv_heads;
+    let scattered = group.is_power_of_two() && group * in_flight <= layout.lanes;
     let shape = Shape {
-        group: n_heads / n_kv_heads,
+        group,
         shared,
         lanes: layout.lanes,
         vectors: layout.vectors,
         in_flight,
         page_size,
+        scattered,
     };
     let cubes = CubeCount::Static(
         n_scores.div_ceil(runs * in_flight) as u32,

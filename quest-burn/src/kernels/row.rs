@@ -77,6 +77,34 @@ pub(super) fn lanes_sum(value: f32, #[comptime] lanes: usize) -> f32 {
     sum
 }
 
+/// Sums of `n` values over an aligned run of `lanes` units, `n` dividing `lanes`: the `i`-th of `n`
+/// equal parts of the run gets the sum of the `i`-th values.
+///
+/// Takes `n - 1` shuffles and those of one sum within a part, where summing the values one by one
+/// takes `n` times as many as one sum.
+#[cube]
+pub(super) fn lanes_scatter_sum(
+    values: &mut Array<f32>,
+    #[comptime] n: usize,
+    #[comptime] lanes: usize,
+) -> f32 {
+    let lane = UNIT_POS % comptime!(lanes as u32);
+    let steps = comptime!(n.ilog2());
+    #[unroll]
+    for step in 0..steps {
+        let half = comptime!(n >> (step + 1));
+        let mask = comptime!((lanes >> (step + 1)) as u32);
+        let upper = (lane & mask) != 0u32;
+        #[unroll]
+        for i in 0..half {
+            let keep = select(upper, values[i + half], values[i]);
+            let give = select(upper, values[i], values[i + half]);
+            values[i] = keep + plane_shuffle_xor(give, mask);
+        }
+    }
+    lanes_sum(values[0], comptime!(lanes / n))
+}
+
 /// Maximum over an aligned run of `lanes` units; each of them gets it.
 #[cube]
 pub(super) fn lanes_max(value: f32, #[comptime] lanes: usize) -> f32 {

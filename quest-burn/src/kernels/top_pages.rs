@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Most units of a cube.
-const UNITS: usize = 1024;
+const UNITS: usize = 512;
 
 /// One cube per sequence and head; each unit owns a run of neighbouring pages.
 #[cube(launch_unchecked, address_type = "dynamic")]

@@ -3,9 +3,9 @@ use cubecl::prelude::*;
 use super::{
     super::selection::{Walk, candidates, count_chosen, find_threshold, load_keys, nth_key},
     merge::{Merge, merge_splits},
+    softmax::{attend, softmax},
     split::{
-        Place, Shape, Slots, attend, pages_per_split, place, publish, publish_nothing, slots,
-        softmax, stage_page,
+        Place, Shape, Slots, pages_per_split, place, publish, publish_nothing, slots, stage_page,
     },
 };
 

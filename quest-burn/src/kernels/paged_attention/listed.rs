@@ -1,7 +1,8 @@
 use cubecl::prelude::*;
 
-use super::split::{
-    Shape, attend, pages_per_split, place, publish, publish_nothing, slots, softmax, stage_page,
+use super::{
+    softmax::{attend, softmax},
+    split::{Shape, pages_per_split, place, publish, publish_nothing, slots, stage_page},
 };
 
 /// Attention of one split over listed pages, or over all of them.

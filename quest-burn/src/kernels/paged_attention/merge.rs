@@ -1,6 +1,6 @@
 use cubecl::prelude::*;
 
-use super::split::NO_SCORE;
+use super::softmax::NO_SCORE;
 
 /// Splits that a unit has in flight.
 const IN_FLIGHT: usize = 8;
@@ -102,12 +102,14 @@ pub(super) fn merge_splits<F: Float>(
             #[unroll]
             for i in 0..IN_FLIGHT {
                 let split = first + i * rows;
-                // A split without tokens has not written its output.
-                if split < n_active && totals[slots + split] > 0.0f32 {
-                    let weight = f32::exp(highests[slots + split] - highest);
-                    total += weight * totals[slots + split];
-                    out = fma(weight, values[i], out);
-                }
+                // A split without tokens has not written its output. Selects, not a branch: into a
+                // branch the loads above would sink, and wait for one another.
+                let slot = slots + min(split, n_active - 1);
+                let used = split < n_active && totals[slot] > 0.0f32;
+                let weight = f32::exp(highests[slot] - highest);
+                let weight = select(used, weight, f32::new(0.0));
+                total += weight * totals[slot];
+                out = fma(weight, select(used, values[i], f32::new(0.0)), out);
             }
             first += comptime!(rows * IN_FLIGHT);
         }

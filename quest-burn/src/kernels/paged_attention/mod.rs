@@ -4,6 +4,7 @@ mod best;
 mod listed;
 mod merge;
 mod partition;
+mod softmax;
 mod split;
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};

@@ -14,6 +14,8 @@ pub(super) const MAX_SPLITS: usize = 512;
 const MERGE_ROWS: usize = 4;
 /// Channels of queries that a unit keeps in registers, and as many of outputs.
 const QUERY_REGISTERS: usize = 64;
+/// Of these, at most as many where the next tokens are loaded ahead, which takes registers too.
+const PREFETCH_REGISTERS: usize = 8;
 /// Shared memory that a cube may take, so that several fit on a multiprocessor.
 const SHARED_BYTES: usize = 24 * 1024;
 
@@ -47,7 +49,11 @@ impl Partition {
             .rev()
             .find(|&heads| group.is_multiple_of(heads) && heads * channels <= QUERY_REGISTERS)
             .unwrap_or(1);
-        let in_flight = (IN_FLIGHT / layout.vectors).max(1);
+        let mut in_flight = (IN_FLIGHT / layout.vectors).max(1);
+        let transposed = heads.is_power_of_two() && heads <= layout.lanes;
+        while transposed && in_flight * heads > layout.lanes {
+            in_flight /= 2;
+        }
         let head_bytes = (head_dim + 2) * size_of::<f32>();
         let shared = (hardware.max_shared_memory_size / 2).min(SHARED_BYTES);
         let mut units = UNITS.min(hardware.max_units_per_cube as usize);
@@ -65,6 +71,8 @@ impl Partition {
                 in_flight,
                 page_size,
                 head_dim,
+                prefetch: heads * channels <= PREFETCH_REGISTERS,
+                transposed,
             },
             min_pages: (units / layout.lanes * in_flight).div_ceil(page_size),
             max_splits: (cubes / (batch * list_heads * (group / heads))).clamp(1, MAX_SPLITS),

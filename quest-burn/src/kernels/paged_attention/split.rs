@@ -2,10 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::row::lanes_sum;
-
-/// Below any score; a softmax weight relative to it is 0 or, among its like, multiplies a sum of 0.
-pub(super) const NO_SCORE: f32 = -1e30;
+use super::softmax::{NO_SCORE, Softmax};
 
 /// What a cube's kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,10 +18,20 @@ pub(super) struct Shape {
     pub in_flight: usize,
     pub page_size: usize,
     pub head_dim: usize,
+    /// Whether the next tokens are loaded before those at hand are used.
+    pub prefetch: bool,
+    /// Whether one reduction makes all scores of a run, each in a lane of its own.
+    pub transposed: bool,
 }
 
 impl Shape {
-    fn row(&self) -> usize {
+    /// Scores that a run of lanes computes at a time.
+    pub fn n_scores(&self) -> usize {
+        self.in_flight * self.heads
+    }
+
+    /// Vectors of a row.
+    pub fn row(&self) -> usize {
         self.lanes * self.vectors
     }
 
@@ -120,130 +127,6 @@ pub(super) fn stage_page(
     slots.tokens[slot] = tokens as u32;
 }
 
-/// The running softmax of a run of lanes, for each query head.
-#[derive(CubeType)]
-pub(super) struct Softmax<N: Size> {
-    /// Query, scaled.
-    query: Array<Vector<f32, N>>,
-    out: Array<Vector<f32, N>>,
-    highest: Array<f32>,
-    total: Array<f32>,
-}
-
-#[cube]
-pub(super) fn softmax<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    scale: f32,
-    place: &Place,
-    #[comptime] shape: Shape,
-) -> Softmax<N> {
-    let lane = UNIT_POS as usize % shape.lanes;
-    let row = comptime!(shape.row());
-    let mut scaled = Array::<Vector<f32, N>>::new(comptime!(shape.heads * shape.vectors));
-    let mut out = Array::<Vector<f32, N>>::new(comptime!(shape.heads * shape.vectors));
-    let mut highest = Array::<f32>::new(shape.heads);
-    let mut total = Array::<f32>::new(shape.heads);
-    #[unroll]
-    for h in 0..shape.heads {
-        highest[h] = f32::new(NO_SCORE);
-        total[h] = f32::new(0.0);
-        #[unroll]
-        for c in 0..shape.vectors {
-            let head = place.sequence * place.n_heads + place.query_head + h;
-            let q = query[head * row + c * shape.lanes + lane];
-            scaled[h * shape.vectors + c] = Vector::<f32, N>::cast_from(q) * Vector::new(scale);
-            out[h * shape.vectors + c] = Vector::new(0.0f32);
-        }
-    }
-    Softmax::<N> {
-        query: scaled,
-        out,
-        highest,
-        total,
-    }
-}
-
-/// Attends to the first `n_slots` slots: an aligned run of `lanes` units walks tokens, `in_flight`
-/// at a time; all query heads share each load of a key and a value.
-#[cube]
-pub(super) fn attend<F: Float, N: Size>(
-    state: &mut Softmax<N>,
-    keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
-    slots: &Slots,
-    n_slots: usize,
-    place: &Place,
-    #[comptime] shape: Shape,
-) {
-    let lane = UNIT_POS as usize % shape.lanes;
-    let run = UNIT_POS as usize / shape.lanes;
-    let runs = comptime!(shape.units / shape.lanes);
-    let row = comptime!(shape.row());
-    let vectors = comptime!(shape.vectors);
-    let in_flight = comptime!(shape.in_flight);
-    let n_tokens = n_slots * shape.page_size;
-
-    let mut token = 0usize;
-    while token < n_tokens {
-        let mut k = Array::<Vector<F, N>>::new(comptime!(in_flight * vectors));
-        let mut v = Array::<Vector<F, N>>::new(comptime!(in_flight * vectors));
-        let mut used = Array::<bool>::new(in_flight);
-        #[unroll]
-        for u in 0..in_flight {
-            let t = token + u * runs + run;
-            let slot = min(t / shape.page_size, n_slots - 1);
-            let within = t % shape.page_size;
-            let valid = t < n_tokens && within < slots.tokens[slot] as usize;
-            used[u] = valid;
-            let within = select(valid, within, 0usize);
-            let page = slots.pages[slot] as usize * place.n_kv_heads + place.kv_head;
-            let at = (page * shape.page_size + within) * row + lane;
-            #[unroll]
-            for c in 0..vectors {
-                k[u * vectors + c] = keys[at + c * shape.lanes];
-                v[u * vectors + c] = values[at + c * shape.lanes];
-            }
-        }
-        #[unroll]
-        for h in 0..shape.heads {
-            let mut scores = Array::<f32>::new(in_flight);
-            let mut highest = state.highest[h];
-            #[unroll]
-            for u in 0..in_flight {
-                let mut products = Vector::<f32, N>::new(0.0f32);
-                #[unroll]
-                for c in 0..vectors {
-                    let key = Vector::<f32, N>::cast_from(k[u * vectors + c]);
-                    products = fma(state.query[h * vectors + c], key, products);
-                }
-                let score = lanes_sum(products.vector_sum(), shape.lanes);
-                scores[u] = select(used[u], score, f32::new(NO_SCORE));
-                highest = max(highest, scores[u]);
-            }
-            let correction = f32::exp(state.highest[h] - highest);
-            state.highest[h] = highest;
-            let mut sum = state.total[h] * correction;
-            #[unroll]
-            for c in 0..vectors {
-                state.out[h * vectors + c] = state.out[h * vectors + c] * Vector::new(correction);
-            }
-            #[unroll]
-            for u in 0..in_flight {
-                let weight = select(used[u], f32::exp(scores[u] - highest), f32::new(0.0));
-                sum += weight;
-                #[unroll]
-                for c in 0..vectors {
-                    let value = Vector::<f32, N>::cast_from(v[u * vectors + c]);
-                    state.out[h * vectors + c] =
-                        fma(Vector::new(weight), value, state.out[h * vectors + c]);
-                }
-            }
-            state.total[h] = sum;
-        }
-        token += comptime!(runs * in_flight);
-    }
-}
-
 /// Merges the runs of the cube and writes the split's sum, highest score and total to `partial`,
 /// `[heads, n_splits, head_dim + 2]`.
 #[cube]
@@ -259,6 +142,18 @@ pub(super) fn publish<N: Size>(
     let lane = UNIT_POS as usize % shape.lanes;
     let n_splits = partial.shape(1);
 
+    if comptime!(shape.transposed) {
+        // Each lane has kept one head's highest score and total.
+        let (highest, total) = (state.highest[0], state.total[0]);
+        let base = UNIT_POS_PLANE / comptime!(shape.lanes as u32) * comptime!(shape.lanes as u32);
+        let spread = comptime!(shape.lanes / shape.n_scores());
+        #[unroll]
+        for h in 0..shape.heads {
+            let from = base + comptime!((spread * h) as u32);
+            state.highest[h] = plane_shuffle(highest, from);
+            state.total[h] = plane_shuffle(total, from);
+        }
+    }
     // The runs of a plane, then the planes of the cube.
     let steps = comptime!((shape.plane / shape.lanes).ilog2());
     #[unroll]
