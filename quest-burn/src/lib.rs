@@ -39,12 +39,6 @@ pub mod attention;
 pub mod cache;
 mod config;
 #[cfg(feature = "cube")]
-#[allow(
-    clippy::assign_op_pattern,
-    clippy::manual_div_ceil,
-    clippy::manual_is_multiple_of,
-    reason = "kernels cannot call these methods"
-)]
 pub mod kernels;
 pub mod ops;
 pub mod policy;
