@@ -1,0 +1,127 @@
+use super::*;
+
+/// The shapes of well-known models, with the number of parameters that they are known for.
+#[test]
+fn well_known_models_have_their_sizes() {
+    let table = [
+        (
+            "Llama 2 7B",
+            json!({
+                "architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2,
+                "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 11008,
+                "max_position_embeddings": 4096, "model_type": "llama", "num_attention_heads": 32,
+                "num_hidden_layers": 32, "num_key_value_heads": 32, "pretraining_tp": 1,
+                "rms_norm_eps": 1e-05, "rope_scaling": null, "tie_word_embeddings": false,
+                "torch_dtype": "float16", "vocab_size": 32000
+            }),
+            6_738_415_616,
+            (32, 128, 4096),
+        ),
+        (
+            "Llama 3.1 8B",
+            json!({
+                "architectures": ["LlamaForCausalLM"], "attention_bias": false,
+                "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009],
+                "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
+                "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "llama",
+                "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8,
+                "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": false,
+                "rope_scaling": {
+                    "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192, "rope_type": "llama3"
+                },
+                "torch_dtype": "bfloat16", "vocab_size": 128256
+            }),
+            8_030_261_248,
+            (8, 128, 131_072),
+        ),
+        (
+            "Llama 3.2 1B",
+            json!({
+                "architectures": ["LlamaForCausalLM"], "head_dim": 64, "hidden_act": "silu",
+                "hidden_size": 2048, "intermediate_size": 8192, "max_position_embeddings": 131072,
+                "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 16,
+                "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 500000.0,
+                "rope_scaling": {
+                    "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192, "rope_type": "llama3"
+                },
+                "tie_word_embeddings": true, "torch_dtype": "bfloat16", "vocab_size": 128256
+            }),
+            1_235_814_400,
+            (8, 64, 131_072),
+        ),
+        (
+            "TinyLlama 1.1B",
+            json!({
+                "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "hidden_size": 2048,
+                "intermediate_size": 5632, "max_position_embeddings": 2048, "model_type": "llama",
+                "num_attention_heads": 32, "num_hidden_layers": 22, "num_key_value_heads": 4,
+                "rms_norm_eps": 1e-05, "rope_scaling": null, "tie_word_embeddings": false,
+                "torch_dtype": "float32", "vocab_size": 32000
+            }),
+            1_100_048_384,
+            (4, 64, 2048),
+        ),
+        (
+            "SmolLM2 135M",
+            json!({
+                "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "hidden_size": 576,
+                "intermediate_size": 1536, "max_position_embeddings": 8192, "model_type": "llama",
+                "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3,
+                "rms_norm_eps": 1e-05, "rope_interleaved": false, "rope_scaling": null,
+                "rope_theta": 100000, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+                "vocab_size": 49152
+            }),
+            134_515_008,
+            (3, 64, 8192),
+        ),
+        (
+            "Mistral 7B v0.3",
+            json!({
+                "architectures": ["MistralForCausalLM"], "head_dim": 128, "hidden_act": "silu",
+                "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 32768,
+                "model_type": "mistral", "num_attention_heads": 32, "num_hidden_layers": 32,
+                "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0,
+                "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+                "vocab_size": 32768
+            }),
+            7_248_023_552,
+            (8, 128, 32_768),
+        ),
+        (
+            "Qwen2.5 0.5B",
+            json!({
+                "architectures": ["Qwen2ForCausalLM"], "hidden_act": "silu", "hidden_size": 896,
+                "intermediate_size": 4864, "max_position_embeddings": 32768,
+                "max_window_layers": 24, "model_type": "qwen2", "num_attention_heads": 14,
+                "num_hidden_layers": 24, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+                "rope_theta": 1000000.0, "sliding_window": 32768, "tie_word_embeddings": true,
+                "torch_dtype": "bfloat16", "use_sliding_window": false, "vocab_size": 151936
+            }),
+            494_032_768,
+            (2, 64, 32_768),
+        ),
+        (
+            "Qwen3 0.6B",
+            json!({
+                "architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "head_dim": 128,
+                "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 3072,
+                "max_position_embeddings": 40960, "max_window_layers": 28, "model_type": "qwen3",
+                "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8,
+                "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1000000,
+                "sliding_window": null, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+                "use_sliding_window": false, "vocab_size": 151936
+            }),
+            596_049_920,
+            (8, 128, 40_960),
+        ),
+    ];
+    for (name, config, n_parameters, sizes) in table {
+        let config = read(&config).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(config.n_parameters(), n_parameters, "{name}");
+        let found = (config.n_kv_heads, config.head_dim, config.max_positions);
+        assert_eq!(found, sizes, "{name}");
+        assert_eq!(config.sliding_window, None, "{name}");
+    }
+}
