@@ -166,8 +166,9 @@ impl Bench {
     }
 
     fn float<const D: usize>(&self, data: &[f32], shape: [usize; D]) -> Tensor<D> {
-        let data = TensorData::new(data.to_vec(), shape).convert_dtype(self.dtype);
-        Tensor::from_data(data, (&self.device, self.dtype))
+        // CUDA may pitch the rows of an upload; a reshaped line has none.
+        let data = TensorData::new(data.to_vec(), [data.len()]).convert_dtype(self.dtype);
+        Tensor::<1>::from_data(data, (&self.device, self.dtype)).reshape(shape)
     }
     fn pool(&self, data: &[f32]) -> Tensor<4> {
         let Case {

@@ -16,12 +16,16 @@ impl LayerCache {
         device: &Device,
         dtype: DType,
     ) -> Self {
-        let rows = [n_pages, n_kv_heads, page_size, head_dim];
+        // CUDA pitches the rows of some tensors; a reshaped line has none.
+        let pool = |rows: usize| {
+            let shape = [n_pages, n_kv_heads, rows, head_dim];
+            Tensor::<1>::zeros([shape.iter().product::<usize>()], (device, dtype)).reshape(shape)
+        };
         Self {
             index,
-            keys: Tensor::zeros(rows, (device, dtype)),
-            values: Tensor::zeros(rows, (device, dtype)),
-            digests: Tensor::zeros([n_pages, n_kv_heads, 2, head_dim], (device, dtype)),
+            keys: pool(page_size),
+            values: pool(page_size),
+            digests: pool(2),
         }
     }
 
