@@ -97,8 +97,8 @@ impl QuestAttention {
             Phase::Prefill => ops::prefill_attention(query, cache, step, self.scale()),
             Phase::Decode => {
                 let query = query.squeeze_dim::<3>(2);
-                let pages = policy.select(&query, cache, step);
-                ops::paged_attention(query, cache, &pages, step, self.scale()).unsqueeze_dim(2)
+                let heads = policy.attention(query, cache, step, self.scale());
+                heads.unsqueeze_dim(2)
             }
         };
         self.output(heads)

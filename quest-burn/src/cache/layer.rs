@@ -1,3 +1,5 @@
+#[cfg(feature = "cube")]
+use burn::tensor::Int;
 use burn::tensor::{DType, Device, Tensor};
 
 /// The pages of one layer: a pool of keys and values, and the digest of each page's keys.
@@ -7,6 +9,9 @@ pub struct LayerCache {
     pub(crate) keys: Tensor<4>,
     pub(crate) values: Tensor<4>,
     pub(crate) digests: Tensor<4>,
+    /// Counters of the kernels, once they have run; zero between launches.
+    #[cfg(feature = "cube")]
+    counters: Option<Tensor<1, Int>>,
 }
 
 impl LayerCache {
@@ -26,6 +31,8 @@ impl LayerCache {
             keys: pool(page_size),
             values: pool(page_size),
             digests: pool(2),
+            #[cfg(feature = "cube")]
+            counters: None,
         }
     }
 
@@ -53,7 +60,25 @@ impl LayerCache {
             keys,
             values,
             digests,
+            #[cfg(feature = "cube")]
+            counters: None,
         }
+    }
+
+    /// Takes the counters of the kernels for a batch; they are given back after use.
+    #[cfg(feature = "cube")]
+    pub(crate) fn take_counters(&mut self, batch: usize) -> Tensor<1, Int> {
+        let [_, n_kv_heads, _, _] = self.keys.dims();
+        let n = crate::kernels::n_counters(batch, n_kv_heads);
+        let kept = self.counters.take().filter(|kept| kept.dims() == [n]);
+        kept.unwrap_or_else(|| {
+            crate::kernels::counters(batch, n_kv_heads, &self.keys.device())
+        })
+    }
+
+    #[cfg(feature = "cube")]
+    pub(crate) fn give_counters_back(&mut self, counters: Tensor<1, Int>) {
+        self.counters = Some(counters);
     }
 
     /// Which layer of the model this is, counted from 0.

@@ -17,6 +17,7 @@
 
 pub(crate) mod advance;
 pub(crate) mod append;
+mod counters;
 mod launch;
 pub(crate) mod page_scores;
 pub(crate) mod paged_attention;
@@ -30,6 +31,7 @@ use burn::{
 };
 use cubecl::ir::features::Plane;
 
+use self::counters::COUNTERS;
 use crate::{PageSharing, ops::extension::QuestOps};
 
 /// Whether the kernels run on this device: a CubeCL device whose units can exchange values
@@ -250,6 +252,8 @@ pub fn top_pages(
 /// - page_table: `[batch, max_pages]`
 /// - lengths: `[batch]`
 ///
+/// - counters: from [`counters`]; they are returned for the next call
+///
 /// Without a list, `n_pages_bound` is the most pages that a sequence has now or when a captured
 /// step is replayed.
 ///
@@ -264,18 +268,21 @@ pub fn paged_attention(
     pages: Option<Tensor<3, Int>>,
     page_table: Tensor<2, Int>,
     lengths: Tensor<1, Int>,
+    counters: Tensor<1, Int>,
     scale: f32,
     n_pages_bound: usize,
-) -> Tensor<3> {
+) -> (Tensor<3>, Tensor<1, Int>) {
     let [_, n_kv_heads, _, _] = keys.dims();
     let [batch, n_heads, _] = query.dims();
     let [_, max_pages] = page_table.dims();
     check_attention(&query, &keys, &values, &page_table, &lengths);
+    check_counters(&counters, batch, n_kv_heads);
     let page_table = page_table.cast(DType::I32).into_dispatch();
     let lengths = lengths.cast(DType::I32).into_dispatch();
     let query = query.into_dispatch();
     let (keys, values) = (keys.into_dispatch(), values.into_dispatch());
-    Tensor::from_dispatch(match pages {
+    let counters = counters.into_dispatch();
+    let (output, counters) = match pages {
         Some(pages) => {
             let [_, heads, k] = pages.dims();
             assert_shape!(pages, [batch, heads, k]);
@@ -286,7 +293,9 @@ pub fn paged_attention(
             );
             assert!(k > 0, "page lists: expected at least one page, found 0");
             let pages = pages.cast(DType::I32).into_dispatch();
-            Dispatch::listed_attention(query, keys, values, pages, page_table, lengths, scale)
+            Dispatch::listed_attention(
+                query, keys, values, pages, page_table, lengths, counters, scale,
+            )
         }
         None => {
             check_bound(n_pages_bound, max_pages);
@@ -296,11 +305,27 @@ pub fn paged_attention(
                 values,
                 page_table,
                 lengths,
+                counters,
                 scale,
                 n_pages_bound,
             )
         }
-    })
+    };
+    (Tensor::from_dispatch(output), Tensor::from_dispatch(counters))
+}
+
+/// The counters by which the parts of an attention launch hand each other their results, zero
+/// between launches.
+///
+/// # Shapes
+///
+/// - output: `[n]` in i32, `n` depending on the batch and the KV heads
+pub fn counters(batch: usize, n_kv_heads: usize, device: &Device) -> Tensor<1, Int> {
+    Tensor::zeros([n_counters(batch, n_kv_heads)], (device, DType::I32))
+}
+
+pub(crate) fn n_counters(batch: usize, n_kv_heads: usize) -> usize {
+    batch * n_kv_heads * COUNTERS
 }
 
 /// The pages that [`best_attention`] reads.
@@ -318,8 +343,7 @@ pub struct BestPages {
     pub n_pages_bound: usize,
 }
 
-/// [`page_scores`], [`top_pages`] and [`paged_attention`] together, in fewer launches: each part of
-/// the attention finds the threshold of its head for itself.
+/// [`page_scores`], [`top_pages`] and [`paged_attention`] together, in fewer launches.
 ///
 /// # Shapes
 ///
@@ -336,10 +360,12 @@ pub fn best_attention(
     digests: Tensor<4>,
     page_table: Tensor<2, Int>,
     lengths: Tensor<1, Int>,
+    counters: Tensor<1, Int>,
     scale: f32,
     pages: BestPages,
-) -> Tensor<3> {
+) -> (Tensor<3>, Tensor<1, Int>) {
     let [n_pages, n_kv_heads, _, head_dim] = keys.dims();
+    let [batch, _, _] = query.dims();
     let [_, max_pages] = page_table.dims();
     assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
     check_dtype("digests", digests.dtype(), keys.dtype());
@@ -347,16 +373,19 @@ pub fn best_attention(
     check_selection(pages.k, pages.pin_newest, pages.sink_pages);
     check_bound(pages.n_pages_bound, max_pages);
     check_scores(pages.n_pages_bound);
-    Tensor::from_dispatch(Dispatch::best_attention(
+    check_counters(&counters, batch, n_kv_heads);
+    let (output, counters) = Dispatch::best_attention(
         query.into_dispatch(),
         keys.into_dispatch(),
         values.into_dispatch(),
         digests.into_dispatch(),
         page_table.cast(DType::I32).into_dispatch(),
         lengths.cast(DType::I32).into_dispatch(),
+        counters.into_dispatch(),
         scale,
         pages,
-    ))
+    );
+    (Tensor::from_dispatch(output), Tensor::from_dispatch(counters))
 }
 
 /// Pages that fit the counters of a selection.
@@ -376,6 +405,12 @@ fn check_selection(k: usize, pin_newest: bool, sink_pages: usize) {
         kept <= k,
         "always-kept pages: expected at most the {k} pages to keep, found {kept}"
     );
+}
+
+fn check_counters(counters: &Tensor<1, Int>, batch: usize, n_kv_heads: usize) {
+    let n = n_counters(batch, n_kv_heads);
+    assert_shape!(counters, [n]);
+    check_dtype("counters", counters.dtype(), DType::I32);
 }
 
 fn check_bound(n_pages_bound: usize, max_pages: usize) {

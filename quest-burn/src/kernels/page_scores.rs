@@ -12,9 +12,9 @@ const UNITS: usize = 128;
 /// Digests that a run of lanes has in flight.
 const PAGES_IN_FLIGHT: usize = 4;
 
-/// What a launch is compiled for.
+/// How a cube scores pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Shape {
+pub(super) struct ScoreShape {
     /// Query heads of a KV head, and whether they share their pages.
     group: usize,
     shared: bool,
@@ -23,32 +23,67 @@ struct Shape {
     vectors: usize,
     /// Digests that a run of lanes has in flight.
     in_flight: usize,
+    units: usize,
     page_size: usize,
     /// Whether one reduction makes all sums of a run.
     scattered: bool,
 }
 
-/// A run of `lanes` units bounds `in_flight` pages; each digest is read once for all query heads
-/// of its group. Cubes: runs of pages, KV heads, sequences.
+impl ScoreShape {
+    /// The shape for cubes of `units`; each run of lanes has at most `in_flight` digests in
+    /// flight.
+    pub fn new(
+        layout: &RowLayout,
+        group: usize,
+        shared: bool,
+        page_size: usize,
+        units: usize,
+        in_flight: usize,
+    ) -> Self {
+        // Registers hold the digests in flight.
+        let in_flight = (in_flight / layout.vectors).max(1);
+        Self {
+            group,
+            shared,
+            lanes: layout.lanes,
+            vectors: layout.vectors,
+            in_flight,
+            units,
+            page_size,
+            scattered: group.is_power_of_two() && group * in_flight <= layout.lanes,
+        }
+    }
+
+    /// Pages that a cube scores at a time.
+    pub fn pages(&self) -> usize {
+        self.units / self.lanes * self.in_flight
+    }
+}
+
+/// Scores of `in_flight` pages from `first + run` on, `runs` apart, by each run of `lanes` units;
+/// each digest is read once for all query heads of its group.
 ///
 /// The bound `sum_i max(q_i * min_i, q_i * max_i)` is taken as `max(q, 0) . max + min(q, 0) . min`.
 #[cube]
-fn score_pages<F: Float, N: Size>(
+pub(super) fn score_pages<F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
     digests: &Tensor<Vector<F, N>>,
     page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
     scores: &mut Tensor<f32>,
-    #[comptime] shape: Shape,
+    sequence: usize,
+    head: usize,
+    first: usize,
+    n_pages: usize,
+    #[comptime] shape: ScoreShape,
 ) {
-    let Shape {
+    let ScoreShape {
         group,
         shared,
         lanes,
         vectors,
         in_flight,
-        page_size,
         scattered,
+        ..
     } = comptime!(shape);
     let n_pool_pages = digests.shape(0);
     let n_kv_heads = digests.shape(1);
@@ -58,18 +93,6 @@ fn score_pages<F: Float, N: Size>(
     let run = UNIT_POS as usize / lanes;
     let runs = CUBE_DIM as usize / lanes;
     let row = comptime!(lanes * vectors);
-    let head = CUBE_POS_Y as usize;
-    let sequence = CUBE_POS_Z as usize;
-
-    let length = lengths[sequence] as usize;
-    let n_pages = min(
-        min((length + page_size - 1) / page_size, max_pages),
-        n_scores,
-    );
-    let first = CUBE_POS_X as usize * runs * in_flight;
-    if first >= n_pages {
-        terminate!();
-    }
 
     let mut low = Array::<Vector<F, N>>::new(comptime!(in_flight * vectors));
     let mut high = Array::<Vector<F, N>>::new(comptime!(in_flight * vectors));
@@ -164,6 +187,7 @@ fn score_pages<F: Float, N: Size>(
     }
 }
 
+/// Cubes: as many pages as a cube scores at a time, KV heads, sequences.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn page_scores_kernel<F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
@@ -171,39 +195,22 @@ fn page_scores_kernel<F: Float, N: Size>(
     page_table: &Tensor<i32>,
     lengths: &Tensor<i32>,
     scores: &mut Tensor<f32>,
-    #[comptime] shape: Shape,
+    #[comptime] shape: ScoreShape,
     #[define(F)] _dtype: ElemType,
 ) {
-    score_pages::<F, N>(query, digests, page_table, lengths, scores, shape);
-}
-
-/// As `page_scores_kernel`, and sets the counters that the next launch needs to zero.
-#[cube(launch_unchecked, address_type = "dynamic")]
-fn page_scores_and_zero_kernel<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    digests: &Tensor<Vector<F, N>>,
-    page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
-    scores: &mut Tensor<f32>,
-    counters: &mut Tensor<u32>,
-    #[comptime] shape: Shape,
-    #[define(F)] _dtype: ElemType,
-) {
-    let cube = CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize;
-    if CUBE_POS_X == 0 && cube == 0 {
-        let mut counter = UNIT_POS as usize;
-        while counter < counters.shape(0) {
-            counters[counter] = 0u32;
-            counter += CUBE_DIM as usize;
-        }
+    let head = CUBE_POS_Y as usize;
+    let sequence = CUBE_POS_Z as usize;
+    let n_pages = (lengths[sequence] as usize + shape.page_size - 1) / shape.page_size;
+    let n_pages = min(min(n_pages, page_table.shape(1)), scores.shape(2));
+    let first = CUBE_POS_X as usize * comptime!(shape.pages());
+    if first < n_pages {
+        score_pages::<F, N>(
+            query, digests, page_table, scores, sequence, head, first, n_pages, shape,
+        );
     }
-    score_pages::<F, N>(query, digests, page_table, lengths, scores, shape);
 }
 
 /// Bounds of the attention scores of each page, `[batch, heads, n_scores]`.
-///
-/// Sets `counters` to zero on the way.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn page_scores(
     query: CubeTensor,
     digests: CubeTensor,
@@ -212,81 +219,48 @@ pub(crate) fn page_scores(
     page_size: usize,
     shared: bool,
     n_scores: usize,
-    counters: Option<CubeTensor>,
 ) -> CubeTensor {
     let query = into_contiguous(query);
     let digests = into_contiguous(digests);
-    let shape = query.meta.shape();
-    let (batch, n_heads) = (shape[0], shape[1]);
+    let [batch, n_heads, _] = query.meta.shape().dims::<3>();
     let n_kv_heads = digests.meta.shape()[1];
     let layout = RowLayout::of(&digests);
     let client = query.client.clone();
     let max_units = client.properties().hardware.max_units_per_cube as usize;
-    let runs = UNITS.min(max_units) / layout.lanes;
-    // Registers hold the digests in flight, and a small problem needs every multiprocessor more
-    // than it needs long queues.
-    let mut in_flight = (PAGES_IN_FLIGHT / layout.vectors).max(1);
-    let rows = batch * n_kv_heads;
-    while in_flight > 1 && n_scores.div_ceil(runs * in_flight) * rows < 2 * multiprocessors(&query)
-    {
+    let units = UNITS.min(max_units);
+    let group = n_heads / n_kv_heads;
+    // A small problem needs every multiprocessor more than it needs long queues.
+    let cubes = |in_flight| {
+        let shape = ScoreShape::new(&layout, group, shared, page_size, units, in_flight);
+        (shape, n_scores.div_ceil(shape.pages()))
+    };
+    let enough = 2 * multiprocessors(&query);
+    let mut in_flight = PAGES_IN_FLIGHT;
+    while in_flight > 1 && cubes(in_flight).1 * batch * n_kv_heads < enough {
         in_flight /= 2;
     }
+    let (shape, n_cubes) = cubes(in_flight);
     let heads = if shared { n_kv_heads } else { n_heads };
     let scores = empty(&query, [batch, heads, n_scores], DType::F32);
     let address = address_type(&[&digests, &scores]);
     let dtype = dtype_to_storage_type(digests.dtype);
-    let group = n_heads / n_kv_heads;
-    let scattered = group.is_power_of_two() && group * in_flight <= layout.lanes;
-    let shape = Shape {
-        group,
-        shared,
-        lanes: layout.lanes,
-        vectors: layout.vectors,
-        in_flight,
-        page_size,
-        scattered,
-    };
-    let cubes = CubeCount::Static(
-        n_scores.div_ceil(runs * in_flight) as u32,
-        n_kv_heads as u32,
-        batch as u32,
-    );
-    let dim = CubeDim::new_1d((runs * layout.lanes) as u32);
-    let page_table = into_contiguous(page_table);
     // SAFETY: pages are masked by the lengths and clamped to the page table and the pool; the
     // shapes were checked before the operation was registered.
     unsafe {
-        match counters {
-            None => page_scores_kernel::launch_unchecked(
-                &client,
-                cubes,
-                dim,
-                address,
-                layout.width,
-                query.into_tensor_arg(),
-                digests.into_tensor_arg(),
-                page_table.into_tensor_arg(),
-                lengths.into_tensor_arg(),
-                scores.clone().into_tensor_arg(),
-                shape,
-                dtype,
-            ),
-            Some(counters) => page_scores_and_zero_kernel::launch_unchecked(
-                &client,
-                cubes,
-                dim,
-                address,
-                layout.width,
-                query.into_tensor_arg(),
-                digests.into_tensor_arg(),
-                page_table.into_tensor_arg(),
-                lengths.into_tensor_arg(),
-                scores.clone().into_tensor_arg(),
-                counters.into_tensor_arg(),
-                shape,
-                dtype,
-            ),
-        }
+        page_scores_kernel::launch_unchecked(
+            &client,
+            CubeCount::Static(n_cubes as u32, n_kv_heads as u32, batch as u32),
+            CubeDim::new_1d(units as u32),
+            address,
+            layout.width,
+            query.into_tensor_arg(),
+            digests.into_tensor_arg(),
+            into_contiguous(page_table).into_tensor_arg(),
+            lengths.into_tensor_arg(),
+            scores.clone().into_tensor_arg(),
+            shape,
+            dtype,
+        );
     }
     scores
 }

@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 use super::row::{cube_prefix_sum, lanes_max};
 
 /// Bins of a count.
-pub(super) const BINS: usize = 2048;
+const BINS: usize = 2048;
 /// The key of a page that is always kept: above all others.
 const KEPT: u32 = u32::MAX;
 /// Any score is closer to zero.
@@ -22,7 +22,7 @@ const CACHED: usize = 32;
 
 /// The pages of one head that a cube chooses from.
 #[derive(CubeType, Clone, Copy)]
-pub(super) struct Candidates {
+struct Candidates {
     /// Where the scores of the head begin.
     pub offset: usize,
     /// Pages before this one are kept.
@@ -38,7 +38,7 @@ pub(super) struct Candidates {
 
 /// What separates the chosen pages from the others.
 #[derive(CubeType, Clone, Copy)]
-pub(super) struct Threshold {
+struct Threshold {
     /// The key of the k-th highest score: pages above it are chosen.
     pub key: u32,
     /// How many of the pages with this very key are chosen, the lowest first.
@@ -47,7 +47,7 @@ pub(super) struct Threshold {
 
 /// Shares the first `n_pages` pages of a head among the units of a cube, as neighbouring runs.
 #[cube]
-pub(super) fn candidates(
+fn candidates(
     offset: usize,
     n_pages: usize,
     k: usize,
@@ -75,7 +75,7 @@ pub(super) fn candidates(
 
 /// Maps a page's score to an integer of the same order; 0 stands for no page.
 #[cube]
-pub(super) fn key_of(scores: &Tensor<f32>, candidates: &Candidates, page: usize) -> u32 {
+fn key_of(scores: &Tensor<f32>, candidates: &Candidates, page: usize) -> u32 {
     let mut key = 0u32;
     if page < candidates.end {
         if page < candidates.sinks || page >= candidates.newest {
@@ -142,7 +142,7 @@ impl Walk {
 
 /// The keys of this unit's pages, when they are kept in registers.
 #[cube]
-pub(super) fn load_keys(
+fn load_keys(
     scores: &Tensor<f32>,
     candidates: &Candidates,
     #[comptime] walk: Walk,
@@ -159,7 +159,7 @@ pub(super) fn load_keys(
 
 /// The key of this unit's `i`-th page.
 #[cube]
-pub(super) fn nth_key(
+fn nth_key(
     keys: &Array<u32>,
     scores: &Tensor<f32>,
     candidates: &Candidates,
@@ -175,7 +175,7 @@ pub(super) fn nth_key(
 
 /// Finds the threshold of a head. Every unit of the cube must reach it.
 #[cube]
-pub(super) fn find_threshold(
+fn find_threshold(
     keys: &Array<u32>,
     scores: &Tensor<f32>,
     candidates: &Candidates,
@@ -372,7 +372,7 @@ fn find_bin(
 /// Chosen pages before this unit's, and pages with the threshold's key before them; both fit into
 /// 16 bits, as there are no more than 65,536 pages and not all are chosen.
 #[cube]
-pub(super) fn count_chosen(
+fn count_chosen(
     keys: &Array<u32>,
     scores: &Tensor<f32>,
     candidates: &Candidates,
@@ -389,4 +389,56 @@ pub(super) fn count_chosen(
     }
     let before = cube_prefix_sum(counts, plane_sums, walk.units, walk.plane);
     (before & 0xFFFFu32, before >> 16u32)
+}
+
+/// Writes the `k` pages with the highest scores of a head to its row of `ids`, ascending. The
+/// head has more than `k` pages. Every unit of the cube must reach it.
+#[cube]
+pub(super) fn choose_pages(
+    scores: &Tensor<f32>,
+    ids: &mut Tensor<i32>,
+    row: usize,
+    n_pages: usize,
+    sinks: usize,
+    #[comptime] pin_newest: bool,
+    #[comptime] walk: Walk,
+) {
+    let k = ids.shape(2);
+    let list = row * k;
+    let mut plane_sums = Shared::<[u32]>::new_slice(comptime!(walk.units / walk.plane));
+    let offset = row * scores.shape(2);
+    let candidates = candidates(offset, n_pages, k, sinks, pin_newest, walk.units);
+    let keys = load_keys(scores, &candidates, walk);
+    let threshold = find_threshold(&keys, scores, &candidates, &mut plane_sums, walk);
+    let (mut above, mut equal) = count_chosen(
+        &keys,
+        scores,
+        &candidates,
+        &threshold,
+        &mut plane_sums,
+        walk,
+    );
+    #[unroll(walk.cached)]
+    for i in 0..walk.items {
+        let key = nth_key(&keys, scores, &candidates, i, walk);
+        let is_above = key > threshold.key;
+        let is_equal = key == threshold.key;
+        if is_above || (is_equal && equal < threshold.ties) {
+            let slot = above + min(equal, threshold.ties);
+            ids[list + slot as usize] = (candidates.first + i) as i32;
+        }
+        above += select(is_above, 1u32, 0u32);
+        equal += select(is_equal, 1u32, 0u32);
+    }
+}
+
+/// Lists every page of a head that has no more than a list holds, then -1.
+#[cube]
+pub(super) fn list_all_pages(ids: &mut Tensor<i32>, row: usize, n_pages: usize) {
+    let k = ids.shape(2);
+    let mut slot = UNIT_POS as usize;
+    while slot < k {
+        ids[row * k + slot] = select(slot < n_pages, slot as i32, -1i32);
+        slot += CUBE_DIM as usize;
+    }
 }

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::{
     launch::{address_type, empty},
-    selection::{Walk, candidates, count_chosen, find_threshold, load_keys, nth_key},
+    selection::{Walk, choose_pages, list_all_pages},
 };
 
 /// Most units of a cube.
@@ -22,52 +22,13 @@ fn top_pages_kernel(
     #[comptime] page_size: usize,
 ) {
     let row = CUBE_POS_X as usize;
-    let heads = scores.shape(1);
-    let n_scores = scores.shape(2);
-    let k = ids.shape(2);
-    let length = lengths[row / heads] as usize;
-    let n_pages = min((length + page_size - 1) / page_size, n_scores);
-    let list = row * k;
-
-    if n_pages <= k {
-        let mut slot = UNIT_POS as usize;
-        while slot < k {
-            ids[list + slot] = select(slot < n_pages, slot as i32, -1i32);
-            slot += comptime!(walk.units);
-        }
-        terminate!();
-    }
-
-    let mut plane_sums = Shared::<[u32]>::new_slice(comptime!(walk.units / walk.plane));
-    let candidates = candidates(
-        row * n_scores,
-        n_pages,
-        k,
-        sink_pages as usize,
-        pin_newest,
-        walk.units,
-    );
-    let keys = load_keys(scores, &candidates, walk);
-    let threshold = find_threshold(&keys, scores, &candidates, &mut plane_sums, walk);
-    let (mut above, mut equal) = count_chosen(
-        &keys,
-        scores,
-        &candidates,
-        &threshold,
-        &mut plane_sums,
-        walk,
-    );
-    #[unroll(walk.cached)]
-    for i in 0..walk.items {
-        let key = nth_key(&keys, scores, &candidates, i, walk);
-        let is_above = key > threshold.key;
-        let is_equal = key == threshold.key;
-        if is_above || (is_equal && equal < threshold.ties) {
-            let slot = above + min(equal, threshold.ties);
-            ids[list + slot as usize] = (candidates.first + i) as i32;
-        }
-        above += select(is_above, 1u32, 0u32);
-        equal += select(is_equal, 1u32, 0u32);
+    let length = lengths[row / scores.shape(1)] as usize;
+    let n_pages = min((length + page_size - 1) / page_size, scores.shape(2));
+    if n_pages <= ids.shape(2) {
+        list_all_pages(ids, row, n_pages);
+    } else {
+        let sinks = sink_pages as usize;
+        choose_pages(scores, ids, row, n_pages, sinks, pin_newest, walk);
     }
 }
 

@@ -5,7 +5,7 @@ use burn::{
     },
     tensor::{DType, Shape},
 };
-use burn_cubecl::CubeBackend;
+use burn_cubecl::{CubeBackend, ops::numeric::zeros_client};
 
 use crate::kernels::{BestPages, advance, append, page_scores, paged_attention, top_pages};
 
@@ -54,7 +54,7 @@ pub trait QuestOps: Backend {
     ) -> IntTensor<Self>;
 
     /// Attention over listed pages.
-    #[fusion(dtype = query, shape = query)]
+    #[fusion(meta = |query, _, _, _, _, _, counters, _| (query.clone(), counters.clone()))]
     fn listed_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
@@ -62,11 +62,12 @@ pub trait QuestOps: Backend {
         pages: IntTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
+        counters: IntTensor<Self>,
         scale: f32,
-    ) -> FloatTensor<Self>;
+    ) -> (FloatTensor<Self>, IntTensor<Self>);
 
     /// Page scores, selection and attention together.
-    #[fusion(dtype = query, shape = query)]
+    #[fusion(meta = |query, _, _, _, _, _, counters, _, _| (query.clone(), counters.clone()))]
     fn best_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
@@ -74,21 +75,23 @@ pub trait QuestOps: Backend {
         digests: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
+        counters: IntTensor<Self>,
         scale: f32,
         pages: BestPages,
-    ) -> FloatTensor<Self>;
+    ) -> (FloatTensor<Self>, IntTensor<Self>);
 
     /// Attention over all pages.
-    #[fusion(dtype = query, shape = query)]
+    #[fusion(meta = |query, _, _, _, _, counters, _, _| (query.clone(), counters.clone()))]
     fn dense_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
+        counters: IntTensor<Self>,
         scale: f32,
         n_pages_bound: usize,
-    ) -> FloatTensor<Self>;
+    ) -> (FloatTensor<Self>, IntTensor<Self>);
 }
 
 fn scores_shape(query: &Shape, digests: &Shape, shared: &bool, n_scores: &usize) -> Shape {
@@ -98,6 +101,15 @@ fn scores_shape(query: &Shape, digests: &Shape, shared: &bool, n_scores: &usize)
 
 fn ids_shape(scores: &Shape, k: &usize) -> Shape {
     Shape::from([scores[0], scores[1], *k])
+}
+
+/// Counters that no other launch can be using at the same time.
+fn own_counters(counters: IntTensor<CubeBackend>) -> IntTensor<CubeBackend> {
+    if counters.can_mut() {
+        return counters;
+    }
+    let shape = counters.meta.shape().clone();
+    zeros_client(counters.client, counters.device, shape, counters.dtype)
 }
 
 impl QuestOps for CubeBackend {
@@ -130,7 +142,7 @@ impl QuestOps for CubeBackend {
         n_scores: usize,
     ) -> FloatTensor<Self> {
         page_scores::page_scores(
-            query, digests, page_table, lengths, page_size, shared, n_scores, None,
+            query, digests, page_table, lengths, page_size, shared, n_scores,
         )
     }
 
@@ -152,18 +164,22 @@ impl QuestOps for CubeBackend {
         pages: IntTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
+        counters: IntTensor<Self>,
         scale: f32,
-    ) -> FloatTensor<Self> {
-        paged_attention::paged_attention(
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let counters = own_counters(counters);
+        let output = paged_attention::paged_attention(
             query,
             keys,
             values,
             Some(pages),
             page_table,
             lengths,
+            &counters,
             scale,
             0,
-        )
+        );
+        (output, counters)
     }
 
     fn best_attention(
@@ -173,12 +189,15 @@ impl QuestOps for CubeBackend {
         digests: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
+        counters: IntTensor<Self>,
         scale: f32,
         pages: BestPages,
-    ) -> FloatTensor<Self> {
-        paged_attention::best_attention(
-            query, keys, values, digests, page_table, lengths, scale, pages,
-        )
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let counters = own_counters(counters);
+        let output = paged_attention::best_attention(
+            query, keys, values, digests, page_table, lengths, &counters, scale, pages,
+        );
+        (output, counters)
     }
 
     fn dense_attention(
@@ -187,18 +206,22 @@ impl QuestOps for CubeBackend {
         values: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
+        counters: IntTensor<Self>,
         scale: f32,
         n_pages_bound: usize,
-    ) -> FloatTensor<Self> {
-        paged_attention::paged_attention(
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let counters = own_counters(counters);
+        let output = paged_attention::paged_attention(
             query,
             keys,
             values,
             None,
             page_table,
             lengths,
+            &counters,
             scale,
             n_pages_bound,
-        )
+        );
+        (output, counters)
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::{Bool, Tensor, TensorData};
 use crate::{
     NewestPage, PageSharing,
     cache::{LayerCache, Step},
-    kernels,
+    kernels::{self, BestPages},
     policy::{PageSelection, Pages},
 };
 
@@ -62,13 +62,14 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
 
 pub fn paged_attention(
     query: Tensor<3>,
-    cache: &LayerCache,
+    cache: &mut LayerCache,
     pages: &Pages,
     step: &Step,
     scale: f64,
 ) -> Tensor<3> {
     let dtype = query.dtype();
-    let out = kernels::paged_attention(
+    let counters = cache.take_counters(step.batch());
+    let (out, counters) = kernels::paged_attention(
         query.cast(cache.keys.dtype()),
         cache.keys.clone(),
         cache.values.clone(),
@@ -78,17 +79,53 @@ pub fn paged_attention(
         },
         step.device_page_table().clone(),
         step.device_lengths().clone(),
+        counters,
         scale as f32,
         step.max_pages(),
     );
-    let out = out.cast(dtype);
+    cache.give_counters_back(counters);
+    zero_where_idle(out.cast(dtype), step)
+}
+
+pub fn best_attention(
+    query: Tensor<3>,
+    cache: &mut LayerCache,
+    step: &Step,
+    selection: &PageSelection,
+    sharing: PageSharing,
+    scale: f64,
+) -> Tensor<3> {
+    let dtype = query.dtype();
+    let counters = cache.take_counters(step.batch());
+    let (out, counters) = kernels::best_attention(
+        query.cast(cache.keys.dtype()),
+        cache.keys.clone(),
+        cache.values.clone(),
+        cache.digests.clone(),
+        step.device_page_table().clone(),
+        step.device_lengths().clone(),
+        counters,
+        scale as f32,
+        BestPages {
+            k: selection.k,
+            pin_newest: selection.newest_page == NewestPage::Pinned,
+            sink_pages: selection.sink_pages,
+            sharing,
+            n_pages_bound: step.max_pages(),
+        },
+    );
+    cache.give_counters_back(counters);
+    zero_where_idle(out.cast(dtype), step)
+}
+
+/// Zeros for sequences that gain no token.
+fn zero_where_idle(out: Tensor<3>, step: &Step) -> Tensor<3> {
     let batch = step.batch();
-    let gains = (0..batch).map(|sequence| step.new_tokens(sequence) > 0);
-    let gains = gains.collect::<Vec<_>>();
-    if gains.iter().all(|&gains| gains) {
+    let idle = (0..batch).map(|sequence| step.new_tokens(sequence) == 0);
+    let idle = idle.collect::<Vec<_>>();
+    if !idle.contains(&true) {
         return out;
     }
-    let idle = gains.iter().map(|gains| !gains).collect::<Vec<_>>();
     let idle = TensorData::new(idle, [batch, 1, 1]);
     let idle = Tensor::<3, Bool>::from_data(idle, &out.device());
     let shape = out.dims();

@@ -6,6 +6,7 @@
 //! | [`page_scores`] | bounds, per page, the attention score of its keys |
 //! | [`top_pages`] | the pages with the highest scores |
 //! | [`paged_attention`] | attention of one query token over the chosen pages |
+//! | [`best_attention`] | the three above together |
 //! | [`prefill_attention`] | causal attention of many query tokens over all pages |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]). On
@@ -118,7 +119,7 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
 /// When the shapes do not fit the cache and the step.
 pub fn paged_attention(
     query: Tensor<3>,
-    cache: &LayerCache,
+    cache: &mut LayerCache,
     pages: &Pages,
     step: &Step,
     scale: f64,
@@ -129,6 +130,36 @@ pub fn paged_attention(
         return kernel::paged_attention(query, cache, pages, step, scale);
     }
     reference::paged_attention(query, cache, pages, step, scale)
+}
+
+/// Attention of each sequence's newest token over the pages with the highest scores:
+/// [`page_scores`], [`top_pages`] and [`paged_attention`] together, in fewer launches where
+/// kernels run.
+///
+/// # Shapes
+///
+/// - query: `[batch, n_heads, head_dim]`
+/// - output: `[batch, n_heads, head_dim]`
+///
+/// # Panics
+///
+/// When the shapes do not fit the cache and the step.
+pub fn best_attention(
+    query: Tensor<3>,
+    cache: &mut LayerCache,
+    step: &Step,
+    selection: &PageSelection,
+    sharing: PageSharing,
+    scale: f64,
+) -> Tensor<3> {
+    check_query(&query, cache, step);
+    #[cfg(feature = "cube")]
+    if kernel::supports(cache) {
+        return kernel::best_attention(query, cache, step, selection, sharing, scale);
+    }
+    let scores = reference::page_scores(query.clone(), cache, step, sharing);
+    let pages = reference::top_pages(scores, step, selection);
+    reference::paged_attention(query, cache, &pages, step, scale)
 }
 
 /// Causal attention of the new tokens of a step over everything that the cache holds.

@@ -16,6 +16,7 @@ pub use quest::QuestPolicy;
 use crate::{
     NewestPage,
     cache::{LayerCache, Step},
+    ops,
 };
 
 /// Chooses the pages that the newest token of each sequence attends to.
@@ -26,6 +27,23 @@ pub trait PagePolicy: Debug + Send + Sync {
     ///
     /// - query (after RoPE): `[batch, n_heads, head_dim]`
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step) -> Pages;
+
+    /// Attention of the newest token of each sequence over the pages that [`select`](Self::select)
+    /// chooses. A policy may override it where choosing and attending are faster together.
+    ///
+    /// # Shapes
+    ///
+    /// - query (after RoPE), output: `[batch, n_heads, head_dim]`
+    fn attention(
+        &self,
+        query: Tensor<3>,
+        cache: &mut LayerCache,
+        step: &Step,
+        scale: f64,
+    ) -> Tensor<3> {
+        let pages = self.select(&query, cache, step);
+        ops::paged_attention(query, cache, &pages, step, scale)
+    }
 }
 
 /// A choice of pages.

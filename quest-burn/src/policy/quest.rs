@@ -27,11 +27,9 @@ impl QuestPolicy {
     }
 }
 
-impl PagePolicy for QuestPolicy {
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
-    fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step) -> Pages {
+impl QuestPolicy {
+    /// How pages are chosen in this step, unless all are read.
+    fn selection(&self, cache: &LayerCache, step: &Step) -> Option<PageSelection> {
         let config = &self.config;
         assert_eq!(
             config.page_size,
@@ -43,10 +41,39 @@ impl PagePolicy for QuestPolicy {
             newest_page: config.newest_page,
             sink_pages: config.sink_pages,
         };
-        if cache.index() < config.dense_layers || selection.covers(step) {
+        let dense = cache.index() < config.dense_layers || selection.covers(step);
+        (!dense).then_some(selection)
+    }
+}
+
+impl PagePolicy for QuestPolicy {
+    /// # Panics
+    ///
+    /// When the cache's pages are not of the configured size.
+    fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step) -> Pages {
+        let Some(selection) = self.selection(cache, step) else {
             return Pages::All;
-        }
-        let scores = ops::page_scores(query.clone(), cache, step, config.sharing);
+        };
+        let scores = ops::page_scores(query.clone(), cache, step, self.config.sharing);
         ops::top_pages(scores, step, &selection)
+    }
+
+    /// # Panics
+    ///
+    /// When the cache's pages are not of the configured size.
+    fn attention(
+        &self,
+        query: Tensor<3>,
+        cache: &mut LayerCache,
+        step: &Step,
+        scale: f64,
+    ) -> Tensor<3> {
+        match self.selection(cache, step) {
+            Some(selection) => {
+                let sharing = self.config.sharing;
+                ops::best_attention(query, cache, step, &selection, sharing, scale)
+            }
+            None => ops::paged_attention(query, cache, &Pages::All, step, scale),
+        }
     }
 }

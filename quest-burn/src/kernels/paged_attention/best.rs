@@ -1,204 +1,223 @@
+//! Page scores, selection and attention handed from cube to cube.
+
 use cubecl::prelude::*;
 
 use super::{
-    super::selection::{Walk, candidates, count_chosen, find_threshold, load_keys, nth_key},
-    merge::{Merge, merge_splits},
-    softmax::{attend, softmax},
-    split::{
-        Place, Shape, Slots, pages_per_split, place, publish, publish_nothing, slots, stage_page,
+    super::{
+        counters::{SCORED, announce_choice, is_last, reset, wait_for_choice},
+        page_scores::{ScoreShape, score_pages},
+        selection::{Walk, choose_pages, list_all_pages},
     },
+    listed::{
+        Listing, Splitting, active_splits, attend_listed, list_row, merge_when_last, pages_of,
+    },
+    merge::Merge,
+    softmax::softmax,
+    split::{Shape, pages_per_split, place, publish},
 };
 
-/// What a launch of the kernels below is compiled for.
+/// How cubes score pages and choose among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Best {
-    pub shape: Shape,
-    pub walk: Walk,
-    pub pin_newest: bool,
-}
-
-/// How the pages of a head are chosen and split.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Choice {
-    pub k: u32,
-    pub sink_pages: u32,
-    pub min_pages: u32,
-    pub max_splits: u32,
+    pub score: ScoreShape,
+    pub walk: Walk,
+    pub page_size: usize,
+    pub pin_newest: bool,
+    /// Pages that a cube scores.
+    pub chunk: usize,
+    /// Page lists of a KV head.
+    pub lists: usize,
 }
 
-/// Pages of the sequence that have a score.
+/// Scores one chunk of the pages of a KV head; the last of its cubes chooses.
+///
+/// True, in every unit, in the cube that has chosen.
 #[cube]
-fn scored_pages(scores: &Tensor<f32>, place: &Place, #[comptime] page_size: usize) -> usize {
-    let n_pages = (place.length + page_size - 1) / page_size;
-    min(min(n_pages, place.max_pages), scores.shape(2))
-}
-
-/// Chooses the pages with the highest scores, every cube of a head anew, and stages those from
-/// `first` to `end` in the ascending list of them.
-#[cube]
-fn stage_best(
-    slots: &mut Slots,
-    scores: &Tensor<f32>,
+fn score_and_choose<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    digests: &Tensor<Vector<F, N>>,
     page_table: &Tensor<i32>,
-    place: &Place,
-    n_pages: usize,
-    first: usize,
-    end: usize,
-    k: usize,
+    lengths: &Tensor<i32>,
+    scores: &mut Tensor<f32>,
+    pages: &mut Tensor<i32>,
+    counters: &mut Tensor<Atomic<u32>>,
     sinks: usize,
-    #[comptime] best: Best,
-) {
-    let page_size = comptime!(best.shape.page_size);
-    let walk = comptime!(best.walk);
-    if n_pages <= k {
-        let slot = UNIT_POS as usize;
-        if first + slot < end {
-            stage_page(
-                slots,
-                slot,
-                first + slot,
-                true.runtime(),
-                page_table,
-                place,
-                page_size,
-            );
-        }
-    } else {
-        let list_heads = scores.shape(1);
-        let head = place.query_head * list_heads / place.n_heads;
-        let offset = (place.sequence * list_heads + head) * scores.shape(2);
-        let mut plane_sums = Shared::<[u32]>::new_slice(comptime!(walk.units / walk.plane));
-        let candidates = candidates(offset, n_pages, k, sinks, best.pin_newest, walk.units);
-        let keys = load_keys(scores, &candidates, walk);
-        let threshold = find_threshold(&keys, scores, &candidates, &mut plane_sums, walk);
-        let (mut above, mut equal) = count_chosen(
-            &keys,
-            scores,
-            &candidates,
-            &threshold,
-            &mut plane_sums,
-            walk,
-        );
-        #[unroll(walk.cached)]
-        for i in 0..walk.items {
-            let key = nth_key(&keys, scores, &candidates, i, walk);
-            let is_above = key > threshold.key;
-            let is_equal = key == threshold.key;
-            if is_above || (is_equal && equal < threshold.ties) {
-                let slot = (above + min(equal, threshold.ties)) as usize;
-                if slot >= first && slot < end {
-                    let page = candidates.first + i;
-                    let valid = true.runtime();
-                    stage_page(
-                        slots,
-                        slot - first,
-                        page,
-                        valid,
-                        page_table,
-                        place,
-                        page_size,
-                    );
-                }
+    chunk: usize,
+    sequence: usize,
+    head: usize,
+    #[comptime] choice: Choice,
+) -> bool {
+    let n_kv_heads = digests.shape(1);
+    let row = sequence * n_kv_heads + head;
+    let length = lengths[sequence] as usize;
+    let n_pages = min(
+        (length + choice.page_size - 1) / choice.page_size,
+        min(page_table.shape(1), scores.shape(2)),
+    );
+    let first = chunk * choice.chunk;
+    let mut chosen = false.runtime();
+    if n_pages <= pages.shape(2) {
+        if chunk == 0 {
+            for list in 0..choice.lists {
+                list_all_pages(pages, row * choice.lists + list, n_pages);
             }
-            above += select(is_above, 1u32, 0u32);
-            equal += select(is_equal, 1u32, 0u32);
+        }
+    } else if first < n_pages {
+        let end = min(first + choice.chunk, n_pages);
+        let mut page = first;
+        while page < end {
+            score_pages::<F, N>(
+                query,
+                digests,
+                page_table,
+                scores,
+                sequence,
+                head,
+                page,
+                end,
+                choice.score,
+            );
+            page += comptime!(choice.score.pages());
+        }
+        let n_chunks = (n_pages + choice.chunk - 1) / choice.chunk;
+        if is_last(counters, row, n_chunks, SCORED) {
+            for list in 0..choice.lists {
+                choose_pages(
+                    &*scores,
+                    pages,
+                    row * choice.lists + list,
+                    n_pages,
+                    sinks,
+                    choice.pin_newest,
+                    choice.walk,
+                );
+                sync_cube();
+            }
+            chosen = true;
         }
     }
-    sync_cube();
+    chosen
 }
 
-/// Attention of one split over the pages with the highest scores.
+/// Page scores and selection. Cubes: chunks of pages, KV heads, sequences.
+#[cube(launch_unchecked, address_type = "dynamic")]
+pub(super) fn choose_kernel<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    digests: &Tensor<Vector<F, N>>,
+    page_table: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    scores: &mut Tensor<f32>,
+    pages: &mut Tensor<i32>,
+    counters: &mut Tensor<Atomic<u32>>,
+    sink_pages: u32,
+    #[comptime] choice: Choice,
+    #[define(F)] _dtype: ElemType,
+) {
+    let (sequence, head) = (CUBE_POS_Z as usize, CUBE_POS_Y as usize);
+    let chosen = score_and_choose::<F, N>(
+        query,
+        digests,
+        page_table,
+        lengths,
+        scores,
+        pages,
+        counters,
+        sink_pages as usize,
+        CUBE_POS_X as usize,
+        sequence,
+        head,
+        choice,
+    );
+    if chosen {
+        reset(counters, sequence * digests.shape(1) + head, SCORED + 1);
+    }
+}
+
+/// All of a decode step's attention in one launch. The first `n_scoring` cubes score and choose;
+/// the others wait for the choice of their head and attend.
+///
+/// A cube waits only for cubes of a lower number: the device must start cubes in the order of
+/// their numbers.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn best_kernel<F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
     keys: &Tensor<Vector<F, N>>,
     values: &Tensor<Vector<F, N>>,
-    scores: &Tensor<f32>,
+    digests: &Tensor<Vector<F, N>>,
     page_table: &Tensor<i32>,
     lengths: &Tensor<i32>,
+    scores: &mut Tensor<f32>,
+    pages: &mut Tensor<i32>,
     partial: &mut Tensor<f32>,
-    scale: f32,
-    choice: Choice,
-    #[comptime] best: Best,
-    #[define(F)] _dtype: ElemType,
-) {
-    let shape = comptime!(best.shape);
-    let place = place(query, keys, page_table, lengths, shape.heads);
-    let split = CUBE_POS_X as usize;
-    let n_pages = scored_pages(scores, &place, shape.page_size);
-    let n_best = min(n_pages, choice.k as usize);
-    let per_split = pages_per_split(n_best, choice.min_pages, choice.max_splits);
-    let first = split * per_split;
-    if first >= n_best {
-        publish_nothing(partial, split, &place, shape);
-        terminate!();
-    }
-    let end = min(first + per_split, n_best);
-    let mut slots = slots(shape.units);
-    let (k, sinks) = (choice.k as usize, choice.sink_pages as usize);
-    stage_best(
-        &mut slots, scores, page_table, &place, n_pages, first, end, k, sinks, best,
-    );
-    let mut state = softmax::<F, N>(query, scale, &place, shape);
-    attend::<F, N>(&mut state, keys, values, &slots, end - first, &place, shape);
-    publish::<N>(&mut state, partial, split, &place, shape);
-}
-
-/// As `best_kernel`; the last cube of a head merges its splits.
-///
-/// `arrivals` holds a zero for each sequence and cube row of query heads.
-#[cube(launch_unchecked, address_type = "dynamic")]
-pub(super) fn best_merged_kernel<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
-    scores: &Tensor<f32>,
-    page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
-    partial: &mut Tensor<f32>,
-    arrivals: &mut Tensor<Atomic<u32>>,
+    counters: &mut Tensor<Atomic<u32>>,
     output: &mut Tensor<F>,
     scale: f32,
-    choice: Choice,
-    #[comptime] best: Best,
+    sink_pages: u32,
+    n_chunks: u32,
+    n_scoring: u32,
+    splitting: Splitting,
+    #[comptime] choice: Choice,
+    #[comptime] shape: Shape,
     #[comptime] merge: Merge,
     #[define(F)] _dtype: ElemType,
 ) {
-    let shape = comptime!(best.shape);
-    let place = place(query, keys, page_table, lengths, shape.heads);
-    let split = CUBE_POS_X as usize;
-    let n_pages = scored_pages(scores, &place, shape.page_size);
-    let n_best = min(n_pages, choice.k as usize);
-    let per_split = pages_per_split(n_best, choice.min_pages, choice.max_splits);
-    let first = split * per_split;
-    // The first split of an empty sequence stays, to write zeros.
-    let n_active = max((n_best + per_split - 1) / per_split, 1usize);
-    if split >= n_active {
-        terminate!();
-    }
-    if first < n_best {
-        let end = min(first + per_split, n_best);
-        let mut slots = slots(shape.units);
-        let (k, sinks) = (choice.k as usize, choice.sink_pages as usize);
-        stage_best(
-            &mut slots, scores, page_table, &place, n_pages, first, end, k, sinks, best,
+    let n_kv_heads = digests.shape(1);
+    if CUBE_POS_X < n_scoring {
+        let row = (CUBE_POS_X / n_chunks) as usize;
+        let chosen = score_and_choose::<F, N>(
+            query,
+            digests,
+            page_table,
+            lengths,
+            scores,
+            pages,
+            counters,
+            sink_pages as usize,
+            (CUBE_POS_X % n_chunks) as usize,
+            row / n_kv_heads,
+            row % n_kv_heads,
+            choice,
         );
-        let mut state = softmax::<F, N>(query, scale, &place, shape);
-        attend::<F, N>(&mut state, keys, values, &slots, end - first, &place, shape);
-        publish::<N>(&mut state, partial, split, &place, shape);
+        if chosen {
+            announce_choice(counters, row);
+        }
     } else {
-        publish_nothing(partial, split, &place, shape);
-    }
-
-    let mut arrived = Shared::<u32>::new();
-    sync_storage();
-    if UNIT_POS == 0 {
-        let row = place.sequence * CUBE_COUNT_Y as usize + CUBE_POS_Y as usize;
-        *arrived = arrivals[row].fetch_add(1u32);
-    }
-    sync_storage();
-    if *arrived as usize + 1 == n_active {
-        let head = place.sequence * place.n_heads + place.query_head;
-        merge_splits::<F>(partial, output, head, n_active, merge);
+        let n_splits = partial.shape(1);
+        let rows = query.shape(1) / shape.heads;
+        let cube = (CUBE_POS_X - n_scoring) as usize;
+        let split = cube % n_splits;
+        let row = cube / n_splits;
+        let place = place(
+            query,
+            keys,
+            page_table,
+            lengths,
+            row / rows,
+            row % rows,
+            shape.heads,
+        );
+        let all_pages = min(pages_of(&place, shape.page_size), scores.shape(2));
+        let k = pages.shape(2);
+        let listing = Listing {
+            n_pages: min(all_pages, k),
+            listed: all_pages > k,
+            list: list_row(&place, &*pages) * k,
+        };
+        let per_split =
+            pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
+        let n_active = active_splits(listing.n_pages, per_split);
+        if split < n_active {
+            let first = split * per_split;
+            let end = min(first + per_split, listing.n_pages);
+            let mut state = softmax::<F, N>(query, scale, &place, shape);
+            if listing.listed {
+                wait_for_choice(counters, place.sequence * n_kv_heads + place.kv_head);
+            }
+            attend_listed::<F, N>(
+                &mut state, keys, values, &*pages, page_table, &listing, first, end, &place, shape,
+            );
+            publish::<N>(&mut state, partial, split, &place, shape);
+            merge_when_last::<F>(partial, output, counters, n_active, &place, merge, shape.heads);
+        }
     }
 }

@@ -1,11 +1,139 @@
+//! Attention over listed pages, or over all of them.
+
 use cubecl::prelude::*;
 
 use super::{
-    softmax::{attend, softmax},
-    split::{Shape, pages_per_split, place, publish, publish_nothing, slots, stage_page},
+    super::counters::{ATTENDED, COUNTERS, is_last, reset},
+    merge::{Merge, merge_splits},
+    softmax::{Softmax, attend, softmax},
+    split::{
+        Place, Shape, pages_per_split, place, publish, publish_nothing, slots, stage_page,
+    },
 };
 
-/// Attention of one split over listed pages, or over all of them.
+/// The pages that the query heads of a cube read.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Listing {
+    /// Pages to read.
+    pub n_pages: usize,
+    /// Where they are listed; without a list, page `i` is the `i`-th.
+    pub listed: bool,
+    pub list: usize,
+}
+
+/// How the pages are split.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(super) struct Splitting {
+    pub min_pages: u32,
+    pub max_splits: u32,
+}
+
+#[cube]
+pub(super) fn pages_of(place: &Place, #[comptime] page_size: usize) -> usize {
+    min((place.length + page_size - 1) / page_size, place.max_pages)
+}
+
+/// The row of `pages`, `[batch, heads, k]`, that the query heads of a cube read.
+#[cube]
+pub(super) fn list_row(place: &Place, pages: &Tensor<i32>) -> usize {
+    let list_heads = pages.shape(1);
+    place.sequence * list_heads + place.query_head * list_heads / place.n_heads
+}
+
+#[cube]
+fn listing(
+    place: &Place,
+    pages: &Tensor<i32>,
+    #[comptime] listed: bool,
+    #[comptime] page_size: usize,
+) -> Listing {
+    let n_pages = pages_of(place, page_size);
+    if comptime!(listed) {
+        let k = pages.shape(2);
+        Listing {
+            n_pages: min(n_pages, k),
+            listed: true.runtime(),
+            list: list_row(place, pages) * k,
+        }
+    } else {
+        Listing {
+            n_pages,
+            listed: false.runtime(),
+            list: 0usize.runtime(),
+        }
+    }
+}
+
+/// Attends to the pages from `first` to `end` of a listing.
+#[cube]
+pub(super) fn attend_listed<F: Float, N: Size>(
+    state: &mut Softmax<N>,
+    keys: &Tensor<Vector<F, N>>,
+    values: &Tensor<Vector<F, N>>,
+    pages: &Tensor<i32>,
+    page_table: &Tensor<i32>,
+    listing: &Listing,
+    first: usize,
+    end: usize,
+    place: &Place,
+    #[comptime] shape: Shape,
+) {
+    let mut slots = slots(shape.units);
+    let mut chunk = first;
+    while chunk < end {
+        let n_slots = min(end - chunk, shape.units);
+        let slot = UNIT_POS as usize;
+        if slot < n_slots {
+            let mut page = chunk + slot;
+            let mut valid = true.runtime();
+            if listing.listed {
+                let id = pages[listing.list + page];
+                valid = id >= 0i32;
+                page = max(id, 0i32) as usize;
+            }
+            stage_page(
+                &mut slots,
+                slot,
+                page,
+                valid,
+                page_table,
+                place,
+                shape.page_size,
+            );
+        }
+        sync_cube();
+        attend::<F, N>(state, keys, values, &slots, n_slots, place, shape);
+        sync_cube();
+        chunk += shape.units;
+    }
+}
+
+/// Merges the splits of a KV head in the last of its cubes.
+#[cube]
+pub(super) fn merge_when_last<F: Float>(
+    partial: &mut Tensor<f32>,
+    output: &mut Tensor<F>,
+    counters: &mut Tensor<Atomic<u32>>,
+    n_active: usize,
+    place: &Place,
+    #[comptime] merge: Merge,
+    #[comptime] heads: usize,
+) {
+    let kv_head = place.sequence * place.n_kv_heads + place.kv_head;
+    let n_cubes = n_active * comptime!(merge.heads / heads);
+    if is_last(counters, kv_head, n_cubes, ATTENDED) {
+        merge_splits::<F>(partial, output, kv_head * merge.heads, n_active, merge);
+        reset(counters, kv_head, COUNTERS);
+    }
+}
+
+/// Splits that attend to something; the first of a sequence without tokens stays, to write zeros.
+#[cube]
+pub(super) fn active_splits(n_pages: usize, per_split: usize) -> usize {
+    max((n_pages + per_split - 1) / per_split, 1usize)
+}
+
+/// Attention of one split. Cubes: splits, runs of query heads, sequences.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn listed_kernel<F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
@@ -16,52 +144,63 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
     lengths: &Tensor<i32>,
     partial: &mut Tensor<f32>,
     scale: f32,
-    min_pages: u32,
-    max_splits: u32,
+    splitting: Splitting,
     #[comptime] listed: bool,
     #[comptime] shape: Shape,
     #[define(F)] _dtype: ElemType,
 ) {
-    let place = place(query, keys, page_table, lengths, shape.heads);
+    let (sequence, row) = (CUBE_POS_Z as usize, CUBE_POS_Y as usize);
+    let place = place(query, keys, page_table, lengths, sequence, row, shape.heads);
     let split = CUBE_POS_X as usize;
-    let page_size = comptime!(shape.page_size);
-    let mut n_pages = min((place.length + page_size - 1) / page_size, place.max_pages);
-    let mut list = 0usize;
-    if comptime!(listed) {
-        let list_heads = pages.shape(1);
-        let k = pages.shape(2);
-        let head = place.query_head * list_heads / place.n_heads;
-        list = (place.sequence * list_heads + head) * k;
-        n_pages = min(n_pages, k);
-    }
-    let per_split = pages_per_split(n_pages, min_pages, max_splits);
+    let listing = listing(&place, pages, listed, shape.page_size);
+    let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
     let first = split * per_split;
-    if first >= n_pages {
+    if first >= listing.n_pages {
         publish_nothing(partial, split, &place, shape);
         terminate!();
     }
-    let end = min(first + per_split, n_pages);
-
-    let mut slots = slots(shape.units);
+    let end = min(first + per_split, listing.n_pages);
     let mut state = softmax::<F, N>(query, scale, &place, shape);
-    let mut chunk = first;
-    while chunk < end {
-        let n_slots = min(end - chunk, shape.units);
-        let slot = UNIT_POS as usize;
-        if slot < n_slots {
-            let mut page = chunk + slot;
-            let mut valid = true.runtime();
-            if comptime!(listed) {
-                let id = pages[list + page];
-                valid = id >= 0i32;
-                page = max(id, 0i32) as usize;
-            }
-            stage_page(&mut slots, slot, page, valid, page_table, &place, page_size);
-        }
-        sync_cube();
-        attend::<F, N>(&mut state, keys, values, &slots, n_slots, &place, shape);
-        sync_cube();
-        chunk += shape.units;
-    }
+    attend_listed::<F, N>(
+        &mut state, keys, values, pages, page_table, &listing, first, end, &place, shape,
+    );
     publish::<N>(&mut state, partial, split, &place, shape);
+}
+
+/// As `listed_kernel`; the last cube of a KV head merges its splits.
+#[cube(launch_unchecked, address_type = "dynamic")]
+pub(super) fn listed_merged_kernel<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    keys: &Tensor<Vector<F, N>>,
+    values: &Tensor<Vector<F, N>>,
+    pages: &Tensor<i32>,
+    page_table: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    partial: &mut Tensor<f32>,
+    counters: &mut Tensor<Atomic<u32>>,
+    output: &mut Tensor<F>,
+    scale: f32,
+    splitting: Splitting,
+    #[comptime] listed: bool,
+    #[comptime] shape: Shape,
+    #[comptime] merge: Merge,
+    #[define(F)] _dtype: ElemType,
+) {
+    let (sequence, row) = (CUBE_POS_Z as usize, CUBE_POS_Y as usize);
+    let place = place(query, keys, page_table, lengths, sequence, row, shape.heads);
+    let split = CUBE_POS_X as usize;
+    let listing = listing(&place, pages, listed, shape.page_size);
+    let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
+    let n_active = active_splits(listing.n_pages, per_split);
+    if split >= n_active {
+        terminate!();
+    }
+    let first = split * per_split;
+    let end = min(first + per_split, listing.n_pages);
+    let mut state = softmax::<F, N>(query, scale, &place, shape);
+    attend_listed::<F, N>(
+        &mut state, keys, values, pages, page_table, &listing, first, end, &place, shape,
+    );
+    publish::<N>(&mut state, partial, split, &place, shape);
+    merge_when_last::<F>(partial, output, counters, n_active, &place, merge, shape.heads);
 }

@@ -13,15 +13,11 @@ use cubecl::prelude::*;
 
 use crate::PageSharing;
 
-use self::{
-    best::{Best, ChoiceLaunch},
-    merge::Merge,
-    partition::Partition,
-};
+use self::{best::Choice, listed::SplittingLaunch, merge::Merge, partition::Partition};
 use super::{
     BestPages,
-    launch::{address_type, empty, multiprocessors},
-    page_scores,
+    launch::{address_type, cubes_hand_over, cubes_start_in_order, empty, multiprocessors},
+    page_scores::{self, ScoreShape},
     row::RowLayout,
     selection::Walk,
     top_pages::top_pages,
@@ -92,31 +88,30 @@ impl Problem {
         empty(&self.query, shape, self.query.dtype)
     }
 
+    /// Cube rows of a sequence.
+    fn rows(&self, partition: &Partition) -> usize {
+        self.n_heads / partition.shape.heads
+    }
+
     fn cubes(&self, n_splits: usize, partition: &Partition) -> CubeCount {
-        let rows = self.n_heads / partition.shape.heads;
+        let rows = self.rows(partition);
         CubeCount::Static(n_splits as u32, rows as u32, self.batch as u32)
     }
 
-    /// Chooses the pages in a launch of their own.
-    fn listed(self, scores: CubeTensor, pages: BestPages, scale: f32) -> CubeTensor {
-        let list = top_pages(
-            scores,
-            self.lengths.clone(),
-            self.page_size,
-            pages.k,
-            pages.pin_newest,
-            pages.sink_pages,
-        );
-        paged_attention(
-            self.query,
-            self.keys,
-            self.values,
-            Some(list),
-            self.page_table,
-            self.lengths,
-            scale,
-            0,
-        )
+    /// How the last cube of a KV head merges the splits, where cubes can hand them over and
+    /// shared memory holds them beside `shared_bytes` of other use.
+    fn merge_in_launch(
+        &self,
+        partition: &Partition,
+        n_splits: usize,
+        shared_bytes: usize,
+    ) -> Option<Merge> {
+        let group = self.n_heads / self.n_kv_heads;
+        let merge = Merge::new(group, self.head_dim, partition.shape.units, n_splits);
+        let bytes = partition.shape.shared_bytes() + merge.shared_bytes() + shared_bytes;
+        let client = &self.query.client;
+        let most = client.properties().hardware.max_shared_memory_size;
+        (cubes_hand_over(client) && bytes <= most).then_some(merge)
     }
 
     /// Merges the splits in a launch of their own.
@@ -142,6 +137,12 @@ impl Problem {
     }
 }
 
+impl Partition {
+    fn splitting(&self) -> SplittingLaunch {
+        SplittingLaunch::new(self.min_pages as u32, self.max_splits as u32)
+    }
+}
+
 /// Attention over the listed pages, or over all of them, `[batch, n_heads, head_dim]`.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn paged_attention(
@@ -151,6 +152,7 @@ pub(crate) fn paged_attention(
     pages: Option<CubeTensor>,
     page_table: CubeTensor,
     lengths: CubeTensor,
+    counters: &CubeTensor,
     scale: f32,
     n_pages_bound: usize,
 ) -> CubeTensor {
@@ -166,96 +168,16 @@ pub(crate) fn paged_attention(
     let listed = pages.is_some();
     // A kernel argument must be some tensor even when it is not read.
     let pages = pages.unwrap_or_else(|| problem.lengths.clone());
-    // SAFETY: positions are masked by the lengths, pages clamped to the page table and the pool;
-    // the shapes were checked before the operation was registered.
-    unsafe {
-        listed::listed_kernel::launch_unchecked(
-            &problem.query.client,
-            problem.cubes(n_splits, &partition),
-            CubeDim::new_1d(partition.shape.units as u32),
-            address_type(&[&problem.keys, &problem.values, &partial]),
-            problem.layout.width,
-            problem.query.clone().into_tensor_arg(),
-            problem.keys.clone().into_tensor_arg(),
-            problem.values.clone().into_tensor_arg(),
-            pages.into_tensor_arg(),
-            problem.page_table.clone().into_tensor_arg(),
-            problem.lengths.clone().into_tensor_arg(),
-            partial.clone().into_tensor_arg(),
-            scale,
-            partition.min_pages as u32,
-            partition.max_splits as u32,
-            listed,
-            partition.shape,
-            dtype_to_storage_type(problem.keys.dtype),
-        );
-    }
-    problem.merge(partial)
-}
-
-/// Attention over the pages with the highest scores: two launches, or three where cubes cannot
-/// hand each other their results.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn best_attention(
-    query: CubeTensor,
-    keys: CubeTensor,
-    values: CubeTensor,
-    digests: CubeTensor,
-    page_table: CubeTensor,
-    lengths: CubeTensor,
-    scale: f32,
-    pages: BestPages,
-) -> CubeTensor {
-    let problem = Problem::new(query, keys, values, page_table, lengths);
-    let heads = if pages.sharing == PageSharing::KvHead {
-        problem.n_kv_heads
-    } else {
-        problem.n_heads
-    };
-    let partition = problem.partition(heads);
-    let n_splits = partition.n_splits(pages.k);
-    let shape = partition.shape;
     let client = problem.query.client.clone();
-    let merged = client.properties().features.device_memory_scope;
-    let rows = problem.n_heads / shape.heads * problem.batch;
-    let arrivals = merged.then(|| empty(&problem.query, [rows], DType::U32));
-    let scores = page_scores::page_scores(
-        problem.query.clone(),
-        digests,
-        problem.page_table.clone(),
-        problem.lengths.clone(),
-        problem.page_size,
-        pages.sharing == PageSharing::KvHead,
-        pages.n_pages_bound,
-        arrivals.clone(),
-    );
-    let best = Best {
-        shape,
-        walk: Walk::new(shape.units, shape.plane, pages.n_pages_bound),
-        pin_newest: pages.pin_newest,
-    };
-    let merge = Merge::new(shape.heads, problem.head_dim, shape.units, n_splits);
-    let shared = shape.shared_bytes() + best.walk.shared_bytes() + merge.shared_bytes();
-    let list_of_cube = pages.k.min(pages.n_pages_bound).div_ceil(n_splits);
-    if list_of_cube > shape.units || shared > client.properties().hardware.max_shared_memory_size {
-        // A cube cannot hold its part of the list.
-        return problem.listed(scores, pages, scale);
-    }
-    let partial = problem.partial(n_splits);
-    let choice = ChoiceLaunch::new(
-        pages.k as u32,
-        pages.sink_pages as u32,
-        partition.min_pages as u32,
-        partition.max_splits as u32,
-    );
     let cubes = problem.cubes(n_splits, &partition);
-    let dim = CubeDim::new_1d(shape.units as u32);
-    let address = address_type(&[&problem.keys, &problem.values, &partial, &scores]);
+    let dim = CubeDim::new_1d(partition.shape.units as u32);
+    let address = address_type(&[&problem.keys, &problem.values, &partial]);
     let dtype = dtype_to_storage_type(problem.keys.dtype);
-    let Some(arrivals) = arrivals else {
-        // SAFETY: as in `paged_attention`; a slot is below the units of a cube, as was checked.
+    let Some(merge) = problem.merge_in_launch(&partition, n_splits, 0) else {
+        // SAFETY: positions are masked by the lengths, pages clamped to the page table and the
+        // pool; the shapes were checked before the operation was registered.
         unsafe {
-            best::best_kernel::launch_unchecked(
+            listed::listed_kernel::launch_unchecked(
                 &client,
                 cubes,
                 dim,
@@ -264,22 +186,23 @@ pub(crate) fn best_attention(
                 problem.query.clone().into_tensor_arg(),
                 problem.keys.clone().into_tensor_arg(),
                 problem.values.clone().into_tensor_arg(),
-                scores.into_tensor_arg(),
+                pages.into_tensor_arg(),
                 problem.page_table.clone().into_tensor_arg(),
                 problem.lengths.clone().into_tensor_arg(),
                 partial.clone().into_tensor_arg(),
                 scale,
-                choice,
-                best,
+                partition.splitting(),
+                listed,
+                partition.shape,
                 dtype,
             );
         }
         return problem.merge(partial);
     };
     let output = problem.output();
-    // SAFETY: as above; the page scores' launch has set the arrivals to zero.
+    // SAFETY: as above; the counters are zero between launches.
     unsafe {
-        best::best_merged_kernel::launch_unchecked(
+        listed::listed_merged_kernel::launch_unchecked(
             &client,
             cubes,
             dim,
@@ -288,18 +211,176 @@ pub(crate) fn best_attention(
             problem.query.clone().into_tensor_arg(),
             problem.keys.clone().into_tensor_arg(),
             problem.values.clone().into_tensor_arg(),
-            scores.into_tensor_arg(),
+            pages.into_tensor_arg(),
             problem.page_table.clone().into_tensor_arg(),
             problem.lengths.clone().into_tensor_arg(),
-            partial.clone().into_tensor_arg(),
-            arrivals.into_tensor_arg(),
+            partial.into_tensor_arg(),
+            counters.clone().into_tensor_arg(),
             output.clone().into_tensor_arg(),
             scale,
-            choice,
-            best,
+            partition.splitting(),
+            listed,
+            partition.shape,
             merge,
             dtype,
         );
     }
     output
+}
+
+/// Attention over the pages with the highest scores: one launch where cubes start in order, two
+/// where they can hand each other their results, otherwise four.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn best_attention(
+    query: CubeTensor,
+    keys: CubeTensor,
+    values: CubeTensor,
+    digests: CubeTensor,
+    page_table: CubeTensor,
+    lengths: CubeTensor,
+    counters: &CubeTensor,
+    scale: f32,
+    best: BestPages,
+) -> CubeTensor {
+    let problem = Problem::new(query, keys, values, page_table, lengths);
+    let shared = best.sharing == PageSharing::KvHead;
+    let n_scores = best.n_pages_bound;
+    let list_heads = if shared { problem.n_kv_heads } else { problem.n_heads };
+    let partition = problem.partition(list_heads);
+    let n_splits = partition.n_splits(best.k.min(n_scores));
+    let units = partition.shape.units;
+    let client = problem.query.client.clone();
+    let walk = Walk::new(units, partition.shape.plane, n_scores);
+    let group = problem.n_heads / problem.n_kv_heads;
+    let score = ScoreShape::new(
+        &problem.layout,
+        group,
+        shared,
+        problem.page_size,
+        units,
+        knob("QB_FLIGHT", 4),
+    );
+    let merge = problem.merge_in_launch(&partition, n_splits, walk.shared_bytes());
+    let Some(merge) = merge else {
+        let scores = page_scores::page_scores(
+            problem.query.clone(),
+            digests,
+            problem.page_table.clone(),
+            problem.lengths.clone(),
+            problem.page_size,
+            shared,
+            n_scores,
+        );
+        let list = top_pages(
+            scores,
+            problem.lengths.clone(),
+            problem.page_size,
+            best.k,
+            best.pin_newest,
+            best.sink_pages,
+        );
+        return paged_attention(
+            problem.query,
+            problem.keys,
+            problem.values,
+            Some(list),
+            problem.page_table,
+            problem.lengths,
+            counters,
+            scale,
+            0,
+        );
+    };
+    let digests = into_contiguous(digests);
+    let chunk = score.pages() * knob("QB_STEPS", 2);
+    let choice = Choice {
+        score,
+        walk,
+        page_size: problem.page_size,
+        pin_newest: best.pin_newest,
+        chunk,
+        lists: list_heads / problem.n_kv_heads,
+    };
+    let n_chunks = n_scores.div_ceil(chunk);
+    let scores = empty(&problem.query, [problem.batch, list_heads, n_scores], DType::F32);
+    let pages = empty(&problem.query, [problem.batch, list_heads, best.k], DType::I32);
+    let dim = CubeDim::new_1d(units as u32);
+    let dtype = dtype_to_storage_type(problem.keys.dtype);
+    if !cubes_start_in_order(&problem.query.device) || knob("QB_TWO", 0) == 1 {
+        // SAFETY: as in `page_scores`, `top_pages` and `paged_attention`; the counters are zero
+        // between launches.
+        unsafe {
+            best::choose_kernel::launch_unchecked(
+                &client,
+                CubeCount::Static(
+                    n_chunks as u32,
+                    problem.n_kv_heads as u32,
+                    problem.batch as u32,
+                ),
+                dim,
+                address_type(&[&digests, &scores]),
+                problem.layout.width,
+                problem.query.clone().into_tensor_arg(),
+                digests.into_tensor_arg(),
+                problem.page_table.clone().into_tensor_arg(),
+                problem.lengths.clone().into_tensor_arg(),
+                scores.into_tensor_arg(),
+                pages.clone().into_tensor_arg(),
+                counters.clone().into_tensor_arg(),
+                best.sink_pages as u32,
+                choice,
+                dtype,
+            );
+        }
+        return paged_attention(
+            problem.query,
+            problem.keys,
+            problem.values,
+            Some(pages),
+            problem.page_table,
+            problem.lengths,
+            counters,
+            scale,
+            0,
+        );
+    }
+    let partial = problem.partial(n_splits);
+    let output = problem.output();
+    let n_scoring = problem.batch * problem.n_kv_heads * n_chunks;
+    let n_attending = problem.batch * problem.rows(&partition) * n_splits;
+    // SAFETY: as above; a cube waits for cubes of lower numbers only, which have started.
+    unsafe {
+        best::best_kernel::launch_unchecked(
+            &client,
+            CubeCount::Static((n_scoring + n_attending) as u32, 1, 1),
+            dim,
+            address_type(&[&problem.keys, &problem.values, &digests, &partial, &scores]),
+            problem.layout.width,
+            problem.query.clone().into_tensor_arg(),
+            problem.keys.clone().into_tensor_arg(),
+            problem.values.clone().into_tensor_arg(),
+            digests.into_tensor_arg(),
+            problem.page_table.clone().into_tensor_arg(),
+            problem.lengths.clone().into_tensor_arg(),
+            scores.into_tensor_arg(),
+            pages.into_tensor_arg(),
+            partial.into_tensor_arg(),
+            counters.clone().into_tensor_arg(),
+            output.clone().into_tensor_arg(),
+            scale,
+            best.sink_pages as u32,
+            n_chunks as u32,
+            n_scoring as u32,
+            partition.splitting(),
+            choice,
+            partition.shape,
+            merge,
+            dtype,
+        );
+    }
+    output
+}
+
+pub(crate) fn knob(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }

@@ -57,19 +57,20 @@ pub(super) struct Place {
     pub length: usize,
 }
 
-/// The place of this cube: splits, query heads and sequences are the grid's dimensions.
+/// The place of a cube among `rows`, runs of `heads` query heads of a sequence.
 #[cube]
 pub(super) fn place<F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
     keys: &Tensor<Vector<F, N>>,
     page_table: &Tensor<i32>,
     lengths: &Tensor<i32>,
+    sequence: usize,
+    row: usize,
     #[comptime] heads: usize,
 ) -> Place {
     let n_heads = query.shape(1);
     let n_kv_heads = keys.shape(1);
-    let sequence = CUBE_POS_Z as usize;
-    let query_head = CUBE_POS_Y as usize * heads;
+    let query_head = row * heads;
     Place {
         sequence,
         query_head,
