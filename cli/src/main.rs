@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. The exit code is 0, 2 for input that cannot
 //! be served, or 1 for a failure on the way.
 
+mod bench;
 mod device;
 mod failure;
 mod generate;
@@ -36,6 +37,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Scores a text: negative log-likelihood of each token, and perplexity.
     Perplexity(perplexity::PerplexityArgs),
+    /// Times the kernels, whole decode steps, or prefill.
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -57,5 +60,6 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Info(args) => info::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }

@@ -1,0 +1,89 @@
+//! The models whose steps are timed: well-known shapes with random weights, or a checkpoint.
+
+mod options;
+mod random;
+mod shape;
+
+pub use options::ModelOptions;
+use options::WeightType;
+use shape::ShapeName;
+
+use std::path::Path;
+
+use burn::tensor::DType;
+use quest_burn_models::{config::ModelConfig, model::CausalLm, weights};
+
+use crate::{BenchError, Record, Target, record::Kind, target::dtype_name};
+
+/// A model on a device.
+pub struct LoadedModel {
+    pub name: String,
+    pub config: ModelConfig,
+    pub model: CausalLm,
+    pub dtype: DType,
+}
+
+impl LoadedModel {
+    /// Loads the checkpoint asked for, or makes random weights on the device.
+    pub fn new(options: &ModelOptions, target: &Target, limit: u64) -> Result<Self, BenchError> {
+        let dtype = options.weights.map(WeightType::dtype).transpose()?;
+        let dtype = target.dtype("--weights", dtype)?;
+        let (name, config) = match &options.model {
+            Some(dir) => (folder_name(dir), ModelConfig::from_dir(dir)?),
+            None => (options.shape.name(), options.shape.config()),
+        };
+        let weight_bytes = config.n_parameters() * dtype.size() as u64;
+        if weight_bytes > limit {
+            return Err(BenchError::Option {
+                option: "--memory-limit",
+                expected: format!("room for the weights, {weight_bytes} bytes"),
+                found: limit.to_string(),
+            });
+        }
+        eprintln!(
+            "{name}: {weight_bytes} bytes of weights in {}",
+            dtype_name(dtype)
+        );
+        let device = target.device();
+        let model = match &options.model {
+            Some(dir) => {
+                let config = config.clone().widened(dtype);
+                weights::load(dir, &config, device, dtype, &mut |_| ())?
+            }
+            None => random::model(&config, device, dtype)?,
+        };
+        Ok(Self {
+            name,
+            config,
+            model,
+            dtype,
+        })
+    }
+
+    /// Bytes of all weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.config.n_parameters() * self.dtype.size() as u64
+    }
+
+    /// A result's description, without the result.
+    pub fn record(&self, kind: Kind, operation: &str, batch: usize, context: usize) -> Record {
+        Record {
+            kind,
+            operation: operation.into(),
+            model: Some(self.name.clone()),
+            dtype: Some(dtype_name(self.dtype)),
+            weights: Some(dtype_name(self.dtype)),
+            batch: Some(batch),
+            n_heads: Some(self.config.n_heads),
+            n_kv_heads: Some(self.config.n_kv_heads),
+            head_dim: Some(self.config.head_dim),
+            context: Some(context),
+            ..Record::default()
+        }
+    }
+}
+
+fn folder_name(dir: &Path) -> String {
+    let name = dir.file_name().unwrap_or(dir.as_os_str());
+    name.to_string_lossy().into_owned()
+}
