@@ -7,16 +7,17 @@ use crate::{
     layer::normal,
     read,
     record::Kind,
-    timing::{Stopwatch, Timed},
+    timing::{Call, Stopwatch, Timed},
 };
 
-/// Bytes of the buffer: many times a last-level cache.
-const GPU_BYTES: u64 = 1 << 30;
-const CPU_BYTES: u64 = 256 << 20;
+/// Bytes of all buffers together: many times a last-level cache.
+const GPU_BYTES: u64 = 2 << 30;
+const CPU_BYTES: u64 = 512 << 20;
 /// Elements of a row that is summed up.
 const ROW: usize = 1 << 15;
-/// Copies that are alive at once.
-const HELD: usize = 4;
+/// Buffers in turn. A backend that fuses operations may read a buffer once for several of them, and
+/// that would not be the copies that are counted.
+const BUFFERS: usize = 4;
 
 /// Measures a device copy and a read-only reduction, adds both to the rows and lets later rows
 /// be compared with the copy. Both are tensor operations of Burn, as whatever is timed here is.
@@ -31,54 +32,70 @@ pub fn measure(
     rows: &mut Rows,
 ) -> Result<(), BenchError> {
     let device = target.device();
-    let bytes = if target.is_gpu() {
-        GPU_BYTES
-    } else {
-        CPU_BYTES
+    let is_gpu = target.is_gpu();
+    let bytes = if is_gpu { GPU_BYTES } else { CPU_BYTES };
+    let bytes = bytes.min(limit / 3) as usize / BUFFERS;
+    let n_rows = (bytes / size_of::<f32>() / ROW).max(1);
+    let elements = n_rows * ROW;
+    let bytes = (elements * size_of::<f32>()) as u64;
+    let buffer = |_| normal([n_rows, ROW], device, DType::F32);
+    let buffers = (0..BUFFERS).map(buffer).collect::<Vec<Tensor<2>>>();
+    let total = |sums: Tensor<2>| -> Result<f64, BenchError> {
+        Ok(read::floats(sums)?.into_iter().map(f64::from).sum())
     };
-    let bytes = bytes.min(limit / (HELD as u64 + 2));
-    let n_rows = (bytes as usize / size_of::<f32>() / ROW).max(1);
-    let bytes = (n_rows * ROW * size_of::<f32>()) as u64;
-    let source = normal([n_rows, ROW], device, DType::F32);
-    let sum = |rows: &Tensor<2>| -> Result<f64, BenchError> {
-        let sums = read::floats(rows.clone().sum_dim(1))?;
-        Ok(sums.into_iter().map(f64::from).sum())
-    };
-    let expected = sum(&source)?;
+    let before = total(buffers[0].clone().sum_dim(1))?;
 
-    // Adding a number reads and writes each element once.
-    let copy = best(stopwatch, target, || source.clone().add_scalar(1.0))?;
-    let elements = (n_rows * ROW) as f64;
-    check(
-        "copy",
-        sum(&copy.1.outputs[0].1)?,
-        expected + elements,
-        elements,
-    )?;
-    let copy_gb_per_s = 2.0 * bytes as f64 / copy.1.timing.median_us / 1e3;
+    // Adding a number reads and writes each element once: from one buffer to another on a GPU; in
+    // place on a CPU, where another buffer would cost the page faults of its memory.
+    let mut sources = buffers.iter().cloned().map(Some).collect::<Vec<_>>();
+    let mut calls = 0;
+    let copy = best(stopwatch, target, |call| {
+        let source = &mut sources[call.input];
+        if is_gpu {
+            return source.clone().map(|source| source.add_scalar(1.0));
+        }
+        calls += u32::from(call.input == 0);
+        *source = source.take().map(|source| source.add_scalar(1.0));
+        None
+    })?;
+    let (launch, timed) = copy;
+    let (added, copied) = match timed.outputs.first() {
+        Some((call, Some(copied))) => (1, (call.input, copied.clone())),
+        _ => (calls, (0, sources[0].take().expect("it is put back"))),
+    };
+    let expected = total(buffers[copied.0].clone().sum_dim(1))?;
+    let expected = expected + f64::from(added) * elements as f64;
+    check("copy", total(copied.1.sum_dim(1))?, expected, elements)?;
+    let copy_gb_per_s = 2.0 * bytes as f64 / timed.timing.median_us / 1e3;
     rows.set_copy_bandwidth(copy_gb_per_s);
-    rows.push(record("copy", copy.0, 2 * bytes, copy.1))?;
+    rows.push(record("copy", launch, 2 * bytes, timed))?;
 
-    let read = best(stopwatch, target, || source.clone().sum_dim(1))?;
-    let found = read::floats(read.1.outputs[0].1.clone())?;
-    let found = found.into_iter().map(f64::from).sum::<f64>();
-    check("read", found, expected, elements)?;
-    rows.push(record("read", read.0, bytes, read.1))
+    let read = best(stopwatch, target, |call| {
+        buffers[call.input].clone().sum_dim(1)
+    })?;
+    let (launch, timed) = read;
+    let (call, sums) = timed.outputs[0].clone();
+    let expected = match call.input {
+        0 => before,
+        other => total(buffers[other].clone().sum_dim(1))?,
+    };
+    check("read", total(sums)?, expected, elements)?;
+    rows.push(record("read", launch, bytes, timed))
 }
 
 /// In a graph where there are any, else plainly.
-fn best<const D: usize>(
+fn best<T: Clone>(
     stopwatch: &Stopwatch,
     target: &Target,
-    call: impl Fn() -> Tensor<D>,
-) -> Result<(Launch, Timed<Tensor<D>>), BenchError> {
+    mut call: impl FnMut(Call) -> T,
+) -> Result<(Launch, Timed<T>), BenchError> {
     let device = target.device();
     if target.is_gpu()
-        && let Some(timed) = stopwatch.graph(device, HELD, |_| call())?
+        && let Some(timed) = stopwatch.graph(device, BUFFERS, &mut call)?
     {
         return Ok((Launch::Graph, timed));
     }
-    let timed = stopwatch.plain(device, 1, HELD, |_| call())?;
+    let timed = stopwatch.plain(device, BUFFERS, BUFFERS, call)?;
     Ok((Launch::Plain, timed))
 }
 
@@ -95,8 +112,8 @@ fn record<T>(operation: &str, launch: Launch, bytes: u64, timed: Timed<T>) -> Re
 }
 
 /// Sums of many numbers of size 1 agree to a small part of their number.
-fn check(operation: &str, found: f64, expected: f64, elements: f64) -> Result<(), BenchError> {
-    if (found - expected).abs() <= 1e-3 * elements {
+fn check(operation: &str, found: f64, expected: f64, elements: usize) -> Result<(), BenchError> {
+    if (found - expected).abs() <= 1e-3 * elements as f64 {
         return Ok(());
     }
     Err(BenchError::Wrong {

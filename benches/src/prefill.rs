@@ -13,7 +13,7 @@ use crate::{
     bandwidth,
     decode::reserved,
     memory,
-    model::{LoadedModel, ModelOptions},
+    model::{LoadedModel, ModelOptions, ModelPlan},
     parse, read,
     record::Kind,
 };
@@ -55,9 +55,10 @@ pub fn run(options: &PrefillOptions, target: &Target, rows: &mut Rows) -> Result
         .validate()?;
     let time_limit = options.effort.time_limit()?;
     let limit = memory::limit(target, options.effort.memory_limit);
+    let plan = ModelPlan::new(&options.model, target, limit)?;
     bandwidth::measure(target, &options.effort.stopwatch(), limit, rows)?;
     target.device().memory_cleanup();
-    let loaded = LoadedModel::new(&options.model, target, limit)?;
+    let loaded = plan.load(target)?;
     for &batch in &options.batch {
         for &context in &options.contexts {
             for &chunk in &options.chunks {

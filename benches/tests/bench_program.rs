@@ -217,7 +217,10 @@ fn bad_input_is_refused() {
             &["attention", "--budgets", "8"],
             "token budget: expected at least one page",
         ),
-        (&["attention", "--minutes", "-1"], "minutes"),
+        (
+            &["attention", "--minutes=-1"],
+            "--minutes: expected a number of minutes, found -1",
+        ),
     ] {
         assert_refused(arguments, expected);
     }

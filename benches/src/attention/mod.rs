@@ -12,7 +12,7 @@ mod problem;
 
 use std::time::Instant;
 
-pub use options::{AttentionOptions, Effort, Operation, Preset};
+pub use options::{AttentionOptions, Effort, Operation};
 
 use crate::{BenchError, Rows, Target, bandwidth, memory, record::Kind};
 use measure::Measurement;

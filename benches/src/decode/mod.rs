@@ -9,7 +9,9 @@ use std::time::Instant;
 pub use options::DecodeOptions;
 
 use crate::{
-    BenchError, Launch, Record, Rows, Target, bandwidth, memory, model::LoadedModel, record::Kind,
+    BenchError, Launch, Record, Rows, Target, bandwidth, memory,
+    model::{LoadedModel, ModelPlan},
+    record::Kind,
     target::dtype_name,
 };
 use bytes::StepBytes;
@@ -27,9 +29,10 @@ pub fn run(options: &DecodeOptions, target: &Target, rows: &mut Rows) -> Result<
     let time_limit = options.effort.time_limit()?;
     let limit = memory::limit(target, options.effort.memory_limit);
     let stopwatch = options.effort.stopwatch();
+    let plan = ModelPlan::new(&options.model, target, limit)?;
     bandwidth::measure(target, &stopwatch, limit, rows)?;
     target.device().memory_cleanup();
-    let loaded = LoadedModel::new(&options.model, target, limit)?;
+    let loaded = plan.load(target)?;
     for &batch in &options.batch {
         for &context in &options.contexts {
             let needed = loaded.weight_bytes() + options.cache(&loaded, batch, context);

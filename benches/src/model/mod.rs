@@ -23,9 +23,17 @@ pub struct LoadedModel {
     pub dtype: DType,
 }
 
-impl LoadedModel {
-    /// Loads the checkpoint asked for, or makes random weights on the device.
-    pub fn new(options: &ModelOptions, target: &Target, limit: u64) -> Result<Self, BenchError> {
+/// A model that is known to fit, before anything heavy happens.
+pub struct ModelPlan<'a> {
+    options: &'a ModelOptions,
+    name: String,
+    config: ModelConfig,
+    dtype: DType,
+}
+
+impl<'a> ModelPlan<'a> {
+    /// Refuses a model that cannot be had, and weights beyond the memory.
+    pub fn new(options: &'a ModelOptions, target: &Target, limit: u64) -> Result<Self, BenchError> {
         let dtype = options.weights.map(WeightType::dtype).transpose()?;
         let dtype = target.dtype("--weights", dtype)?;
         let (name, config) = match &options.model {
@@ -40,8 +48,25 @@ impl LoadedModel {
                 found: limit.to_string(),
             });
         }
+        Ok(Self {
+            options,
+            name,
+            config,
+            dtype,
+        })
+    }
+
+    /// Loads the checkpoint asked for, or makes random weights on the device.
+    pub fn load(self, target: &Target) -> Result<LoadedModel, BenchError> {
+        let Self {
+            options,
+            name,
+            config,
+            dtype,
+        } = self;
         eprintln!(
-            "{name}: {weight_bytes} bytes of weights in {}",
+            "{name}: {} parameters in {}",
+            config.n_parameters(),
             dtype_name(dtype)
         );
         let device = target.device();
@@ -52,14 +77,16 @@ impl LoadedModel {
             }
             None => random::model(&config, device, dtype)?,
         };
-        Ok(Self {
+        Ok(LoadedModel {
             name,
             config,
             model,
             dtype,
         })
     }
+}
 
+impl LoadedModel {
     /// Bytes of all weights.
     pub fn weight_bytes(&self) -> u64 {
         self.config.n_parameters() * self.dtype.size() as u64
