@@ -38,6 +38,7 @@
 pub mod attention;
 pub mod cache;
 mod config;
+pub mod decode;
 #[cfg(feature = "cube")]
 pub mod kernels;
 pub mod ops;

@@ -18,6 +18,7 @@
 pub(crate) mod advance;
 pub(crate) mod append;
 mod counters;
+pub(crate) mod decode_state;
 mod launch;
 pub(crate) mod page_scores;
 pub(crate) mod paged_attention;
@@ -32,6 +33,7 @@ use burn::{
 use cubecl::ir::features::Plane;
 
 use self::counters::COUNTERS;
+pub use self::decode_state::{DecodeState, assign, next_tokens};
 use crate::{PageSharing, ops::extension::QuestOps};
 
 /// Whether the kernels run on this device: a CubeCL device whose units can exchange values
@@ -311,7 +313,10 @@ pub fn paged_attention(
             )
         }
     };
-    (Tensor::from_dispatch(output), Tensor::from_dispatch(counters))
+    (
+        Tensor::from_dispatch(output),
+        Tensor::from_dispatch(counters),
+    )
 }
 
 /// The counters by which the parts of an attention launch hand each other their results, zero
@@ -385,7 +390,10 @@ pub fn best_attention(
         scale,
         pages,
     );
-    (Tensor::from_dispatch(output), Tensor::from_dispatch(counters))
+    (
+        Tensor::from_dispatch(output),
+        Tensor::from_dispatch(counters),
+    )
 }
 
 /// Pages that fit the counters of a selection.

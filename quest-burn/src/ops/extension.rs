@@ -7,7 +7,9 @@ use burn::{
 };
 use burn_cubecl::{CubeBackend, ops::numeric::zeros_client};
 
-use crate::kernels::{BestPages, advance, append, page_scores, paged_attention, top_pages};
+use crate::kernels::{
+    BestPages, advance, append, decode_state, page_scores, paged_attention, top_pages,
+};
 
 /// The operations of a decode step as kernels; [`crate::kernels`] says what each does.
 #[allow(clippy::too_many_arguments)]
@@ -29,6 +31,27 @@ pub trait QuestOps: Backend {
     /// Adds 1 to every count, in place.
     #[fusion(dtype = counts, shape = counts)]
     fn advance(counts: IntTensor<Self>) -> IntTensor<Self>;
+
+    /// Chooses the next tokens and moves on to the next position, in place.
+    #[allow(clippy::type_complexity)]
+    #[fusion(meta = |_, _, tokens, starts, lengths, history| (tokens.clone(), starts.clone(), lengths.clone(), history.clone()))]
+    fn next_tokens(
+        logits: FloatTensor<Self>,
+        active: IntTensor<Self>,
+        tokens: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        history: IntTensor<Self>,
+    ) -> (
+        IntTensor<Self>,
+        IntTensor<Self>,
+        IntTensor<Self>,
+        IntTensor<Self>,
+    );
+
+    /// Writes values over a target, in place.
+    #[fusion(dtype = target, shape = target)]
+    fn assign(target: IntTensor<Self>, values: IntTensor<Self>) -> IntTensor<Self>;
 
     /// Bounds of the attention scores of each page.
     #[fusion(dtype = DType::F32, shape = scores_shape(query, digests, shared, n_scores))]
@@ -130,6 +153,26 @@ impl QuestOps for CubeBackend {
 
     fn advance(counts: IntTensor<Self>) -> IntTensor<Self> {
         advance::advance(counts)
+    }
+
+    fn next_tokens(
+        logits: FloatTensor<Self>,
+        active: IntTensor<Self>,
+        tokens: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        history: IntTensor<Self>,
+    ) -> (
+        IntTensor<Self>,
+        IntTensor<Self>,
+        IntTensor<Self>,
+        IntTensor<Self>,
+    ) {
+        decode_state::launch_next_tokens(logits, active, tokens, starts, lengths, history)
+    }
+
+    fn assign(target: IntTensor<Self>, values: IntTensor<Self>) -> IntTensor<Self> {
+        decode_state::launch_assign(target, values)
     }
 
     fn page_scores(
