@@ -89,6 +89,7 @@ impl PageTable {
     }
 
     /// Counts one token in, in each sequence that has grown, for which a page was reserved.
+    #[cfg(any(feature = "cube", test))]
     pub fn advance(&mut self, grown: &[bool]) {
         for (sequence, _) in grown.iter().enumerate().filter(|(_, grown)| **grown) {
             debug_assert!(self.room(sequence) > 0, "pages were reserved");
@@ -97,11 +98,13 @@ impl PageTable {
     }
 
     /// Tokens that the pages of a sequence can still take.
+    #[cfg(any(feature = "cube", test))]
     pub fn room(&self, sequence: usize) -> usize {
         self.pages[sequence].len() * self.page_size - self.lengths[sequence]
     }
 
     /// Tokens that a sequence can hold.
+    #[cfg(feature = "cube")]
     pub fn capacity(&self) -> usize {
         self.max_pages * self.page_size
     }

@@ -1,0 +1,83 @@
+use burn::{
+    nn::RmsNorm,
+    tensor::{Tensor, activation::silu},
+};
+use quest_burn::{
+    attention::rms_norm,
+    cache::{LayerCache, Step},
+    inference::{InferenceAttention, InferenceLinear},
+    policy::PagePolicy,
+};
+
+use crate::model::{DecoderLayer, Mlp};
+
+/// A [`DecoderLayer`] with merged projections.
+#[derive(Clone, Debug)]
+pub struct InferenceLayer {
+    input_layernorm: RmsNorm,
+    self_attn: InferenceAttention,
+    post_attention_layernorm: RmsNorm,
+    mlp: InferenceMlp,
+}
+
+impl From<DecoderLayer> for InferenceLayer {
+    fn from(layer: DecoderLayer) -> Self {
+        Self {
+            input_layernorm: layer.input_layernorm,
+            self_attn: layer.self_attn.into(),
+            post_attention_layernorm: layer.post_attention_layernorm,
+            mlp: layer.mlp.into(),
+        }
+    }
+}
+
+impl InferenceLayer {
+    /// As [`DecoderLayer::forward_cache`].
+    ///
+    /// # Shapes
+    ///
+    /// - hidden: `[batch, max_new_tokens, d_model]`
+    /// - output: `[batch, max_new_tokens, d_model]`
+    pub fn forward_cache(
+        &self,
+        hidden: Tensor<3>,
+        cache: &mut LayerCache,
+        step: &Step,
+        policy: &dyn PagePolicy,
+    ) -> Tensor<3> {
+        let normed = rms_norm(&self.input_layernorm, hidden.clone());
+        let hidden = hidden + self.self_attn.forward_cache(normed, cache, step, policy);
+        let normed = rms_norm(&self.post_attention_layernorm, hidden.clone());
+        hidden + self.mlp.forward(normed)
+    }
+}
+
+/// An [`Mlp`] with its projections to the gate and to what is gated merged.
+#[derive(Clone, Debug)]
+struct InferenceMlp {
+    gate_up_proj: InferenceLinear,
+    down_proj: InferenceLinear,
+}
+
+impl From<Mlp> for InferenceMlp {
+    fn from(mlp: Mlp) -> Self {
+        Self {
+            gate_up_proj: InferenceLinear::merge([mlp.gate_proj, mlp.up_proj]),
+            down_proj: mlp.down_proj.into(),
+        }
+    }
+}
+
+impl InferenceMlp {
+    /// `[batch, tokens, d_model]` -> the same
+    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, d_model] = hidden.dims();
+        let rows = hidden.reshape([batch * tokens, d_model]);
+        let gate_up = self.gate_up_proj.forward(rows);
+        let d_ff = self.gate_up_proj.d_output() / 2;
+        let gate = gate_up.clone().narrow(1, 0, d_ff);
+        let up = gate_up.narrow(1, d_ff, d_ff);
+        let rows = self.down_proj.forward(silu(gate) * up);
+        rows.reshape([batch, tokens, d_model])
+    }
+}
