@@ -3,7 +3,7 @@ use burn::{
     tensor::{Tensor, activation::silu},
 };
 use quest_burn::{
-    attention::rms_norm,
+    attention::{Rotations, rms_norm},
     cache::{LayerCache, Step},
     inference::{InferenceAttention, InferenceLinear},
     policy::PagePolicy,
@@ -32,7 +32,12 @@ impl From<DecoderLayer> for InferenceLayer {
 }
 
 impl InferenceLayer {
-    /// As [`DecoderLayer::forward_cache`].
+    /// The rotations of a step's new tokens, the same in every layer.
+    pub fn rotations(&self, step: &Step) -> Option<Rotations> {
+        self.self_attn.rotations(step)
+    }
+
+    /// As [`DecoderLayer::forward_cache`], given the [rotations](Self::rotations).
     ///
     /// # Shapes
     ///
@@ -43,10 +48,14 @@ impl InferenceLayer {
         hidden: Tensor<3>,
         cache: &mut LayerCache,
         step: &Step,
+        rotations: Option<&Rotations>,
         policy: &dyn PagePolicy,
     ) -> Tensor<3> {
         let normed = rms_norm(&self.input_layernorm, hidden.clone());
-        let hidden = hidden + self.self_attn.forward_cache(normed, cache, step, policy);
+        let attended = self
+            .self_attn
+            .forward_cache(normed, cache, step, rotations, policy);
+        let hidden = hidden + attended;
         let normed = rms_norm(&self.post_attention_layernorm, hidden.clone());
         hidden + self.mlp.forward(normed)
     }

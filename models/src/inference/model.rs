@@ -62,15 +62,19 @@ impl LanguageModel for InferenceLm {
             "layers of model and KV cache"
         );
         let mut hidden = self.embed_tokens.forward(ids);
+        let rotations = self.layers.first().and_then(|layer| layer.rotations(step));
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward_cache(hidden, cache.layer_mut(index), step, policy);
+            let cache = cache.layer_mut(index);
+            hidden = layer.forward_cache(hidden, cache, step, rotations.as_ref(), policy);
         }
         rms_norm(&self.norm, hidden)
     }
 
     fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [batch, tokens, d_model] = hidden.dims();
-        let logits = self.lm_head.forward(hidden.reshape([batch * tokens, d_model]));
+        let logits = self
+            .lm_head
+            .forward(hidden.reshape([batch * tokens, d_model]));
         logits.reshape([batch, tokens, self.vocab_size()])
     }
 }

@@ -23,6 +23,40 @@ pub fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
     (x / rms).cast(dtype) * norm.gamma.val().unsqueeze()
 }
 
+/// The norms of each query head and each key head, before RoPE.
+#[derive(Clone, Debug)]
+pub struct HeadNorms {
+    query: RmsNorm,
+    keys: RmsNorm,
+}
+
+impl HeadNorms {
+    /// The two norms of an attention layer.
+    ///
+    /// # Panics
+    ///
+    /// When their epsilons differ.
+    pub fn new(query: RmsNorm, keys: RmsNorm) -> Self {
+        assert!(
+            query.epsilon == keys.epsilon,
+            "norms of queries and keys: expected one epsilon, found {} and {}",
+            query.epsilon,
+            keys.epsilon
+        );
+        Self { query, keys }
+    }
+
+    /// The norm of query heads.
+    pub fn query(&self) -> &RmsNorm {
+        &self.query
+    }
+
+    /// The norm of key heads.
+    pub fn keys(&self) -> &RmsNorm {
+        &self.keys
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use burn::{

@@ -115,10 +115,10 @@ mod tests {
                 let expected = Tensor::cat(expected.to_vec(), 1);
                 let merged = InferenceLinear::merge(layers);
                 assert_eq!(merged.d_output(), 13);
-                merged.forward(rows).into_data().assert_approx_eq::<f32>(
-                    &expected.into_data(),
-                    Tolerance::absolute(1e-5),
-                );
+                merged
+                    .forward(rows)
+                    .into_data()
+                    .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
             }
         }
     }
