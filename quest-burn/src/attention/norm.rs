@@ -28,6 +28,9 @@ pub fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
 pub struct HeadNorms {
     query: RmsNorm,
     keys: RmsNorm,
+    /// Their weights, `[2, head_dim]`.
+    #[cfg(feature = "cube")]
+    gammas: Tensor<2>,
 }
 
 impl HeadNorms {
@@ -43,7 +46,22 @@ impl HeadNorms {
             query.epsilon,
             keys.epsilon
         );
-        Self { query, keys }
+        Self {
+            #[cfg(feature = "cube")]
+            gammas: Tensor::stack(vec![query.gamma.val(), keys.gamma.val()], 0),
+            query,
+            keys,
+        }
+    }
+
+    #[cfg(feature = "cube")]
+    pub(crate) fn gammas(&self) -> Tensor<2> {
+        self.gammas.clone()
+    }
+
+    #[cfg(feature = "cube")]
+    pub(crate) fn epsilon(&self) -> f64 {
+        self.query.epsilon
     }
 
     /// The norm of query heads.

@@ -1,3 +1,5 @@
+#[cfg(feature = "fusion")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::{
     backend::{
         Backend, backend_extension,
@@ -8,7 +10,8 @@ use burn::{
 use burn_cubecl::{CubeBackend, ops::numeric::zeros_client};
 
 use crate::kernels::{
-    BestPages, advance, append, decode_state, page_scores, paged_attention, top_pages,
+    BestPages, advance, append, decode_state, page_scores, paged_attention, rotate_append,
+    top_pages,
 };
 
 /// The operations of a decode step as kernels; [`crate::kernels`] says what each does.
@@ -27,6 +30,29 @@ pub trait QuestOps: Backend {
         starts: IntTensor<Self>,
         lengths: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Norms and rotates queries and keys of a merged projection, and appends.
+    #[allow(clippy::type_complexity)]
+    #[fusion(meta = |keys, values, digests, qkv, _, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), query_of(keys, qkv)))]
+    fn rotate_append(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        gammas: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        normed: bool,
+        epsilon: f32,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    );
 
     /// Adds 1 to every count, in place.
     #[fusion(dtype = counts, shape = counts)]
@@ -122,6 +148,14 @@ fn scores_shape(query: &Shape, digests: &Shape, shared: &bool, n_scores: &usize)
     Shape::from([query[0], heads, *n_scores])
 }
 
+/// The queries of a merged projection `[batch, tokens, heads, head_dim]`.
+#[cfg(feature = "fusion")]
+fn query_of(keys: &TensorSpec, qkv: &TensorSpec) -> TensorSpec {
+    let n_heads = qkv.shape[2] - 2 * keys.shape[1];
+    let shape = Shape::from([qkv.shape[0], n_heads, qkv.shape[1], qkv.shape[3]]);
+    TensorSpec::new(shape, qkv.dtype)
+}
+
 fn ids_shape(scores: &Shape, k: &usize) -> Shape {
     Shape::from([scores[0], scores[1], *k])
 }
@@ -148,6 +182,31 @@ impl QuestOps for CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         append::append(
             keys, values, digests, new_keys, new_values, page_table, starts, lengths,
+        )
+    }
+
+    fn rotate_append(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        gammas: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        normed: bool,
+        epsilon: f32,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        rotate_append::rotate_append(
+            keys, values, digests, qkv, gammas, cos, sin, page_table, starts, lengths, normed,
+            epsilon,
         )
     }
 

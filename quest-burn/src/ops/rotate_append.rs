@@ -1,7 +1,8 @@
 use burn::tensor::{Tensor, assert_shape};
 
+use super::reference;
 use crate::{
-    attention::{HeadNorms, Rotations, rms_norm},
+    attention::{HeadNorms, Rotations},
     cache::{LayerCache, Step},
 };
 
@@ -35,32 +36,12 @@ pub fn rotate_append(
          {heads}"
     );
     super::check_groups(heads - 2 * n_kv_heads, n_kv_heads);
-    let heads = qkv.swap_dims(1, 2);
-    separately(cache, heads, norms, rotations, step)
-}
-
-/// Queries, keys and values one after the other; `heads` is `[batch, heads, tokens, head_dim]`.
-fn separately(
-    cache: &mut LayerCache,
-    heads: Tensor<4>,
-    norms: Option<&HeadNorms>,
-    rotations: Option<&Rotations>,
-    step: &Step,
-) -> Tensor<4> {
-    let [_, n_kv_heads, _, _] = cache.keys.dims();
-    let [_, n, _, _] = heads.dims();
-    let n_heads = n - 2 * n_kv_heads;
-    let mut query = heads.clone().narrow(1, 0, n_heads);
-    let mut keys = heads.clone().narrow(1, n_heads, n_kv_heads);
-    let values = heads.narrow(1, n_heads + n_kv_heads, n_kv_heads);
-    if let Some(norms) = norms {
-        query = rms_norm(norms.query(), query);
-        keys = rms_norm(norms.keys(), keys);
+    #[cfg(feature = "cube")]
+    if let Some(rotations) = rotations
+        && super::kernel::supports(cache)
+        && head_dim.is_multiple_of(2)
+    {
+        return super::kernel::rotate_append(cache, qkv, norms, rotations, step);
     }
-    if let Some(rotations) = rotations {
-        query = rotations.apply(query);
-        keys = rotations.apply(keys);
-    }
-    super::append(cache, keys, values, step);
-    query
+    reference::rotate_append(cache, qkv, norms, rotations, step)
 }
