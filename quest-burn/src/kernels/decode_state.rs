@@ -18,8 +18,6 @@ use crate::ops::extension::QuestOps;
 const UNITS: usize = 1024;
 /// Vectors of logits that a unit has in flight.
 const IN_FLIGHT: usize = 4;
-/// In the history, where logits have no answer.
-pub(crate) const NO_TOKEN: i32 = -1;
 
 /// What a captured decode step carries from one replay to the next.
 #[derive(Debug)]
@@ -134,11 +132,11 @@ fn next_tokens_kernel<F: Float, N: Size>(
 
     // Bits of a float in the order of the integers; NaN and infinity have none and come first.
     let mut best = 0u32;
-    let mut best_id = NO_TOKEN;
+    let mut best_id = -1i32;
     let mut broken = 0u32;
     let mut first = unit;
     while first < n {
-        let mut loaded = Array::<Vector<F, N>>::new(IN_FLIGHT);
+        let mut loaded = Array::<Vector<F, N>>::new(comptime!(IN_FLIGHT));
         #[unroll]
         for i in 0..IN_FLIGHT {
             // A vector past the end reads the last one again, which changes nothing.
@@ -193,7 +191,7 @@ fn next_tokens_kernel<F: Float, N: Size>(
     if unit == 0 && active[sequence] != 0i32 {
         let mut chosen = ids[0];
         if flags[0] != 0u32 {
-            chosen = NO_TOKEN;
+            chosen = -1i32;
         }
         let start = starts[sequence];
         let n_history = history.shape(1);

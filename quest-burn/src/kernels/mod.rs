@@ -20,8 +20,10 @@ pub(crate) mod append;
 mod counters;
 pub(crate) mod decode_state;
 mod launch;
+pub mod linear;
 pub(crate) mod page_scores;
 pub(crate) mod paged_attention;
+pub(crate) mod rms_norm;
 pub(crate) mod rotate_append;
 mod row;
 mod selection;
@@ -35,6 +37,7 @@ use cubecl::ir::features::Plane;
 
 use self::counters::COUNTERS;
 pub use self::decode_state::{DecodeState, assign, next_tokens};
+pub use self::rms_norm::rms_norm;
 use crate::{PageSharing, ops::extension::QuestOps};
 
 /// Whether the kernels run on this device: a CubeCL device whose units can exchange values
