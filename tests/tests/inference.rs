@@ -131,8 +131,9 @@ fn an_attention_layer_without_rope_gives_the_same_outputs() {
                 _ => plain.prefill(&[tokens; 2]),
             };
             let step = step.unwrap();
-            let expected =
-                layer.forward_cache(hidden.clone(), plain.layer_mut(0), &step, &DensePolicy);
+            let residual = random(tokens);
+            let expected = residual.clone()
+                + layer.forward_cache(hidden.clone(), plain.layer_mut(0), &step, &DensePolicy);
             let step = match tokens {
                 1 => cache.decode(),
                 _ => cache.prefill(&[tokens; 2]),

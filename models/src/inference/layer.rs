@@ -1,7 +1,4 @@
-use burn::{
-    nn::RmsNorm,
-    tensor::{Tensor, activation::silu},
-};
+use burn::{nn::RmsNorm, tensor::Tensor};
 use quest_burn::{
     attention::{Rotations, rms_norm},
     cache::{LayerCache, Step},
@@ -52,12 +49,11 @@ impl InferenceLayer {
         policy: &dyn PagePolicy,
     ) -> Tensor<3> {
         let normed = rms_norm(&self.input_layernorm, hidden.clone());
-        let attended = self
+        let hidden = self
             .self_attn
-            .forward_cache(normed, cache, step, rotations, policy);
-        let hidden = hidden + attended;
+            .forward_cache(normed, hidden, cache, step, rotations, policy);
         let normed = rms_norm(&self.post_attention_layernorm, hidden.clone());
-        hidden + self.mlp.forward(normed)
+        self.mlp.forward(normed, hidden)
     }
 }
 
@@ -78,15 +74,12 @@ impl From<Mlp> for InferenceMlp {
 }
 
 impl InferenceMlp {
-    /// `[batch, tokens, d_model]` -> the same
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+    /// Added to `residual`; all `[batch, tokens, d_model]`.
+    fn forward(&self, hidden: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
         let [batch, tokens, d_model] = hidden.dims();
-        let rows = hidden.reshape([batch * tokens, d_model]);
-        let gate_up = self.gate_up_proj.forward(rows);
-        let d_ff = self.gate_up_proj.d_output() / 2;
-        let gate = gate_up.clone().narrow(1, 0, d_ff);
-        let up = gate_up.narrow(1, d_ff, d_ff);
-        let rows = self.down_proj.forward(silu(gate) * up);
-        rows.reshape([batch, tokens, d_model])
+        let rows = [batch * tokens, d_model];
+        let gated = self.gate_up_proj.forward_gated(hidden.reshape(rows));
+        let sum = self.down_proj.forward_added(gated, residual.reshape(rows));
+        sum.reshape([batch, tokens, d_model])
     }
 }

@@ -18,6 +18,13 @@ use burn::{
 /// Panics if the last axis of `x` is not `d_model`.
 pub fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
     let dtype = x.dtype();
+    #[cfg(feature = "cube")]
+    if dtype == norm.gamma.val().dtype() && crate::kernels::supports(&x.device(), dtype, 1) {
+        let shape = x.dims();
+        let d_model = shape[D - 1];
+        let rows = x.reshape([shape.iter().product::<usize>() / d_model, d_model]);
+        return crate::kernels::rms_norm(rows, norm.gamma.val(), norm.epsilon).reshape(shape);
+    }
     let x = x.cast(DType::F32);
     let rms = (x.clone().square().mean_dim(D - 1) + norm.epsilon).sqrt();
     (x / rms).cast(dtype) * norm.gamma.val().unsqueeze()

@@ -43,11 +43,12 @@ impl InferenceAttention {
         Some(rope.rotations(step.positions().clone()))
     }
 
-    /// As [`QuestAttention::forward_cache`], given the [rotations](Self::rotations).
+    /// As [`QuestAttention::forward_cache`], given the [rotations](Self::rotations) and added to
+    /// `residual`.
     ///
     /// # Shapes
     ///
-    /// - hidden: `[batch, max_new_tokens, d_model]`
+    /// - hidden, residual: `[batch, max_new_tokens, d_model]`
     /// - output: `[batch, max_new_tokens, d_model]`
     ///
     /// # Panics
@@ -56,6 +57,7 @@ impl InferenceAttention {
     pub fn forward_cache(
         &self,
         hidden: Tensor<3>,
+        residual: Tensor<3>,
         cache: &mut LayerCache,
         step: &Step,
         rotations: Option<&Rotations>,
@@ -64,6 +66,7 @@ impl InferenceAttention {
         let [_, _, d_model] = hidden.dims();
         let (batch, tokens) = (step.batch(), step.max_new_tokens());
         assert_shape!(hidden, [batch, tokens, d_model]);
+        assert_shape!(residual, [batch, tokens, d_model]);
         let heads = self.n_heads + 2 * self.n_kv_heads;
         let qkv = self
             .qkv_proj
@@ -80,6 +83,8 @@ impl InferenceAttention {
             }
         };
         let rows = heads.reshape([batch * tokens, self.n_heads * self.head_dim]);
-        self.o_proj.forward(rows).reshape([batch, tokens, d_model])
+        let residual = residual.reshape([batch * tokens, d_model]);
+        let sum = self.o_proj.forward_added(rows, residual);
+        sum.reshape([batch, tokens, d_model])
     }
 }

@@ -1,4 +1,10 @@
-use burn::{nn::Linear, tensor::Tensor};
+use burn::{
+    nn::Linear,
+    tensor::{Tensor, activation::silu},
+};
+
+#[cfg(feature = "cube")]
+use crate::kernels;
 
 /// A linear layer whose weights lie as in checkpoints, a row per output channel.
 #[derive(Clone, Debug)]
@@ -62,11 +68,84 @@ impl InferenceLinear {
     ///
     /// When the last axis of `rows` is not `d_input`.
     pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+        #[cfg(feature = "cube")]
+        if let Some(output) = self.forward_few(&rows, None, false) {
+            return output;
+        }
         let product = rows.matmul(self.weight.clone().transpose());
         match &self.bias {
             Some(bias) => product + bias.clone().unsqueeze(),
             None => product,
         }
+    }
+
+    /// Applies the layer to every row and adds the result to a residual.
+    ///
+    /// # Shapes
+    ///
+    /// - rows: `[n, d_input]`
+    /// - residual, output: `[n, d_output]`
+    ///
+    /// # Panics
+    ///
+    /// When the shapes do not fit the layer.
+    pub fn forward_added(&self, rows: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
+        #[cfg(feature = "cube")]
+        if let Some(output) = self.forward_few(&rows, Some(&residual), false) {
+            return output;
+        }
+        residual + self.forward(rows)
+    }
+
+    /// Applies a layer of which the first half of the outputs gates the second:
+    /// `silu(gate) * up`.
+    ///
+    /// # Shapes
+    ///
+    /// - rows: `[n, d_input]`
+    /// - output: `[n, d_output / 2]`
+    ///
+    /// # Panics
+    ///
+    /// When the last axis of `rows` is not `d_input`, or the number of outputs is odd.
+    pub fn forward_gated(&self, rows: Tensor<2>) -> Tensor<2> {
+        let d_output = self.d_output();
+        assert!(
+            d_output.is_multiple_of(2),
+            "outputs of a gated layer: expected an even number, found {d_output}"
+        );
+        #[cfg(feature = "cube")]
+        if let Some(output) = self.forward_few(&rows, None, true) {
+            return output;
+        }
+        let outputs = self.forward(rows);
+        let half = d_output / 2;
+        let gate = outputs.clone().narrow(1, 0, half);
+        silu(gate) * outputs.narrow(1, half, half)
+    }
+
+    /// The kernel for a few rows, where it runs.
+    #[cfg(feature = "cube")]
+    fn forward_few(
+        &self,
+        rows: &Tensor<2>,
+        residual: Option<&Tensor<2>>,
+        gated: bool,
+    ) -> Option<Tensor<2>> {
+        let [m, _] = rows.dims();
+        let runs = m <= kernels::linear::MAX_ROWS
+            && rows.dtype() == self.weight.dtype()
+            && residual.is_none_or(|residual| residual.dtype() == rows.dtype())
+            && kernels::supports(&rows.device(), rows.dtype(), 1);
+        runs.then(|| {
+            kernels::linear::gemv(
+                rows.clone(),
+                self.weight.clone(),
+                self.bias.clone(),
+                residual.cloned(),
+                gated,
+            )
+        })
     }
 
     /// Channels of the output.
@@ -81,12 +160,17 @@ impl From<Linear> for InferenceLinear {
     }
 }
 
-/// Laid one after the other along the first axis; a single one is not copied.
+/// Laid one after the other along the first axis, in one piece of memory.
 fn joined<const D: usize>(mut parts: Vec<Tensor<D>>) -> Tensor<D> {
-    match parts.len() {
+    let joined = match parts.len() {
         1 => parts.remove(0),
         _ => Tensor::cat(parts, 0),
-    }
+    };
+    // A transposed or pitched tensor is laid out anew; any other is as it was.
+    let shape = joined.dims();
+    joined
+        .reshape([shape.iter().product::<usize>()])
+        .reshape(shape)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use burn::{
 use burn_cubecl::{CubeBackend, ops::numeric::zeros_client};
 
 use crate::kernels::{
-    BestPages, advance, append, decode_state, page_scores, paged_attention, rotate_append,
-    top_pages,
+    BestPages, advance, append, decode_state, linear, page_scores, paged_attention, rms_norm,
+    rotate_append, top_pages,
 };
 
 /// The operations of a decode step as kernels; [`crate::kernels`] says what each does.
@@ -53,6 +53,20 @@ pub trait QuestOps: Backend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     );
+
+    /// A linear layer of a few rows, and what follows in the same launch.
+    #[fusion(dtype = rows, shape = linear_shape(rows, weight, epilogue))]
+    fn gemv(
+        rows: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        epilogue: linear::Epilogue,
+    ) -> FloatTensor<Self>;
+
+    /// RMSNorm of every row.
+    #[fusion(dtype = x, shape = x)]
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
 
     /// Adds 1 to every count, in place.
     #[fusion(dtype = counts, shape = counts)]
@@ -156,6 +170,15 @@ fn query_of(keys: &TensorSpec, qkv: &TensorSpec) -> TensorSpec {
     TensorSpec::new(shape, qkv.dtype)
 }
 
+fn linear_shape(rows: &Shape, weight: &Shape, epilogue: &linear::Epilogue) -> Shape {
+    let columns = if epilogue.gated {
+        weight[0] / 2
+    } else {
+        weight[0]
+    };
+    Shape::from([rows[0], columns])
+}
+
 fn ids_shape(scores: &Shape, k: &usize) -> Shape {
     Shape::from([scores[0], scores[1], *k])
 }
@@ -208,6 +231,20 @@ impl QuestOps for CubeBackend {
             keys, values, digests, qkv, gammas, cos, sin, page_table, starts, lengths, normed,
             epsilon,
         )
+    }
+
+    fn gemv(
+        rows: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        epilogue: linear::Epilogue,
+    ) -> FloatTensor<Self> {
+        linear::launch_gemv(rows, weight, bias, residual, epilogue)
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+        rms_norm::launch_rms_norm(x, gamma, epsilon)
     }
 
     fn advance(counts: IntTensor<Self>) -> IntTensor<Self> {
