@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use burn::tensor::DType;
 use indicatif::BinaryBytes;
 use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
-use quest_burn_models::{config::ModelConfig, model::CausalLm, weights};
+use quest_burn_models::{config::ModelConfig, inference::InferenceLm, weights};
 
 use crate::{
     device::{self, SelectedDevice},
@@ -23,7 +23,7 @@ pub struct Plan<'a> {
 
 /// A model that can run.
 pub struct Loaded {
-    pub model: CausalLm,
+    pub model: InferenceLm,
     pub cache: PagedKvCache,
     pub device: SelectedDevice,
     pub dtype: DType,
@@ -93,7 +93,7 @@ impl<'a> Plan<'a> {
             },
         );
         drop(progress);
-        let model = model.map_err(anyhow::Error::new)?;
+        let model = InferenceLm::from(model.map_err(anyhow::Error::new)?);
 
         let tokens = self.options.context.map_or(tokens, |asked| asked as usize);
         let cache = self.config.cache(self.options.policy.page_size, 1, tokens);
