@@ -38,6 +38,10 @@ pub enum BenchError {
         /// What was timed.
         found: String,
     },
+    /// A decode step failed.
+    #[cfg(feature = "models")]
+    #[error(transparent)]
+    Decode(#[from] quest_burn::decode::DecodeError),
     /// A result could not be written.
     #[error("{path}: {message}")]
     Write {
@@ -55,6 +59,8 @@ impl BenchError {
             Self::Option { .. } | Self::Quest(_) | Self::Cache(_) => true,
             #[cfg(feature = "models")]
             Self::Model(_) => true,
+            #[cfg(feature = "models")]
+            Self::Decode(_) => false,
             Self::Device(_) | Self::Wrong { .. } | Self::Write { .. } => false,
         }
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use burn::tensor::{Int, Tensor, TensorData};
 use clap::Args;
 use quest_burn::{QuestConfig, cache::PagedKvCache, policy::DensePolicy};
+use quest_burn_models::model::LanguageModel;
 
 use crate::{
     BenchError, Launch, Record, Rows, Target, Timing,

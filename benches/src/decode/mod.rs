@@ -9,10 +9,9 @@ use std::time::Instant;
 pub use options::DecodeOptions;
 
 use crate::{
-    BenchError, Launch, Record, Rows, Target, bandwidth, memory,
+    BenchError, Record, Rows, Target, bandwidth, memory,
     model::{LoadedModel, ModelPlan},
     record::Kind,
-    target::dtype_name,
 };
 use bytes::StepBytes;
 use session::Session;
@@ -80,18 +79,24 @@ fn measure(
             rows.push(record)?;
             continue;
         }
-        let steps = session.time(budget)?;
         let bytes = StepBytes::of(options, loaded, batch, context, budget);
-        record.launch = Some(Launch::Plain);
-        record.weights = Some(dtype_name(loaded.dtype));
-        record.bytes = Some(bytes.total());
-        record.tokens_per_s = Some(batch as f64 * 1e6 / steps.timing.median_us);
-        record.timing = Some(steps.timing);
-        record.max_error = Some(steps.max_error);
-        record.memory_estimate =
-            Some(loaded.weight_bytes() + options.cache(loaded, batch, context));
-        record.memory_reserved = reserved(target);
-        rows.push(record)?;
+        for &launch in &options.launch {
+            let Some(steps) = session.time(budget, launch)? else {
+                continue;
+            };
+            rows.push(Record {
+                launch: Some(launch),
+                bytes: Some(bytes.total()),
+                tokens_per_s: Some(batch as f64 * 1e6 / steps.timing.median_us),
+                timing: Some(steps.timing),
+                max_error: Some(steps.max_error),
+                memory_estimate: Some(
+                    loaded.weight_bytes() + options.cache(loaded, batch, context),
+                ),
+                memory_reserved: reserved(target),
+                ..record.clone()
+            })?;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 use clap::Args;
 use quest_burn::QuestConfig;
 
-use crate::{BenchError, attention::Effort, model::LoadedModel, model::ModelOptions, parse};
+use crate::{
+    BenchError, Launch, attention::Effort, model::LoadedModel, model::ModelOptions, parse,
+};
 
 /// Options of `bench decode`.
 #[derive(Args, Clone, Debug)]
@@ -23,6 +25,9 @@ pub struct DecodeOptions {
     /// Leading layers that attend to everything
     #[arg(long, value_name = "N", default_value_t = QuestConfig::new().dense_layers)]
     pub dense_layers: usize,
+    /// How the work reaches the device
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Launch::Graph, Launch::Plain])]
+    pub launch: Vec<Launch>,
     /// Steps that are timed, the median of which counts
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     pub steps: u16,

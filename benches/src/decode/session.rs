@@ -3,11 +3,16 @@ use std::time::Instant;
 use burn::tensor::{Int, Tensor, TensorData};
 use quest_burn::{
     cache::PagedKvCache,
+    decode::{DecodeGraph, DecodeGraphConfig},
     policy::{DensePolicy, PagePolicy},
 };
+use quest_burn_models::{generation::decode_graph, model::LanguageModel};
 
 use super::{DecodeOptions, options::WARM_UP};
-use crate::{BenchError, Target, Timing, layer, model::LoadedModel, read};
+use crate::{BenchError, Launch, Target, Timing, layer, model::LoadedModel, read};
+
+/// Replays that are queued before the host waits for the last of them, as in a generation.
+const QUEUED: usize = 5;
 
 /// A model with a filled KV cache.
 pub struct Session<'a> {
@@ -18,10 +23,16 @@ pub struct Session<'a> {
     target: &'a Target,
 }
 
-/// The times of some steps, and how far the first timed one is from the same step untimed.
+/// The times of some steps, and how far the last one is from the same step untimed.
 pub struct Steps {
     pub timing: Timing,
     pub max_error: f64,
+}
+
+/// What the last of some timed steps was fed, and what it gave.
+struct Last {
+    fed: Vec<i32>,
+    logits: Vec<f32>,
 }
 
 impl<'a> Session<'a> {
@@ -45,58 +56,85 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Times steps that begin at the context, dense or with a budget.
-    pub fn time(&mut self, budget: Option<usize>) -> Result<Steps, BenchError> {
+    /// Times steps that begin at the context, dense or with a budget; nothing where the device has
+    /// no hardware graphs and one is asked for.
+    pub fn time(
+        &mut self,
+        budget: Option<usize>,
+        launch: Launch,
+    ) -> Result<Option<Steps>, BenchError> {
         let policy: Box<dyn PagePolicy> = match budget {
             None => Box::new(DensePolicy),
             Some(budget) => Box::new(self.options.quest(budget).init()?),
         };
-        let first = vec![0; self.cache.batch()];
-        let (logits, mut ids) = self.step(&first, policy.as_ref())?;
-        let expected = read::floats(logits)?;
-        for _ in 1..WARM_UP {
-            ids = self.step(&ids, policy.as_ref())?.1;
-        }
+        let steps = self.run(policy.as_ref(), launch)?;
+        let checked = match steps {
+            None => None,
+            Some((timing, last)) => Some(Steps {
+                timing,
+                max_error: self.check(&last, policy.as_ref())?,
+            }),
+        };
         // A context of whole pages: nothing is computed to go back to it.
-        self.rewind()?;
-        let mut times = Vec::new();
-        let mut ids = first;
-        let mut found = None;
-        for _ in 0..self.options.steps {
-            self.target.device().sync()?;
-            let start = Instant::now();
-            let (logits, next) = self.step(&ids, policy.as_ref())?;
-            times.push(start.elapsed().as_secs_f64() * 1e6);
-            ids = next;
-            found.get_or_insert(logits);
-        }
-        self.rewind()?;
-        let found = read::floats(found.expect("at least one step is timed"))?;
-        Ok(Steps {
-            timing: Timing::of(times),
-            max_error: deviation(&found, &expected)?,
-        })
+        self.shorten_to(self.context)?;
+        Ok(checked)
     }
 
-    /// Logits of the next token, and the most probable one, which ends the work on every device.
-    fn step(
+    fn run(
         &mut self,
-        ids: &[i32],
         policy: &dyn PagePolicy,
-    ) -> Result<(Tensor<3>, Vec<i32>), BenchError> {
+        launch: Launch,
+    ) -> Result<Option<(Timing, Last)>, BenchError> {
+        let capture = launch == Launch::Graph;
+        if capture && !DecodeGraph::records(&self.cache) {
+            return Ok(None);
+        }
+        let steps = usize::from(self.options.steps);
+        let config = DecodeGraphConfig::new()
+            .with_capture(capture)
+            .with_tokens_per_recording(steps + WARM_UP);
+        let first = vec![0; self.cache.batch()];
+        let model: &dyn LanguageModel = &self.loaded.model;
+        let mut graph = decode_graph(model, &mut self.cache, policy, &first, config)?;
+        let mut tokens = graph.run(WARM_UP)?;
+        if capture && !graph.is_hardware() {
+            return Ok(None);
+        }
+        let queued = if capture { QUEUED.min(steps) } else { 1 };
+        let mut times = Vec::new();
+        for _ in 0..steps / queued {
+            self.target.device().sync()?;
+            let start = Instant::now();
+            // The tokens are read back, which ends the work on every device.
+            let new = graph.run(queued)?;
+            times.push(start.elapsed().as_secs_f64() * 1e6 / queued as f64);
+            for (tokens, new) in tokens.iter_mut().zip(new) {
+                tokens.extend(new);
+            }
+        }
+        let fed = tokens.iter().map(|tokens| tokens[tokens.len() - 2] as i32);
+        let logits = graph.logits()?.expect("steps were taken");
+        let last = Last {
+            fed: fed.collect(),
+            logits: logits.concat(),
+        };
+        Ok(Some((Timing::of(times), last)))
+    }
+
+    /// Computes the last step once more, untimed, from the same cache and token.
+    fn check(&mut self, last: &Last, policy: &dyn PagePolicy) -> Result<f64, BenchError> {
+        self.shorten_to(self.cache.lengths()[0] - 1)?;
         let step = self.cache.decode()?;
-        let ids = TensorData::new(ids.to_vec(), [ids.len(), 1]);
+        let ids = TensorData::new(last.fed.clone(), [last.fed.len(), 1]);
         let ids = Tensor::<2, Int>::from_data(ids, self.target.device());
         let model = &self.loaded.model;
         let hidden = model.hidden(ids, &mut self.cache, &step, policy);
-        let logits = model.logits(hidden);
-        let next = read::ints(logits.clone().argmax(2))?;
-        Ok((logits, next))
+        deviation(&last.logits, &read::floats(model.logits(hidden))?)
     }
 
-    fn rewind(&mut self) -> Result<(), BenchError> {
+    fn shorten_to(&mut self, length: usize) -> Result<(), BenchError> {
         for sequence in 0..self.cache.batch() {
-            self.cache.truncate(sequence, self.context)?;
+            self.cache.truncate(sequence, length)?;
         }
         Ok(())
     }

@@ -5,13 +5,12 @@ mod random;
 mod shape;
 
 pub use options::ModelOptions;
-use options::WeightType;
 use shape::ShapeName;
 
 use std::path::Path;
 
 use burn::tensor::DType;
-use quest_burn_models::{config::ModelConfig, model::CausalLm, weights};
+use quest_burn_models::{config::ModelConfig, inference::InferenceLm, weights};
 
 use crate::{BenchError, Record, Target, record::Kind, target::dtype_name};
 
@@ -19,7 +18,7 @@ use crate::{BenchError, Record, Target, record::Kind, target::dtype_name};
 pub struct LoadedModel {
     pub name: String,
     pub config: ModelConfig,
-    pub model: CausalLm,
+    pub model: InferenceLm,
     pub dtype: DType,
 }
 
@@ -34,8 +33,7 @@ pub struct ModelPlan<'a> {
 impl<'a> ModelPlan<'a> {
     /// Refuses a model that cannot be had, and weights beyond the memory.
     pub fn new(options: &'a ModelOptions, target: &Target, limit: u64) -> Result<Self, BenchError> {
-        let dtype = options.weights.map(WeightType::dtype).transpose()?;
-        let dtype = target.dtype("--weights", dtype)?;
+        let dtype = target.dtype("--weights", options.weights)?;
         let (name, config) = match &options.model {
             Some(dir) => (folder_name(dir), ModelConfig::from_dir(dir)?),
             None => (options.shape.name(), options.shape.config()),
@@ -80,7 +78,7 @@ impl<'a> ModelPlan<'a> {
         Ok(LoadedModel {
             name,
             config,
-            model,
+            model: model.into(),
             dtype,
         })
     }
