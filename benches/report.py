@@ -25,6 +25,7 @@ REQUIRED = {
     "prefill": ["median_us", "model", "context", "batch", "chunk", "tokens_per_s"],
     "bandwidth": ["median_us", "gb_per_s"],
     "skipped": ["reason"],
+    "failed": ["reason"],
 }
 
 
@@ -280,13 +281,13 @@ def sources(records):
 def skipped(records):
     counts = {}
     for record in records:
-        if record["kind"] == "skipped":
-            key = (who(record), record["operation"], record["reason"])
+        if record["kind"] in ("skipped", "failed"):
+            key = (who(record), record["operation"], record["kind"], record["reason"])
             counts[key] = counts.get(key, 0) + 1
     if not counts:
         return []
     rows = [[*key, str(count)] for key, count in counts.items()]
-    return ["## Not measured\n", table(["", "what", "why", "rows"], rows)]
+    return ["## Not measured\n", table(["", "what", "", "why", "rows"], rows)]
 
 
 # ---- plots

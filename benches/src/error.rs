@@ -42,6 +42,12 @@ pub enum BenchError {
     #[cfg(feature = "models")]
     #[error(transparent)]
     Decode(#[from] quest_burn::decode::DecodeError),
+    /// Some measurements failed; the others gave results.
+    #[error("measurements: expected all to give a result, found {failed} that failed")]
+    Failed {
+        /// How many.
+        failed: usize,
+    },
     /// A result could not be written.
     #[error("{path}: {message}")]
     Write {
@@ -61,7 +67,9 @@ impl BenchError {
             Self::Model(_) => true,
             #[cfg(feature = "models")]
             Self::Decode(_) => false,
-            Self::Device(_) | Self::Wrong { .. } | Self::Write { .. } => false,
+            Self::Device(_) | Self::Wrong { .. } | Self::Failed { .. } | Self::Write { .. } => {
+                false
+            }
         }
     }
 }

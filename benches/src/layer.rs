@@ -35,15 +35,19 @@ pub fn filled_cache(
 }
 
 fn random_layer(index: usize, pool: [usize; 4], device: &Device, dtype: DType) -> LayerCache {
-    let [n_pages, n_kv_heads, _, head_dim] = pool;
+    let [n_pages, n_kv_heads, page_size, head_dim] = pool;
     let keys = normal(pool, device, dtype);
     let n = n_pages * n_kv_heads * 2 * head_dim;
     let digests = Tensor::<1>::zeros([n], (device, dtype));
     let digests = digests.reshape([n_pages, n_kv_heads, 2, head_dim]);
     let all = |rows| [0..n_pages, 0..n_kv_heads, rows, 0..head_dim];
+    // Row by row: a reduction would be tuned anew for every shape.
+    let row = |row: usize| keys.clone().slice_dim(2, row..row + 1);
+    let lowest = (1..page_size).fold(row(0), |lowest, i| lowest.min_pair(row(i)));
+    let highest = (1..page_size).fold(row(0), |highest, i| highest.max_pair(row(i)));
     let digests = digests
-        .slice_assign(all(0..1), keys.clone().min_dim(2))
-        .slice_assign(all(1..2), keys.clone().max_dim(2));
+        .slice_assign(all(0..1), lowest)
+        .slice_assign(all(1..2), highest);
     LayerCache::from_parts(index, keys, normal(pool, device, dtype), digests)
 }
 

@@ -53,17 +53,19 @@ impl BenchOptions {
             Output::Table
         };
         let mut rows = Rows::new(target, output);
-        match &self.command {
-            Command::Attention(options) => attention::run(options, target, &mut rows)?,
+        let measured = match &self.command {
+            Command::Attention(options) => attention::run(options, target, &mut rows),
             #[cfg(feature = "models")]
-            Command::Decode(options) => decode::run(options, target, &mut rows)?,
+            Command::Decode(options) => decode::run(options, target, &mut rows),
             #[cfg(feature = "models")]
-            Command::Prefill(options) => prefill::run(options, target, &mut rows)?,
-        }
+            Command::Prefill(options) => prefill::run(options, target, &mut rows),
+        };
         #[cfg(feature = "plot")]
-        if let Some(path) = &self.plot {
+        if let Some(path) = &self.plot
+            && matches!(measured, Ok(()) | Err(BenchError::Failed { .. }))
+        {
             crate::plot::time_over_context(rows.records(), path)?;
         }
-        Ok(())
+        measured
     }
 }

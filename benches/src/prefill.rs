@@ -90,18 +90,21 @@ pub fn run(options: &PrefillOptions, target: &Target, rows: &mut Rows) -> Result
                     "{}: batch {batch}, prompt {context}, chunk {chunk}",
                     loaded.name
                 );
-                let mut cache = cache.init(target.device(), loaded.dtype)?;
-                let timing = time(options, &loaded, &mut cache, (context, chunk), target)?;
-                record.launch = Some(Launch::Plain);
-                record.tokens_per_s = Some((batch * context) as f64 * 1e6 / timing.median_us);
-                record.timing = Some(timing);
-                record.memory_estimate = Some(needed);
-                record.memory_reserved = reserved(target);
-                rows.push(record)?;
+                rows.attempt(record.clone(), |rows| {
+                    let mut cache = cache.init(target.device(), loaded.dtype)?;
+                    let timing = time(options, &loaded, &mut cache, (context, chunk), target)?;
+                    record.launch = Some(Launch::Plain);
+                    record.tokens_per_s = Some((batch * context) as f64 * 1e6 / timing.median_us);
+                    record.timing = Some(timing);
+                    record.memory_estimate = Some(needed);
+                    record.memory_reserved = reserved(target);
+                    rows.push(record)
+                })?;
+                target.device().memory_cleanup();
             }
         }
     }
-    Ok(())
+    rows.finish()
 }
 
 fn time(

@@ -1,4 +1,8 @@
-use std::io::{self, Write};
+use std::{
+    any::Any,
+    io::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use jiff::{Timestamp, Unit};
 use serde::Serialize;
@@ -22,6 +26,8 @@ pub enum Kind {
     /// What was asked for and not measured; [`Record::reason`] says why.
     #[default]
     Skipped,
+    /// What was begun and gave no result, or a wrong one; [`Record::reason`] says why.
+    Failed,
 }
 
 /// One measurement: a line of `--json`. What does not apply is absent.
@@ -143,6 +149,13 @@ pub struct Rows {
     records: Vec<Record>,
 }
 
+/// What a panic said.
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").to_owned()
+}
+
 impl Rows {
     /// No results yet.
     pub fn new(target: &Target, output: Output) -> Self {
@@ -173,6 +186,43 @@ impl Rows {
     /// What later results are compared with.
     pub(crate) fn set_copy_bandwidth(&mut self, gb_per_s: f64) {
         self.copy_gb_per_s = Some(gb_per_s);
+    }
+
+    /// Runs a measurement that pushes its own results. One that fails, or panics as Burn does where
+    /// memory runs out, is recorded as failed with its reason and does not keep others from running.
+    ///
+    /// # Errors
+    ///
+    /// When the request is bad or stdout is closed.
+    pub(crate) fn attempt(
+        &mut self,
+        mut failed: Record,
+        measurement: impl FnOnce(&mut Self) -> Result<(), BenchError>,
+    ) -> Result<(), BenchError> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| measurement(self)));
+        let reason = match outcome {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if error.is_bad_request() => return Err(error),
+            Ok(Err(error @ BenchError::Write { .. })) => return Err(error),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => message_of(panic.as_ref()),
+        };
+        failed.kind = Kind::Failed;
+        failed.reason = Some(reason.split_whitespace().collect::<Vec<_>>().join(" "));
+        self.push(failed)
+    }
+
+    /// Says how many measurements failed.
+    ///
+    /// # Errors
+    ///
+    /// When some did.
+    pub(crate) fn finish(&self) -> Result<(), BenchError> {
+        let failed = self.records.iter().filter(|r| r.kind == Kind::Failed);
+        match failed.count() {
+            0 => Ok(()),
+            failed => Err(BenchError::Failed { failed }),
+        }
     }
 
     /// Adds a result, with its bandwidth and share of the copy bandwidth, and prints it.
@@ -256,7 +306,12 @@ fn row(record: &Record) -> String {
         shown(record.budget),
     );
     if let Some(reason) = &record.reason {
-        return format!("{shape} skipped: {reason}");
+        let what = if record.kind == Kind::Failed {
+            "failed"
+        } else {
+            "skipped"
+        };
+        return format!("{shape} {what}: {reason}");
     }
     format!(
         "{shape} {:>11} {:>11} {:>11} {:>8} {:>7}",
@@ -296,5 +351,42 @@ mod tests {
         assert_eq!(line["kind"], "skipped");
         assert!(line.get("median_us").is_none());
         assert!(row(&skipped).ends_with("skipped: no room"));
+    }
+
+    #[test]
+    fn a_measurement_that_fails_is_recorded_and_the_next_one_runs() {
+        let target = Target::new(burn::tensor::Device::default(), "flex");
+        let mut rows = Rows::new(&target, Output::Json);
+        let wrong = || BenchError::Wrong {
+            operation: "top_pages".into(),
+            expected: "3".into(),
+            found: "4".into(),
+        };
+        rows.attempt(Record::default(), |_| Err(wrong())).unwrap();
+        rows.attempt(Record::default(), |_| panic!("out of memory"))
+            .unwrap();
+        rows.attempt(Record::default(), |rows| rows.push(Record::default()))
+            .unwrap();
+        let found = rows.records.iter().map(|r| (r.kind, r.reason.as_deref()));
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            [
+                (Kind::Failed, Some("top_pages: expected 3, found 4")),
+                (Kind::Failed, Some("out of memory")),
+                (Kind::Skipped, None),
+            ]
+        );
+        assert!(matches!(
+            rows.finish(),
+            Err(BenchError::Failed { failed: 2 })
+        ));
+        let bad = rows.attempt(Record::default(), |_| {
+            Err(BenchError::Option {
+                option: "--batch",
+                expected: "1".into(),
+                found: "0".into(),
+            })
+        });
+        assert!(bad.unwrap_err().is_bad_request());
     }
 }

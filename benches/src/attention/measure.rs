@@ -86,18 +86,33 @@ impl Measurement<'_> {
         let rotation = rotation(&shape, operation, tokens).min(problem.entries.len());
         let in_turn = rotation.min(problem.caches.n_layers()) as u64;
         for &launch in &self.options.launch {
-            let Some(timed) = self.time(problem, operation, tokens, rotation, launch)? else {
+            if launch == Launch::Graph && !self.target.is_gpu() {
                 continue;
-            };
-            let timing = timed.timing;
-            let max_error = check::outputs(problem, operation, tokens, rotation, timed.outputs)?;
-            rows.push(Record {
+            }
+            let record = Record {
                 launch: Some(launch),
-                bytes: Some(bytes),
-                rotated_bytes: Some(bytes * in_turn),
-                timing: Some(timing),
-                max_error: Some(max_error),
                 ..shape.record(Kind::Attention, operation.name(), budget)
+            };
+            rows.attempt(record.clone(), |rows| {
+                let timed = self.time(problem, operation, tokens, rotation, launch)?;
+                let Some(timed) = timed else {
+                    problem.renew_counters();
+                    return rows.push(Record {
+                        kind: Kind::Skipped,
+                        reason: Some("the device recorded no graph".into()),
+                        ..record
+                    });
+                };
+                let timing = timed.timing;
+                let max_error =
+                    check::outputs(problem, operation, tokens, rotation, timed.outputs)?;
+                rows.push(Record {
+                    bytes: Some(bytes),
+                    rotated_bytes: Some(bytes * in_turn),
+                    timing: Some(timing),
+                    max_error: Some(max_error),
+                    ..record
+                })
             })?;
         }
         Ok(())
@@ -122,8 +137,7 @@ impl Measurement<'_> {
                 let held = held.clamp(1, 2000) as usize;
                 self.stopwatch.plain(device, rotation, held, call).map(Some)
             }
-            Launch::Graph if self.target.is_gpu() => self.stopwatch.graph(device, rotation, call),
-            Launch::Graph => Ok(None),
+            Launch::Graph => self.stopwatch.graph(device, rotation, call),
         }
     }
 }

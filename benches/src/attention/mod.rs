@@ -12,7 +12,10 @@ mod problem;
 
 use std::time::Instant;
 
-pub use options::{AttentionOptions, Effort, Operation};
+pub use options::AttentionOptions;
+#[cfg(feature = "models")]
+pub use options::Effort;
+use options::Operation;
 
 use crate::{BenchError, Rows, Target, bandwidth, memory, record::Kind};
 use measure::Measurement;
@@ -49,12 +52,15 @@ pub fn run(options: &AttentionOptions, target: &Target, rows: &mut Rows) -> Resu
                 stopwatch,
                 limit,
             };
-            measurement.run(shape, rows)?;
+            let failed = shape.record(Kind::Failed, "all".into(), None);
+            rows.attempt(failed, |rows| measurement.run(shape, rows))?;
+            // What the shape took is there for the next one.
+            target.device().memory_cleanup();
             continue;
         };
         let mut record = shape.record(Kind::Skipped, "all".into(), None);
         record.reason = Some(reason);
         rows.push(record)?;
     }
-    Ok(())
+    rows.finish()
 }

@@ -1,7 +1,7 @@
 use burn::tensor::{Int, Tensor};
 use quest_burn::{
     NewestPage, PageSharing,
-    cache::{PagedKvCache, Step},
+    cache::{LayerCache, PagedKvCache, Step},
     ops,
     policy::{PageSelection, Pages},
 };
@@ -72,6 +72,16 @@ impl Problem {
             step,
             entries,
         })
+    }
+
+    /// Gives the caches counters of their own anew: those of a recording that came to nothing are
+    /// not to be read.
+    pub fn renew_counters(&mut self) {
+        for index in 0..self.caches.n_layers() {
+            let layer = self.caches.layer_mut(index);
+            let (keys, values) = (layer.keys().clone(), layer.values().clone());
+            *layer = LayerCache::from_parts(index, keys, values, layer.digests().clone());
+        }
     }
 
     /// Chooses the pages of a budget for every entry.

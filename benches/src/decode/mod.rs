@@ -9,7 +9,7 @@ use std::time::Instant;
 pub use options::DecodeOptions;
 
 use crate::{
-    BenchError, Record, Rows, Target, bandwidth, memory,
+    BenchError, Launch, Record, Rows, Target, bandwidth, memory,
     model::{LoadedModel, ModelPlan},
     record::Kind,
 };
@@ -44,7 +44,10 @@ pub fn run(options: &DecodeOptions, target: &Target, rows: &mut Rows) -> Result<
             } else if needed > limit {
                 format!("expected {needed} bytes of memory for weights and KV cache, found {limit}")
             } else {
-                measure(options, &loaded, target, (batch, context), rows)?;
+                let failed = loaded.record(Kind::Failed, "all", batch, context);
+                let size = (batch, context);
+                rows.attempt(failed, |rows| measure(options, &loaded, target, size, rows))?;
+                target.device().memory_cleanup();
                 continue;
             };
             rows.push(Record {
@@ -53,7 +56,7 @@ pub fn run(options: &DecodeOptions, target: &Target, rows: &mut Rows) -> Result<
             })?;
         }
     }
-    Ok(())
+    rows.finish()
 }
 
 fn measure(
@@ -81,11 +84,19 @@ fn measure(
         }
         let bytes = StepBytes::of(options, loaded, batch, context, budget);
         for &launch in &options.launch {
+            if launch == Launch::Graph && !target.is_gpu() {
+                continue;
+            }
+            record.launch = Some(launch);
             let Some(steps) = session.time(budget, launch)? else {
+                rows.push(Record {
+                    kind: Kind::Skipped,
+                    reason: Some("the device recorded no graph".into()),
+                    ..record.clone()
+                })?;
                 continue;
             };
             rows.push(Record {
-                launch: Some(launch),
                 bytes: Some(bytes.total()),
                 tokens_per_s: Some(batch as f64 * 1e6 / steps.timing.median_us),
                 timing: Some(steps.timing),

@@ -5,7 +5,7 @@ mod random;
 mod shape;
 
 pub use options::ModelOptions;
-use shape::ShapeName;
+pub(crate) use shape::ShapeName;
 
 use std::path::Path;
 

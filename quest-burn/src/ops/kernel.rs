@@ -1,5 +1,7 @@
 //! The operations as kernels, with what they need taken from the cache and the step.
 
+use std::mem;
+
 use burn::tensor::{Bool, Tensor, TensorData};
 
 use crate::{
@@ -16,11 +18,28 @@ pub fn supports(cache: &LayerCache) -> bool {
     kernels::supports(&cache.keys.device(), cache.keys.dtype(), head_dim)
 }
 
+/// Takes the pools of a layer, which are to be written in place and put back.
+///
+/// Another tensor stands in for them meanwhile. An empty one, as `Tensor::extract` leaves, would
+/// have to be allocated, and while a step is recorded no memory can be taken.
+fn take_pools(
+    cache: &mut LayerCache,
+    stand_in: &Tensor<4>,
+) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+    let take = |pool: &mut Tensor<4>| mem::replace(pool, stand_in.clone());
+    (
+        take(&mut cache.keys),
+        take(&mut cache.values),
+        take(&mut cache.digests),
+    )
+}
+
 pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
+    let (pool_keys, pool_values, pool_digests) = take_pools(cache, &keys);
     let pools = kernels::append(
-        cache.keys.extract(),
-        cache.values.extract(),
-        cache.digests.extract(),
+        pool_keys,
+        pool_values,
+        pool_digests,
         keys,
         values,
         step.device_page_table().clone(),
@@ -39,11 +58,7 @@ pub fn rotate_append(
 ) -> Tensor<4> {
     let dtype = cache.keys.dtype();
     let (keys, values, digests, query) = kernels::rotate_append(
-        (
-            cache.keys.extract(),
-            cache.values.extract(),
-            cache.digests.extract(),
-        ),
+        take_pools(cache, &qkv),
         qkv.cast(dtype),
         norms.map(|norms| (norms.gammas().cast(dtype), norms.epsilon())),
         rotations.rows(),
