@@ -30,6 +30,11 @@ impl Shape {
         self.in_flight * self.heads
     }
 
+    /// Channels of a vector.
+    pub fn width(&self) -> usize {
+        self.head_dim / self.row()
+    }
+
     /// Vectors of a row.
     pub fn row(&self) -> usize {
         self.lanes * self.vectors
@@ -222,7 +227,7 @@ pub(super) fn publish<N: Size>(
         }
         let head = place.sequence * place.n_heads + place.query_head + h;
         let at = (head * n_splits + split) * comptime!(shape.head_dim + 2);
-        let width = comptime!(shape.head_dim / row);
+        let width = comptime!(shape.width());
         #[unroll]
         for x in 0..width {
             partial[at + c * width + x] = out.extract(x);
