@@ -136,7 +136,7 @@ pub(super) fn lanes_max(value: f32, #[comptime] lanes: usize) -> f32 {
 
 /// Inclusive prefix sum over an aligned run of `plane` units.
 #[cube]
-pub(super) fn plane_prefix_sum(value: u32, #[comptime] plane: usize) -> u32 {
+fn plane_prefix_sum(value: u32, #[comptime] plane: usize) -> u32 {
     let mut sum = value;
     let steps = comptime!(plane.ilog2());
     let lane = UNIT_POS % comptime!(plane as u32);

@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::row::{cube_prefix_sum, lanes_max, plane_prefix_sum};
+use super::row::{cube_prefix_sum, lanes_max};
 
 /// Bins of a count.
 const BINS: usize = 2048;
@@ -130,9 +130,10 @@ impl Walk {
         let items = n_pages.div_ceil(units).next_power_of_two();
         Self {
             units,
-            plane,
+            // A ballot is read in words of 32 units.
+            plane: plane.min(32),
             items,
-            cached: items <= CACHED,
+            cached: items <= super::paged_attention::knob("QB_CACHED", CACHED),
         }
     }
 
@@ -400,6 +401,20 @@ fn standing_before(
     plane_shuffle(before, first_of_plane(walk.plane))
 }
 
+/// Which units of an aligned run of `plane` units say yes, one bit each.
+#[cube]
+fn plane_bits(yes: bool, #[comptime] plane: usize) -> u32 {
+    let ballot = plane_ballot(yes);
+    let word = UNIT_POS_PLANE / 32u32;
+    let mut bits = ballot.extract(0usize);
+    #[unroll]
+    for i in 1..4usize {
+        bits = select(word == comptime!(i as u32), ballot.extract(i), bits);
+    }
+    let all = comptime!(u32::MAX >> (32 - plane));
+    (bits >> (first_of_plane(plane) % 32u32)) & all
+}
+
 /// The first unit of an aligned run of `plane` units, counted within the device's plane.
 #[cube]
 fn first_of_plane(#[comptime] plane: usize) -> u32 {
@@ -425,7 +440,7 @@ pub(super) fn choose_pages(
     let candidates = candidates(offset, n_pages, k, sinks, pin_newest, walk);
     let keys = load_keys(scores, &candidates, walk);
     let threshold = find_threshold(&keys, scores, &candidates, &mut plane_sums, walk);
-    let mut before = standing_before(
+    let before = standing_before(
         &keys,
         scores,
         &candidates,
@@ -433,19 +448,24 @@ pub(super) fn choose_pages(
         &mut plane_sums,
         walk,
     );
-    let last = first_of_plane(walk.plane) + comptime!(walk.plane as u32 - 1);
+    let mut above_before = before & 0xFFFFu32;
+    let mut equal_before = before >> 16u32;
+    let lower = (1u32 << (UNIT_POS % comptime!(walk.plane as u32))) - 1u32;
     #[unroll(walk.cached)]
     for i in 0..walk.items {
         let key = nth_key(&keys, scores, &candidates, i, walk);
-        let own = standing(key, &threshold);
-        let sum = plane_prefix_sum(own, walk.plane);
-        let above = (before + sum - own) & 0xFFFFu32;
-        let equal = (before + sum - own) >> 16u32;
-        if key > threshold.key || (key == threshold.key && equal < threshold.ties) {
-            let slot = above + min(equal, threshold.ties);
+        let is_above = key > threshold.key;
+        let is_equal = key == threshold.key;
+        let all_above = plane_bits(is_above, walk.plane);
+        let all_equal = plane_bits(is_equal, walk.plane);
+        let equal = equal_before + (all_equal & lower).count_ones();
+        if is_above || (is_equal && equal < threshold.ties) {
+            let slot = above_before + (all_above & lower).count_ones();
+            let slot = slot + min(equal, threshold.ties);
             ids[list + slot as usize] = nth_page(&candidates, i, walk) as i32;
         }
-        before += plane_shuffle(sum, last);
+        above_before += all_above.count_ones();
+        equal_before += all_equal.count_ones();
     }
 }
 

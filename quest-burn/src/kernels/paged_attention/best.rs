@@ -156,9 +156,10 @@ pub(super) fn best_kernel<F: Float, N: Size>(
     lengths: &Tensor<i32>,
     scores: &mut Tensor<f32>,
     pages: &mut Tensor<i32>,
-    partial: &mut Tensor<f32>,
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
     counters: &mut Tensor<Atomic<u32>>,
-    output: &mut Tensor<F>,
+    output: &mut Tensor<Vector<F, N>>,
     scale: f32,
     sink_pages: u32,
     n_chunks: u32,
@@ -223,9 +224,10 @@ pub(super) fn best_kernel<F: Float, N: Size>(
             attend_listed::<F, N>(
                 &mut state, keys, values, &*pages, page_table, &listing, first, end, &place, shape,
             );
-            publish::<N>(&mut state, partial, split, &place, shape);
-            merge_when_last::<F>(
+            publish::<N>(&mut state, partial, stats, split, &place, shape);
+            merge_when_last::<F, N>(
                 partial,
+                stats,
                 output,
                 counters,
                 n_active,

@@ -164,13 +164,23 @@ fn fold_transposed<F: Float, N: Size>(
     for u in 0..in_flight {
         #[unroll]
         for h in 0..heads {
-            let mut product = f32::new(0.0);
-            #[unroll]
-            for c in 0..vectors {
-                let key = Vector::<f32, N>::cast_from(tokens.keys[u * vectors + c]);
-                product = dot::<N>(state.query[h * vectors + c], key, product, width);
+            if comptime!(shape.chain) {
+                let mut product = f32::new(0.0);
+                #[unroll]
+                for c in 0..vectors {
+                    let key = Vector::<f32, N>::cast_from(tokens.keys[u * vectors + c]);
+                    product = dot::<N>(state.query[h * vectors + c], key, product, width);
+                }
+                sums[u * heads + h] = product;
+            } else {
+                let mut products = Vector::<f32, N>::new(0.0f32);
+                #[unroll]
+                for c in 0..vectors {
+                    let key = Vector::<f32, N>::cast_from(tokens.keys[u * vectors + c]);
+                    products = fma(state.query[h * vectors + c], key, products);
+                }
+                sums[u * heads + h] = products.vector_sum();
             }
-            sums[u * heads + h] = product;
         }
     }
     let score = lanes_scatter_sum(&mut sums, n, lanes);
@@ -210,7 +220,7 @@ fn fold_transposed<F: Float, N: Size>(
         corrected = corrected || corrections[h] != 1.0f32;
     }
     // After the first tokens a new highest score is rare.
-    if corrected {
+    if comptime!(!shape.lazy) || corrected {
         #[unroll]
         for h in 0..heads {
             #[unroll]
