@@ -4,7 +4,9 @@
 //! be served, or 1 for a failure on the way.
 
 mod device;
+mod experiment;
 mod failure;
+mod folder;
 mod generate;
 mod ids;
 mod info;

@@ -46,7 +46,7 @@ impl TextArgs {
     fn read(&self, plan: &Plan) -> anyhow::Result<Vec<u32>> {
         match (&self.text, &self.ids) {
             (Some(path), _) => {
-                let tokenizer = ids::tokenizer(&plan.options.model)?;
+                let tokenizer = ids::tokenizer(plan.model.folder.path())?;
                 ids::from_text_file(path, tokenizer.as_ref())
             }
             (_, Some(path)) => ids::from_json_file(path),
@@ -70,12 +70,12 @@ struct Perplexity {
 pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
     let ids = args.text.read(&plan)?;
-    check_ids(&ids, plan.config.vocab_size)?;
+    check_ids(&ids, plan.model.config.vocab_size)?;
     check_context(ids.len(), 0, Some(plan.max_context()?))?;
     let mode = match args.prefill {
         Some(prefill) => LikelihoodMode::Decode { prefill },
         None => LikelihoodMode::Dense {
-            chunk: args.common.prefill_chunk,
+            chunk: args.common.model.prefill_chunk,
         },
     };
     mode.check(ids.len())?;
