@@ -33,7 +33,7 @@ impl<'a> Plan<'a> {
     pub fn new(options: &'a CommonOptions) -> anyhow::Result<Self> {
         let config = ModelConfig::from_dir(&options.model)?;
         Ok(Self {
-            policy: options.policy.init()?,
+            policy: options.policy.init(&config.rope)?,
             config,
             options,
         })
