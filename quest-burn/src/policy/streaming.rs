@@ -95,7 +95,7 @@ impl PagePolicy for StreamingPolicy {
             let recent = length - (kept - sinks)..length;
             let positions = (0..sinks).chain(recent).map(|p| p as i32);
             let positions = TensorData::new(positions.collect::<Vec<_>>(), [1, kept]);
-            Tensor::from_data(positions, &device).expand([n_kv_heads, kept])
+            Tensor::<2, Int>::from_data(positions, &device).expand([n_kv_heads, kept])
         };
         let shift = match &config.positions {
             WindowPositions::InText => None,

@@ -196,8 +196,11 @@ pub fn true_page_scores(
         let mut scores = token_scores(query.clone(), cache, step, sequence);
         let empty = pages * page_size - step.lengths()[sequence];
         if empty > 0 {
-            let no_tokens = Tensor::full([n_heads, empty], f32::MIN, &query.device());
-            scores = Tensor::cat(vec![scores, no_tokens.cast(DType::F32)], 1);
+            let like = (&query.device(), DType::F32);
+            scores = Tensor::cat(
+                vec![scores, Tensor::full([n_heads, empty], f32::MIN, like)],
+                1,
+            );
         }
         let scores = scores
             .reshape([heads, n_heads / heads, pages, page_size])
