@@ -1,3 +1,4 @@
+use quest_burn::policy::PolicyError;
 use quest_burn_models::{generation::GenerateError, tokenizer::TokenizerError};
 use thiserror::Error;
 
@@ -35,6 +36,9 @@ pub enum ExperimentError {
         /// Tokens that were asked for.
         found: usize,
     },
+    /// A policy cannot be made.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Text did not become ids, or ids text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -11,8 +11,11 @@
 //! - [`table`]: results on a terminal.
 
 pub mod budget;
+pub mod demo;
 mod error;
+pub mod passkey;
 pub mod plot;
+pub mod recall;
 pub mod results;
 pub mod session;
 pub mod table;
@@ -28,4 +31,15 @@ pub struct Progress {
     pub total: usize,
     /// Tokens of the prompt at hand that are prefilled, and tokens that will be.
     pub prefilled: Option<(usize, usize)>,
+}
+
+/// Values without repeats, in the order of their first occurrence.
+fn unique<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut unique = Vec::new();
+    for value in values {
+        if !unique.contains(&value) {
+            unique.push(value);
+        }
+    }
+    unique
 }
