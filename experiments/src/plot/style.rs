@@ -67,9 +67,11 @@ pub fn on(RGBColor(r, g, b): RGBColor) -> RGBColor {
 }
 
 pub fn text(size: i32, color: RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
-    TextStyle::from(("sans-serif", size).into_font())
-        .color(&color)
-        .pos(Pos::new(horizontal, vertical))
+    TextStyle {
+        font: ("sans-serif", size).into_font(),
+        color: color.to_backend_color(),
+        pos: Pos::new(horizontal, vertical),
+    }
 }
 
 /// Pixels that a text will take at most.
