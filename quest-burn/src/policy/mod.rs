@@ -4,6 +4,7 @@
 //! speed of all of them are measured on one attention path.
 
 mod dense;
+mod only_layer;
 mod quest;
 
 use core::fmt::Debug;
@@ -11,6 +12,7 @@ use core::fmt::Debug;
 use burn::tensor::{Int, Tensor};
 
 pub use dense::DensePolicy;
+pub use only_layer::OnlyLayer;
 pub use quest::QuestPolicy;
 
 use crate::{
