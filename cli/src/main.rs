@@ -4,15 +4,20 @@
 //! be served, or 1 for a failure on the way.
 
 mod device;
+mod experiment;
 mod failure;
+mod folder;
 mod generate;
 mod ids;
 mod info;
+mod longbench;
 mod memory;
 mod model;
 mod options;
 mod output;
 mod perplexity;
+mod sparsity;
+mod text;
 
 use std::{panic::catch_unwind, process::ExitCode};
 
@@ -34,8 +39,13 @@ enum Command {
     Info(info::InfoArgs),
     /// Goes on from a prompt.
     Generate(generate::GenerateArgs),
-    /// Scores a text: negative log-likelihood of each token, and perplexity.
+    /// Scores a text: negative log-likelihood of each token, and perplexity; with several policies,
+    /// perplexity against position.
     Perplexity(perplexity::PerplexityArgs),
+    /// Answers LongBench's six English tasks of the paper through page policies.
+    Longbench(longbench::LongBenchArgs),
+    /// Finds how few tokens each layer may read without loss of perplexity.
+    Sparsity(sparsity::SparsityArgs),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +66,8 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Info(args) => info::run(&args),
         Command::Generate(args) => generate::run(&args),
-        Command::Perplexity(args) => perplexity::run(&args),
+        Command::Perplexity(args) => perplexity::run(args),
+        Command::Longbench(args) => longbench::run(&args),
+        Command::Sparsity(args) => sparsity::run(&args),
     }
 }
