@@ -1,7 +1,8 @@
 use quest_burn::{
     QuestConfig,
-    policy::{OnlyLayer, PagePolicy, PolicyKind},
+    policy::{DensePolicy, OnlyLayer, PagePolicy, PolicyKind},
 };
+use quest_burn_models::generation::GenerateError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     contender::Contender,
     perplexity::{check_text, perplexity, prefilled},
     results::{Journal, round_trip},
-    session::Subject,
+    session::{Session, Subject},
 };
 
 /// What is tried in each layer.
@@ -141,66 +142,106 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
     config.check(subject, ids.len())?;
-    let n_layers = subject.config.n_layers;
-    let total = n_layers * config.policies.len();
-    let sizes = (config.quest.page_size, config.prefill_chunk);
-    let mut session = prefilled(subject, ids, config.prefill, sizes, &mut |tokens| {
-        progress(Progress {
-            done: 0,
-            total,
-            prefilled: Some((tokens, config.prefill - 1)),
-        });
-    })?;
-    let mut score = |policy: &dyn PagePolicy| -> Result<f64, ExperimentError> {
-        session.rewind(config.prefill - 1)?;
-        let nll = session.likelihoods(&ids[config.prefill - 1..], policy, &mut |_| ())?;
-        Ok(round_trip(perplexity(&nll)))
+    let (n_layers, n_budgets) = (subject.config.n_layers, config.budgets.len());
+    let mut search = Search {
+        subject,
+        config,
+        ids,
+        session: None,
+        journal,
+        total: n_layers * config.policies.len() * n_budgets,
+        progress,
     };
-    let dense = match find(journal.rows(), PolicyKind::Dense, None, None) {
-        Some(perplexity) => perplexity,
-        None => {
-            let perplexity = score(&quest_burn::policy::DensePolicy)?;
-            journal.push(LayerPerplexity {
-                policy: PolicyKind::Dense,
-                layer: None,
-                budget: None,
-                perplexity,
-            })?;
-            perplexity
-        }
-    };
-    let mut done = 0;
-    for layer in 0..n_layers {
-        for &policy in &config.policies {
-            for &budget in &config.budgets {
-                let found = find(journal.rows(), policy, Some(layer), Some(budget));
-                let perplexity = match found {
-                    Some(perplexity) => perplexity,
-                    None => {
-                        let only = config.policy(subject, policy, layer, budget, ids.len())?;
-                        let perplexity = score(&only)?;
-                        journal.push(LayerPerplexity {
-                            policy,
-                            layer: Some(layer),
-                            budget: Some(budget),
-                            perplexity,
-                        })?;
-                        perplexity
-                    }
-                };
-                if config.keeps(perplexity, dense) {
-                    break;
-                }
+    let dense = search.perplexity(0, None)?;
+    let layers = (0..n_layers).flat_map(|layer| config.policies.iter().map(move |&p| (layer, p)));
+    for (index, (layer, policy)) in layers.enumerate() {
+        for (tried, &budget) in config.budgets.iter().enumerate() {
+            let done = index * n_budgets + tried;
+            let perplexity = search.perplexity(done, Some((policy, layer, budget)))?;
+            if config.keeps(perplexity, dense) {
+                break;
             }
-            done += 1;
-            progress(Progress {
-                done,
-                total,
-                prefilled: None,
-            });
         }
+        search.report((index + 1) * n_budgets, None);
     }
     Ok(())
+}
+
+/// A search under way.
+struct Search<'a> {
+    subject: &'a Subject,
+    config: &'a SparsityConfig,
+    ids: &'a [u32],
+    /// Holds the text up to where it is decoded, once something has been computed.
+    session: Option<Session<'a>>,
+    journal: &'a mut Journal<LayerPerplexity>,
+    total: usize,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl Search<'_> {
+    /// The perplexity with one sparse layer, or with none: from the journal, or computed and
+    /// written there.
+    fn perplexity(
+        &mut self,
+        done: usize,
+        sparse: Option<(PolicyKind, usize, usize)>,
+    ) -> Result<f64, ExperimentError> {
+        let (kind, layer, budget) = match sparse {
+            Some((kind, layer, budget)) => (kind, Some(layer), Some(budget)),
+            None => (PolicyKind::Dense, None, None),
+        };
+        if let Some(perplexity) = find(self.journal.rows(), kind, layer, budget) {
+            return Ok(perplexity);
+        }
+        let (subject, config) = (self.subject, self.config);
+        let policy: Box<dyn PagePolicy> = match sparse {
+            Some((kind, layer, budget)) => {
+                Box::new(config.policy(subject, kind, layer, budget, self.ids.len())?)
+            }
+            None => Box::new(DensePolicy),
+        };
+        let nll = self.likelihoods(done, &*policy)?;
+        let perplexity = round_trip(perplexity(&nll));
+        self.journal.push(LayerPerplexity {
+            policy: kind,
+            layer,
+            budget,
+            perplexity,
+        })?;
+        self.report(done + 1, None);
+        Ok(perplexity)
+    }
+
+    fn likelihoods(
+        &mut self,
+        done: usize,
+        policy: &dyn PagePolicy,
+    ) -> Result<Vec<f32>, GenerateError> {
+        let config = self.config;
+        let held = config.prefill - 1;
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => {
+                let sizes = (config.quest.page_size, config.prefill_chunk);
+                prefilled(self.subject, self.ids, config.prefill, sizes, &mut |tokens| {
+                    self.report(done, Some((tokens, held)));
+                })?
+            }
+        };
+        session.rewind(held)?;
+        let nll = session.likelihoods(&self.ids[held..], policy, &mut |_| ());
+        self.session = Some(session);
+        nll
+    }
+
+    fn report(&mut self, done: usize, prefilled: Option<(usize, usize)>) {
+        (self.progress)(Progress {
+            done,
+            total: self.total,
+            prefilled,
+        });
+    }
 }
 
 fn find(
