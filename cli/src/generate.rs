@@ -97,7 +97,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let generator = Generator::new(
         &loaded.model,
         &mut loaded.cache,
-        plan.policy.as_ref(),
+        loaded.policy.as_ref(),
         &prompt,
         config,
     )?;
@@ -126,7 +126,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         },
         device: value_name(loaded.device.name),
         dtype: dtype_name(loaded.dtype),
-        policy: value_name(args.common.policy.policy),
+        policy: args.common.policy.policy.name().to_owned(),
         kv_cache_bytes,
     })
 }

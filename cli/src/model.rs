@@ -118,24 +118,23 @@ impl LoadedModel {
 pub struct Plan<'a> {
     pub options: &'a CommonOptions,
     pub model: ModelPlan<'a>,
-    pub policy: Box<dyn PagePolicy>,
 }
 
-/// A model that can run, with its cache.
+/// A model that can run, with its cache and policy.
 pub struct Loaded {
     pub model: CausalLm,
     pub cache: PagedKvCache,
+    pub policy: Box<dyn PagePolicy>,
     pub device: SelectedDevice,
     pub dtype: DType,
 }
 
 impl<'a> Plan<'a> {
     pub fn new(options: &'a CommonOptions) -> anyhow::Result<Self> {
-        Ok(Self {
-            model: ModelPlan::new(&options.model)?,
-            policy: options.policy.init()?,
-            options,
-        })
+        let model = ModelPlan::new(&options.model)?;
+        // Refused now rather than once the weights are there.
+        options.policy.init(&model.config.rope)?;
+        Ok(Self { options, model })
     }
 
     /// The longest context that is allowed: the one asked for, or the checkpoint's.
@@ -158,6 +157,8 @@ impl<'a> Plan<'a> {
         let cache = cache.init(&loaded.device.device, loaded.dtype);
         Ok(Loaded {
             cache: cache.context("KV cache")?,
+            // StreamingLLM rotates keys as the model does.
+            policy: self.options.policy.init(&loaded.config.rope)?,
             model: loaded.model,
             device: loaded.device,
             dtype: loaded.dtype,

@@ -4,10 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use burn::tensor::DType;
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use quest_burn::{
     QuestConfig,
-    policy::{DensePolicy, PagePolicy},
+    attention::RopeConfig,
+    policy::{PagePolicy, PolicyConfig, PolicyKind},
 };
 use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
 
@@ -49,9 +53,9 @@ pub struct CommonOptions {
 /// Which pages of the KV cache a decoded token attends to.
 #[derive(Args)]
 pub struct PolicyOptions {
-    /// Pages that a decoded token attends to
-    #[arg(long, value_enum, default_value_t = PolicyName::Quest)]
-    pub policy: PolicyName,
+    /// What a decoded token attends to
+    #[arg(long, value_parser = policy_names(), default_value_t = PolicyKind::Quest)]
+    pub policy: PolicyKind,
     /// Tokens that a decoded token attends to
     #[arg(long, value_name = "B", default_value_t = QuestConfig::new().token_budget)]
     pub token_budget: usize,
@@ -87,15 +91,14 @@ impl SelectionOptions {
 }
 
 impl PolicyOptions {
-    /// The policy that was chosen.
-    pub fn init(&self) -> anyhow::Result<Box<dyn PagePolicy>> {
+    /// The policy that was chosen, for a model with this rotary embedding.
+    pub fn init(&self, rope: &RopeConfig) -> anyhow::Result<Box<dyn PagePolicy>> {
         let quest = self.selection.quest_config();
-        let quest = quest.with_token_budget(self.token_budget).init();
-        let quest = quest.context("page policy")?;
-        Ok(match self.policy {
-            PolicyName::Dense => Box::new(DensePolicy),
-            PolicyName::Quest => Box::new(quest),
-        })
+        PolicyConfig::new(self.policy)
+            .with_quest(quest.with_token_budget(self.token_budget))
+            .with_rope(Some(rope.clone()))
+            .init()
+            .context("page policy")
     }
 }
 
@@ -140,14 +143,6 @@ impl SamplingOptions {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum PolicyName {
-    /// Every page
-    Dense,
-    /// The pages that matter to the query
-    Quest,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
 pub enum QuestVariant {
     /// A list per query head, the newest page competes, three pages at least
     AccuracyCode,
@@ -180,6 +175,14 @@ pub enum RopeFrequencies {
     Widened,
     /// In f32, as transformers' `from_pretrained(dtype=torch.float32)` makes them
     Exact,
+}
+
+/// The policies that the library knows.
+pub fn policy_names() -> impl TypedValueParser<Value = PolicyKind> {
+    let names = PolicyKind::ALL
+        .iter()
+        .map(|kind| PossibleValue::new(kind.name()).help(kind.about()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<PolicyKind>())
 }
 
 /// The name of an option's value, as it is written on the command line.

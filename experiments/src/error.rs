@@ -1,3 +1,4 @@
+use quest_burn::policy::PolicyError;
 use quest_burn_models::{generation::GenerateError, tokenizer::TokenizerError};
 use thiserror::Error;
 
@@ -48,6 +49,9 @@ pub enum ExperimentError {
         /// Why not.
         source: PromptError,
     },
+    /// A policy cannot be made.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Text did not become ids, or ids text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

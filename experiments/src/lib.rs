@@ -17,10 +17,13 @@
 
 pub mod budget;
 pub mod contender;
+pub mod demo;
 mod error;
 pub mod longbench;
+pub mod passkey;
 pub mod perplexity;
 pub mod plot;
+pub mod recall;
 pub mod results;
 pub mod session;
 pub mod sparsity;
@@ -37,4 +40,15 @@ pub struct Progress {
     pub total: usize,
     /// Tokens of the prompt at hand that are prefilled, and tokens that will be.
     pub prefilled: Option<(usize, usize)>,
+}
+
+/// Values without repeats, in the order of their first occurrence.
+fn unique<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut unique = Vec::new();
+    for value in values {
+        if !unique.contains(&value) {
+            unique.push(value);
+        }
+    }
+    unique
 }

@@ -81,7 +81,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     let nll = negative_log_likelihoods(
         &loaded.model,
         &mut loaded.cache,
-        plan.policy.as_ref(),
+        loaded.policy.as_ref(),
         &ids,
         mode,
         &mut |done| progress.set(done as u64),
@@ -96,7 +96,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
         nll,
         device: value_name(loaded.device.name),
         dtype: dtype_name(loaded.dtype),
-        policy: value_name(args.common.policy.policy),
+        policy: args.common.policy.policy.name().to_owned(),
     };
     if args.json {
         return print_json(&result);

@@ -142,11 +142,7 @@ impl Walk {
 
 /// The keys of this unit's pages, when they are kept in registers.
 #[cube]
-fn load_keys(
-    scores: &Tensor<f32>,
-    candidates: &Candidates,
-    #[comptime] walk: Walk,
-) -> Array<u32> {
+fn load_keys(scores: &Tensor<f32>, candidates: &Candidates, #[comptime] walk: Walk) -> Array<u32> {
     let mut keys = Array::<u32>::new(comptime!(if walk.cached { walk.items } else { 1 }));
     if comptime!(walk.cached) {
         #[unroll]

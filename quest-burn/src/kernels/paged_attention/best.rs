@@ -203,8 +203,7 @@ pub(super) fn best_kernel<F: Float, N: Size>(
             listed: all_pages > k,
             list: list_row(&place, &*pages) * k,
         };
-        let per_split =
-            pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
+        let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
         let n_active = active_splits(listing.n_pages, per_split);
         if split < n_active {
             let first = split * per_split;
@@ -217,7 +216,15 @@ pub(super) fn best_kernel<F: Float, N: Size>(
                 &mut state, keys, values, &*pages, page_table, &listing, first, end, &place, shape,
             );
             publish::<N>(&mut state, partial, split, &place, shape);
-            merge_when_last::<F>(partial, output, counters, n_active, &place, merge, shape.heads);
+            merge_when_last::<F>(
+                partial,
+                output,
+                counters,
+                n_active,
+                &place,
+                merge,
+                shape.heads,
+            );
         }
     }
 }

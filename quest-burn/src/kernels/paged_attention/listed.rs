@@ -6,9 +6,7 @@ use super::{
     super::counters::{ATTENDED, COUNTERS, is_last, reset},
     merge::{Merge, merge_splits},
     softmax::{Softmax, attend, softmax},
-    split::{
-        Place, Shape, pages_per_split, place, publish, publish_nothing, slots, stage_page,
-    },
+    split::{Place, Shape, pages_per_split, place, publish, publish_nothing, slots, stage_page},
 };
 
 /// The pages that the query heads of a cube read.
@@ -202,5 +200,13 @@ pub(super) fn listed_merged_kernel<F: Float, N: Size>(
         &mut state, keys, values, pages, page_table, &listing, first, end, &place, shape,
     );
     publish::<N>(&mut state, partial, split, &place, shape);
-    merge_when_last::<F>(partial, output, counters, n_active, &place, merge, shape.heads);
+    merge_when_last::<F>(
+        partial,
+        output,
+        counters,
+        n_active,
+        &place,
+        merge,
+        shape.heads,
+    );
 }

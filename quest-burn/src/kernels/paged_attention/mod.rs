@@ -245,7 +245,11 @@ pub(crate) fn best_attention(
     let problem = Problem::new(query, keys, values, page_table, lengths);
     let shared = best.sharing == PageSharing::KvHead;
     let n_scores = best.n_pages_bound;
-    let list_heads = if shared { problem.n_kv_heads } else { problem.n_heads };
+    let list_heads = if shared {
+        problem.n_kv_heads
+    } else {
+        problem.n_heads
+    };
     let partition = problem.partition(list_heads);
     let n_splits = partition.n_splits(best.k.min(n_scores));
     let units = partition.shape.units;
@@ -302,8 +306,16 @@ pub(crate) fn best_attention(
         lists: list_heads / problem.n_kv_heads,
     };
     let n_chunks = n_scores.div_ceil(chunk);
-    let scores = empty(&problem.query, [problem.batch, list_heads, n_scores], DType::F32);
-    let pages = empty(&problem.query, [problem.batch, list_heads, best.k], DType::I32);
+    let scores = empty(
+        &problem.query,
+        [problem.batch, list_heads, n_scores],
+        DType::F32,
+    );
+    let pages = empty(
+        &problem.query,
+        [problem.batch, list_heads, best.k],
+        DType::I32,
+    );
     let dim = CubeDim::new_1d(units as u32);
     let dtype = dtype_to_storage_type(problem.keys.dtype);
     if !cubes_start_in_order(&problem.query.device) || knob("QB_TWO", 0) == 1 {
@@ -382,5 +394,8 @@ pub(crate) fn best_attention(
 }
 
 pub(crate) fn knob(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(default)
 }

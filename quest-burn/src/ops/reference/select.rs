@@ -31,6 +31,22 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
     }
 }
 
+/// The places of the `k` highest values of each row, ascending; ties go to the lower place.
+///
+/// # Shapes
+///
+/// - values: `[rows, n]`
+/// - output: `[rows, k]`
+pub fn best_places(values: Tensor<2>, k: usize) -> Tensor<2, Int> {
+    let [_, n] = values.dims();
+    let selection = PageSelection {
+        k,
+        newest_page: NewestPage::Competes,
+        sink_pages: 0,
+    };
+    top_of_sequence(values.unsqueeze_dim(0), n, k, &selection).squeeze_dim(0)
+}
+
 /// The `k` best of the first `n` pages: `[1, heads, max_pages]` -> `[1, heads, k]`.
 fn top_of_sequence(
     scores: Tensor<3>,

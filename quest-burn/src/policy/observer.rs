@@ -1,0 +1,223 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::{Int, Tensor};
+
+use super::{PagePolicy, Pages};
+use crate::{
+    cache::{LayerCache, Step},
+    ops,
+};
+
+/// Tokens of the highest true attention that [`Observation::top_recall`] looks for, as in
+/// [Quest](https://arxiv.org/abs/2406.10774), figure 4.
+pub const TOP_TOKENS: usize = 10;
+
+/// A policy that is watched: it reads what the policy inside reads, and records it beside the true
+/// attention, which it computes in addition.
+///
+/// Every decode step then waits for the device; this is for experiments, not for speed.
+#[derive(Debug)]
+pub struct ObservedPolicy {
+    policy: Box<dyn PagePolicy>,
+    observations: Observations,
+}
+
+impl ObservedPolicy {
+    /// Watches a policy.
+    pub fn new(policy: Box<dyn PagePolicy>) -> Self {
+        Self {
+            policy,
+            observations: Observations::default(),
+        }
+    }
+
+    /// What has been recorded: a handle that sees what will be recorded too.
+    pub fn observations(&self) -> Observations {
+        self.observations.clone()
+    }
+}
+
+/// A shared handle on what an [`ObservedPolicy`] records.
+#[derive(Clone, Debug, Default)]
+pub struct Observations {
+    recorded: Arc<Mutex<Vec<Observation>>>,
+}
+
+impl Observations {
+    /// Takes out what has been recorded, in the order of the steps, and of the layers in a step.
+    pub fn take(&self) -> Vec<Observation> {
+        let recorded = self.recorded.lock();
+        std::mem::take(&mut *recorded.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn push(&self, observation: Observation) {
+        let recorded = self.recorded.lock();
+        let mut recorded = recorded.unwrap_or_else(PoisonError::into_inner);
+        recorded.push(observation);
+    }
+}
+
+/// What one layer read in one decode step of one sequence, beside the attention that its query
+/// truly pays to every token of the cache.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// The layer.
+    pub layer: usize,
+    /// The sequence of the batch.
+    pub sequence: usize,
+    /// Tokens in the cache, the newest included.
+    pub length: usize,
+    /// Tokens per page.
+    pub page_size: usize,
+    /// What was read.
+    pub read: Read,
+    /// For each query head, the share of the [`TOP_TOKENS`] tokens with the highest true attention
+    /// that was read.
+    pub top_recall: Vec<f64>,
+    /// For each query head, the share of the true attention that falls on what was read.
+    pub mass: Vec<f64>,
+}
+
+/// What was read in one step: pages or tokens, ascending, of each list. There are as many lists as
+/// query heads or as KV heads, and consecutive query heads share one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Everything.
+    All,
+    /// Whole pages.
+    Pages(Vec<Vec<usize>>),
+    /// Single tokens.
+    Tokens(Vec<Vec<usize>>),
+}
+
+impl Read {
+    /// The sequence's part of a choice.
+    fn of(pages: &Pages, sequence: usize, length: usize) -> Self {
+        match pages {
+            Pages::All => Self::All,
+            Pages::Listed { ids, counts } => {
+                let ids = ids.clone().slice([sequence..sequence + 1]);
+                let ids = ids.slice_dim(2, 0..counts[sequence]);
+                Self::Pages(lists(ids.squeeze_dim(0)))
+            }
+            Pages::Tokens(tokens) if tokens.covers(sequence, length) => Self::All,
+            Pages::Tokens(tokens) => Self::Tokens(lists(tokens.positions[sequence].clone())),
+        }
+    }
+
+    /// Whether a query head of `n_heads` reads a token.
+    fn contains(&self, token: usize, page_size: usize, head: usize, n_heads: usize) -> bool {
+        let (lists, item) = match self {
+            Self::All => return true,
+            Self::Pages(lists) => (lists, token / page_size),
+            Self::Tokens(lists) => (lists, token),
+        };
+        let list = &lists[head * lists.len() / n_heads];
+        list.binary_search(&item).is_ok()
+    }
+}
+
+fn lists(ids: Tensor<2, Int>) -> Vec<Vec<usize>> {
+    let [_, n] = ids.dims();
+    let ids = ids.into_data().convert::<i64>().try_to_vec::<i64>();
+    let ids = ids.expect("converted to i64");
+    ids.chunks(n)
+        .map(|list| list.iter().map(|&id| id as usize).collect())
+        .collect()
+}
+
+impl Observation {
+    /// How many pages each list touches.
+    pub fn pages_read(&self) -> Vec<usize> {
+        match &self.read {
+            Read::All => vec![self.length.div_ceil(self.page_size)],
+            Read::Pages(lists) => lists.iter().map(Vec::len).collect(),
+            Read::Tokens(lists) => lists
+                .iter()
+                .map(|tokens| {
+                    let page = |token: &usize| token / self.page_size;
+                    tokens.chunk_by(|a, b| page(a) == page(b)).count()
+                })
+                .collect(),
+        }
+    }
+
+    /// How many tokens each list reads.
+    pub fn tokens_read(&self) -> Vec<usize> {
+        match &self.read {
+            Read::All => vec![self.length],
+            Read::Pages(lists) => {
+                let filled = |&page: &usize| {
+                    let first = page * self.page_size;
+                    self.length.min(first + self.page_size) - first
+                };
+                let tokens = |pages: &Vec<usize>| pages.iter().map(filled).sum();
+                lists.iter().map(tokens).collect()
+            }
+            Read::Tokens(lists) => lists.iter().map(Vec::len).collect(),
+        }
+    }
+}
+
+impl PagePolicy for ObservedPolicy {
+    fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, scale: f64) -> Pages {
+        self.policy.select(query, cache, step, scale)
+    }
+
+    fn attention(
+        &self,
+        query: Tensor<3>,
+        cache: &mut LayerCache,
+        step: &Step,
+        scale: f64,
+    ) -> Tensor<3> {
+        // Before the attention, which moves the states of the policies that keep some.
+        let pages = self.policy.select(&query, cache, step, scale);
+        for sequence in (0..step.batch()).filter(|&s| step.new_tokens(s) > 0) {
+            let read = Read::of(&pages, sequence, step.lengths()[sequence]);
+            let observation = observe(read, &query, cache, step, sequence, scale);
+            self.observations.push(observation);
+        }
+        self.policy.attention(query, cache, step, scale)
+    }
+}
+
+fn observe(
+    read: Read,
+    query: &Tensor<3>,
+    cache: &LayerCache,
+    step: &Step,
+    sequence: usize,
+    scale: f64,
+) -> Observation {
+    let [_, n_heads, _] = query.dims();
+    let (length, page_size) = (step.lengths()[sequence], step.page_size());
+    let (mut top_recall, mut mass) = (vec![1.0; n_heads], vec![1.0; n_heads]);
+    if read != Read::All {
+        let scores = ops::token_scores(query.clone(), cache, step, sequence);
+        let scores = scores.into_data().convert::<f32>().try_to_vec::<f32>();
+        let scores = scores.expect("converted to f32");
+        for (head, scores) in scores.chunks(length).enumerate() {
+            let is_read = |token: &usize| read.contains(*token, page_size, head, n_heads);
+            let mut best = (0..length).collect::<Vec<_>>();
+            best.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+            let highest = f64::from(scores[best[0]]);
+            best.truncate(TOP_TOKENS);
+            let found = best.iter().filter(|token| is_read(token)).count();
+            top_recall[head] = found as f64 / best.len() as f64;
+
+            let weight = |token: usize| (scale * (f64::from(scores[token]) - highest)).exp();
+            let covered = (0..length).filter(is_read).map(weight).sum::<f64>();
+            mass[head] = covered / (0..length).map(weight).sum::<f64>();
+        }
+    }
+    Observation {
+        layer: cache.index(),
+        sequence,
+        length,
+        page_size,
+        read,
+        top_recall,
+        mass,
+    }
+}
