@@ -33,7 +33,12 @@ pub struct LongBenchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Tokens that a decoded token attends to, or shares of the prompt
-    #[arg(long, value_name = "B,..", value_delimiter = ',', default_value = "512,1024,2048,4096")]
+    #[arg(
+        long,
+        value_name = "B,..",
+        value_delimiter = ',',
+        default_value = "512,1024,2048,4096"
+    )]
     budgets: Vec<Budget>,
     /// Who answers
     #[arg(
@@ -83,7 +88,9 @@ impl LongBenchArgs {
 
 pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
     let data = args.read()?;
-    let laboratory = args.experiment.laboratory(args.context.unwrap_or(usize::MAX))?;
+    let laboratory = args
+        .experiment
+        .laboratory(args.context.unwrap_or(usize::MAX))?;
     let subject = &laboratory.subject;
     let config = LongBenchConfig {
         policies: args.policies.clone(),
@@ -102,8 +109,16 @@ pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
         config: &config,
         tasks: tasks.collect(),
     };
-    let (mut journal, run) = args.experiment.journal(&laboratory, "longbench", &settings)?;
-    longbench::run(subject, &config, &data, &mut journal, &mut progress("longbench"))?;
+    let (mut journal, run) = args
+        .experiment
+        .journal(&laboratory, "longbench", &settings)?;
+    longbench::run(
+        subject,
+        &config,
+        &data,
+        &mut journal,
+        &mut progress("longbench"),
+    )?;
     let rows = longbench::rows(&config, &data, journal.rows());
     args.experiment
         .report(&rows, &run, longbench::table(&rows), || {

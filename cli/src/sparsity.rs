@@ -23,7 +23,12 @@ pub struct SparsityArgs {
     #[arg(long, value_name = "B,..", value_delimiter = ',')]
     budgets: Vec<usize>,
     /// Who chooses what is read
-    #[arg(long, value_name = "P,..", value_delimiter = ',', default_value = "quest,oracle")]
+    #[arg(
+        long,
+        value_name = "P,..",
+        value_delimiter = ',',
+        default_value = "quest,oracle"
+    )]
     policies: Vec<PolicyKind>,
     /// How much the perplexity may be above that of dense attention
     #[arg(long, value_name = "X", default_value_t = 0.01)]
@@ -44,7 +49,7 @@ struct Settings<'a> {
 pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
     let laboratory = args.experiment.laboratory(args.text.most_tokens())?;
     let subject = &laboratory.subject;
-    let ids = args.text.read(Some(&subject.tokenizer))?;
+    let ids = args.text.read(subject.tokenizer.as_ref())?;
     let quest = args.experiment.selection.quest_config();
     let config = SparsityConfig {
         policies: args.policies.clone(),
@@ -62,8 +67,16 @@ pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
         config: &config,
         text: args.text.info(&ids),
     };
-    let (mut journal, run) = args.experiment.journal(&laboratory, "sparsity", &settings)?;
-    sparsity::run(subject, &config, &ids, &mut journal, &mut progress("sparsity"))?;
+    let (mut journal, run) = args
+        .experiment
+        .journal(&laboratory, "sparsity", &settings)?;
+    sparsity::run(
+        subject,
+        &config,
+        &ids,
+        &mut journal,
+        &mut progress("sparsity"),
+    )?;
     let rows = sparsity::rows(&config, subject.config.n_layers, ids.len(), journal.rows());
     args.experiment
         .report(&rows, &run, sparsity::table(&rows), || {

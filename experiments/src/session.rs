@@ -9,6 +9,8 @@ use quest_burn_models::{
     tokenizer::Tokenizer,
 };
 
+use crate::ExperimentError;
+
 /// What experiments are made with: a model, its tokenizer, and where it computes.
 #[derive(Debug)]
 pub struct Subject {
@@ -16,8 +18,8 @@ pub struct Subject {
     pub model: CausalLm,
     /// Its configuration.
     pub config: ModelConfig,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
+    /// Its tokenizer, if it has one; experiments on token ids need none.
+    pub tokenizer: Option<Tokenizer>,
     /// Where it is.
     pub device: Device,
     /// Element type of weights and KV cache.
@@ -25,6 +27,18 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// The tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, ExperimentError> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            let expected = format!("{} beside the weights", Tokenizer::FILE);
+            ExperimentError::setting("tokenizer", expected, "none")
+        })
+    }
+
     /// A session with room for `tokens` tokens in pages of `page_size`.
     ///
     /// # Errors

@@ -152,7 +152,10 @@ fn long_prompts_lose_their_middle_and_keep_the_question() {
     let (short, long) = (&predictions[0], &predictions[1]);
     assert_eq!(long.prompt_tokens, 1000 - Task::HotpotQa.max_new_tokens());
     assert!(long.cut_tokens > 5000, "{long:?}");
-    assert_eq!((short.cut_tokens, short.decoded_tokens), (0, long.decoded_tokens));
+    assert_eq!(
+        (short.cut_tokens, short.decoded_tokens),
+        (0, long.decoded_tokens)
+    );
     let rows = rows(&config, &data, &predictions);
     assert_eq!((rows[0].records, rows[0].cut), (2, 1));
 }
@@ -202,7 +205,10 @@ fn what_does_not_fit_into_the_context_is_refused_with_the_record() {
     let error = refused(80);
     assert_eq!(error.to_string(), "record hotpotqa-0 of hotpotqa");
     let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.starts_with("context: expected at least "), "{source}");
+    assert!(
+        source.starts_with("context: expected at least "),
+        "{source}"
+    );
     assert!(source.ends_with("found 80"), "{source}");
     assert!(error.is_bad_request());
     let error = refused(subject.config.max_positions + 1);

@@ -129,7 +129,11 @@ fn rows_that_are_there_are_not_computed_again() {
     assert_eq!(tokens.filter(|&tokens| tokens == 7).count(), 3);
     assert_eq!(journal.rows()[3..], all[3..]);
     drop(journal);
-    assert_eq!(open().rows()[3..], all[3..], "as they come back from a file");
+    assert_eq!(
+        open().rows()[3..],
+        all[3..],
+        "as they come back from a file"
+    );
 }
 
 #[test]
@@ -151,10 +155,7 @@ fn what_cannot_be_scored_is_refused() {
     let error = refused(|_| (), subject.config.max_positions + 1);
     assert!(matches!(error, ExperimentError::TooLong { .. }));
     let error = refused(|config| config.policies.clear(), 160);
-    assert_eq!(
-        error.to_string(),
-        "policies: expected at least 1, found 0"
-    );
+    assert_eq!(error.to_string(), "policies: expected at least 1, found 0");
     let error = refused(|config| config.window = 0, 160);
     assert_eq!(error.to_string(), "window: expected at least 1, found 0");
     let error = refused(|config| config.budgets = vec![Budget::Tokens(7)], 160);

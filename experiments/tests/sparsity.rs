@@ -80,7 +80,9 @@ fn the_last_layer_alone_is_a_policy_with_all_others_dense() {
         let mut session = subject.session(TOKENS, 8).unwrap();
         session.prefill(&ids[..99], 64, &mut |_| ()).unwrap();
         let policy: Box<dyn quest_burn::policy::PagePolicy> = policy;
-        session.likelihoods(&ids[99..], &*policy, &mut |_| ()).unwrap()
+        session
+            .likelihoods(&ids[99..], &*policy, &mut |_| ())
+            .unwrap()
     };
     let inner = policy(PolicyKind::Quest, 0, 16).init().unwrap();
     let only = score(Box::new(OnlyLayer::new(last, inner)));
@@ -100,9 +102,9 @@ fn no_budget_below_the_one_that_is_found_keeps_the_perplexity() {
     let dense = rows[0].dense_perplexity;
     for row in &rows {
         let tried = |budget: usize| {
-            let mut of_row = measured.iter().filter(|one| {
-                one.policy == row.policy && one.layer == Some(row.layer)
-            });
+            let mut of_row = measured
+                .iter()
+                .filter(|one| one.policy == row.policy && one.layer == Some(row.layer));
             of_row.find(|one| one.budget == Some(budget))
         };
         for &budget in &config.budgets {

@@ -89,7 +89,7 @@ pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
     };
     let laboratory = experiment.laboratory(text.most_tokens())?;
     let subject = &laboratory.subject;
-    let ids = text.read(Some(&subject.tokenizer))?;
+    let ids = text.read(subject.tokenizer.as_ref())?;
     check_ids(&ids, subject.config.vocab_size)?;
     check_context(ids.len(), 0, common.context.map(|context| context as usize))?;
     config.check(subject, ids.len())?;
@@ -98,7 +98,13 @@ pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
         text: text.info(&ids),
     };
     let (mut journal, run) = experiment.journal(&laboratory, "perplexity", &settings)?;
-    perplexity::run(subject, &config, &ids, &mut journal, &mut progress("perplexity"))?;
+    perplexity::run(
+        subject,
+        &config,
+        &ids,
+        &mut journal,
+        &mut progress("perplexity"),
+    )?;
     let rows = journal.rows();
     experiment.report(rows, &run, perplexity::table(rows), || {
         perplexity::figure(&format!("Perplexity, {}", run.model.name), rows)

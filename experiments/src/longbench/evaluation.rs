@@ -203,7 +203,7 @@ fn prompt_ids(
 ) -> Result<PromptIds, ExperimentError> {
     let prompt = Prompt::new(task, record);
     let new_tokens = task.max_new_tokens();
-    let ids = prompt.ids(&subject.tokenizer, new_tokens, config.context);
+    let ids = prompt.ids(subject.tokenizer()?, new_tokens, config.context);
     ids.map_err(|source| ExperimentError::Prompt {
         task,
         id: record.id.clone(),
@@ -233,7 +233,7 @@ fn answer(
     if answer.last().is_some_and(|last| stop_ids.contains(last)) {
         answer.pop();
     }
-    Ok(subject.tokenizer.decode(&answer)?)
+    Ok(subject.tokenizer()?.decode(&answer)?)
 }
 
 /// The mean score of each policy and budget in each task, tasks first.
@@ -245,9 +245,9 @@ pub fn rows(
     let mut rows = Vec::new();
     for task in data.iter().map(|data| data.task) {
         for contender in config.contenders() {
-            let answers = predictions.iter().filter(|row| {
-                row.task == task && row.contender() == contender
-            });
+            let answers = predictions
+                .iter()
+                .filter(|row| row.task == task && row.contender() == contender);
             let records = answers.clone().count();
             let mean = |sum: f64| sum / records.max(1) as f64;
             let budget = answers.clone().map(|row| row.budget as f64).sum();

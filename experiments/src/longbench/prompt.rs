@@ -224,10 +224,17 @@ mod tests {
         assert!(prompt.prefilled.ends_with("Give no reasons.\n\n"));
 
         let prompt = Prompt::new(Task::NarrativeQa, &record("Who?"));
-        assert!(prompt.decoded.starts_with("Give no reasons.\n\nQuestion: Who?"));
+        assert!(
+            prompt
+                .decoded
+                .starts_with("Give no reasons.\n\nQuestion: Who?")
+        );
 
         let prompt = Prompt::new(Task::GovReport, &record(""));
-        assert_eq!(prompt.decoded, "Now summarise the report on one page.\n\nSummary:");
+        assert_eq!(
+            prompt.decoded,
+            "Now summarise the report on one page.\n\nSummary:"
+        );
         assert!(prompt.prefilled.ends_with("Report:\nCONTEXT\n\n"));
 
         let prompt = Prompt::new(Task::TriviaQa, &record("Question: Who?\nAnswer:"));
@@ -246,7 +253,9 @@ mod tests {
                 assert_eq!(n, 100, "{task}");
             }
             assert_eq!(
-                (prompt.prefilled + &prompt.decoded).matches('\u{e9}').count(),
+                (prompt.prefilled + &prompt.decoded)
+                    .matches('\u{e9}')
+                    .count(),
                 if task == Task::GovReport { 0 } else { 300 },
                 "{task}: nothing is lost"
             );
@@ -256,7 +265,10 @@ mod tests {
     #[test]
     fn a_prompt_that_fits_is_left_whole() {
         let ids = cut_middle(vec![1, 2, 3, 4, 5], vec![6, 7], 3, 10).unwrap();
-        assert_eq!((ids.prefilled, ids.decoded), (vec![1, 2, 3, 4, 5], vec![6, 7]));
+        assert_eq!(
+            (ids.prefilled, ids.decoded),
+            (vec![1, 2, 3, 4, 5], vec![6, 7])
+        );
         assert_eq!(ids.cut, 0);
     }
 

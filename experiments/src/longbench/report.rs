@@ -15,8 +15,15 @@ pub fn table(rows: &[LongBenchRow]) -> Table {
         let scores = scores(rows, &tasks, contender);
         let mean = scores.iter().sum::<f64>() / scores.len() as f64;
         let budget = contender.budget.map_or("-".to_owned(), |b| b.to_string());
-        let cells = scores.iter().chain([&mean]).map(|score| format!("{score:.2}"));
-        table.push([contender.policy.to_string(), budget].into_iter().chain(cells));
+        let cells = scores
+            .iter()
+            .chain([&mean])
+            .map(|score| format!("{score:.2}"));
+        table.push(
+            [contender.policy.to_string(), budget]
+                .into_iter()
+                .chain(cells),
+        );
     }
     table
 }
@@ -90,9 +97,16 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_each_policy_with_the_mean_of_all_tasks() {
         let text = table(&rows()).to_string();
-        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let words = |line: &str| {
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         let lines = text.lines().map(words).collect::<Vec<_>>();
-        assert_eq!(lines[0], ["policy", "budget", "qasper", "gov_report", "mean"]);
+        assert_eq!(
+            lines[0],
+            ["policy", "budget", "qasper", "gov_report", "mean"]
+        );
         assert_eq!(lines[1], ["dense", "-", "40.00", "21.00", "30.50"]);
         assert_eq!(lines[2], ["quest", "1/8", "30.00", "22.50", "26.25"]);
         assert_eq!(lines.len(), 3, "{text}");

@@ -55,7 +55,10 @@ impl PerplexityConfig {
     /// When nobody is to score, the window is empty, the text has nothing to score or is beyond the
     /// model's context, or a policy cannot be made with a budget.
     pub fn check(&self, subject: &Subject, tokens: usize) -> Result<(), ExperimentError> {
-        for (setting, value) in [("policies", self.contenders().len()), ("window", self.window)] {
+        for (setting, value) in [
+            ("policies", self.contenders().len()),
+            ("window", self.window),
+        ] {
             if value == 0 {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }

@@ -78,7 +78,11 @@ mod tests {
     #[test]
     fn the_table_says_how_far_a_policy_is_above_dense() {
         let text = table(&rows()).to_string();
-        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let words = |line: &str| {
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         let lines = text.lines().map(words).collect::<Vec<_>>();
         assert_eq!(
             lines[1],

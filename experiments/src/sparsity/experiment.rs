@@ -90,11 +90,19 @@ impl SparsityConfig {
         }
         if let Some(pair) = self.budgets.windows(2).find(|pair| pair[0] >= pair[1]) {
             let found = format!("{} before {}", pair[0], pair[1]);
-            return Err(ExperimentError::setting("budgets", "an ascending list", found));
+            return Err(ExperimentError::setting(
+                "budgets",
+                "an ascending list",
+                found,
+            ));
         }
         if !(self.tolerance >= 0.0 && self.tolerance.is_finite()) {
             let expected = "a finite number of at least 0";
-            return Err(ExperimentError::setting("tolerance", expected, self.tolerance));
+            return Err(ExperimentError::setting(
+                "tolerance",
+                expected,
+                self.tolerance,
+            ));
         }
         check_text(subject, tokens, self.prefill)?;
         for &policy in &self.policies {
@@ -224,9 +232,15 @@ impl Search<'_> {
             Some(session) => session,
             None => {
                 let sizes = (config.quest.page_size, config.prefill_chunk);
-                prefilled(self.subject, self.ids, config.prefill, sizes, &mut |tokens| {
-                    self.report(done, Some((tokens, held)));
-                })?
+                prefilled(
+                    self.subject,
+                    self.ids,
+                    config.prefill,
+                    sizes,
+                    &mut |tokens| {
+                        self.report(done, Some((tokens, held)));
+                    },
+                )?
             }
         };
         session.rewind(held)?;
@@ -251,7 +265,9 @@ fn find(
     budget: Option<usize>,
 ) -> Option<f64> {
     let key = (policy, layer, budget);
-    let row = rows.iter().find(|row| (row.policy, row.layer, row.budget) == key);
+    let row = rows
+        .iter()
+        .find(|row| (row.policy, row.layer, row.budget) == key);
     row.map(|row| row.perplexity)
 }
 
@@ -271,7 +287,9 @@ pub fn rows(
     let row = |layer, policy| {
         let mut kept = config.budgets.iter().filter_map(|&budget| {
             let perplexity = find(measured, policy, Some(layer), Some(budget))?;
-            config.keeps(perplexity, dense).then_some((budget, perplexity))
+            config
+                .keeps(perplexity, dense)
+                .then_some((budget, perplexity))
         });
         let kept = kept.next();
         SparsityRow {
@@ -335,7 +353,9 @@ mod tests {
             of(2, 64, 9.0),
         ];
         let rows = rows(&config(), 3, 256, &measured);
-        let found = rows.iter().map(|row| (row.layer, row.budget, row.share, row.perplexity));
+        let found = rows
+            .iter()
+            .map(|row| (row.layer, row.budget, row.share, row.perplexity));
         assert_eq!(
             found.collect::<Vec<_>>(),
             [

@@ -13,7 +13,8 @@ pub fn table(rows: &[SparsityRow]) -> Table {
         table.push([
             row.layer.to_string(),
             row.policy.to_string(),
-            row.budget.map_or("-".to_owned(), |budget| budget.to_string()),
+            row.budget
+                .map_or("-".to_owned(), |budget| budget.to_string()),
             format!("{:.1} %", 100.0 * row.share),
             format!("{:.4}", row.perplexity),
             format!("{:.4}", row.dense_perplexity),
@@ -70,7 +71,11 @@ mod tests {
     #[test]
     fn the_table_says_where_no_budget_was_enough() {
         let text = table(&rows()).to_string();
-        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let words = |line: &str| {
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         let lines = text.lines().map(words).collect::<Vec<_>>();
         assert_eq!(
             lines[1],

@@ -52,7 +52,10 @@ mod tests {
             "punctuation is deleted, not made a blank"
         );
         assert_eq!(normalize("an apple a day (the best)"), "apple day best");
-        assert_eq!(normalize("theatre another banana"), "theatre another banana");
+        assert_eq!(
+            normalize("theatre another banana"),
+            "theatre another banana"
+        );
         assert_eq!(normalize("U.S.A."), "usa");
         assert_eq!(normalize("The, a. AN!"), "");
     }
