@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
 use quest_burn_experiments::{
     Progress,
@@ -10,7 +10,6 @@ use quest_burn_experiments::{
     results::{Build, Journal, ModelInfo, RunInfo},
     session::Subject,
 };
-use quest_burn_models::tokenizer::Tokenizer;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -100,10 +99,6 @@ impl Laboratory {
         let plan = ModelPlan::new(options)?;
         let folder = plan.folder.path();
         let tokenizer = ids::tokenizer(folder)?;
-        let tokenizer = tokenizer.ok_or_else(|| {
-            let (file, folder) = (Tokenizer::FILE, folder.display());
-            anyhow!("expected {file} in {folder}, found none")
-        })?;
         // A cache beyond the model's context is refused by the experiment, with a better reason.
         let tokens = tokens.min(plan.config.max_positions);
         let loaded = plan.load()?;

@@ -11,6 +11,7 @@ mod folder;
 mod generate;
 mod ids;
 mod info;
+mod longbench;
 mod memory;
 mod model;
 mod options;
@@ -18,6 +19,8 @@ mod output;
 mod passkey;
 mod perplexity;
 mod recall;
+mod sparsity;
+mod text;
 
 use std::{panic::catch_unwind, process::ExitCode};
 
@@ -41,8 +44,13 @@ enum Command {
     Info(info::InfoArgs),
     /// Goes on from a prompt.
     Generate(generate::GenerateArgs),
-    /// Scores a text: negative log-likelihood of each token, and perplexity.
+    /// Scores a text: negative log-likelihood of each token, and perplexity; with several policies,
+    /// perplexity against position.
     Perplexity(perplexity::PerplexityArgs),
+    /// Answers LongBench's six English tasks of the paper through page policies.
+    Longbench(longbench::LongBenchArgs),
+    /// Finds how few tokens each layer may read without loss of perplexity.
+    Sparsity(sparsity::SparsityArgs),
     /// Asks policies for a number that is hidden in a long text.
     Passkey(passkey::PasskeyArgs),
     /// Which of the tokens that matter a policy reads.
@@ -68,7 +76,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Generate(args) => generate::run(&args),
-        Command::Perplexity(args) => perplexity::run(&args),
+        Command::Perplexity(args) => perplexity::run(args),
+        Command::Longbench(args) => longbench::run(&args),
+        Command::Sparsity(args) => sparsity::run(&args),
         Command::Passkey(args) => passkey::run(&args),
         Command::Recall(args) => recall::run(&args),
     }

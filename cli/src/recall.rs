@@ -68,10 +68,10 @@ impl RecallArgs {
     fn ids(&self, subject: &Subject) -> Result<Vec<u32>, Failure> {
         let Some(path) = &self.text else {
             const PASSKEY: u32 = 31_415;
-            let prompt = PasskeyPrompt::answered(&subject.tokenizer, self.length, 0.5, PASSKEY)?;
+            let prompt = PasskeyPrompt::answered(subject.tokenizer()?, self.length, 0.5, PASSKEY)?;
             return Ok(prompt.ids);
         };
-        let mut ids = ids::from_text_file(path, Some(&subject.tokenizer))?;
+        let mut ids = ids::from_text_file(path, subject.tokenizer.as_ref())?;
         if ids.len() < self.length {
             let (expected, found) = (self.length, ids.len());
             let error = anyhow::anyhow!("expected at least {expected} tokens, found {found}");

@@ -332,5 +332,10 @@ fn what_cannot_be_served_is_refused() {
     );
 
     fs::remove_file(checkpoint.path().join("tokenizer.json")).unwrap();
-    assert_refused(&checkpoint, "demo", &[], "expected tokenizer.json in");
+    assert_refused(
+        &checkpoint,
+        "demo",
+        &[],
+        "expected tokenizer.json beside the weights, found none",
+    );
 }

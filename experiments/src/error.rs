@@ -2,7 +2,10 @@ use quest_burn::policy::PolicyError;
 use quest_burn_models::{generation::GenerateError, tokenizer::TokenizerError};
 use thiserror::Error;
 
-use crate::results::JournalError;
+use crate::{
+    longbench::{PromptError, Task},
+    results::JournalError,
+};
 
 /// Why an experiment ended without a result.
 #[derive(Error, Debug)]
@@ -35,6 +38,16 @@ pub enum ExperimentError {
         most: usize,
         /// Tokens that were asked for.
         found: usize,
+    },
+    /// A record of LongBench has no prompt that the model can read.
+    #[error("record {id} of {task}")]
+    Prompt {
+        /// Its task.
+        task: Task,
+        /// Its `_id`.
+        id: String,
+        /// Why not.
+        source: PromptError,
     },
     /// A policy cannot be made.
     #[error(transparent)]

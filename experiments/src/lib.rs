@@ -1,23 +1,32 @@
 //! The accuracy experiments of the Quest paper (Tang et al., ICML 2024): protocols, metrics and
 //! results, on the attention path that is timed. The `quest` program runs them.
 //!
+//! - [`longbench`]: question answering and summaries over long texts;
+//! - [`perplexity`]: perplexity against position, by policy and budget;
+//! - [`sparsity`]: the smallest budget of each layer that keeps the perplexity.
+//!
 //! What experiments share:
 //!
 //! - [`results`]: what a run was made with, and a journal of its rows, from which a run that was
 //!   cut goes on;
 //! - [`budget`]: token budgets, also as shares of the context;
+//! - [`contender`]: a policy with a budget;
 //! - [`plot`]: line charts, heat maps and bars as SVG;
 //! - [`session`]: a model that is prefilled once and gone on from in several ways;
 //! - [`table`]: results on a terminal.
 
 pub mod budget;
+pub mod contender;
 pub mod demo;
 mod error;
+pub mod longbench;
 pub mod passkey;
+pub mod perplexity;
 pub mod plot;
 pub mod recall;
 pub mod results;
 pub mod session;
+pub mod sparsity;
 pub mod table;
 
 pub use error::ExperimentError;

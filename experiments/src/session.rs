@@ -4,10 +4,12 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
 use quest_burn_models::{
     config::ModelConfig,
-    generation::{GenerateError, check_ids},
+    generation::{GenerateError, LikelihoodMode, check_ids, negative_log_likelihoods},
     model::CausalLm,
     tokenizer::Tokenizer,
 };
+
+use crate::ExperimentError;
 
 /// What experiments are made with: a model, its tokenizer, and where it computes.
 #[derive(Debug)]
@@ -16,8 +18,8 @@ pub struct Subject {
     pub model: CausalLm,
     /// Its configuration.
     pub config: ModelConfig,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
+    /// Its tokenizer, if it has one; experiments on token ids need none.
+    pub tokenizer: Option<Tokenizer>,
     /// Where it is.
     pub device: Device,
     /// Element type of weights and KV cache.
@@ -25,6 +27,18 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// The tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, ExperimentError> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            let expected = format!("{} beside the weights", Tokenizer::FILE);
+            ExperimentError::setting("tokenizer", expected, "none")
+        })
+    }
+
     /// A session with room for `tokens` tokens in pages of `page_size`.
     ///
     /// # Errors
@@ -133,6 +147,24 @@ impl Session<'_> {
             false => best,
         });
         Ok(best.unwrap_or(0) as u32)
+    }
+
+    /// Negative log-likelihood of every id but the first, in nats. The first is appended densely,
+    /// the others through `policy`; the last is not appended. `progress` is told how many are
+    /// scored.
+    ///
+    /// # Errors
+    ///
+    /// When there are fewer than two ids, an id is outside the vocabulary, the cache is full, a
+    /// likelihood is not a finite number, or the device fails.
+    pub fn likelihoods(
+        &mut self,
+        ids: &[u32],
+        policy: &dyn PagePolicy,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<f32>, GenerateError> {
+        let mode = LikelihoodMode::Decode { prefill: 1 };
+        negative_log_likelihoods(self.model, &mut self.cache, policy, ids, mode, progress)
     }
 
     /// Goes back to when the sequence had `length` tokens.

@@ -41,13 +41,14 @@ fn run(subject: &Subject, config: &PasskeyConfig) -> Vec<PasskeyOutcome> {
 #[test]
 fn a_prompt_of_bytes_is_exactly_as_long_as_was_asked_for() {
     let subject = subject();
-    let fit = |tokens, depth| PasskeyPrompt::fit(&subject.tokenizer, tokens, depth, 4711, 100);
+    let fit =
+        |tokens, depth| PasskeyPrompt::fit(subject.tokenizer().unwrap(), tokens, depth, 4711, 100);
     for tokens in [400, 401, 1000, 20_000] {
         for depth in [0.0, 0.1, 0.5, 1.0] {
             let prompt = fit(tokens, depth).unwrap();
             assert_eq!(prompt.ids.len(), tokens, "depth {depth}");
             assert_eq!(prompt.prefill, tokens - 100);
-            let decode = |ids: &[u32]| subject.tokenizer.decode(ids).unwrap();
+            let decode = |ids: &[u32]| subject.tokenizer().unwrap().decode(ids).unwrap();
             assert!(decode(&prompt.ids).starts_with(TASK));
             assert!(decode(&prompt.ids).ends_with("The pass key is"));
             assert_eq!(
@@ -62,7 +63,8 @@ fn a_prompt_of_bytes_is_exactly_as_long_as_was_asked_for() {
 fn the_passkey_lies_at_its_depth() {
     let subject = subject();
     let start = |depth| {
-        let prompt = PasskeyPrompt::fit(&subject.tokenizer, 1400, depth, 4711, 100).unwrap();
+        let prompt =
+            PasskeyPrompt::fit(subject.tokenizer().unwrap(), 1400, depth, 4711, 100).unwrap();
         prompt.passkey_tokens.start
     };
     // The beginning of the text, the task, and line breaks before and behind no filler.
@@ -82,9 +84,9 @@ fn the_passkey_lies_at_its_depth() {
 #[test]
 fn an_answered_prompt_ends_with_the_answer() {
     let subject = subject();
-    let prompt = PasskeyPrompt::answered(&subject.tokenizer, 600, 0.5, 4711).unwrap();
+    let prompt = PasskeyPrompt::answered(subject.tokenizer().unwrap(), 600, 0.5, 4711).unwrap();
     assert_eq!(prompt.ids.len(), 600);
-    let decode = |ids: &[u32]| subject.tokenizer.decode(ids).unwrap();
+    let decode = |ids: &[u32]| subject.tokenizer().unwrap().decode(ids).unwrap();
     assert_eq!(decode(&prompt.ids[prompt.prefill..]), " 4711.");
     assert!(decode(&prompt.ids).ends_with("The pass key is 4711."));
 }

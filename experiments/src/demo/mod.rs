@@ -131,7 +131,7 @@ impl DemoConfig {
 
     fn prompt(&self, subject: &Subject) -> Result<PasskeyPrompt, ExperimentError> {
         PasskeyPrompt::fit(
-            &subject.tokenizer,
+            subject.tokenizer()?,
             self.length.saturating_sub(self.answer_tokens),
             self.depth,
             StdRng::seed_from_u64(self.seed).random_range(1..=50_000),
@@ -228,7 +228,7 @@ fn answer(
     let decoded = tail.len() + ids.len() - 1;
     Ok(Answer {
         per_token: start.elapsed() / decoded as u32,
-        text: subject.tokenizer.decode(&ids)?,
+        text: subject.tokenizer()?.decode(&ids)?,
         ids,
     })
 }

@@ -126,7 +126,7 @@ impl PasskeyConfig {
             }
             // The longest passkey has the least room for filler.
             PasskeyPrompt::fit(
-                &subject.tokenizer,
+                subject.tokenizer()?,
                 self.room(length),
                 1.0,
                 50_000,
@@ -236,7 +236,7 @@ pub fn run(
         let done = journal.rows().len();
         let depth = config.depth(trial.depth);
         let prompt = PasskeyPrompt::fit(
-            &subject.tokenizer,
+            subject.tokenizer()?,
             config.room(trial.length),
             depth,
             config.passkey(trial),
@@ -265,7 +265,7 @@ pub fn run(
             session.rewind(prefilled.len())?;
             let stop_ids = &subject.config.stop_token_ids;
             let answer = ask(session, tail, &*policy, config.answer_tokens, stop_ids)?;
-            let answer = subject.tokenizer.decode(&answer)?;
+            let answer = subject.tokenizer()?.decode(&answer)?;
             journal.push(PasskeyOutcome {
                 policy: contender.0,
                 length: trial.length,

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+use std::path::Path;
+
 use burn::tensor::{DType, Device};
 use quest_burn_experiments::{results, session::Subject};
 use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer, weights};
@@ -21,11 +23,17 @@ pub fn subject() -> Subject {
     let dir = tempfile::tempdir().unwrap();
     checkpoint::write(dir.path(), &spec);
     write_bytes(dir.path());
-    let config = ModelConfig::from_dir(dir.path()).unwrap();
+    subject_of(dir.path())
+}
+
+/// The model in a folder.
+pub fn subject_of(dir: &Path) -> Subject {
+    let config = ModelConfig::from_dir(dir).unwrap();
     let device = Device::default();
+    let tokenizer = dir.join(Tokenizer::FILE).exists();
     Subject {
-        model: weights::load(dir.path(), &config, &device, DType::F32, &mut |_| ()).unwrap(),
-        tokenizer: Tokenizer::from_dir(dir.path()).unwrap(),
+        model: weights::load(dir, &config, &device, DType::F32, &mut |_| ()).unwrap(),
+        tokenizer: tokenizer.then(|| Tokenizer::from_dir(dir).unwrap()),
         config,
         device,
         dtype: DType::F32,
