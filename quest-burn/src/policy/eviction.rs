@@ -249,3 +249,39 @@ fn best(values: Tensor<2>, k: usize, recent: usize) -> Tensor<2, Int> {
         _ => Tensor::cat(vec![columns, column(candidates..n)], 1),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    fn columns(values: &[f32], k: usize, recent: usize) -> Vec<i64> {
+        let values = TensorData::new(values.to_vec(), [1, values.len()]);
+        let columns = best(Tensor::from_data(values, &Device::default()), k, recent);
+        columns.into_data().convert::<i64>().try_to_vec().unwrap()
+    }
+
+    #[test]
+    fn the_highest_values_stay_in_order() {
+        let values = [5., 1., 4., 2., 3.];
+        assert_eq!(columns(&values, 4, 0), [0, 2, 3, 4]);
+        assert_eq!(columns(&values, 2, 0), [0, 2]);
+        assert_eq!(columns(&values, 1, 0), [0]);
+    }
+
+    #[test]
+    fn the_most_recent_stay_whatever_their_value() {
+        let values = [5., 6., 4., 2., 1.];
+        assert_eq!(columns(&values, 4, 2), [0, 1, 3, 4]);
+        assert_eq!(columns(&values, 3, 2), [1, 3, 4]);
+    }
+
+    #[test]
+    fn of_equal_values_the_later_stay() {
+        let values = [1., 0., 0., 1., 0.];
+        assert_eq!(columns(&values, 4, 0), [0, 2, 3, 4]);
+        assert_eq!(columns(&values, 3, 0), [0, 3, 4]);
+        assert_eq!(columns(&values, 1, 0), [3]);
+    }
+}

@@ -221,3 +221,65 @@ fn observe(
         mass,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        QuestConfig,
+        policy::{
+            DensePolicy, TovaConfig,
+            fixture::{Weighted, assert_close, observed},
+        },
+    };
+
+    /// Most of the attention of 20 tokens is on page 1.
+    fn weight(token: usize) -> f32 {
+        match token {
+            8..16 => 3.0 + token as f32 / 100.0,
+            _ => 1.0 + token as f32 / 100.0,
+        }
+    }
+
+    fn observe(policy: impl PagePolicy + 'static) -> Observation {
+        let weights = (0..20).map(|token| [weight(token)]).collect::<Vec<_>>();
+        let prompt = weights[..19].iter().map(|w| &w[..]).collect::<Vec<_>>();
+        let mut layer = Weighted::new(1).prompt(&prompt);
+        layer.observe(&observed(policy), &weights[19], &[1.0]).0
+    }
+
+    #[test]
+    fn what_is_read_is_recorded_beside_the_true_attention() {
+        let total = (0..20).map(weight).sum::<f32>();
+        let share = |tokens: core::ops::Range<usize>| tokens.map(weight).sum::<f32>() / total;
+        let mass = |observation: &Observation| observation.mass[0] as f32;
+
+        let dense = observe(DensePolicy);
+        assert_eq!(dense.read, Read::All);
+        assert_eq!(
+            (dense.pages_read(), dense.tokens_read()),
+            (vec![3], vec![20])
+        );
+        assert_eq!((dense.top_recall, dense.mass), (vec![1.0], vec![1.0]));
+
+        let config = QuestConfig::new().with_page_size(8).with_dense_layers(0);
+        let quest = observe(config.with_token_budget(16).init().unwrap());
+        assert_eq!(quest.read, Read::Pages(vec![vec![1, 2]]));
+        assert_eq!(
+            (quest.pages_read(), quest.tokens_read()),
+            (vec![2], vec![12])
+        );
+        // The ten highest are the eight of page 1, and 19 and 18.
+        assert_eq!(quest.top_recall, [1.0]);
+        assert_close(&[mass(&quest)], &[share(8..20)]);
+
+        let config = TovaConfig::new().with_dense_layers(0).with_token_budget(9);
+        let tova = observe(config.init().unwrap());
+        let tokens = (8..16).chain([19]).collect::<Vec<_>>();
+        assert_eq!(tova.read, Read::Tokens(vec![tokens]));
+        assert_eq!((tova.pages_read(), tova.tokens_read()), (vec![2], vec![9]));
+        assert_eq!(tova.top_recall, [0.9]);
+        assert_close(&[mass(&tova)], &[share(8..16) + share(19..20)]);
+        assert_eq!((tova.layer, tova.sequence, tova.length), (0, 0, 20));
+    }
+}
