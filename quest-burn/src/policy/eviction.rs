@@ -106,10 +106,12 @@ impl Eviction {
         let of_sequence = |sequence: usize| {
             let length = step.lengths()[sequence];
             let held = match cache.states().get::<KeptTokens>(sequence) {
-                Some(kept) if kept.eviction == *self => match kept.seen..length {
-                    new if new.is_empty() => kept.tokens.clone(),
-                    new => (kept.tokens.clone()).and(ScoredTokens::unseen(new, lists, query)),
-                },
+                Some(kept) if kept.eviction == *self && kept.seen <= length => {
+                    match kept.seen..length {
+                        new if new.is_empty() => kept.tokens.clone(),
+                        new => (kept.tokens.clone()).and(ScoredTokens::unseen(new, lists, query)),
+                    }
+                }
                 _ => ScoredTokens::unseen(0..length, lists, query),
             };
             if held.len() <= self.budget || step.new_tokens(sequence) == 0 {
