@@ -90,12 +90,21 @@ impl Session {
                     _ => shape.prompts[sequence] - half,
                 };
                 if new[sequence] > 0 {
-                    let step = session.cache.prefill(&new);
-                    session.append(&step.expect("the pool holds the prompts"));
+                    session.prefill(&new);
                 }
             }
         }
         session
+    }
+
+    /// Adds prompt tokens to each sequence.
+    ///
+    /// # Panics
+    ///
+    /// When there is no room left.
+    pub fn prefill(&mut self, new_tokens: &[usize]) {
+        let step = self.cache.prefill(new_tokens).expect("there is room");
+        self.append(&step);
     }
 
     /// Decodes one token of each sequence that is active.

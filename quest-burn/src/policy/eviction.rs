@@ -2,7 +2,10 @@
 
 use burn::tensor::{Int, Tensor};
 
-use super::{PagePolicy, Pages, TokenLists};
+use super::{
+    PagePolicy, Pages, TokenLists,
+    tokens::{for_each, one_list},
+};
 use crate::{
     cache::{LayerCache, Step},
     ops,
@@ -21,7 +24,10 @@ pub(super) enum KeptBy {
 /// A query reads at most `budget` tokens, its own included: after each step, tokens are evicted
 /// until one more fits. The attention of prompt tokens is not seen; if the tokens that were
 /// prefilled do not fit, the first decoded query ranks all of them by its attention, and only those
-/// that stay are read, by this query already.
+/// that stay are read, by this query already. (In the authors' code, that query attends to the whole
+/// prompt and evicts afterwards; here no decoded query exceeds its budget.) To rank, all keys are
+/// read once, but no values. The ranking does not count as received attention: that is, for each
+/// decoded query and head, a softmax over the tokens that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Eviction {
     /// Tokens that a query reads, the newest included; at least 2.
@@ -58,9 +64,9 @@ impl ScoredTokens {
     fn unseen(tokens: core::ops::Range<usize>, lists: usize, like: &Tensor<3>) -> Self {
         let n = tokens.len();
         let device = like.device();
-        let positions = Tensor::<1, Int>::arange(tokens.start as i64..tokens.end as i64, &device);
+        let positions = one_list(tokens.map(|token| token as i32), lists, &device);
         Self {
-            positions: positions.reshape([1, n]).expand([lists, n]),
+            positions,
             received: Tensor::zeros([lists, n], &device),
         }
     }
@@ -209,9 +215,9 @@ fn lists_of(held: &[ScoredTokens], cache: &LayerCache) -> TokenLists {
 
 /// Lists for every KV head at least: `[lists, n]` -> `[heads, n]`
 fn for_attention(positions: &Tensor<2, Int>, cache: &LayerCache) -> Tensor<2, Int> {
-    let [lists, n] = positions.dims();
+    let [lists, _] = positions.dims();
     let [_, n_kv_heads, _, _] = cache.keys().dims();
-    positions.clone().expand([lists.max(n_kv_heads), n])
+    for_each(lists.max(n_kv_heads), positions.clone())
 }
 
 /// Sums over the query heads of each list: `[n_heads, n]` -> `[lists, n]`

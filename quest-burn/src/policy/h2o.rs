@@ -65,8 +65,11 @@ impl H2oConfig {
 ///
 /// The attention of prompt tokens is dense and not counted, as in Quest's experiments with long
 /// prompts. If a prompt does not fit into the budget, the first decoded query ranks its tokens: the
-/// attention that it would pay to all of them decides which stay, and it attends to those only. One
-/// that is decoded later never reads anything else.
+/// attention that it would pay to all of them decides which stay, beside the most recent, and it
+/// attends to those only. Later queries read nothing else of the prompt. In the authors' code, the
+/// first query attends to all of the prompt before anything is evicted.
+///
+/// Truncating a sequence makes a prompt of what it still holds.
 #[derive(Clone, Debug)]
 pub struct H2oPolicy {
     eviction: Eviction,

@@ -1,9 +1,9 @@
 use burn::{
     config::Config,
-    tensor::{Int, Tensor, TensorData},
+    tensor::{Int, Tensor},
 };
 
-use super::{KeyShift, PagePolicy, Pages, PolicyConfig, PolicyError, TokenLists};
+use super::{KeyShift, PagePolicy, Pages, PolicyConfig, PolicyError, TokenLists, tokens::one_list};
 use crate::{
     attention::RopeConfig,
     cache::{LayerCache, Step},
@@ -93,8 +93,7 @@ impl PagePolicy for StreamingPolicy {
             let sinks = config.sink_tokens.min(kept);
             let recent = length + sinks - kept..length;
             let positions = (0..sinks).chain(recent).map(|p| p as i32);
-            let positions = TensorData::new(positions.collect::<Vec<_>>(), [1, kept]);
-            Tensor::<2, Int>::from_data(positions, &device).expand([n_kv_heads, kept])
+            one_list(positions, n_kv_heads, &device)
         };
         let shift = match &config.positions {
             WindowPositions::InText => None,
@@ -113,7 +112,7 @@ impl PagePolicy for StreamingPolicy {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, Device, Distribution, Tolerance};
+    use burn::tensor::{DType, Device, TensorData, Tolerance};
 
     use super::*;
     use crate::{
@@ -175,10 +174,16 @@ mod tests {
     fn positions_are_those_in_the_window() {
         let (n, budget, sinks) = (200, 12, 4);
         let device = Device::default();
-        let random = |shape| Tensor::<4>::random(shape, Distribution::Default, &device);
-        let keys = random([1, 2, n, 8]) * 4.0;
-        let values = random([1, 2, n, 8]);
-        let query = random([1, 4, 1, 8]) * 4.0;
+        // Irregular, and the same in every run.
+        let varied = |shape: [usize; 4], seed: f32| {
+            let n = shape.iter().product::<usize>();
+            let values = (0..n).map(|i| (seed * (i * i) as f32 + i as f32).sin());
+            let values = TensorData::new(values.collect::<Vec<_>>(), shape);
+            Tensor::<4>::from_data(values, &device)
+        };
+        let keys = varied([1, 2, n, 8], 0.3);
+        let values = varied([1, 2, n, 8], 0.7);
+        let query = varied([1, 4, 1, 8], 1.1);
         // YaRN scales what it rotates, which must happen once only.
         let rope = RopeConfig::new().with_scaling(crate::attention::RopeScaling::Yarn {
             factor: 4.0,

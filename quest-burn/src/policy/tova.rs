@@ -48,8 +48,8 @@ impl TovaConfig {
 /// the heads of the layer ([TOVA](https://arxiv.org/abs/2401.06104)).
 ///
 /// All heads of a layer keep the same tokens, at the positions that they had in the text. The newest
-/// token has no privilege: it may be the one that is evicted. What happens to a prompt that does not
-/// fit into the budget is as with [`H2oPolicy`](super::H2oPolicy).
+/// token has no privilege: it may be the one that is evicted. A prompt that does not fit into the
+/// budget is treated as by [`H2oPolicy`](super::H2oPolicy).
 #[derive(Clone, Debug)]
 pub struct TovaPolicy {
     eviction: Eviction,
