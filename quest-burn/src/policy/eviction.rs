@@ -2,7 +2,10 @@
 
 use burn::tensor::{Int, Tensor};
 
-use super::{PagePolicy, Pages, TokenLists};
+use super::{
+    PagePolicy, Pages, TokenLists,
+    tokens::{for_each, one_list},
+};
 use crate::{
     cache::{LayerCache, Step},
     ops,
@@ -21,7 +24,10 @@ pub(super) enum KeptBy {
 /// A query reads at most `budget` tokens, its own included: after each step, tokens are evicted
 /// until one more fits. The attention of prompt tokens is not seen; if the tokens that were
 /// prefilled do not fit, the first decoded query ranks all of them by its attention, and only those
-/// that stay are read, by this query already.
+/// that stay are read, by this query already. (In the authors' code, that query attends to the whole
+/// prompt and evicts afterwards; here no decoded query exceeds its budget.) To rank, all keys are
+/// read once, but no values. The ranking does not count as received attention: that is, for each
+/// decoded query and head, a softmax over the tokens that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Eviction {
     /// Tokens that a query reads, the newest included; at least 2.
@@ -58,9 +64,9 @@ impl ScoredTokens {
     fn unseen(tokens: core::ops::Range<usize>, lists: usize, like: &Tensor<3>) -> Self {
         let n = tokens.len();
         let device = like.device();
-        let positions = Tensor::<1, Int>::arange(tokens.start as i64..tokens.end as i64, &device);
+        let positions = one_list(tokens.map(|token| token as i32), lists, &device);
         Self {
-            positions: positions.reshape([1, n]).expand([lists, n]),
+            positions,
             received: Tensor::zeros([lists, n], &device),
         }
     }
@@ -106,10 +112,12 @@ impl Eviction {
         let of_sequence = |sequence: usize| {
             let length = step.lengths()[sequence];
             let held = match cache.states().get::<KeptTokens>(sequence) {
-                Some(kept) if kept.eviction == *self => match kept.seen..length {
-                    new if new.is_empty() => kept.tokens.clone(),
-                    new => (kept.tokens.clone()).and(ScoredTokens::unseen(new, lists, query)),
-                },
+                Some(kept) if kept.eviction == *self && kept.seen <= length => {
+                    match kept.seen..length {
+                        new if new.is_empty() => kept.tokens.clone(),
+                        new => (kept.tokens.clone()).and(ScoredTokens::unseen(new, lists, query)),
+                    }
+                }
                 _ => ScoredTokens::unseen(0..length, lists, query),
             };
             if held.len() <= self.budget || step.new_tokens(sequence) == 0 {
@@ -207,9 +215,9 @@ fn lists_of(held: &[ScoredTokens], cache: &LayerCache) -> TokenLists {
 
 /// Lists for every KV head at least: `[lists, n]` -> `[heads, n]`
 fn for_attention(positions: &Tensor<2, Int>, cache: &LayerCache) -> Tensor<2, Int> {
-    let [lists, n] = positions.dims();
+    let [lists, _] = positions.dims();
     let [_, n_kv_heads, _, _] = cache.keys().dims();
-    positions.clone().expand([lists.max(n_kv_heads), n])
+    for_each(lists.max(n_kv_heads), positions.clone())
 }
 
 /// Sums over the query heads of each list: `[n_heads, n]` -> `[lists, n]`
@@ -247,5 +255,41 @@ fn best(values: Tensor<2>, k: usize, recent: usize) -> Tensor<2, Int> {
     match recent {
         0 => columns,
         _ => Tensor::cat(vec![columns, column(candidates..n)], 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    fn columns(values: &[f32], k: usize, recent: usize) -> Vec<i64> {
+        let values = TensorData::new(values.to_vec(), [1, values.len()]);
+        let columns = best(Tensor::from_data(values, &Device::default()), k, recent);
+        columns.into_data().convert::<i64>().try_to_vec().unwrap()
+    }
+
+    #[test]
+    fn the_highest_values_stay_in_order() {
+        let values = [5., 1., 4., 2., 3.];
+        assert_eq!(columns(&values, 4, 0), [0, 2, 3, 4]);
+        assert_eq!(columns(&values, 2, 0), [0, 2]);
+        assert_eq!(columns(&values, 1, 0), [0]);
+    }
+
+    #[test]
+    fn the_most_recent_stay_whatever_their_value() {
+        let values = [5., 6., 4., 2., 1.];
+        assert_eq!(columns(&values, 4, 2), [0, 1, 3, 4]);
+        assert_eq!(columns(&values, 3, 2), [1, 3, 4]);
+    }
+
+    #[test]
+    fn of_equal_values_the_later_stay() {
+        let values = [1., 0., 0., 1., 0.];
+        assert_eq!(columns(&values, 4, 0), [0, 2, 3, 4]);
+        assert_eq!(columns(&values, 3, 0), [0, 3, 4]);
+        assert_eq!(columns(&values, 1, 0), [3]);
     }
 }

@@ -8,6 +8,8 @@
 
 mod dense;
 mod eviction;
+#[cfg(test)]
+mod fixture;
 mod h2o;
 mod observer;
 mod only_layer;
@@ -110,7 +112,7 @@ impl PageSelection {
         assert_eq!(
             config.page_size,
             step.page_size(),
-            "page size of the Quest policy and of the KV cache"
+            "page size of the policy and of the KV cache"
         );
         let selection = Self {
             k: config.budget_pages(),

@@ -58,7 +58,7 @@ impl Observations {
 }
 
 /// What one layer read in one decode step of one sequence, beside the attention that its query
-/// truly pays to every token of the cache.
+/// would pay if it read every token of the cache.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
     /// The layer.
@@ -105,15 +105,19 @@ impl Read {
         }
     }
 
-    /// Whether a query head of `n_heads` reads a token.
-    fn contains(&self, token: usize, page_size: usize, head: usize, n_heads: usize) -> bool {
-        let (lists, item) = match self {
-            Self::All => return true,
-            Self::Pages(lists) => (lists, token / page_size),
-            Self::Tokens(lists) => (lists, token),
+    /// For each token of the sequence, whether a query head of `n_heads` reads it.
+    fn of_head(&self, head: usize, n_heads: usize, length: usize, page_size: usize) -> Vec<bool> {
+        let (lists, width) = match self {
+            Self::All => return vec![true; length],
+            Self::Pages(lists) => (lists, page_size),
+            Self::Tokens(lists) => (lists, 1),
         };
-        let list = &lists[head * lists.len() / n_heads];
-        list.binary_search(&item).is_ok()
+        let mut is_read = vec![false; length];
+        for item in &lists[head * lists.len() / n_heads] {
+            let first = item * width;
+            is_read[first..length.min(first + width)].fill(true);
+        }
+        is_read
     }
 }
 
@@ -198,17 +202,19 @@ fn observe(
         let scores = scores.into_data().convert::<f32>().try_to_vec::<f32>();
         let scores = scores.expect("converted to f32");
         for (head, scores) in scores.chunks(length).enumerate() {
-            let is_read = |token: &usize| read.contains(*token, page_size, head, n_heads);
-            let mut best = (0..length).collect::<Vec<_>>();
-            best.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-            let highest = f64::from(scores[best[0]]);
-            best.truncate(TOP_TOKENS);
-            let found = best.iter().filter(|token| is_read(token)).count();
-            top_recall[head] = found as f64 / best.len() as f64;
+            let is_read = read.of_head(head, n_heads, length, page_size);
+            let top = highest(scores, TOP_TOKENS);
+            let found = top.iter().filter(|&&token| is_read[token]).count();
+            top_recall[head] = found as f64 / top.len() as f64;
 
-            let weight = |token: usize| (scale * (f64::from(scores[token]) - highest)).exp();
-            let covered = (0..length).filter(is_read).map(weight).sum::<f64>();
-            mass[head] = covered / (0..length).map(weight).sum::<f64>();
+            let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let (mut total, mut covered) = (0.0, 0.0);
+            for (score, is_read) in scores.iter().zip(is_read) {
+                let weight = (scale * f64::from(score - most)).exp();
+                total += weight;
+                covered += if is_read { weight } else { 0.0 };
+            }
+            mass[head] = covered / total;
         }
     }
     Observation {
@@ -219,5 +225,86 @@ fn observe(
         read,
         top_recall,
         mass,
+    }
+}
+
+/// The tokens with the highest scores, of equal ones the first.
+fn highest(scores: &[f32], n: usize) -> Vec<usize> {
+    let mut tokens = (0..scores.len()).collect::<Vec<_>>();
+    if n < tokens.len() {
+        let order = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
+        tokens.select_nth_unstable_by(n, order);
+        tokens.truncate(n);
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        QuestConfig,
+        policy::{
+            DensePolicy, TovaConfig,
+            fixture::{Weighted, assert_close, observed},
+        },
+    };
+
+    /// Most of the attention of 20 tokens is on page 1.
+    fn weight(token: usize) -> f32 {
+        match token {
+            8..16 => 3.0 + token as f32 / 100.0,
+            _ => 1.0 + token as f32 / 100.0,
+        }
+    }
+
+    fn observe(policy: impl PagePolicy + 'static) -> Observation {
+        let weights = (0..20).map(|token| [weight(token)]).collect::<Vec<_>>();
+        let prompt = weights[..19].iter().map(|w| &w[..]).collect::<Vec<_>>();
+        let mut layer = Weighted::new(1).prompt(&prompt);
+        layer.observe(&observed(policy), &weights[19], &[1.0]).0
+    }
+
+    #[test]
+    fn of_equal_scores_the_first_tokens_are_the_highest() {
+        let mut found = highest(&[0.0, 2.0, 1.0, 2.0, 1.0, 1.0], 4);
+        found.sort_unstable();
+        assert_eq!(found, [1, 2, 3, 4]);
+        assert_eq!(highest(&[0.0, 1.0], 4).len(), 2);
+    }
+
+    #[test]
+    fn what_is_read_is_recorded_beside_the_true_attention() {
+        let total = (0..20).map(weight).sum::<f32>();
+        let share = |tokens: core::ops::Range<usize>| tokens.map(weight).sum::<f32>() / total;
+        let mass = |observation: &Observation| observation.mass[0] as f32;
+
+        let dense = observe(DensePolicy);
+        assert_eq!(dense.read, Read::All);
+        assert_eq!(
+            (dense.pages_read(), dense.tokens_read()),
+            (vec![3], vec![20])
+        );
+        assert_eq!((dense.top_recall, dense.mass), (vec![1.0], vec![1.0]));
+
+        let config = QuestConfig::new().with_page_size(8).with_dense_layers(0);
+        let quest = observe(config.with_token_budget(16).init().unwrap());
+        assert_eq!(quest.read, Read::Pages(vec![vec![1, 2]]));
+        assert_eq!(
+            (quest.pages_read(), quest.tokens_read()),
+            (vec![2], vec![12])
+        );
+        // The ten highest are the eight of page 1, and 19 and 18.
+        assert_eq!(quest.top_recall, [1.0]);
+        assert_close(&[mass(&quest)], &[share(8..20)]);
+
+        let config = TovaConfig::new().with_dense_layers(0).with_token_budget(9);
+        let tova = observe(config.init().unwrap());
+        let tokens = (8..16).chain([19]).collect::<Vec<_>>();
+        assert_eq!(tova.read, Read::Tokens(vec![tokens]));
+        assert_eq!((tova.pages_read(), tova.tokens_read()), (vec![2], vec![9]));
+        assert_eq!(tova.top_recall, [0.9]);
+        assert_close(&[mass(&tova)], &[share(8..16) + share(19..20)]);
+        assert_eq!((tova.layer, tova.sequence, tova.length), (0, 0, 20));
     }
 }

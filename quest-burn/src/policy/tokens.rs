@@ -1,4 +1,4 @@
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::attention::Rope;
 
@@ -30,5 +30,28 @@ impl TokenLists {
     /// Whether a sequence's lists name all of its tokens.
     pub fn covers(&self, sequence: usize, length: usize) -> bool {
         self.positions[sequence].dims()[1] == length
+    }
+}
+
+/// The same positions for each of `lists` lists, `[lists, n]`.
+pub(super) fn one_list(
+    positions: impl Iterator<Item = i32>,
+    lists: usize,
+    device: &Device,
+) -> Tensor<2, Int> {
+    let positions = positions.collect::<Vec<_>>();
+    let shape = [1, positions.len()];
+    for_each(
+        lists,
+        Tensor::from_data(TensorData::new(positions, shape), device),
+    )
+}
+
+/// One list, or one for each already: `[lists or 1, n]` -> `[lists, n]`
+pub(super) fn for_each(lists: usize, positions: Tensor<2, Int>) -> Tensor<2, Int> {
+    match positions.dims() {
+        // A sequence without a token; no axis of length 0 can be expanded.
+        [_, 0] => Tensor::empty([lists, 0], &positions.device()),
+        [_, n] => positions.expand([lists, n]),
     }
 }
