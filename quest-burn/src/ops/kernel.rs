@@ -76,6 +76,7 @@ pub fn paged_attention(
         match pages {
             Pages::All => None,
             Pages::Listed { ids, .. } => Some(ids.clone()),
+            Pages::Tokens(_) => unreachable!("lists of tokens have an operation of their own"),
         },
         step.device_page_table().clone(),
         step.device_lengths().clone(),

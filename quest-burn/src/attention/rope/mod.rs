@@ -50,11 +50,35 @@ impl Rope {
 
     /// The rotations of `positions` (shape `[batch, tokens]`).
     pub fn rotations(&self, positions: Tensor<2, Int>) -> Rotations {
+        let Rotations { cos, sin } = self.turns(positions);
+        Rotations {
+            cos: cos * self.attention_factor,
+            sin: sin * self.attention_factor,
+        }
+    }
+
+    /// Moves what is [rotated](Self::forward) already by some positions more.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[batch, heads, tokens, head_dim]`
+    /// - by: `[batch, tokens]`
+    /// - output: `[batch, heads, tokens, head_dim]`, of x's dtype; the rotation is done in f32
+    ///
+    /// # Panics
+    ///
+    /// Panics if the shapes do not fit together.
+    pub fn shift(&self, x: Tensor<4>, by: Tensor<2, Int>) -> Tensor<4> {
+        // The attention factor of the scaling is in x already.
+        self.turns(by).apply(x)
+    }
+
+    fn turns(&self, positions: Tensor<2, Int>) -> Rotations {
         let positions = positions.cast(FloatDType::F32).unsqueeze_dims::<4>(&[1, 3]);
         let angles = within_one_turn(positions * self.inv_freq.clone().unsqueeze::<4>());
         Rotations {
-            cos: angles.clone().cos() * self.attention_factor,
-            sin: angles.sin() * self.attention_factor,
+            cos: angles.clone().cos(),
+            sin: angles.sin(),
         }
     }
 }
