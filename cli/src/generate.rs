@@ -89,6 +89,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         prefill_chunk: args.common.model.prefill_chunk,
         max_context: Some(plan.max_context()?),
         sampling: args.sampling.config(),
+        capture: true,
     };
     config.check(&prompt, plan.model.config.vocab_size)?;
 

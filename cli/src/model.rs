@@ -7,7 +7,7 @@ use quest_burn::{
     cache::{PagedKvCache, PagedKvCacheConfig},
     policy::PagePolicy,
 };
-use quest_burn_models::{config::ModelConfig, model::CausalLm, weights};
+use quest_burn_models::{config::ModelConfig, inference::InferenceLm, weights};
 
 use crate::{
     device::{self, SelectedDevice},
@@ -27,7 +27,7 @@ pub struct ModelPlan<'a> {
 
 /// A model that can run.
 pub struct LoadedModel {
-    pub model: CausalLm,
+    pub model: InferenceLm,
     /// As it is computed: the rotary frequencies may be rounded.
     pub config: ModelConfig,
     pub device: SelectedDevice,
@@ -87,7 +87,7 @@ impl<'a> ModelPlan<'a> {
         );
         drop(progress);
         Ok(LoadedModel {
-            model: model.map_err(anyhow::Error::new)?,
+            model: InferenceLm::from(model.map_err(anyhow::Error::new)?),
             config,
             device,
             dtype,
@@ -122,7 +122,7 @@ pub struct Plan<'a> {
 
 /// A model that can run, with its cache and policy.
 pub struct Loaded {
-    pub model: CausalLm,
+    pub model: InferenceLm,
     pub cache: PagedKvCache,
     pub policy: Box<dyn PagePolicy>,
     pub device: SelectedDevice,

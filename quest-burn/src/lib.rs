@@ -38,6 +38,8 @@
 pub mod attention;
 pub mod cache;
 mod config;
+pub mod decode;
+pub mod inference;
 #[cfg(feature = "cube")]
 pub mod kernels;
 pub mod ops;

@@ -4,6 +4,7 @@ use burn::tensor::{Bool, Tensor, TensorData};
 
 use crate::{
     NewestPage, PageSharing,
+    attention::{HeadNorms, Rotations},
     cache::{LayerCache, Step},
     kernels::{self, BestPages},
     policy::{PageSelection, Pages},
@@ -27,6 +28,31 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
         step.device_lengths().clone(),
     );
     (cache.keys, cache.values, cache.digests) = pools;
+}
+
+pub fn rotate_append(
+    cache: &mut LayerCache,
+    qkv: Tensor<4>,
+    norms: Option<&HeadNorms>,
+    rotations: &Rotations,
+    step: &Step,
+) -> Tensor<4> {
+    let dtype = cache.keys.dtype();
+    let (keys, values, digests, query) = kernels::rotate_append(
+        (
+            cache.keys.extract(),
+            cache.values.extract(),
+            cache.digests.extract(),
+        ),
+        qkv.cast(dtype),
+        norms.map(|norms| (norms.gammas().cast(dtype), norms.epsilon())),
+        rotations.rows(),
+        step.device_page_table().clone(),
+        step.device_starts().clone(),
+        step.device_lengths().clone(),
+    );
+    (cache.keys, cache.values, cache.digests) = (keys, values, digests);
+    query
 }
 
 pub fn page_scores(

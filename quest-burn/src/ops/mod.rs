@@ -3,6 +3,7 @@
 //! | operation | what it does |
 //! |---|---|
 //! | [`append`] | writes the rows of new tokens and folds their keys into the page digests |
+//! | [`rotate_append`] | the same from a merged projection, with norms and RoPE |
 //! | [`page_scores`] | bounds, per page, the attention score of its keys |
 //! | [`top_pages`] | the pages with the highest scores |
 //! | [`paged_attention`] | attention of one query token over the chosen pages |
@@ -20,10 +21,12 @@ pub(crate) mod extension;
 #[cfg(feature = "cube")]
 mod kernel;
 pub mod reference;
+mod rotate_append;
 mod tokens;
 
 use burn::tensor::{Tensor, assert_shape};
 
+pub use rotate_append::rotate_append;
 pub use tokens::{TokenAttention, token_attention, token_scores, token_weights, true_page_scores};
 
 use crate::{

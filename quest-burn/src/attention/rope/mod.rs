@@ -84,6 +84,13 @@ impl Rope {
 }
 
 impl Rotations {
+    /// Cosines and sines, `[batch, tokens, head_dim / 2]` each.
+    #[cfg(feature = "cube")]
+    pub(crate) fn rows(&self) -> (Tensor<3>, Tensor<3>) {
+        let rows = |tensor: &Tensor<4>| tensor.clone().squeeze_dim::<3>(1);
+        (rows(&self.cos), rows(&self.sin))
+    }
+
     /// Rotates `x`.
     ///
     /// # Shapes
