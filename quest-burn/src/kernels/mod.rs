@@ -37,7 +37,6 @@ use cubecl::ir::features::Plane;
 
 use self::counters::COUNTERS;
 pub use self::decode_state::{DecodeState, assign, next_tokens};
-pub use self::rms_norm::rms_norm;
 use crate::{PageSharing, ops::extension::QuestOps};
 
 /// Whether the kernels run on this device: a CubeCL device whose units can exchange values
@@ -224,6 +223,33 @@ pub fn rotate_append(
         Tensor::from_dispatch(digests),
         Tensor::from_dispatch(query),
     )
+}
+
+/// RMSNorm of every row, in f32 and rounded once before the weight.
+///
+/// # Shapes
+///
+/// - x, output: `[rows, d_model]`
+/// - gamma: `[d_model]`
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together.
+pub fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let [rows, d_model] = x.dims();
+    assert_shape!(gamma, [d_model]);
+    check_dtype("weight of the norm", gamma.dtype(), x.dtype());
+    assert!(
+        matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16) && rows > 0 && d_model > 0,
+        "input of the norm: expected rows in F32, F16 or BF16, found {:?} in {:?}",
+        x.dims(),
+        x.dtype()
+    );
+    Tensor::from_dispatch(Dispatch::rms_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        epsilon as f32,
+    ))
 }
 
 /// Adds 1 to every count of tokens, in place: how a captured step moves on when it is replayed.

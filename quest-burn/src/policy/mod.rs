@@ -68,6 +68,13 @@ pub trait PagePolicy: Debug + Send + Sync {
         let pages = self.select(&query, cache, step, scale);
         ops::paged_attention(query, cache, &pages, step, scale)
     }
+
+    /// Whether kernels alone do what the policy does in a decode step, from what is on the device,
+    /// so that the step can be recorded and replayed ([`crate::decode`]). A policy that looks at
+    /// the host's lengths or remembers something from step to step cannot.
+    fn is_capturable(&self) -> bool {
+        false
+    }
 }
 
 /// A choice of what is read.

@@ -93,7 +93,7 @@ pub(super) fn merge_splits<F: Float, N: Size>(
     let mut row_totals = Shared::<[f32]>::new_slice(comptime!(rows * elements));
     let row = unit / elements;
     let mut element = unit % elements;
-    let mut end = elements;
+    let mut end = elements.runtime();
     if comptime!(rows == 1) {
         element = unit;
     } else if row >= rows {
