@@ -57,7 +57,7 @@ fn tensor<const D: usize>(
     dtype: DType,
     device: &Device,
 ) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values.to_vec(), shape), device).cast(dtype)
+    Tensor::<D>::from_data(TensorData::new(values.to_vec(), shape), device).cast(dtype)
 }
 
 /// Random values that the dtype holds exactly, as a tensor and on the host.

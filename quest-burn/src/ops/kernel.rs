@@ -46,7 +46,7 @@ pub fn rotate_append(
         ),
         qkv.cast(dtype),
         norms.map(|norms| (norms.gammas().cast(dtype), norms.epsilon())),
-        rotations.rows(),
+        rotations.table(),
         step.device_page_table().clone(),
         step.device_starts().clone(),
         step.device_lengths().clone(),

@@ -23,6 +23,9 @@ use super::{
     top_pages::top_pages,
 };
 
+/// Buffers of a launch that merges its splits.
+const MERGED_BINDINGS: usize = 10;
+
 /// The cache that a query reads, ready for a launch.
 struct Problem {
     query: CubeTensor,
@@ -110,8 +113,10 @@ impl Problem {
         let merge = Merge::new(group, row, width, units, partition.max_splits);
         let bytes = partition.shape.shared_bytes() + merge.shared_bytes() + shared_bytes;
         let client = &self.query.client;
-        let most = client.properties().hardware.max_shared_memory_size;
-        (cubes_hand_over(client) && bytes <= most).then_some(merge)
+        let hardware = &client.properties().hardware;
+        let fits = bytes <= hardware.max_shared_memory_size
+            && hardware.max_bindings as usize >= MERGED_BINDINGS;
+        (cubes_hand_over(client) && fits).then_some(merge)
     }
 
     /// Merges the splits in a launch of their own.
