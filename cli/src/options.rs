@@ -4,21 +4,25 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use burn::tensor::DType;
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use quest_burn::{
     QuestConfig,
-    policy::{DensePolicy, PagePolicy},
+    attention::RopeConfig,
+    policy::{PagePolicy, PolicyConfig, PolicyKind},
 };
 use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
 
 use crate::device::DeviceName;
 
-/// Which model runs, where and how.
+/// Which model runs, and where.
 #[derive(Args)]
-pub struct CommonOptions {
-    /// Folder of a Hugging Face checkpoint
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+pub struct ModelOptions {
+    /// Folder of a Hugging Face checkpoint [default: the model that ships with the program]
+    #[arg(long = "model", value_name = "DIR")]
+    pub folder: Option<PathBuf>,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
     pub device: DeviceName,
@@ -29,12 +33,19 @@ pub struct CommonOptions {
     /// Rotary frequencies of a half-precision checkpoint that is computed in f32
     #[arg(long, value_enum, default_value_t = RopeFrequencies::Widened)]
     pub rope_frequencies: RopeFrequencies,
-    /// Most tokens in the context [default: as many as are needed, up to the checkpoint's limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i32::MAX as i64))]
-    pub context: Option<u32>,
     /// Tokens of a prompt that go through the model at once
     #[arg(long, value_name = "N", default_value_t = GenerationConfig::new().prefill_chunk)]
     pub prefill_chunk: usize,
+}
+
+/// Which model runs, where and how.
+#[derive(Args)]
+pub struct CommonOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// Most tokens in the context [default: as many as are needed, up to the checkpoint's limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i32::MAX as i64))]
+    pub context: Option<u32>,
     #[command(flatten)]
     pub policy: PolicyOptions,
 }
@@ -42,15 +53,22 @@ pub struct CommonOptions {
 /// Which pages of the KV cache a decoded token attends to.
 #[derive(Args)]
 pub struct PolicyOptions {
-    /// Pages that a decoded token attends to
-    #[arg(long, value_enum, default_value_t = PolicyName::Quest)]
-    pub policy: PolicyName,
-    /// Which of the published selections Quest uses
-    #[arg(long, value_enum, default_value_t = QuestVariant::KvGroup)]
-    pub quest_variant: QuestVariant,
+    /// What a decoded token attends to
+    #[arg(long, value_parser = policy_names(), default_value_t = PolicyKind::Quest)]
+    pub policy: PolicyKind,
     /// Tokens that a decoded token attends to
     #[arg(long, value_name = "B", default_value_t = QuestConfig::new().token_budget)]
     pub token_budget: usize,
+    #[command(flatten)]
+    pub selection: SelectionOptions,
+}
+
+/// What all policies have in common but the budget.
+#[derive(Args)]
+pub struct SelectionOptions {
+    /// Which of the published selections Quest uses
+    #[arg(long, value_enum, default_value_t = QuestVariant::KvGroup)]
+    pub quest_variant: QuestVariant,
     /// Tokens per page of the KV cache: a power of two from 8 to 128
     #[arg(long, value_name = "S", default_value_t = QuestConfig::new().page_size)]
     pub page_size: usize,
@@ -59,7 +77,7 @@ pub struct PolicyOptions {
     pub dense_layers: usize,
 }
 
-impl PolicyOptions {
+impl SelectionOptions {
     /// The configuration of Quest, which also says the page size of a dense cache.
     pub fn quest_config(&self) -> QuestConfig {
         match self.quest_variant {
@@ -67,18 +85,20 @@ impl PolicyOptions {
             QuestVariant::Kernels => QuestConfig::kernels(),
             QuestVariant::KvGroup => QuestConfig::kv_group(),
         }
-        .with_token_budget(self.token_budget)
         .with_page_size(self.page_size)
         .with_dense_layers(self.dense_layers)
     }
+}
 
-    /// The policy that was chosen.
-    pub fn init(&self) -> anyhow::Result<Box<dyn PagePolicy>> {
-        let quest = self.quest_config().init().context("page policy")?;
-        Ok(match self.policy {
-            PolicyName::Dense => Box::new(DensePolicy),
-            PolicyName::Quest => Box::new(quest),
-        })
+impl PolicyOptions {
+    /// The policy that was chosen, for a model with this rotary embedding.
+    pub fn init(&self, rope: &RopeConfig) -> anyhow::Result<Box<dyn PagePolicy>> {
+        let quest = self.selection.quest_config();
+        PolicyConfig::new(self.policy)
+            .with_quest(quest.with_token_budget(self.token_budget))
+            .with_rope(Some(rope.clone()))
+            .init()
+            .context("page policy")
     }
 }
 
@@ -123,14 +143,6 @@ impl SamplingOptions {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum PolicyName {
-    /// Every page
-    Dense,
-    /// The pages that matter to the query
-    Quest,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
 pub enum QuestVariant {
     /// A list per query head, the newest page competes, three pages at least
     AccuracyCode,
@@ -163,6 +175,14 @@ pub enum RopeFrequencies {
     Widened,
     /// In f32, as transformers' `from_pretrained(dtype=torch.float32)` makes them
     Exact,
+}
+
+/// The policies that the library knows.
+pub fn policy_names() -> impl TypedValueParser<Value = PolicyKind> {
+    let names = PolicyKind::ALL
+        .iter()
+        .map(|kind| PossibleValue::new(kind.name()).help(kind.about()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<PolicyKind>())
 }
 
 /// The name of an option's value, as it is written on the command line.

@@ -99,7 +99,7 @@ impl Filled {
 }
 
 /// Adds the rows that a step writes to `[sequence][kv head][token]`.
-fn remember(tokens: &mut [Vec<Vec<Vec<f64>>>], tensor: &Tensor<4>, step: &Step) {
+pub(crate) fn remember(tokens: &mut [Vec<Vec<Vec<f64>>>], tensor: &Tensor<4>, step: &Step) {
     let mut heads = rows(tensor)
         .chunks(step.max_new_tokens())
         .map(<[_]>::to_vec)

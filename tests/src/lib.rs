@@ -10,6 +10,8 @@ pub mod layer;
 pub mod loaded;
 pub mod naive;
 pub mod poison;
+pub mod session;
+pub mod tokenizer;
 
 use proptest::test_runner::Config;
 

@@ -57,7 +57,7 @@ fn tensor<const D: usize>(
     dtype: DType,
     device: &Device,
 ) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values.to_vec(), shape), device).cast(dtype)
+    Tensor::<D>::from_data(TensorData::new(values.to_vec(), shape), device).cast(dtype)
 }
 
 /// Random values that the dtype holds exactly, as a tensor and on the host.
@@ -288,7 +288,9 @@ fn the_next_token_has_the_highest_logit_and_the_state_moves_on() {
             rows[4 * n + n - 1] = f64::INFINITY;
             let values = rows.iter().map(|&x| x as f32).collect::<Vec<_>>();
             let logits = tensor(&values, [batch, n], dtype, &device);
-            let highest = (0..n).rev().max_by(|&a, &b| rows[a].partial_cmp(&rows[b]).unwrap());
+            let highest = (0..n)
+                .rev()
+                .max_by(|&a, &b| rows[a].partial_cmp(&rows[b]).unwrap());
             let state = kernels::next_tokens(
                 logits,
                 ints(&[1, 1, 1, 1, 1, 0], &device),

@@ -141,7 +141,9 @@ fn an_attention_layer_without_rope_gives_the_same_outputs() {
             let step = step.unwrap();
             let rotations = merged.rotations(&step);
             assert!(rotations.is_none());
-            let found = merged.forward_cache(hidden, cache.layer_mut(0), &step, None, &DensePolicy);
+            let layer_cache = cache.layer_mut(0);
+            let found =
+                merged.forward_cache(hidden, residual, layer_cache, &step, None, &DensePolicy);
             found
                 .into_data()
                 .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::rel_abs(1e-4, 1e-4));

@@ -18,6 +18,10 @@ impl DecodeModel for WithPolicy<'_> {
         self.model.vocab_size()
     }
 
+    fn is_capturable(&self) -> bool {
+        self.policy.is_capturable()
+    }
+
     fn logits(&self, tokens: Tensor<2, Int>, cache: &mut PagedKvCache, step: &Step) -> Tensor<2> {
         let hidden = self.model.hidden(tokens, cache, step, self.policy);
         self.model.logits(hidden).squeeze_dim(1)

@@ -169,7 +169,9 @@ impl<'a> Generator<'a> {
     /// Goes over to recorded steps where the device has them.
     fn record(&mut self, newest: u32) -> Result<(), GenerateError> {
         let is_possible = match &self.work {
-            Work::Forward(forward) => DecodeGraph::records(forward.cache),
+            Work::Forward(forward) => {
+                forward.policy.is_capturable() && DecodeGraph::records(forward.cache)
+            }
             Work::Graph(_) | Work::Gone => false,
         };
         if !is_possible {

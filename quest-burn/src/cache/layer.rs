@@ -2,6 +2,8 @@
 use burn::tensor::Int;
 use burn::tensor::{DType, Device, Tensor};
 
+use super::PolicyStates;
+
 /// The pages of one layer: a pool of keys and values, and the digest of each page's keys.
 #[derive(Clone, Debug)]
 pub struct LayerCache {
@@ -9,6 +11,7 @@ pub struct LayerCache {
     pub(crate) keys: Tensor<4>,
     pub(crate) values: Tensor<4>,
     pub(crate) digests: Tensor<4>,
+    pub(crate) states: PolicyStates,
     /// Counters of the kernels, once they have run; zero between launches.
     #[cfg(feature = "cube")]
     counters: Option<Tensor<1, Int>>,
@@ -31,6 +34,7 @@ impl LayerCache {
             keys: pool(page_size),
             values: pool(page_size),
             digests: pool(2),
+            states: PolicyStates::default(),
             #[cfg(feature = "cube")]
             counters: None,
         }
@@ -60,6 +64,7 @@ impl LayerCache {
             keys,
             values,
             digests,
+            states: PolicyStates::default(),
             #[cfg(feature = "cube")]
             counters: None,
         }
@@ -99,5 +104,15 @@ impl LayerCache {
     /// `[n_pages, n_kv_heads, 2, head_dim]`.
     pub fn digests(&self) -> &Tensor<4> {
         &self.digests
+    }
+
+    /// What policies remember of each sequence.
+    pub fn states(&self) -> &PolicyStates {
+        &self.states
+    }
+
+    /// What policies remember of each sequence, to be changed.
+    pub fn states_mut(&mut self) -> &mut PolicyStates {
+        &mut self.states
     }
 }

@@ -11,10 +11,12 @@
 mod error;
 mod layer;
 mod paged;
+mod states;
 mod step;
 mod table;
 
 pub use error::CacheError;
 pub use layer::LayerCache;
 pub use paged::{PagedKvCache, PagedKvCacheConfig};
+pub use states::{PolicyState, PolicyStates};
 pub use step::{Phase, Step};

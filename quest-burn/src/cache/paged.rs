@@ -229,13 +229,15 @@ impl PagedKvCache {
         )
     }
 
-    /// Shortens a sequence to `length` tokens and frees the pages behind it.
+    /// Shortens a sequence to `length` tokens and frees the pages behind it. What policies remember
+    /// of the sequence is forgotten: the tokens that stay count as a prompt.
     ///
     /// # Errors
     ///
     /// When there is no such sequence or it is shorter; the cache is then unchanged.
     pub fn truncate(&mut self, sequence: usize, length: usize) -> Result<(), CacheError> {
         self.table.truncate(sequence, length)?;
+        self.forget(sequence);
         let kept = length % self.config.page_size;
         if kept > 0 {
             // Minimum and maximum cannot forget a key: fold the rows that stay anew.
@@ -253,14 +255,21 @@ impl PagedKvCache {
     ///
     /// When there is no such sequence.
     pub fn release(&mut self, sequence: usize) -> Result<(), CacheError> {
-        self.table.truncate(sequence, 0)
+        self.table.truncate(sequence, 0)?;
+        self.forget(sequence);
+        Ok(())
+    }
+
+    fn forget(&mut self, sequence: usize) {
+        for layer in &mut self.layers {
+            layer.states_mut().forget(sequence);
+        }
     }
 
     /// Empties every sequence.
     pub fn reset(&mut self) {
         for sequence in 0..self.config.batch {
-            self.table
-                .truncate(sequence, 0)
+            self.release(sequence)
                 .expect("every sequence of the batch exists");
         }
     }

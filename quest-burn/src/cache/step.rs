@@ -59,6 +59,18 @@ impl Step {
         }
     }
 
+    /// The same step for some of its sequences only, for operations that read: the others count as
+    /// gaining no token.
+    pub(crate) fn only(&self, is_included: impl Fn(usize) -> bool) -> Self {
+        let mut step = self.clone();
+        for (sequence, start) in step.starts.iter_mut().enumerate() {
+            if !is_included(sequence) {
+                *start = self.lengths[sequence];
+            }
+        }
+        step
+    }
+
     /// A decode step of every sequence whose lengths move on on the device.
     #[cfg(feature = "cube")]
     pub(super) fn captured(

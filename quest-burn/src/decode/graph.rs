@@ -15,6 +15,11 @@ pub trait DecodeModel {
     /// Number of tokens that the model knows.
     fn vocab_size(&self) -> usize;
 
+    /// Whether the step can be recorded; otherwise it runs anew each time.
+    fn is_capturable(&self) -> bool {
+        true
+    }
+
     /// Logits of the next token of each sequence; keys and values of the new tokens are appended
     /// to the cache.
     ///
@@ -114,7 +119,7 @@ impl<'a> DecodeGraph<'a> {
         check_tokens(tokens, cache.batch(), model.vocab_size())?;
         let model = Box::new(model);
         #[cfg(feature = "cube")]
-        if config.capture && Self::records(cache) {
+        if config.capture && model.is_capturable() && Self::records(cache) {
             let captured = Captured::new(model, cache, tokens, config.tokens_per_recording);
             return Ok(Self {
                 run: Run::Captured(captured),

@@ -37,7 +37,6 @@ use cubecl::ir::features::Plane;
 
 use self::counters::COUNTERS;
 pub use self::decode_state::{DecodeState, assign, next_tokens};
-pub use self::rms_norm::rms_norm;
 use crate::{PageSharing, ops::extension::QuestOps};
 
 /// Whether the kernels run on this device: a CubeCL device whose units can exchange values
@@ -142,6 +141,18 @@ pub fn append(
     )
 }
 
+/// Whether [`rotate_append`] runs on a device where the kernels do: some bind few buffers at a time.
+pub fn rotates(device: &Device, normed: bool) -> bool {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(cube) => {
+            let bindings = cube.client().properties().hardware.max_bindings as usize;
+            bindings >= rotate_append::bindings(normed)
+        }
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
 /// Norms and rotates the queries and keys of a merged projection, appends as [`append`] does, and
 /// gives the queries, in one launch.
 ///
@@ -150,7 +161,7 @@ pub fn append(
 /// - keys, values, digests, page_table, starts, lengths: as in [`append`]
 /// - qkv: `[batch, tokens, n_heads + 2 * n_kv_heads, head_dim]`
 /// - gammas: weights of the norms of query heads and key heads, `[2, head_dim]`
-/// - cos, sin: `[batch, tokens, head_dim / 2]` in f32
+/// - rotations: cosines, then sines, `[batch, tokens, head_dim]` in f32
 /// - output: the pools and the queries, `[batch, n_heads, tokens, head_dim]`
 ///
 /// # Panics
@@ -161,7 +172,7 @@ pub fn rotate_append(
     (keys, values, digests): (Tensor<4>, Tensor<4>, Tensor<4>),
     qkv: Tensor<4>,
     norms: Option<(Tensor<2>, f64)>,
-    (cos, sin): (Tensor<3>, Tensor<3>),
+    rotations: Tensor<3>,
     page_table: Tensor<2, Int>,
     starts: Tensor<1, Int>,
     lengths: Tensor<1, Int>,
@@ -172,8 +183,7 @@ pub fn rotate_append(
     assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
     assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
     assert_shape!(qkv, [batch, tokens, heads, head_dim]);
-    assert_shape!(cos, [batch, tokens, head_dim / 2]);
-    assert_shape!(sin, [batch, tokens, head_dim / 2]);
+    assert_shape!(rotations, [batch, tokens, head_dim]);
     assert_shape!(page_table, [batch, max_pages]);
     assert_shape!(starts, [batch]);
     assert_shape!(lengths, [batch]);
@@ -181,8 +191,7 @@ pub fn rotate_append(
     check_dtype("values", values.dtype(), dtype);
     check_dtype("digests", digests.dtype(), dtype);
     check_dtype("merged projection", qkv.dtype(), dtype);
-    check_dtype("cosines", cos.dtype(), DType::F32);
-    check_dtype("sines", sin.dtype(), DType::F32);
+    check_dtype("rotations", rotations.dtype(), DType::F32);
     check_cache(&keys);
     assert!(
         batch > 0 && tokens > 0 && head_dim.is_multiple_of(2),
@@ -210,8 +219,7 @@ pub fn rotate_append(
         digests.into_dispatch(),
         qkv.into_dispatch(),
         gammas,
-        cos.into_dispatch(),
-        sin.into_dispatch(),
+        rotations.into_dispatch(),
         page_table.cast(DType::I32).into_dispatch(),
         starts.cast(DType::I32).into_dispatch(),
         lengths.cast(DType::I32).into_dispatch(),
@@ -224,6 +232,33 @@ pub fn rotate_append(
         Tensor::from_dispatch(digests),
         Tensor::from_dispatch(query),
     )
+}
+
+/// RMSNorm of every row, in f32 and rounded once before the weight.
+///
+/// # Shapes
+///
+/// - x, output: `[rows, d_model]`
+/// - gamma: `[d_model]`
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together.
+pub fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let [rows, d_model] = x.dims();
+    assert_shape!(gamma, [d_model]);
+    check_dtype("weight of the norm", gamma.dtype(), x.dtype());
+    assert!(
+        matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16) && rows > 0 && d_model > 0,
+        "input of the norm: expected rows in F32, F16 or BF16, found {:?} in {:?}",
+        x.dims(),
+        x.dtype()
+    );
+    Tensor::from_dispatch(Dispatch::rms_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        epsilon as f32,
+    ))
 }
 
 /// Adds 1 to every count of tokens, in place: how a captured step moves on when it is replayed.

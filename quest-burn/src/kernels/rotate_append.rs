@@ -26,8 +26,7 @@ struct RotateShape {
 fn rotated<F: Float, N: Size>(
     qkv: &Tensor<Vector<F, N>>,
     gammas: &Tensor<Vector<F, N>>,
-    cos: &Tensor<Vector<f32, N>>,
-    sin: &Tensor<Vector<f32, N>>,
+    rotations: &Tensor<Vector<f32, N>>,
     sums: &mut Shared<[f32]>,
     from: usize,
     gamma: usize,
@@ -55,8 +54,8 @@ fn rotated<F: Float, N: Size>(
         low = Vector::<f32, N>::cast_from(normed_low);
         high = Vector::<f32, N>::cast_from(normed_high);
     }
-    let c = cos[position * half + unit];
-    let s = sin[position * half + unit];
+    let c = rotations[position * 2 * half + unit];
+    let s = rotations[position * 2 * half + half + unit];
     (
         Vector::<F, N>::cast_from(low * c - high * s),
         Vector::<F, N>::cast_from(high * c + low * s),
@@ -73,8 +72,7 @@ fn rotate_append_kernel<F: Float, N: Size>(
     query: &mut Tensor<Vector<F, N>>,
     qkv: &Tensor<Vector<F, N>>,
     gammas: &Tensor<Vector<F, N>>,
-    cos: &Tensor<Vector<f32, N>>,
-    sin: &Tensor<Vector<f32, N>>,
+    rotations: &Tensor<Vector<f32, N>>,
     page_table: &Tensor<i32>,
     starts: &Tensor<i32>,
     lengths: &Tensor<i32>,
@@ -108,8 +106,7 @@ fn rotate_append_kernel<F: Float, N: Size>(
             let (low, high) = rotated::<F, N>(
                 qkv,
                 gammas,
-                cos,
-                sin,
+                rotations,
                 &mut sums,
                 from,
                 0usize,
@@ -148,8 +145,7 @@ fn rotate_append_kernel<F: Float, N: Size>(
         let (low, high) = rotated::<F, N>(
             qkv,
             gammas,
-            cos,
-            sin,
+            rotations,
             &mut sums,
             from,
             row,
@@ -183,6 +179,14 @@ fn rotate_append_kernel<F: Float, N: Size>(
     digests[digest + row + half] = Vector::cast_from(most_high);
 }
 
+/// Where the merged projection is among the buffers of a launch.
+const QKV_POSITION: usize = 4;
+
+/// Buffers of a launch.
+pub(crate) fn bindings(normed: bool) -> usize {
+    if normed { 10 } else { 9 }
+}
+
 /// Norms and rotates queries and keys of a merged projection, and writes keys and values with
 /// their digests in place. Gives the pools back, and the queries
 /// `[batch, n_heads, tokens, head_dim]`.
@@ -193,8 +197,7 @@ pub(crate) fn rotate_append(
     digests: CubeTensor,
     qkv: CubeTensor,
     gammas: CubeTensor,
-    cos: CubeTensor,
-    sin: CubeTensor,
+    rotations: CubeTensor,
     page_table: CubeTensor,
     starts: CubeTensor,
     lengths: CubeTensor,
@@ -209,14 +212,15 @@ pub(crate) fn rotate_append(
         assert_in_place("rotate_append", name, pool);
     }
     let qkv = into_contiguous(qkv);
-    let (cos, sin) = (into_contiguous(cos), into_contiguous(sin));
+    let rotations = into_contiguous(rotations);
     let (n_kv_heads, page_size) = (keys.meta.shape()[1], keys.meta.shape()[2]);
     let shape = qkv.meta.shape();
     let (batch, tokens, heads, head_dim) = (shape[0], shape[1], shape[2], shape[3]);
     let n_heads = heads - 2 * n_kv_heads;
     let query = empty(&qkv, [batch, n_heads, tokens, head_dim], qkv.dtype);
+    let widest = RowLayout::of(&keys).width;
     // A vector lies in one half of a row.
-    let width = RowLayout::of(&cos).width.min(RowLayout::of(&keys).width);
+    let width = widest.min(1 << (head_dim / 2).trailing_zeros());
     let shape = RotateShape {
         page_size,
         n_heads,
@@ -227,7 +231,11 @@ pub(crate) fn rotate_append(
     let client = keys.client.clone();
     let address = address_type(&[&keys, &values, &digests, &qkv, &query]);
     let dtype = dtype_to_storage_type(keys.dtype);
-    let gammas = into_contiguous(gammas);
+    // What is not read takes no binding: some devices have few.
+    let gammas = match normed {
+        true => into_contiguous(gammas).into_tensor_arg(),
+        false => qkv.as_tensor_alias(QKV_POSITION),
+    };
     // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
     // the shapes were checked before the operation was registered.
     unsafe {
@@ -246,9 +254,8 @@ pub(crate) fn rotate_append(
             digests.clone().into_tensor_arg(),
             query.clone().into_tensor_arg(),
             qkv.into_tensor_arg(),
-            gammas.into_tensor_arg(),
-            cos.into_tensor_arg(),
-            sin.into_tensor_arg(),
+            gammas,
+            rotations.into_tensor_arg(),
             into_contiguous(page_table).into_tensor_arg(),
             starts.into_tensor_arg(),
             lengths.into_tensor_arg(),

@@ -33,15 +33,14 @@ pub trait QuestOps: Backend {
 
     /// Norms and rotates queries and keys of a merged projection, and appends.
     #[allow(clippy::type_complexity)]
-    #[fusion(meta = |keys, values, digests, qkv, _, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), query_of(keys, qkv)))]
+    #[fusion(meta = |keys, values, digests, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), query_of(keys, qkv)))]
     fn rotate_append(
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         digests: FloatTensor<Self>,
         qkv: FloatTensor<Self>,
         gammas: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
+        rotations: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         starts: IntTensor<Self>,
         lengths: IntTensor<Self>,
@@ -214,8 +213,7 @@ impl QuestOps for CubeBackend {
         digests: FloatTensor<Self>,
         qkv: FloatTensor<Self>,
         gammas: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
+        rotations: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         starts: IntTensor<Self>,
         lengths: IntTensor<Self>,
@@ -228,7 +226,7 @@ impl QuestOps for CubeBackend {
         FloatTensor<Self>,
     ) {
         rotate_append::rotate_append(
-            keys, values, digests, qkv, gammas, cos, sin, page_table, starts, lengths, normed,
+            keys, values, digests, qkv, gammas, rotations, page_table, starts, lengths, normed,
             epsilon,
         )
     }

@@ -61,7 +61,7 @@ pub fn rotate_append(
         take_pools(cache, &qkv),
         qkv.cast(dtype),
         norms.map(|norms| (norms.gammas().cast(dtype), norms.epsilon())),
-        rotations.rows(),
+        rotations.table(),
         step.device_page_table().clone(),
         step.device_starts().clone(),
         step.device_lengths().clone(),
@@ -117,6 +117,7 @@ pub fn paged_attention(
         match pages {
             Pages::All => None,
             Pages::Listed { ids, .. } => Some(ids.clone()),
+            Pages::Tokens(_) => unreachable!("lists of tokens have an operation of their own"),
         },
         step.device_page_table().clone(),
         step.device_lengths().clone(),

@@ -9,9 +9,11 @@
 //! | [`paged_attention`] | attention of one query token over the chosen pages |
 //! | [`best_attention`] | the three above together |
 //! | [`prefill_attention`] | causal attention of many query tokens over all pages |
+//! | [`token_attention`], [`token_weights`] | attention of one query token over listed tokens |
+//! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]). On
-//! CubeCL devices all but the last are kernels, which are tested against these bodies. This module
+//! CubeCL devices those above [`prefill_attention`] are kernels, which are tested against these bodies. This module
 //! decides which one runs.
 
 #[cfg(feature = "cube")]
@@ -20,10 +22,12 @@ pub(crate) mod extension;
 mod kernel;
 pub mod reference;
 mod rotate_append;
+mod tokens;
 
 use burn::tensor::{Tensor, assert_shape};
 
 pub use rotate_append::rotate_append;
+pub use tokens::{TokenAttention, token_attention, token_scores, token_weights, true_page_scores};
 
 use crate::{
     PageSharing,
@@ -111,7 +115,7 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
 /// Attention of each sequence's newest token over the listed pages.
 ///
 /// The softmax runs over the tokens of those pages only; no score outside them is computed. A
-/// sequence that gains no token in this step gets zeros.
+/// sequence that gains no token in this step gets zeros. Lists of tokens go to [`token_attention`].
 ///
 /// # Shapes
 ///
@@ -129,6 +133,9 @@ pub fn paged_attention(
     scale: f64,
 ) -> Tensor<3> {
     check_query(&query, cache, step);
+    if let Pages::Tokens(lists) = pages {
+        return token_attention(query, cache, lists, step, scale).output;
+    }
     #[cfg(feature = "cube")]
     if kernel::supports(cache) {
         return kernel::paged_attention(query, cache, pages, step, scale);

@@ -39,7 +39,7 @@ pub fn rotate_append(
     #[cfg(feature = "cube")]
     if let Some(rotations) = rotations
         && super::kernel::supports(cache)
-        && head_dim.is_multiple_of(2)
+        && crate::kernels::rotates(&cache.keys.device(), norms.is_some())
     {
         return super::kernel::rotate_append(cache, qkv, norms, rotations, step);
     }

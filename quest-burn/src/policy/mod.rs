@@ -1,32 +1,56 @@
-//! Which pages a decoded token attends to.
+//! Which pages, or which single tokens, a decoded token attends to.
 //!
 //! A policy is a value; dense attention is the policy that lists every page, so that accuracy and
 //! speed of all of them are measured on one attention path.
+//!
+//! A policy is a file of this module and a line in its registry, from which programs take the names
+//! of the policies.
 
 mod dense;
+mod eviction;
+#[cfg(test)]
+mod fixture;
+mod h2o;
+mod observer;
+mod only_layer;
+mod oracle;
 mod quest;
+mod registry;
+mod streaming;
+mod tokens;
+mod tova;
 
 use core::fmt::Debug;
 
 use burn::tensor::{Int, Tensor};
 
 pub use dense::DensePolicy;
+pub use h2o::{H2oConfig, H2oPolicy};
+pub use observer::{Observation, Observations, ObservedPolicy, Read, TOP_TOKENS};
+pub use only_layer::OnlyLayer;
+pub use oracle::OraclePolicy;
 pub use quest::QuestPolicy;
+pub use registry::{PolicyConfig, PolicyError, PolicyKind, UnknownPolicy};
+pub use streaming::{StreamingConfig, StreamingPolicy, WindowPositions};
+pub use tokens::{KeyShift, TokenLists};
+pub use tova::{TovaConfig, TovaPolicy};
 
 use crate::{
-    NewestPage,
+    NewestPage, QuestConfig,
     cache::{LayerCache, Step},
     ops,
 };
 
-/// Chooses the pages that the newest token of each sequence attends to.
+/// Chooses what the newest token of each sequence attends to.
 pub trait PagePolicy: Debug + Send + Sync {
     /// The pages for one layer of one decode step; the new token is already in the cache.
+    ///
+    /// `scale` is what the products of query and keys are multiplied by before the softmax.
     ///
     /// # Shapes
     ///
     /// - query (after RoPE): `[batch, n_heads, head_dim]`
-    fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step) -> Pages;
+    fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, scale: f64) -> Pages;
 
     /// Attention of the newest token of each sequence over the pages that [`select`](Self::select)
     /// chooses. A policy may override it where choosing and attending are faster together.
@@ -41,12 +65,19 @@ pub trait PagePolicy: Debug + Send + Sync {
         step: &Step,
         scale: f64,
     ) -> Tensor<3> {
-        let pages = self.select(&query, cache, step);
+        let pages = self.select(&query, cache, step, scale);
         ops::paged_attention(query, cache, &pages, step, scale)
+    }
+
+    /// Whether kernels alone do what the policy does in a decode step, from what is on the device,
+    /// so that the step can be recorded and replayed ([`crate::decode`]). A policy that looks at
+    /// the host's lengths or remembers something from step to step cannot.
+    fn is_capturable(&self) -> bool {
+        false
     }
 }
 
-/// A choice of pages.
+/// A choice of what is read.
 #[derive(Clone, Debug)]
 #[allow(
     clippy::large_enum_variant,
@@ -63,6 +94,8 @@ pub enum Pages {
         /// Pages that each head of a sequence lists.
         counts: Vec<usize>,
     },
+    /// Single tokens, of policies that keep or evict tokens and not pages.
+    Tokens(TokenLists),
 }
 
 /// How the best pages are chosen by their scores.
@@ -77,6 +110,26 @@ pub struct PageSelection {
 }
 
 impl PageSelection {
+    /// How a layer chooses its pages in a step, unless it reads all of them.
+    ///
+    /// # Panics
+    ///
+    /// When the cache's pages are not of the configured size.
+    pub(crate) fn of(config: &QuestConfig, cache: &LayerCache, step: &Step) -> Option<Self> {
+        assert_eq!(
+            config.page_size,
+            step.page_size(),
+            "page size of the policy and of the KV cache"
+        );
+        let selection = Self {
+            k: config.budget_pages(),
+            newest_page: config.newest_page,
+            sink_pages: config.sink_pages,
+        };
+        let dense = cache.index() < config.dense_layers || selection.covers(step);
+        (!dense).then_some(selection)
+    }
+
     /// Pages that are kept of each sequence.
     pub fn counts(&self, step: &Step) -> Vec<usize> {
         (0..step.batch())

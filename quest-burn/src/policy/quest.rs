@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 
-use super::{PagePolicy, PageSelection, Pages};
+use super::{PagePolicy, PageSelection, Pages, PolicyConfig, PolicyError};
 use crate::{
     QuestConfig,
     cache::{LayerCache, Step},
@@ -27,30 +27,30 @@ impl QuestPolicy {
     }
 }
 
+impl TryFrom<&PolicyConfig> for QuestPolicy {
+    type Error = PolicyError;
+
+    fn try_from(config: &PolicyConfig) -> Result<Self, PolicyError> {
+        Ok(config.quest.init()?)
+    }
+}
+
 impl QuestPolicy {
     /// How pages are chosen in this step, unless all are read.
     fn selection(&self, cache: &LayerCache, step: &Step) -> Option<PageSelection> {
-        let config = &self.config;
-        assert_eq!(
-            config.page_size,
-            step.page_size(),
-            "page size of the Quest policy and of the KV cache"
-        );
-        let selection = PageSelection {
-            k: config.budget_pages(),
-            newest_page: config.newest_page,
-            sink_pages: config.sink_pages,
-        };
-        let dense = cache.index() < config.dense_layers || selection.covers(step);
-        (!dense).then_some(selection)
+        PageSelection::of(&self.config, cache, step)
     }
 }
 
 impl PagePolicy for QuestPolicy {
+    fn is_capturable(&self) -> bool {
+        true
+    }
+
     /// # Panics
     ///
     /// When the cache's pages are not of the configured size.
-    fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step) -> Pages {
+    fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
         let Some(selection) = self.selection(cache, step) else {
             return Pages::All;
         };

@@ -28,6 +28,9 @@ pub struct Rope {
 pub struct Rotations {
     cos: Tensor<4>,
     sin: Tensor<4>,
+    /// Both in one tensor, once a kernel has asked for it.
+    #[cfg(feature = "cube")]
+    table: std::sync::OnceLock<Tensor<3>>,
 }
 
 impl Rope {
@@ -50,21 +53,52 @@ impl Rope {
 
     /// The rotations of `positions` (shape `[batch, tokens]`).
     pub fn rotations(&self, positions: Tensor<2, Int>) -> Rotations {
+        let (cos, sin) = self.turns(positions);
+        Rotations::new(cos * self.attention_factor, sin * self.attention_factor)
+    }
+
+    /// Moves what is [rotated](Self::forward) already by some positions more.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[batch, heads, tokens, head_dim]`
+    /// - by: `[batch, tokens]`
+    /// - output: `[batch, heads, tokens, head_dim]`, of x's dtype; the rotation is done in f32
+    ///
+    /// # Panics
+    ///
+    /// Panics if the shapes do not fit together.
+    pub fn shift(&self, x: Tensor<4>, by: Tensor<2, Int>) -> Tensor<4> {
+        // The attention factor of the scaling is in x already.
+        let (cos, sin) = self.turns(by);
+        Rotations::new(cos, sin).apply(x)
+    }
+
+    /// Cosines and sines, `[batch, 1, tokens, head_dim / 2]` each.
+    fn turns(&self, positions: Tensor<2, Int>) -> (Tensor<4>, Tensor<4>) {
         let positions = positions.cast(FloatDType::F32).unsqueeze_dims::<4>(&[1, 3]);
         let angles = within_one_turn(positions * self.inv_freq.clone().unsqueeze::<4>());
-        Rotations {
-            cos: angles.clone().cos() * self.attention_factor,
-            sin: angles.sin() * self.attention_factor,
-        }
+        (angles.clone().cos(), angles.sin())
     }
 }
 
 impl Rotations {
-    /// Cosines and sines, `[batch, tokens, head_dim / 2]` each.
+    fn new(cos: Tensor<4>, sin: Tensor<4>) -> Self {
+        Self {
+            cos,
+            sin,
+            #[cfg(feature = "cube")]
+            table: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// Cosines, then sines, `[batch, tokens, head_dim]`.
     #[cfg(feature = "cube")]
-    pub(crate) fn rows(&self) -> (Tensor<3>, Tensor<3>) {
-        let rows = |tensor: &Tensor<4>| tensor.clone().squeeze_dim::<3>(1);
-        (rows(&self.cos), rows(&self.sin))
+    pub(crate) fn table(&self) -> Tensor<3> {
+        let table = self.table.get_or_init(|| {
+            Tensor::cat(vec![self.cos.clone(), self.sin.clone()], 3).squeeze_dim(1)
+        });
+        table.clone()
     }
 
     /// Rotates `x`.

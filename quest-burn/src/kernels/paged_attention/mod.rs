@@ -23,6 +23,9 @@ use super::{
     top_pages::top_pages,
 };
 
+/// Buffers of a launch that merges its splits.
+const MERGED_BINDINGS: usize = 10;
+
 /// The cache that a query reads, ready for a launch.
 struct Problem {
     query: CubeTensor,
@@ -78,9 +81,12 @@ impl Problem {
         )
     }
 
-    fn partial(&self, n_splits: usize) -> CubeTensor {
+    /// Room for the sums of the splits, and for their highest scores and totals.
+    fn partial(&self, n_splits: usize) -> (CubeTensor, CubeTensor) {
         let rows = self.batch * self.n_heads;
-        empty(&self.query, [rows, n_splits, self.head_dim + 2], DType::F32)
+        let sums = empty(&self.query, [rows, n_splits, self.head_dim], DType::F32);
+        let stats = empty(&self.query, [rows, n_splits, 2], DType::F32);
+        (sums, stats)
     }
 
     fn output(&self) -> CubeTensor {
@@ -100,26 +106,26 @@ impl Problem {
 
     /// How the last cube of a KV head merges the splits, where cubes can hand them over and
     /// shared memory holds them beside `shared_bytes` of other use.
-    fn merge_in_launch(
-        &self,
-        partition: &Partition,
-        n_splits: usize,
-        shared_bytes: usize,
-    ) -> Option<Merge> {
+    fn merge_in_launch(&self, partition: &Partition, shared_bytes: usize) -> Option<Merge> {
         let group = self.n_heads / self.n_kv_heads;
-        let merge = Merge::new(group, self.head_dim, partition.shape.units, n_splits);
+        let RowLayout { width, .. } = self.layout;
+        let (row, units) = (self.layout.row_vectors(), partition.shape.units);
+        let merge = Merge::new(group, row, width, units, partition.max_splits);
         let bytes = partition.shape.shared_bytes() + merge.shared_bytes() + shared_bytes;
         let client = &self.query.client;
-        let most = client.properties().hardware.max_shared_memory_size;
-        (cubes_hand_over(client) && bytes <= most).then_some(merge)
+        let hardware = &client.properties().hardware;
+        let fits = bytes <= hardware.max_shared_memory_size
+            && hardware.max_bindings as usize >= MERGED_BINDINGS;
+        (cubes_hand_over(client) && fits).then_some(merge)
     }
 
     /// Merges the splits in a launch of their own.
-    fn merge(&self, partial: CubeTensor) -> CubeTensor {
+    fn merge(&self, (partial, stats): (CubeTensor, CubeTensor), max_splits: usize) -> CubeTensor {
         let output = self.output();
         let hardware = &self.query.client.properties().hardware;
-        let units = self.head_dim * partition::merge_rows(self.head_dim, hardware);
-        let n_splits = partial.meta.shape()[1];
+        let RowLayout { width, .. } = self.layout;
+        let row = self.layout.row_vectors();
+        let units = row * partition::merge_rows(row, hardware);
         // SAFETY: every split has written its part.
         unsafe {
             merge::merge_kernel::launch_unchecked(
@@ -127,9 +133,11 @@ impl Problem {
                 CubeCount::Static((self.batch * self.n_heads) as u32, 1, 1),
                 CubeDim::new_1d(units as u32),
                 address_type(&[&partial, &output]),
+                width,
                 partial.into_tensor_arg(),
+                stats.into_tensor_arg(),
                 output.clone().into_tensor_arg(),
-                Merge::new(1, self.head_dim, units, n_splits),
+                Merge::new(1, row, width, units, max_splits),
                 dtype_to_storage_type(output.dtype),
             );
         }
@@ -164,7 +172,7 @@ pub(crate) fn paged_attention(
     };
     let partition = problem.partition(list_heads);
     let n_splits = partition.n_splits(bound);
-    let partial = problem.partial(n_splits);
+    let (partial, stats) = problem.partial(n_splits);
     let listed = pages.is_some();
     // A kernel argument must be some tensor even when it is not read.
     let pages = pages.unwrap_or_else(|| problem.lengths.clone());
@@ -173,7 +181,7 @@ pub(crate) fn paged_attention(
     let dim = CubeDim::new_1d(partition.shape.units as u32);
     let address = address_type(&[&problem.keys, &problem.values, &partial]);
     let dtype = dtype_to_storage_type(problem.keys.dtype);
-    let Some(merge) = problem.merge_in_launch(&partition, n_splits, 0) else {
+    let Some(merge) = problem.merge_in_launch(&partition, 0) else {
         // SAFETY: positions are masked by the lengths, pages clamped to the page table and the
         // pool; the shapes were checked before the operation was registered.
         unsafe {
@@ -190,6 +198,7 @@ pub(crate) fn paged_attention(
                 problem.page_table.clone().into_tensor_arg(),
                 problem.lengths.clone().into_tensor_arg(),
                 partial.clone().into_tensor_arg(),
+                stats.clone().into_tensor_arg(),
                 scale,
                 partition.splitting(),
                 listed,
@@ -197,7 +206,7 @@ pub(crate) fn paged_attention(
                 dtype,
             );
         }
-        return problem.merge(partial);
+        return problem.merge((partial, stats), partition.max_splits);
     };
     let output = problem.output();
     // SAFETY: as above; the counters are zero between launches.
@@ -215,6 +224,7 @@ pub(crate) fn paged_attention(
             problem.page_table.clone().into_tensor_arg(),
             problem.lengths.clone().into_tensor_arg(),
             partial.into_tensor_arg(),
+            stats.into_tensor_arg(),
             counters.clone().into_tensor_arg(),
             output.clone().into_tensor_arg(),
             scale,
@@ -264,7 +274,7 @@ pub(crate) fn best_attention(
         units,
         knob("QB_FLIGHT", 4),
     );
-    let merge = problem.merge_in_launch(&partition, n_splits, walk.shared_bytes());
+    let merge = problem.merge_in_launch(&partition, walk.shared_bytes());
     let Some(merge) = merge else {
         let scores = page_scores::page_scores(
             problem.query.clone(),
@@ -356,7 +366,7 @@ pub(crate) fn best_attention(
             0,
         );
     }
-    let partial = problem.partial(n_splits);
+    let (partial, stats) = problem.partial(n_splits);
     let output = problem.output();
     let n_scoring = problem.batch * problem.n_kv_heads * n_chunks;
     let n_attending = problem.batch * problem.rows(&partition) * n_splits;
@@ -377,6 +387,7 @@ pub(crate) fn best_attention(
             scores.into_tensor_arg(),
             pages.into_tensor_arg(),
             partial.into_tensor_arg(),
+            stats.into_tensor_arg(),
             counters.clone().into_tensor_arg(),
             output.clone().into_tensor_arg(),
             scale,

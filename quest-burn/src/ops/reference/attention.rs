@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Tokens that are attended to at once; bounds the memory of gathered pages.
-const BLOCK_TOKENS: usize = 8192;
+pub(super) const BLOCK_TOKENS: usize = 8192;
 
 /// Reference of [`crate::ops::paged_attention`].
 pub fn paged_attention(
@@ -30,6 +30,7 @@ pub fn paged_attention(
         let query = query.clone().slice([sequence..sequence + 1]);
         let n_pages = step.pages(sequence).len();
         match pages {
+            Pages::Tokens(_) => unreachable!("lists of tokens have an operation of their own"),
             // A list of every page is the dense case, computed in the same way.
             Pages::Listed { ids, counts } if counts[sequence] < n_pages => {
                 let ids = ids.clone().slice([sequence..sequence + 1]);

@@ -13,10 +13,12 @@ mod rotate_append;
 mod scores;
 mod select;
 mod softmax;
+mod tokens;
 
 pub use append::{append, rebuild_digest};
 pub use attention::paged_attention;
 pub use prefill::prefill_attention;
 pub use rotate_append::rotate_append;
 pub use scores::page_scores;
-pub use select::top_pages;
+pub use select::{best_places, top_pages};
+pub use tokens::{token_attention, token_scores, token_weights, true_page_scores};

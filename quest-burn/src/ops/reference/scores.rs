@@ -47,7 +47,7 @@ pub fn page_scores(
 
 /// Fills up `[1, heads, n]` to `[1, heads, max_pages]`; what is past a sequence's pages is never
 /// read.
-fn pad_pages(scores: Tensor<3>, max_pages: usize) -> Tensor<3> {
+pub(super) fn pad_pages(scores: Tensor<3>, max_pages: usize) -> Tensor<3> {
     let [_, heads, n] = scores.dims();
     if n == max_pages {
         return scores;

@@ -10,25 +10,40 @@ use crate::{
 pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> Pages {
     let counts = selection.counts(step);
     let longest = counts.iter().copied().max().unwrap_or(0);
+    let [_, heads, _] = scores.dims();
     let ids = (0..step.batch()).map(|sequence| {
-        let n = step.pages(sequence).len();
+        let (n, k) = (step.pages(sequence).len(), counts[sequence]);
+        let none = || Tensor::full([1, heads, longest - k], -1, &scores.device());
+        if k == 0 {
+            return none();
+        }
         let scores = scores.clone().slice([sequence..sequence + 1]);
-        let ids = top_of_sequence(scores, n, counts[sequence], selection);
-        let [_, heads, k] = ids.dims();
+        let ids = top_of_sequence(scores, n, k, selection);
         if k == longest {
             return ids;
         }
-        let none = Tensor::full([1, heads, longest - k], -1, &ids.device());
-        if k == 0 {
-            none
-        } else {
-            Tensor::cat(vec![ids, none], 2)
-        }
+        Tensor::cat(vec![ids, none()], 2)
     });
     Pages::Listed {
         ids: Tensor::cat(ids.collect(), 0),
         counts,
     }
+}
+
+/// The places of the `k` highest values of each row, ascending; ties go to the lower place.
+///
+/// # Shapes
+///
+/// - values: `[rows, n]`
+/// - output: `[rows, k]`
+pub fn best_places(values: Tensor<2>, k: usize) -> Tensor<2, Int> {
+    let [_, n] = values.dims();
+    let selection = PageSelection {
+        k,
+        newest_page: NewestPage::Competes,
+        sink_pages: 0,
+    };
+    top_of_sequence(values.unsqueeze_dim(0), n, k, &selection).squeeze_dim(0)
 }
 
 /// The `k` best of the first `n` pages: `[1, heads, max_pages]` -> `[1, heads, k]`.

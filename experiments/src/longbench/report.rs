@@ -1,0 +1,122 @@
+use super::{LongBenchRow, Task};
+use crate::{
+    contender::Contender,
+    plot::{BarChart, Figure},
+    table::Table,
+};
+
+/// A line for each policy and budget, with the score in each task and the mean of these.
+pub fn table(rows: &[LongBenchRow]) -> Table {
+    let (tasks, contenders) = (tasks(rows), contenders(rows));
+    let headings = ["policy".to_owned(), "budget".to_owned()].into_iter();
+    let names = tasks.iter().map(|task| task.to_string());
+    let mut table = Table::new(headings.chain(names).chain(["mean".to_owned()]));
+    for contender in contenders {
+        let scores = scores(rows, &tasks, contender);
+        let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+        let budget = contender.budget.map_or("-".to_owned(), |b| b.to_string());
+        let cells = scores
+            .iter()
+            .chain([&mean])
+            .map(|score| format!("{score:.2}"));
+        table.push(
+            [contender.policy.to_string(), budget]
+                .into_iter()
+                .chain(cells),
+        );
+    }
+    table
+}
+
+/// Bars of all policies and budgets for each task.
+pub fn figure(title: &str, rows: &[LongBenchRow]) -> Figure {
+    let tasks = tasks(rows);
+    Figure::new(title).with(BarChart {
+        title: "LongBench".into(),
+        x_label: "task".into(),
+        y_label: "F1 or ROUGE-L, %".into(),
+        groups: tasks.iter().map(Task::to_string).collect(),
+        series: contenders(rows)
+            .into_iter()
+            .map(|contender| (contender.to_string(), scores(rows, &tasks, contender)))
+            .collect(),
+        y_max: None,
+    })
+}
+
+fn scores(rows: &[LongBenchRow], tasks: &[Task], contender: Contender) -> Vec<f64> {
+    let score = |&task: &Task| {
+        let mut rows = rows.iter();
+        let row = rows.find(|row| row.task == task && row.contender() == contender);
+        row.map_or(0.0, |row| row.score)
+    };
+    tasks.iter().map(score).collect()
+}
+
+fn tasks(rows: &[LongBenchRow]) -> Vec<Task> {
+    let mut tasks = rows.iter().map(|row| row.task).collect::<Vec<_>>();
+    tasks.dedup();
+    tasks
+}
+
+/// In the order of the first task, which all others have too.
+fn contenders(rows: &[LongBenchRow]) -> Vec<Contender> {
+    let first = rows.first().map(|row| row.task);
+    let rows = rows.iter().filter(|row| Some(row.task) == first);
+    rows.map(LongBenchRow::contender).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use quest_burn::policy::PolicyKind;
+
+    use super::*;
+
+    fn row(task: Task, policy: PolicyKind, budget: Option<&str>, score: f64) -> LongBenchRow {
+        LongBenchRow {
+            task,
+            metric: task.metric(),
+            policy,
+            budget: 512,
+            records: 3,
+            cut: 0,
+            score,
+            asked_budget: budget.map(|budget| budget.parse().unwrap()),
+        }
+    }
+
+    fn rows() -> Vec<LongBenchRow> {
+        vec![
+            row(Task::Qasper, PolicyKind::Dense, None, 40.0),
+            row(Task::Qasper, PolicyKind::Quest, Some("1/8"), 30.0),
+            row(Task::GovReport, PolicyKind::Dense, None, 21.0),
+            row(Task::GovReport, PolicyKind::Quest, Some("1/8"), 22.5),
+        ]
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_policy_with_the_mean_of_all_tasks() {
+        let text = table(&rows()).to_string();
+        let words = |line: &str| {
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let lines = text.lines().map(words).collect::<Vec<_>>();
+        assert_eq!(
+            lines[0],
+            ["policy", "budget", "qasper", "gov_report", "mean"]
+        );
+        assert_eq!(lines[1], ["dense", "-", "40.00", "21.00", "30.50"]);
+        assert_eq!(lines[2], ["quest", "1/8", "30.00", "22.50", "26.25"]);
+        assert_eq!(lines.len(), 3, "{text}");
+    }
+
+    #[test]
+    fn the_figure_has_bars_for_each_policy_and_task() {
+        let svg = figure("a model", &rows()).to_svg().unwrap();
+        for text in ["qasper", "gov_report", "dense", "quest 1/8", "a model"] {
+            assert!(svg.lines().any(|line| line.trim() == text), "{text}");
+        }
+    }
+}

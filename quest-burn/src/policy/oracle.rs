@@ -1,0 +1,131 @@
+use burn::tensor::Tensor;
+
+use super::{PagePolicy, PageSelection, Pages, PolicyConfig, PolicyError};
+use crate::{
+    QuestConfig, QuestConfigError,
+    cache::{LayerCache, Step},
+    ops,
+};
+
+/// Reads the pages that hold the keys with the highest products with the query: what Quest would
+/// choose if its digests told the truth.
+///
+/// It computes every score of every key, so it says how few pages are enough, not how fast a
+/// choice can be.
+#[derive(Clone, Debug)]
+pub struct OraclePolicy {
+    config: QuestConfig,
+}
+
+impl OraclePolicy {
+    /// An oracle with the budget of Quest, and everything else that Quest decides but the scores.
+    ///
+    /// # Errors
+    ///
+    /// When [`QuestConfig::validate`] fails.
+    pub fn new(config: QuestConfig) -> Result<Self, QuestConfigError> {
+        config.validate()?;
+        Ok(Self { config })
+    }
+}
+
+impl TryFrom<&PolicyConfig> for OraclePolicy {
+    type Error = PolicyError;
+
+    fn try_from(config: &PolicyConfig) -> Result<Self, PolicyError> {
+        Ok(Self::new(config.quest.clone())?)
+    }
+}
+
+impl PagePolicy for OraclePolicy {
+    /// # Panics
+    ///
+    /// When the cache's pages are not of the configured size.
+    fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
+        let Some(selection) = PageSelection::of(&self.config, cache, step) else {
+            return Pages::All;
+        };
+        let scores = ops::true_page_scores(query.clone(), cache, step, self.config.sharing);
+        ops::top_pages(scores, step, &selection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device, TensorData};
+
+    use super::*;
+    use crate::{
+        NewestPage, PageSharing,
+        cache::{PagedKvCache, PagedKvCacheConfig},
+    };
+
+    /// Pages that each head reads of a sequence of 24 tokens with two channels.
+    fn pages(policy: &dyn PagePolicy, key: impl Fn(usize) -> [f32; 2], query: &[f32]) -> Vec<i64> {
+        let device = Device::default();
+        let config = PagedKvCacheConfig::for_tokens(1, 1, 2, 8, 1, 24);
+        let mut cache = config.init(&device, DType::F32).unwrap();
+        let append = |cache: &mut PagedKvCache, step: &Step| {
+            let tokens = step.starts()[0]..step.lengths()[0];
+            let shape = [1, 1, tokens.len(), 2];
+            let rows = TensorData::new(tokens.flat_map(&key).collect::<Vec<_>>(), shape);
+            let rows = Tensor::<4>::from_data(rows, &device);
+            ops::append(cache.layer_mut(0), rows.clone(), rows, step);
+        };
+        let step = cache.prefill(&[21]).unwrap();
+        append(&mut cache, &step);
+        let step = cache.decode().unwrap();
+        append(&mut cache, &step);
+        let query = TensorData::new(query.to_vec(), [1, query.len() / 2, 2]);
+        let query = Tensor::from_data(query, &device);
+        let pages = policy.select(&query, cache.layer(0), &step, 1.0);
+        let Pages::Listed { ids, .. } = pages else {
+            panic!("a list of pages was expected");
+        };
+        ids.into_data().convert::<i64>().try_to_vec().unwrap()
+    }
+
+    fn config() -> QuestConfig {
+        QuestConfig::new()
+            .with_page_size(8)
+            .with_token_budget(8)
+            .with_newest_page(NewestPage::Competes)
+            .with_dense_layers(0)
+    }
+
+    /// Page 0 has its extremes in different keys, which the digest does not know.
+    fn key(token: usize) -> [f32; 2] {
+        match token {
+            1 => [1.0, -1.0],
+            5 => [-1.0, 1.0],
+            12 => [0.8, 0.8],
+            _ => [0.0, 0.0],
+        }
+    }
+
+    #[test]
+    fn it_is_not_misled_by_digests() {
+        let query = [1.0, 1.0];
+        assert_eq!(pages(&config().init().unwrap(), key, &query), [0]);
+        let oracle = OraclePolicy::new(config()).unwrap();
+        assert_eq!(pages(&oracle, key, &query), [1]);
+    }
+
+    #[test]
+    fn empty_rows_of_the_newest_page_are_no_tokens() {
+        // All products are negative; a row without a token would have the highest one, zero.
+        let key = |token: usize| [-1.0 - token as f32 / 8.0, 0.0];
+        let oracle = OraclePolicy::new(config()).unwrap();
+        assert_eq!(pages(&oracle, key, &[1.0, 0.0]), [0]);
+    }
+
+    #[test]
+    fn heads_share_their_list_as_with_quest() {
+        let queries = [1.0, 1.0, 3.0, -3.0];
+        let shared = OraclePolicy::new(config()).unwrap();
+        assert_eq!(pages(&shared, key, &queries), [0]);
+        let own = config().with_sharing(PageSharing::QueryHead);
+        let own = OraclePolicy::new(own).unwrap();
+        assert_eq!(pages(&own, key, &queries), [1, 0]);
+    }
+}
