@@ -132,6 +132,10 @@ fn settings_that_ask_for_nothing_are_refused() {
     refused(|c| c.tail = 0, "tail: expected at least 1");
     refused(|c| c.policies.clear(), "policies: expected at least 1");
     refused(|c| c.lengths.clear(), "lengths: expected at least 1");
+    refused(
+        |c| c.policies.push(PolicyKind::Quest),
+        "policies: expected every value once, found quest twice",
+    );
     refused(|c| c.budgets.clear(), "budgets: expected at least 1");
     refused(|c| c.budgets[0] = "7".parse().unwrap(), "token budget");
     refused(|c| c.quest.page_size = 12, "page size");

@@ -126,6 +126,10 @@ fn settings_that_make_no_sense_are_refused() {
     );
     refused(|c| c.budgets.clear(), "budgets: expected at least 1");
     refused(|c| c.policies.clear(), "policies: expected at least 1");
+    refused(
+        |c| c.policies.push(PolicyKind::Quest),
+        "policies: expected every value once, found quest twice",
+    );
     refused(|c| c.quest.dense_layers = 4, "fewer than the 4 layers");
     let error = config(&["32"]).check(&subject, 2049).unwrap_err();
     assert!(error.to_string().contains("at most 2048 tokens"), "{error}");

@@ -8,7 +8,13 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 use super::{PasskeyPrompt, ask, is_correct};
-use crate::{ExperimentError, Progress, budget::Budget, results::Journal, session::Subject};
+use crate::{
+    ExperimentError, Progress,
+    budget::Budget,
+    check_unique,
+    results::Journal,
+    session::{Session, Subject},
+};
 
 /// Which passkeys are asked for, and of whom.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -115,6 +121,9 @@ impl PasskeyConfig {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
         }
+        check_unique("lengths", &self.lengths)?;
+        check_unique("budgets", &self.budgets)?;
+        check_unique("policies", &self.policies)?;
         let most = subject.config.max_positions;
         for &length in &self.lengths {
             if length > most {
@@ -167,15 +176,52 @@ impl PasskeyConfig {
         Ok(policy.init()?)
     }
 
-    fn trials(&self) -> impl Iterator<Item = Trial> {
-        self.lengths.iter().flat_map(move |&length| {
-            (0..self.depths).flat_map(move |depth| {
-                (0..self.trials).map(move |trial| Trial {
-                    length,
-                    depth,
-                    trial,
-                })
+    fn trials(&self, length: usize) -> impl Iterator<Item = Trial> {
+        (0..self.depths).flat_map(move |depth| {
+            (0..self.trials).map(move |trial| Trial {
+                length,
+                depth,
+                trial,
             })
+        })
+    }
+
+    fn prompt(&self, subject: &Subject, trial: Trial) -> Result<PasskeyPrompt, ExperimentError> {
+        PasskeyPrompt::fit(
+            subject.tokenizer()?,
+            self.room(trial.length),
+            self.depth(trial.depth),
+            self.passkey(trial),
+            self.tail,
+        )
+    }
+
+    /// Asks one policy, on a session that holds what is prefilled of the prompt.
+    fn outcome(
+        &self,
+        subject: &Subject,
+        session: &mut Session,
+        prompt: &PasskeyPrompt,
+        trial: Trial,
+        contender: Contender,
+    ) -> Result<PasskeyOutcome, ExperimentError> {
+        let policy = self.policy(subject, contender, trial.length)?;
+        let tail = &prompt.ids[prompt.prefill..];
+        let stop_ids = &subject.config.stop_token_ids;
+        session.rewind(prompt.prefill)?;
+        let answer = ask(session, tail, &*policy, self.answer_tokens, stop_ids)?;
+        let answer = subject.tokenizer()?.decode(&answer)?;
+        Ok(PasskeyOutcome {
+            policy: contender.0,
+            length: trial.length,
+            asked_budget: contender.1,
+            budget: self.budget(contender, trial.length),
+            depth: self.depth(trial.depth),
+            trial: trial.trial,
+            prompt_tokens: prompt.ids.len(),
+            passkey: prompt.passkey,
+            correct: is_correct(&answer, prompt.passkey),
+            answer,
         })
     }
 
@@ -224,65 +270,39 @@ pub fn run(
     });
     let answered = answered.collect::<HashSet<_>>();
 
-    let total = config.trials().count() * contenders.len();
-    let mut session = None;
-    for trial in config.trials() {
-        let open = contenders.iter().copied();
-        let open = open.filter(|&contender| !answered.contains(&key(contender, trial)));
-        let open = open.collect::<Vec<_>>();
-        if open.is_empty() {
-            continue;
-        }
-        let done = journal.rows().len();
-        let depth = config.depth(trial.depth);
-        let prompt = PasskeyPrompt::fit(
-            subject.tokenizer()?,
-            config.room(trial.length),
-            depth,
-            config.passkey(trial),
-            config.tail,
-        )?;
-        let (prefilled, tail) = prompt.ids.split_at(prompt.prefill);
-
-        let (length, session) = match session.take() {
-            Some((length, kept)) if length == trial.length => session.insert((length, kept)),
-            _ => {
-                let new = subject.session(trial.length, config.quest.page_size)?;
-                session.insert((trial.length, new))
+    let total = config.lengths.len() * config.depths * config.trials * contenders.len();
+    for &length in &config.lengths {
+        let mut session = None;
+        for trial in config.trials(length) {
+            let open = contenders.iter().copied();
+            let open = open.filter(|&contender| !answered.contains(&key(contender, trial)));
+            let open = open.collect::<Vec<_>>();
+            if open.is_empty() {
+                continue;
             }
-        };
-        debug_assert_eq!(*length, trial.length);
-        session.rewind(0)?;
-        session.prefill(prefilled, config.prefill_chunk, &mut |tokens| {
-            progress(Progress {
-                done,
-                total,
-                prefilled: Some((tokens, prefilled.len())),
-            });
-        })?;
-        for contender in open {
-            let policy = config.policy(subject, contender, trial.length)?;
-            session.rewind(prefilled.len())?;
-            let stop_ids = &subject.config.stop_token_ids;
-            let answer = ask(session, tail, &*policy, config.answer_tokens, stop_ids)?;
-            let answer = subject.tokenizer()?.decode(&answer)?;
-            journal.push(PasskeyOutcome {
-                policy: contender.0,
-                length: trial.length,
-                asked_budget: contender.1,
-                budget: config.budget(contender, trial.length),
-                depth,
-                trial: trial.trial,
-                prompt_tokens: prompt.ids.len(),
-                passkey: prompt.passkey,
-                correct: is_correct(&answer, prompt.passkey),
-                answer,
+            let session = match &mut session {
+                Some(session) => session,
+                None => session.insert(subject.session(length, config.quest.page_size)?),
+            };
+            let done = journal.rows().len();
+            let prompt = config.prompt(subject, trial)?;
+            let prefilled = &prompt.ids[..prompt.prefill];
+            session.rewind(0)?;
+            session.prefill(prefilled, config.prefill_chunk, &mut |tokens| {
+                progress(Progress {
+                    done,
+                    total,
+                    prefilled: Some((tokens, prefilled.len())),
+                });
             })?;
-            progress(Progress {
-                done: journal.rows().len(),
-                total,
-                prefilled: None,
-            });
+            for contender in open {
+                journal.push(config.outcome(subject, session, &prompt, trial, contender)?)?;
+                progress(Progress {
+                    done: journal.rows().len(),
+                    total,
+                    prefilled: None,
+                });
+            }
         }
     }
     Ok(())

@@ -4,7 +4,13 @@ use quest_burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ExperimentError, Progress, budget::Budget, results::Journal, session::Subject};
+use crate::{
+    ExperimentError, Progress,
+    budget::Budget,
+    check_unique,
+    results::{Journal, round_trip},
+    session::Subject,
+};
 
 /// What is compared, on a text that is given as ids.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -87,6 +93,8 @@ impl RecallConfig {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
         }
+        check_unique("budgets", &self.budgets)?;
+        check_unique("policies", &self.policies)?;
         if self.steps >= length {
             let expected = format!("fewer than the {length} tokens of the text");
             return Err(ExperimentError::setting("steps", expected, self.steps));
@@ -205,12 +213,12 @@ fn of_layer(observation: &Observation) -> LayerRecall {
     }
 }
 
-/// In millionths, which come back from a file as they were.
+/// The mean of some layers or steps.
 fn mean(of: impl Iterator<Item = LayerRecall> + Clone) -> LayerRecall {
     let n = of.clone().count() as f64;
     let mean = |value: fn(LayerRecall) -> f64| {
         let sum = of.clone().map(value).sum::<f64>();
-        (sum / n * 1e6).round() / 1e6
+        round_trip(sum / n)
     };
     LayerRecall {
         recall: mean(|layer| layer.recall),
