@@ -52,19 +52,3 @@ fn unique<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
     }
     unique
 }
-
-/// Refuses a value that is given twice: its rows would be counted twice.
-fn check_unique<T: PartialEq + std::fmt::Display>(
-    setting: &'static str,
-    values: &[T],
-) -> Result<(), ExperimentError> {
-    let repeated = (1..values.len()).find(|&index| values[..index].contains(&values[index]));
-    match repeated {
-        None => Ok(()),
-        Some(index) => Err(ExperimentError::setting(
-            setting,
-            "every value once",
-            format!("{} twice", values[index]),
-        )),
-    }
-}

@@ -132,13 +132,21 @@ fn settings_that_ask_for_nothing_are_refused() {
     refused(|c| c.tail = 0, "tail: expected at least 1");
     refused(|c| c.policies.clear(), "policies: expected at least 1");
     refused(|c| c.lengths.clear(), "lengths: expected at least 1");
-    refused(
-        |c| c.policies.push(PolicyKind::Quest),
-        "policies: expected every value once, found quest twice",
-    );
     refused(|c| c.budgets.clear(), "budgets: expected at least 1");
     refused(|c| c.budgets[0] = "7".parse().unwrap(), "token budget");
     refused(|c| c.quest.page_size = 12, "page size");
+}
+
+#[test]
+fn what_is_asked_for_twice_is_counted_once() {
+    let subject = subject();
+    let mut config = config();
+    config.policies = vec![PolicyKind::Dense, PolicyKind::Quest, PolicyKind::Dense];
+    config.lengths = vec![512, 512];
+    config.budgets.push(config.budgets[0]);
+    let outcomes = run(&subject, &config);
+    assert_eq!(outcomes.len(), 3 * 2);
+    assert!(rows(&config, &outcomes).iter().all(|row| row.trials == 1));
 }
 
 /// The prefill is shared; what comes out must not depend on who else is asked.

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use quest_burn::{
     QuestConfig,
-    policy::{PagePolicy, PolicyConfig, PolicyKind},
+    policy::{PagePolicy, PolicyKind},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,10 @@ use super::{PasskeyPrompt, ask, is_correct};
 use crate::{
     ExperimentError, Progress,
     budget::Budget,
-    check_unique,
+    contender::Contender,
     results::Journal,
     session::{Session, Subject},
+    unique,
 };
 
 /// Which passkeys are asked for, and of whom.
@@ -86,9 +87,6 @@ pub struct PasskeyRow {
     pub asked_budget: Option<Budget>,
 }
 
-/// A policy with a budget; none of a policy that reads everything.
-type Contender = (PolicyKind, Option<Budget>);
-
 /// A prompt, before it is made.
 #[derive(Clone, Copy)]
 struct Trial {
@@ -121,9 +119,6 @@ impl PasskeyConfig {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
         }
-        check_unique("lengths", &self.lengths)?;
-        check_unique("budgets", &self.budgets)?;
-        check_unique("policies", &self.policies)?;
         let most = subject.config.max_positions;
         for &length in &self.lengths {
             if length > most {
@@ -150,17 +145,8 @@ impl PasskeyConfig {
         length.saturating_sub(self.answer_tokens)
     }
 
-    /// Everyone who is asked. Policies that read everything have no budget.
     fn contenders(&self) -> Vec<Contender> {
-        let contenders = self.policies.iter().flat_map(|&policy| match policy {
-            PolicyKind::Dense => vec![(policy, None)],
-            _ => self.budgets.iter().map(|&b| (policy, Some(b))).collect(),
-        });
-        contenders.collect()
-    }
-
-    fn budget(&self, (_, budget): Contender, length: usize) -> usize {
-        budget.map_or(length, |budget| budget.tokens(length, self.quest.page_size))
+        Contender::all(&self.policies, &self.budgets)
     }
 
     fn policy(
@@ -169,11 +155,12 @@ impl PasskeyConfig {
         contender: Contender,
         length: usize,
     ) -> Result<Box<dyn PagePolicy>, ExperimentError> {
-        let budget = self.budget(contender, length);
-        let policy = PolicyConfig::new(contender.0)
-            .with_quest(self.quest.clone().with_token_budget(budget))
-            .with_rope(Some(subject.config.rope.clone()));
-        Ok(policy.init()?)
+        Ok(contender.init(&self.quest, &subject.config.rope, length)?)
+    }
+
+    /// The lengths, none repeated.
+    fn lengths(&self) -> Vec<usize> {
+        unique(self.lengths.iter().copied())
     }
 
     fn trials(&self, length: usize) -> impl Iterator<Item = Trial> {
@@ -212,10 +199,10 @@ impl PasskeyConfig {
         let answer = ask(session, tail, &*policy, self.answer_tokens, stop_ids)?;
         let answer = subject.tokenizer()?.decode(&answer)?;
         Ok(PasskeyOutcome {
-            policy: contender.0,
+            policy: contender.policy,
             length: trial.length,
-            asked_budget: contender.1,
-            budget: self.budget(contender, trial.length),
+            asked_budget: contender.budget,
+            budget: contender.tokens(trial.length, self.quest.page_size),
             depth: self.depth(trial.depth),
             trial: trial.trial,
             prompt_tokens: prompt.ids.len(),
@@ -265,13 +252,17 @@ pub fn run(
         (contender, trial.length, depth, trial.trial)
     };
     let answered = journal.rows().iter().map(|row| {
-        let contender = (row.policy, row.asked_budget);
+        let contender = Contender {
+            policy: row.policy,
+            budget: row.asked_budget,
+        };
         (contender, row.length, row.depth.to_bits(), row.trial)
     });
     let answered = answered.collect::<HashSet<_>>();
 
-    let total = config.lengths.len() * config.depths * config.trials * contenders.len();
-    for &length in &config.lengths {
+    let lengths = config.lengths();
+    let total = lengths.len() * config.depths * config.trials * contenders.len();
+    for length in lengths {
         let mut session = None;
         for trial in config.trials(length) {
             let open = contenders.iter().copied();
@@ -311,21 +302,21 @@ pub fn run(
 /// Counts the answers of each policy, budget, length and depth, in this order.
 pub fn rows(config: &PasskeyConfig, outcomes: &[PasskeyOutcome]) -> Vec<PasskeyRow> {
     let mut rows = Vec::new();
-    for (policy, asked_budget) in config.contenders() {
-        for &length in &config.lengths {
+    for contender in config.contenders() {
+        for length in config.lengths() {
             for depth in (0..config.depths).map(|index| config.depth(index)) {
                 let answers = outcomes.iter().filter(|outcome| {
-                    (outcome.policy, outcome.asked_budget) == (policy, asked_budget)
+                    (outcome.policy, outcome.asked_budget) == (contender.policy, contender.budget)
                         && (outcome.length, outcome.depth) == (length, depth)
                 });
                 rows.push(PasskeyRow {
-                    policy,
+                    policy: contender.policy,
                     length,
-                    budget: config.budget((policy, asked_budget), length),
+                    budget: contender.tokens(length, config.quest.page_size),
                     depth,
                     trials: answers.clone().count(),
                     correct: answers.filter(|outcome| outcome.correct).count(),
-                    asked_budget,
+                    asked_budget: contender.budget,
                 });
             }
         }
