@@ -237,7 +237,7 @@ fn what_cannot_be_served_is_refused() {
         (
             "passkey",
             vec!["--policies", "dense,snapkv"],
-            "expected one of dense, quest",
+            "possible values: dense, quest, streaming, h2o, tova",
         ),
         (
             "passkey",

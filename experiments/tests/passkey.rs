@@ -137,6 +137,18 @@ fn settings_that_ask_for_nothing_are_refused() {
     refused(|c| c.quest.page_size = 12, "page size");
 }
 
+#[test]
+fn what_is_asked_for_twice_is_counted_once() {
+    let subject = subject();
+    let mut config = config();
+    config.policies = vec![PolicyKind::Dense, PolicyKind::Quest, PolicyKind::Dense];
+    config.lengths = vec![512, 512];
+    config.budgets.push(config.budgets[0]);
+    let outcomes = run(&subject, &config);
+    assert_eq!(outcomes.len(), 3 * 2);
+    assert!(rows(&config, &outcomes).iter().all(|row| row.trials == 1));
+}
+
 /// The prefill is shared; what comes out must not depend on who else is asked.
 #[test]
 fn policies_answer_together_as_they_answer_alone() {

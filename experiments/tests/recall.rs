@@ -51,8 +51,8 @@ fn a_budget_that_covers_the_text_finds_everything() {
 #[test]
 fn dense_layers_find_everything_and_the_others_what_their_budget_lets_them() {
     let rows = run(&config(&["32", "64"]));
-    // A mean and four layers of each policy with each budget.
-    assert_eq!(rows.len(), PolicyKind::ALL.len() * 2 * 5);
+    // A mean and four layers, of dense attention and of each other policy with each budget.
+    assert_eq!(rows.len(), (1 + (PolicyKind::ALL.len() - 1) * 2) * 5);
     for row in &rows {
         let is_dense = row.layer == Some(0) || row.policy == PolicyKind::Dense;
         assert_eq!(row.of.read == 1.0, is_dense, "{row:?}");
@@ -124,7 +124,10 @@ fn settings_that_make_no_sense_are_refused() {
         |c| c.steps = 256,
         "steps: expected fewer than the 256 tokens",
     );
-    refused(|c| c.budgets.clear(), "budgets: expected at least 1");
+    refused(
+        |c| (c.budgets, c.policies) = (Vec::new(), vec![PolicyKind::Quest]),
+        "budgets and policies: expected at least 1",
+    );
     refused(|c| c.policies.clear(), "policies: expected at least 1");
     refused(|c| c.quest.dense_layers = 4, "fewer than the 4 layers");
     let error = config(&["32"]).check(&subject, 2049).unwrap_err();

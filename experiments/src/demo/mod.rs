@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use quest_burn::{
     QuestConfig,
-    policy::{
-        DensePolicy, Observation, ObservedPolicy, PagePolicy, PolicyConfig, PolicyKind, Read,
-    },
+    policy::{DensePolicy, Observation, ObservedPolicy, PagePolicy, PolicyKind, Read},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -17,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ExperimentError, Progress,
     budget::Budget,
+    contender::Contender,
     passkey::{PasskeyPrompt, ask, first_number},
     session::{Session, Subject},
 };
@@ -118,15 +117,16 @@ impl DemoConfig {
         Ok(())
     }
 
-    fn policy(&self, subject: &Subject) -> Result<Box<dyn PagePolicy>, ExperimentError> {
-        let policy = PolicyConfig::new(PolicyKind::Quest)
-            .with_quest(self.quest.clone().with_token_budget(self.budget_tokens()))
-            .with_rope(Some(subject.config.rope.clone()));
-        Ok(policy.init()?)
+    fn quest(&self) -> Contender {
+        Contender {
+            policy: PolicyKind::Quest,
+            budget: Some(self.budget),
+        }
     }
 
-    fn budget_tokens(&self) -> usize {
-        self.budget.tokens(self.length, self.quest.page_size)
+    fn policy(&self, subject: &Subject) -> Result<Box<dyn PagePolicy>, ExperimentError> {
+        let rope = &subject.config.rope;
+        Ok(self.quest().init(&self.quest, rope, self.length)?)
     }
 
     fn prompt(&self, subject: &Subject) -> Result<PasskeyPrompt, ExperimentError> {
@@ -187,7 +187,7 @@ pub fn run(
         answer_quest: quest.text,
         passkey: prompt.passkey,
         tokens: prompt.ids.len(),
-        budget: config.budget_tokens(),
+        budget: config.quest().tokens(config.length, page_size),
         share_read: all,
         share_read_sparse_layers: sparse,
         ms_per_token_dense: dense.per_token.as_secs_f64() * 1e3,

@@ -63,7 +63,7 @@ impl Prediction {
 }
 
 /// How a policy did in a task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LongBenchRow {
     /// The task.
     pub task: Task,

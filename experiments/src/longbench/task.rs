@@ -30,8 +30,11 @@ pub enum Task {
 
 /// A task that is not among the six.
 #[derive(Error, Debug, Clone, PartialEq, Eq)]
-#[error("task: expected one of {}, found {0}", Task::ALL.map(Task::name).join(", "))]
-pub struct UnknownTask(String);
+#[error("task: expected one of {}, found {found}", Task::ALL.map(Task::name).join(", "))]
+pub struct UnknownTask {
+    /// The name that was given.
+    pub found: String,
+}
 
 impl Task {
     /// In the order of the paper's figure.
@@ -104,7 +107,9 @@ impl FromStr for Task {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let mut all = Self::ALL.into_iter();
         let task = all.find(|task| task.name() == name);
-        task.ok_or_else(|| UnknownTask(name.to_owned()))
+        task.ok_or_else(|| UnknownTask {
+            found: name.to_owned(),
+        })
     }
 }
 

@@ -2,13 +2,20 @@ use std::collections::HashSet;
 
 use quest_burn::{
     QuestConfig,
-    policy::{PagePolicy, PolicyConfig, PolicyKind},
+    policy::{PagePolicy, PolicyKind},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 use super::{PasskeyPrompt, ask, is_correct};
-use crate::{ExperimentError, Progress, budget::Budget, results::Journal, session::Subject};
+use crate::{
+    ExperimentError, Progress,
+    budget::Budget,
+    contender::Contender,
+    results::Journal,
+    session::{Session, Subject},
+    unique,
+};
 
 /// Which passkeys are asked for, and of whom.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -80,9 +87,6 @@ pub struct PasskeyRow {
     pub asked_budget: Option<Budget>,
 }
 
-/// A policy with a budget; none of a policy that reads everything.
-type Contender = (PolicyKind, Option<Budget>);
-
 /// A prompt, before it is made.
 #[derive(Clone, Copy)]
 struct Trial {
@@ -141,17 +145,8 @@ impl PasskeyConfig {
         length.saturating_sub(self.answer_tokens)
     }
 
-    /// Everyone who is asked. Policies that read everything have no budget.
     fn contenders(&self) -> Vec<Contender> {
-        let contenders = self.policies.iter().flat_map(|&policy| match policy {
-            PolicyKind::Dense => vec![(policy, None)],
-            _ => self.budgets.iter().map(|&b| (policy, Some(b))).collect(),
-        });
-        contenders.collect()
-    }
-
-    fn budget(&self, (_, budget): Contender, length: usize) -> usize {
-        budget.map_or(length, |budget| budget.tokens(length, self.quest.page_size))
+        Contender::all(&self.policies, &self.budgets)
     }
 
     fn policy(
@@ -160,22 +155,60 @@ impl PasskeyConfig {
         contender: Contender,
         length: usize,
     ) -> Result<Box<dyn PagePolicy>, ExperimentError> {
-        let budget = self.budget(contender, length);
-        let policy = PolicyConfig::new(contender.0)
-            .with_quest(self.quest.clone().with_token_budget(budget))
-            .with_rope(Some(subject.config.rope.clone()));
-        Ok(policy.init()?)
+        Ok(contender.init(&self.quest, &subject.config.rope, length)?)
     }
 
-    fn trials(&self) -> impl Iterator<Item = Trial> {
-        self.lengths.iter().flat_map(move |&length| {
-            (0..self.depths).flat_map(move |depth| {
-                (0..self.trials).map(move |trial| Trial {
-                    length,
-                    depth,
-                    trial,
-                })
+    /// The lengths, none repeated.
+    fn lengths(&self) -> Vec<usize> {
+        unique(self.lengths.iter().copied())
+    }
+
+    fn trials(&self, length: usize) -> impl Iterator<Item = Trial> {
+        (0..self.depths).flat_map(move |depth| {
+            (0..self.trials).map(move |trial| Trial {
+                length,
+                depth,
+                trial,
             })
+        })
+    }
+
+    fn prompt(&self, subject: &Subject, trial: Trial) -> Result<PasskeyPrompt, ExperimentError> {
+        PasskeyPrompt::fit(
+            subject.tokenizer()?,
+            self.room(trial.length),
+            self.depth(trial.depth),
+            self.passkey(trial),
+            self.tail,
+        )
+    }
+
+    /// Asks one policy, on a session that holds what is prefilled of the prompt.
+    fn outcome(
+        &self,
+        subject: &Subject,
+        session: &mut Session,
+        prompt: &PasskeyPrompt,
+        trial: Trial,
+        contender: Contender,
+    ) -> Result<PasskeyOutcome, ExperimentError> {
+        let policy = self.policy(subject, contender, trial.length)?;
+        let tail = &prompt.ids[prompt.prefill..];
+        let stop_ids = &subject.config.stop_token_ids;
+        session.rewind(prompt.prefill)?;
+        let answer = ask(session, tail, &*policy, self.answer_tokens, stop_ids)?;
+        let answer = subject.tokenizer()?.decode(&answer)?;
+        Ok(PasskeyOutcome {
+            policy: contender.policy,
+            length: trial.length,
+            asked_budget: contender.budget,
+            budget: contender.tokens(trial.length, self.quest.page_size),
+            depth: self.depth(trial.depth),
+            trial: trial.trial,
+            prompt_tokens: prompt.ids.len(),
+            passkey: prompt.passkey,
+            correct: is_correct(&answer, prompt.passkey),
+            answer,
         })
     }
 
@@ -219,70 +252,48 @@ pub fn run(
         (contender, trial.length, depth, trial.trial)
     };
     let answered = journal.rows().iter().map(|row| {
-        let contender = (row.policy, row.asked_budget);
+        let contender = Contender {
+            policy: row.policy,
+            budget: row.asked_budget,
+        };
         (contender, row.length, row.depth.to_bits(), row.trial)
     });
     let answered = answered.collect::<HashSet<_>>();
 
-    let total = config.trials().count() * contenders.len();
-    let mut session = None;
-    for trial in config.trials() {
-        let open = contenders.iter().copied();
-        let open = open.filter(|&contender| !answered.contains(&key(contender, trial)));
-        let open = open.collect::<Vec<_>>();
-        if open.is_empty() {
-            continue;
-        }
-        let done = journal.rows().len();
-        let depth = config.depth(trial.depth);
-        let prompt = PasskeyPrompt::fit(
-            subject.tokenizer()?,
-            config.room(trial.length),
-            depth,
-            config.passkey(trial),
-            config.tail,
-        )?;
-        let (prefilled, tail) = prompt.ids.split_at(prompt.prefill);
-
-        let (length, session) = match session.take() {
-            Some((length, kept)) if length == trial.length => session.insert((length, kept)),
-            _ => {
-                let new = subject.session(trial.length, config.quest.page_size)?;
-                session.insert((trial.length, new))
+    let lengths = config.lengths();
+    let total = lengths.len() * config.depths * config.trials * contenders.len();
+    for length in lengths {
+        let mut session = None;
+        for trial in config.trials(length) {
+            let open = contenders.iter().copied();
+            let open = open.filter(|&contender| !answered.contains(&key(contender, trial)));
+            let open = open.collect::<Vec<_>>();
+            if open.is_empty() {
+                continue;
             }
-        };
-        debug_assert_eq!(*length, trial.length);
-        session.rewind(0)?;
-        session.prefill(prefilled, config.prefill_chunk, &mut |tokens| {
-            progress(Progress {
-                done,
-                total,
-                prefilled: Some((tokens, prefilled.len())),
-            });
-        })?;
-        for contender in open {
-            let policy = config.policy(subject, contender, trial.length)?;
-            session.rewind(prefilled.len())?;
-            let stop_ids = &subject.config.stop_token_ids;
-            let answer = ask(session, tail, &*policy, config.answer_tokens, stop_ids)?;
-            let answer = subject.tokenizer()?.decode(&answer)?;
-            journal.push(PasskeyOutcome {
-                policy: contender.0,
-                length: trial.length,
-                asked_budget: contender.1,
-                budget: config.budget(contender, trial.length),
-                depth,
-                trial: trial.trial,
-                prompt_tokens: prompt.ids.len(),
-                passkey: prompt.passkey,
-                correct: is_correct(&answer, prompt.passkey),
-                answer,
+            let session = match &mut session {
+                Some(session) => session,
+                None => session.insert(subject.session(length, config.quest.page_size)?),
+            };
+            let done = journal.rows().len();
+            let prompt = config.prompt(subject, trial)?;
+            let prefilled = &prompt.ids[..prompt.prefill];
+            session.rewind(0)?;
+            session.prefill(prefilled, config.prefill_chunk, &mut |tokens| {
+                progress(Progress {
+                    done,
+                    total,
+                    prefilled: Some((tokens, prefilled.len())),
+                });
             })?;
-            progress(Progress {
-                done: journal.rows().len(),
-                total,
-                prefilled: None,
-            });
+            for contender in open {
+                journal.push(config.outcome(subject, session, &prompt, trial, contender)?)?;
+                progress(Progress {
+                    done: journal.rows().len(),
+                    total,
+                    prefilled: None,
+                });
+            }
         }
     }
     Ok(())
@@ -291,21 +302,21 @@ pub fn run(
 /// Counts the answers of each policy, budget, length and depth, in this order.
 pub fn rows(config: &PasskeyConfig, outcomes: &[PasskeyOutcome]) -> Vec<PasskeyRow> {
     let mut rows = Vec::new();
-    for (policy, asked_budget) in config.contenders() {
-        for &length in &config.lengths {
+    for contender in config.contenders() {
+        for length in config.lengths() {
             for depth in (0..config.depths).map(|index| config.depth(index)) {
                 let answers = outcomes.iter().filter(|outcome| {
-                    (outcome.policy, outcome.asked_budget) == (policy, asked_budget)
+                    (outcome.policy, outcome.asked_budget) == (contender.policy, contender.budget)
                         && (outcome.length, outcome.depth) == (length, depth)
                 });
                 rows.push(PasskeyRow {
-                    policy,
+                    policy: contender.policy,
                     length,
-                    budget: config.budget((policy, asked_budget), length),
+                    budget: contender.tokens(length, config.quest.page_size),
                     depth,
                     trials: answers.clone().count(),
                     correct: answers.filter(|outcome| outcome.correct).count(),
-                    asked_budget,
+                    asked_budget: contender.budget,
                 });
             }
         }

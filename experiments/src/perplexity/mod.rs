@@ -7,4 +7,5 @@ mod report;
 
 pub use curve::{PerplexityPoint, mean, perplexity, perplexity_curve};
 pub use experiment::{PerplexityConfig, PerplexityRow, run};
+pub(crate) use experiment::{check_text, prefilled};
 pub use report::{figure, table};

@@ -37,7 +37,10 @@ pub fn table(rows: &[RecallRow]) -> Table {
 /// budget.
 pub fn figure(title: &str, rows: &[RecallRow]) -> Figure {
     let policies = unique(rows.iter().map(|row| row.policy));
-    let budgets = unique(rows.iter().map(|row| (row.asked_budget, row.budget)));
+    let budgets = rows
+        .iter()
+        .filter_map(|row| Some((row.asked_budget?, row.budget)));
+    let budgets = unique(budgets);
     let over_budget = |title: &str, share: fn(&RecallRow) -> f64| {
         let chart = LineChart::new(title, "token budget", "share");
         let chart = chart.with_x_scale(Scale::Log2).with_y_range(0.0, 1.0);
@@ -68,7 +71,8 @@ fn by_layer(
 ) -> BarChart {
     let of = |policy| {
         let rows = rows.iter();
-        rows.filter(move |row| (row.policy, row.asked_budget) == (policy, asked))
+        // Policies that read everything have no budget.
+        rows.filter(move |row| row.policy == policy && row.asked_budget.is_none_or(|b| b == asked))
             .filter(|row| row.layer.is_some())
     };
     let layers = unique(rows.iter().filter_map(|row| row.layer));
@@ -98,7 +102,7 @@ mod tests {
             policy,
             length: 1024,
             budget,
-            asked_budget: Budget::Tokens(budget),
+            asked_budget: Some(Budget::Tokens(budget)),
             layer,
             steps: 4,
             of: LayerRecall {

@@ -1,10 +1,16 @@
 use quest_burn::{
     QuestConfig,
-    policy::{Observation, ObservedPolicy, PolicyConfig, PolicyKind},
+    policy::{Observation, ObservedPolicy, PolicyKind},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ExperimentError, Progress, budget::Budget, results::Journal, session::Subject};
+use crate::{
+    ExperimentError, Progress,
+    budget::Budget,
+    contender::Contender,
+    results::{Journal, round_trip},
+    session::Subject,
+};
 
 /// What is compared, on a text that is given as ids.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,8 +32,8 @@ pub struct RecallConfig {
 pub struct RecallOutcome {
     /// The policy.
     pub policy: PolicyKind,
-    /// The budget as it was asked for.
-    pub asked_budget: Budget,
+    /// The budget as it was asked for; none of a policy that reads everything.
+    pub asked_budget: Option<Budget>,
     /// The budget in tokens.
     pub budget: usize,
     /// Every layer, in order.
@@ -56,8 +62,8 @@ pub struct RecallRow {
     pub length: usize,
     /// The budget in tokens.
     pub budget: usize,
-    /// The budget as it was asked for.
-    pub asked_budget: Budget,
+    /// The budget as it was asked for; none of a policy that reads everything.
+    pub asked_budget: Option<Budget>,
     /// The layer; none in the mean of the layers that are not dense.
     pub layer: Option<usize>,
     /// Tokens that were fed one by one.
@@ -78,11 +84,12 @@ impl RecallConfig {
     /// When there is nothing to compare, the text is too short or too long, or a policy cannot be
     /// made with a budget.
     pub fn check(&self, subject: &Subject, length: usize) -> Result<(), ExperimentError> {
-        for (setting, value) in [
-            ("budgets", self.budgets.len()),
+        let settings = [
             ("policies", self.policies.len()),
+            ("budgets and policies", self.contenders().len()),
             ("steps", self.steps),
-        ] {
+        ];
+        for (setting, value) in settings {
             if value == 0 {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
@@ -101,29 +108,33 @@ impl RecallConfig {
             let found = self.quest.dense_layers;
             return Err(ExperimentError::setting("dense layers", expected, found));
         }
-        for (policy, budget) in self.contenders() {
-            self.policy(subject, policy, budget, length)?;
+        for contender in self.contenders() {
+            self.policy(subject, contender, length)?;
         }
         Ok(())
     }
 
-    fn contenders(&self) -> impl Iterator<Item = (PolicyKind, Budget)> {
-        let policies = self.policies.iter();
-        policies.flat_map(|&policy| self.budgets.iter().map(move |&budget| (policy, budget)))
+    fn contenders(&self) -> Vec<Contender> {
+        Contender::all(&self.policies, &self.budgets)
     }
 
     fn policy(
         &self,
         subject: &Subject,
-        policy: PolicyKind,
-        budget: Budget,
+        contender: Contender,
         length: usize,
     ) -> Result<ObservedPolicy, ExperimentError> {
-        let budget = budget.tokens(length, self.quest.page_size);
-        let policy = PolicyConfig::new(policy)
-            .with_quest(self.quest.clone().with_token_budget(budget))
-            .with_rope(Some(subject.config.rope.clone()));
-        Ok(ObservedPolicy::new(policy.init()?))
+        let policy = contender.init(&self.quest, &subject.config.rope, length)?;
+        Ok(ObservedPolicy::new(policy))
+    }
+}
+
+impl RecallOutcome {
+    fn contender(&self) -> Contender {
+        Contender {
+            policy: self.policy,
+            budget: self.asked_budget,
+        }
     }
 }
 
@@ -142,12 +153,12 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
     config.check(subject, ids.len())?;
-    let total = config.contenders().count();
-    let known = journal.rows().iter();
-    let known = known.map(|outcome| (outcome.policy, outcome.asked_budget));
-    let known = known.collect::<Vec<_>>();
-    let open = config.contenders();
-    let open = open.filter(|contender| !known.contains(contender));
+    let contenders = config.contenders();
+    let (known, total) = (journal.rows().len(), contenders.len());
+    let known_contenders = journal.rows().iter().map(RecallOutcome::contender);
+    let known_contenders = known_contenders.collect::<Vec<_>>();
+    let open = contenders.into_iter();
+    let open = open.filter(|contender| !known_contenders.contains(contender));
     let open = open.collect::<Vec<_>>();
     if open.is_empty() {
         return Ok(());
@@ -157,13 +168,13 @@ pub fn run(
     let mut session = subject.session(ids.len(), config.quest.page_size)?;
     session.prefill(text, config.prefill_chunk, &mut |tokens| {
         progress(Progress {
-            done: known.len(),
+            done: known,
             total,
             prefilled: Some((tokens, text.len())),
         });
     })?;
-    for (kind, asked_budget) in open {
-        let policy = config.policy(subject, kind, asked_budget, ids.len())?;
+    for contender in open {
+        let policy = config.policy(subject, contender, ids.len())?;
         let observations = policy.observations();
         session.rewind(text.len())?;
         let mut steps = Vec::with_capacity(fed.len());
@@ -173,9 +184,9 @@ pub fn run(
         }
         let dense = config.quest.dense_layers;
         journal.push(RecallOutcome {
-            policy: kind,
-            asked_budget,
-            budget: asked_budget.tokens(ids.len(), config.quest.page_size),
+            policy: contender.policy,
+            asked_budget: contender.budget,
+            budget: contender.tokens(ids.len(), config.quest.page_size),
             layers: (0..subject.config.n_layers)
                 .map(|layer| mean(steps.iter().map(|layers| layers[layer])))
                 .collect(),
@@ -205,12 +216,12 @@ fn of_layer(observation: &Observation) -> LayerRecall {
     }
 }
 
-/// In millionths, which come back from a file as they were.
+/// The mean of some layers or steps.
 fn mean(of: impl Iterator<Item = LayerRecall> + Clone) -> LayerRecall {
     let n = of.clone().count() as f64;
     let mean = |value: fn(LayerRecall) -> f64| {
         let sum = of.clone().map(value).sum::<f64>();
-        (sum / n * 1e6).round() / 1e6
+        round_trip(sum / n)
     };
     LayerRecall {
         recall: mean(|layer| layer.recall),
@@ -221,10 +232,10 @@ fn mean(of: impl Iterator<Item = LayerRecall> + Clone) -> LayerRecall {
 
 /// The mean of the layers that are not dense, then every layer, of each policy and budget.
 pub fn rows(config: &RecallConfig, length: usize, outcomes: &[RecallOutcome]) -> Vec<RecallRow> {
-    let ordered = config.contenders().filter_map(|contender| {
+    let ordered = config.contenders().into_iter().filter_map(|contender| {
         outcomes
             .iter()
-            .find(|outcome| (outcome.policy, outcome.asked_budget) == contender)
+            .find(|outcome| outcome.contender() == contender)
     });
     let mut rows = Vec::new();
     for outcome in ordered {

@@ -45,7 +45,7 @@ pub struct LayerPerplexity {
 }
 
 /// How sparse a layer is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SparsityRow {
     /// The policy.
     pub policy: PolicyKind,
