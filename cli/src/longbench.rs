@@ -77,10 +77,11 @@ impl LongBenchArgs {
         let limit = self.limit.map(|limit| limit as usize);
         let mut all = Vec::<TaskData>::new();
         for &task in &self.tasks {
-            if all.iter().all(|data| data.task != task) {
-                let data = TaskData::read(&self.data, task, limit);
-                all.push(data.map_err(Error::new)?);
+            if all.iter().any(|data| data.task == task) {
+                continue;
             }
+            let data = TaskData::read(&self.data, task, limit);
+            all.push(data.map_err(Error::new)?);
         }
         Ok(all)
     }

@@ -8,7 +8,7 @@ use quest_burn::{
     policy::{PagePolicy, PolicyConfig, PolicyError, PolicyKind},
 };
 
-use crate::budget::Budget;
+use crate::{budget::Budget, unique};
 
 /// A policy, and the budget that it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,20 +22,15 @@ pub struct Contender {
 impl Contender {
     /// Every policy with every budget, those that read everything once; none is repeated.
     pub fn all(policies: &[PolicyKind], budgets: &[Budget]) -> Vec<Self> {
-        let mut contenders = Vec::new();
-        for &policy in policies {
+        let contenders = policies.iter().flat_map(|&policy| {
             let budgets = match policy {
                 PolicyKind::Dense => vec![None],
                 _ => budgets.iter().copied().map(Some).collect(),
             };
-            for budget in budgets {
-                let contender = Self { policy, budget };
-                if !contenders.contains(&contender) {
-                    contenders.push(contender);
-                }
-            }
-        }
-        contenders
+            let contender = move |budget| Self { policy, budget };
+            budgets.into_iter().map(contender)
+        });
+        unique(contenders)
     }
 
     /// The budget in tokens: the whole context where there is none.

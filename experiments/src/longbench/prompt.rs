@@ -42,6 +42,9 @@ pub enum PromptError {
     /// The text has no ids.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// There is no question to decode.
+    #[error("question: expected a text to feed token by token, found none")]
+    Question,
     /// The context does not even hold the question.
     #[error(
         "context: expected at least {needed} tokens, of which the {decoded} of a question are to \
@@ -156,7 +159,7 @@ impl Prompt {
     ///
     /// # Errors
     ///
-    /// When the text cannot be expressed in the vocabulary, or half of the context does not hold
+    /// When the text cannot be expressed in the vocabulary, the question is empty, or half of the context does not hold
     /// the question.
     pub fn ids(
         &self,
@@ -176,13 +179,16 @@ fn cut_middle(
     new_tokens: usize,
     context: usize,
 ) -> Result<PromptIds, PromptError> {
+    if decoded.is_empty() {
+        return Err(PromptError::Question);
+    }
     let room = context.saturating_sub(new_tokens);
     let mut cut = 0;
     if prefilled.len() + decoded.len() > room {
         let half = room / 2;
-        if half < decoded.len().max(1) {
+        if half < decoded.len() {
             return Err(PromptError::Context {
-                needed: 2 * decoded.len().max(1) + new_tokens,
+                needed: 2 * decoded.len() + new_tokens,
                 decoded: decoded.len(),
                 new_tokens,
                 limit: context,
@@ -281,6 +287,12 @@ mod tests {
         // Room for 7, of which LongBench uses twice the half.
         let ids = cut_middle(vec![1, 2, 3, 4, 5, 6], vec![7, 8], 3, 10).unwrap();
         assert_eq!((ids.prefilled, ids.cut), (vec![1, 2, 3, 6], 2));
+    }
+
+    #[test]
+    fn an_empty_question_is_refused() {
+        let error = cut_middle(vec![1], Vec::new(), 3, 10).unwrap_err();
+        assert!(matches!(error, PromptError::Question));
     }
 
     #[test]

@@ -3,6 +3,7 @@ use crate::{
     contender::Contender,
     plot::{BarChart, Figure},
     table::Table,
+    unique,
 };
 
 /// A line for each policy and budget, with the score in each task and the mean of these.
@@ -54,16 +55,11 @@ fn scores(rows: &[LongBenchRow], tasks: &[Task], contender: Contender) -> Vec<f6
 }
 
 fn tasks(rows: &[LongBenchRow]) -> Vec<Task> {
-    let mut tasks = rows.iter().map(|row| row.task).collect::<Vec<_>>();
-    tasks.dedup();
-    tasks
+    unique(rows.iter().map(|row| row.task))
 }
 
-/// In the order of the first task, which all others have too.
 fn contenders(rows: &[LongBenchRow]) -> Vec<Contender> {
-    let first = rows.first().map(|row| row.task);
-    let rows = rows.iter().filter(|row| Some(row.task) == first);
-    rows.map(LongBenchRow::contender).collect()
+    unique(rows.iter().map(LongBenchRow::contender))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::{
     perplexity::{check_text, perplexity, prefilled},
     results::{Journal, round_trip},
     session::{Session, Subject},
+    unique,
 };
 
 /// What is tried in each layer.
@@ -64,7 +65,8 @@ pub struct SparsityRow {
 impl SparsityConfig {
     /// Powers of two times the page size that are smaller than the text.
     pub fn default_budgets(page_size: usize, tokens: usize) -> Vec<usize> {
-        let budgets = std::iter::successors(Some(page_size), |budget| budget.checked_mul(2));
+        let smallest = page_size.max(1);
+        let budgets = std::iter::successors(Some(smallest), |budget| budget.checked_mul(2));
         budgets.take_while(|&budget| budget < tokens).collect()
     }
 
@@ -76,6 +78,7 @@ impl SparsityConfig {
     /// least 0, the text has nothing to score or is beyond the model's context, or a policy cannot
     /// be made with a budget.
     pub fn check(&self, subject: &Subject, tokens: usize) -> Result<(), ExperimentError> {
+        check_text(subject, tokens, self.prefill)?;
         for (setting, n) in [
             ("policies", self.policies.len()),
             ("budgets", self.budgets.len()),
@@ -104,13 +107,24 @@ impl SparsityConfig {
                 self.tolerance,
             ));
         }
-        check_text(subject, tokens, self.prefill)?;
-        for &policy in &self.policies {
+        for policy in self.policies() {
             for &budget in &self.budgets {
                 self.policy(subject, policy, 0, budget, tokens)?;
             }
         }
         Ok(())
+    }
+
+    /// The policies, none repeated.
+    fn policies(&self) -> Vec<PolicyKind> {
+        unique(self.policies.iter().copied())
+    }
+
+    /// Every layer with every policy.
+    fn cases(&self, n_layers: usize) -> Vec<(usize, PolicyKind)> {
+        let policies = self.policies();
+        let of_layer = |layer| policies.iter().map(move |&policy| (layer, policy));
+        (0..n_layers).flat_map(of_layer).collect()
     }
 
     fn policy(
@@ -150,19 +164,19 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
     config.check(subject, ids.len())?;
-    let (n_layers, n_budgets) = (subject.config.n_layers, config.budgets.len());
+    let cases = config.cases(subject.config.n_layers);
+    let n_budgets = config.budgets.len();
     let mut search = Search {
         subject,
         config,
         ids,
         session: None,
         journal,
-        total: n_layers * config.policies.len() * n_budgets,
+        total: cases.len() * n_budgets,
         progress,
     };
     let dense = search.perplexity(0, None)?;
-    let layers = (0..n_layers).flat_map(|layer| config.policies.iter().map(move |&p| (layer, p)));
-    for (index, (layer, policy)) in layers.enumerate() {
+    for (index, (layer, policy)) in cases.into_iter().enumerate() {
         for (tried, &budget) in config.budgets.iter().enumerate() {
             let done = index * n_budgets + tried;
             let perplexity = search.perplexity(done, Some((policy, layer, budget)))?;
@@ -284,7 +298,7 @@ pub fn rows(
 ) -> Vec<SparsityRow> {
     let dense = find(measured, PolicyKind::Dense, None, None);
     let dense = dense.expect("dense attention was measured first");
-    let row = |layer, policy| {
+    let row = |(layer, policy)| {
         let mut kept = config.budgets.iter().filter_map(|&budget| {
             let perplexity = find(measured, policy, Some(layer), Some(budget))?;
             config
@@ -301,9 +315,7 @@ pub fn rows(
             dense_perplexity: dense,
         }
     };
-    let layers = 0..n_layers;
-    let rows = layers.flat_map(|layer| config.policies.iter().map(move |&p| row(layer, p)));
-    rows.collect()
+    config.cases(n_layers).into_iter().map(row).collect()
 }
 
 #[cfg(test)]
@@ -326,6 +338,7 @@ mod tests {
         let budgets = SparsityConfig::default_budgets(16, 128);
         assert_eq!(budgets, [16, 32, 64]);
         assert!(SparsityConfig::default_budgets(16, 16).is_empty());
+        assert_eq!(SparsityConfig::default_budgets(0, 3), [1, 2]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::SparsityRow;
 use crate::{
     plot::{BarChart, Figure},
     table::Table,
+    unique,
 };
 
 /// A line for each layer and policy.
@@ -25,10 +26,8 @@ pub fn table(rows: &[SparsityRow]) -> Table {
 
 /// Bars of all policies for each layer.
 pub fn figure(title: &str, rows: &[SparsityRow]) -> Figure {
-    let mut layers = rows.iter().map(|row| row.layer).collect::<Vec<_>>();
-    layers.dedup();
-    let first = rows.first().map(|row| row.layer);
-    let policies = rows.iter().filter(|row| Some(row.layer) == first);
+    let layers = unique(rows.iter().map(|row| row.layer));
+    let policies = unique(rows.iter().map(|row| row.policy));
     let share = |policy: PolicyKind, layer: usize| {
         let mut rows = rows.iter();
         let row = rows.find(|row| (row.policy, row.layer) == (policy, layer));
@@ -41,7 +40,8 @@ pub fn figure(title: &str, rows: &[SparsityRow]) -> Figure {
         y_label: "% of the context".into(),
         groups: layers.iter().map(usize::to_string).collect(),
         series: policies
-            .map(|row| (row.policy.to_string(), of_layers(row.policy)))
+            .into_iter()
+            .map(|policy| (policy.to_string(), of_layers(policy)))
             .collect(),
         y_max: Some(100.0),
     })
