@@ -186,9 +186,13 @@ fn evaluate(
         fed: options.fed.min(options.evaluation_tokens - 1),
         seed: options.seed,
     };
+    let budgets = match options.budgets.is_empty() {
+        true => vec![passkey.tokens / 16, passkey.tokens / 64],
+        false => options.budgets.clone(),
+    };
     let mut policies = vec![Policy::dense()];
-    for share in [16, 64] {
-        policies.push(Policy::quest(passkey.tokens / share)?);
+    for budget in budgets {
+        policies.push(Policy::quest(budget)?);
     }
     let mut rows = passkey.run(
         &exported,

@@ -51,6 +51,9 @@ pub struct Options {
     /// Dtype of the evaluation
     #[arg(long, default_value = "f32")]
     pub evaluation_dtype: EvaluationDType,
+    /// Token budgets of Quest; a sixteenth and a sixty-fourth of the prompt when not given
+    #[arg(long, value_delimiter = ',')]
+    pub budgets: Vec<usize>,
     /// Prompts for the evaluation with windows, which needs memory for whole score matrices
     #[arg(long, default_value_t = 0)]
     pub window_trials: usize,

@@ -59,7 +59,7 @@ impl Schedule {
             copies: 0.2,
             filler,
         };
-        let near = Some(64);
+        let near = Some(32);
         Self {
             warmup: 200,
             positions: 32_768,
@@ -68,7 +68,7 @@ impl Schedule {
                 Phase {
                     name: "associate".into(),
                     tokens: 256,
-                    batch: 64,
+                    batch: 32,
                     steps: 6000,
                     promote_at: Some(0.985),
                     learning_rate: 1.5e-3,
@@ -82,11 +82,11 @@ impl Schedule {
                 Phase {
                     name: "scatter".into(),
                     tokens: 1024,
-                    batch: 16,
+                    batch: 8,
                     steps: 2500,
                     promote_at: Some(0.993),
                     learning_rate: 1.2e-3,
-                    final_learning_rate: 1e-3,
+                    final_learning_rate: 1.2e-3,
                     windows: vec![near, near, Some(256)],
                     jumps: 0.5,
                     text_weight: 0.1,
@@ -96,11 +96,11 @@ impl Schedule {
                 Phase {
                     name: "stretch".into(),
                     tokens: 4096,
-                    batch: 4,
+                    batch: 2,
                     steps: 1500,
                     promote_at: Some(0.996),
-                    learning_rate: 8e-4,
-                    final_learning_rate: 6e-4,
+                    learning_rate: 7.5e-4,
+                    final_learning_rate: 7.5e-4,
                     windows: vec![near, Some(256), Some(1024), None],
                     jumps: 0.5,
                     text_weight: 0.05,
