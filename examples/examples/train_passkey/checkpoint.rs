@@ -58,7 +58,7 @@ pub fn resume(folder: &Path, trainer: &mut Trainer) -> anyhow::Result<bool> {
         return Ok(false);
     };
     let read = |trainer: &mut Trainer| -> anyhow::Result<()> {
-        trainer.model = trainer.model.clone().try_load_file(path.join(MODEL))?;
+        trainer.model = trainer.unwritten_model().try_load_file(path.join(MODEL))?;
         trainer.optimizer = trainer.optimizer.clone().load(path.join(OPTIMIZER))?;
         let progress = fs::read_to_string(path.join(PROGRESS))?;
         trainer.progress = serde_json::from_str::<Progress>(&progress)?;

@@ -109,6 +109,14 @@ impl Trainer {
         self.model.valid()
     }
 
+    /// A model whose weights are not there yet, to load a record into.
+    ///
+    /// A record holds the weights of projections as a checkpoint does, and only weights that are
+    /// not there yet are compared in that form.
+    pub fn unwritten_model(&self) -> CausalLm {
+        self.config.init(&self.device)
+    }
+
     /// Does steps until the next report is due; none when the run is complete.
     ///
     /// # Errors
