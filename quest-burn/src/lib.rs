@@ -42,5 +42,7 @@ mod config;
 pub mod kernels;
 pub mod ops;
 pub mod policy;
+#[cfg(feature = "flex")]
+mod simd;
 
 pub use config::{NewestPage, PageSharing, QuestConfig, QuestConfigError};

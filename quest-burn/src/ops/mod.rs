@@ -10,8 +10,8 @@
 //! | [`prefill_attention`] | causal attention of many query tokens over all pages |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]). On
-//! CubeCL devices all but the last are kernels, which are tested against these bodies. This module
-//! decides which one runs.
+//! CubeCL devices all but the last are kernels, on the Flex backend all are native code; both are
+//! tested against these bodies. This module decides which one runs.
 
 #[cfg(feature = "cube")]
 pub(crate) mod extension;
@@ -21,6 +21,8 @@ pub mod reference;
 
 use burn::tensor::{Tensor, assert_shape};
 
+#[cfg(feature = "flex")]
+use crate::simd;
 use crate::{
     PageSharing,
     cache::{LayerCache, Step},
@@ -51,6 +53,10 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
     #[cfg(feature = "cube")]
     if kernel::supports(cache) {
         return kernel::append(cache, keys, values, step);
+    }
+    #[cfg(feature = "flex")]
+    if simd::supports(cache, &keys.device()) {
+        return simd::append(cache, keys, values, step);
     }
     reference::append(cache, keys, values, step);
 }
@@ -84,6 +90,10 @@ pub fn page_scores(
     if kernel::supports(cache) {
         return kernel::page_scores(query, cache, step, sharing);
     }
+    #[cfg(feature = "flex")]
+    if simd::supports(cache, &query.device()) {
+        return simd::page_scores(query, cache, step, sharing);
+    }
     reference::page_scores(query, cache, step, sharing)
 }
 
@@ -100,6 +110,10 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
     #[cfg(feature = "cube")]
     if crate::kernels::supported(&scores.device()) {
         return kernel::top_pages(scores, step, selection);
+    }
+    #[cfg(feature = "flex")]
+    if simd::runs_on(&scores.device()) {
+        return simd::top_pages(scores, step, selection);
     }
     reference::top_pages(scores, step, selection)
 }
@@ -129,6 +143,10 @@ pub fn paged_attention(
     if kernel::supports(cache) {
         return kernel::paged_attention(query, cache, pages, step, scale);
     }
+    #[cfg(feature = "flex")]
+    if simd::supports(cache, &query.device()) && simd::reads(pages) {
+        return simd::paged_attention(query, cache, pages, step, scale);
+    }
     reference::paged_attention(query, cache, pages, step, scale)
 }
 
@@ -156,6 +174,10 @@ pub fn best_attention(
     #[cfg(feature = "cube")]
     if kernel::supports(cache) {
         return kernel::best_attention(query, cache, step, selection, sharing, scale);
+    }
+    #[cfg(feature = "flex")]
+    if simd::supports(cache, &query.device()) {
+        return simd::best_attention(query, cache, step, selection, sharing, scale);
     }
     let scores = reference::page_scores(query.clone(), cache, step, sharing);
     let pages = reference::top_pages(scores, step, selection);
@@ -186,6 +208,10 @@ pub fn prefill_attention(
         [step.batch(), n_heads, step.max_new_tokens(), head_dim]
     );
     check_groups(n_heads, n_kv_heads);
+    #[cfg(feature = "flex")]
+    if simd::supports(cache, &query.device()) {
+        return simd::prefill_attention(query, cache, step, scale);
+    }
     reference::prefill_attention(query, cache, step, scale)
 }
 
