@@ -71,10 +71,7 @@ pub fn runs_on(device: &Device) -> bool {
 pub fn supports(cache: &LayerCache, device: &Device) -> bool {
     runs_on(&cache.keys.device())
         && runs_on(device)
-        && matches!(
-            cache.keys.dtype(),
-            DType::F32 | DType::F16 | DType::BF16
-        )
+        && matches!(cache.keys.dtype(), DType::F32 | DType::F16 | DType::BF16)
         && [&cache.keys, &cache.values, &cache.digests]
             .iter()
             .all(|pool| pool.dtype() == cache.keys.dtype() && pool::is_contiguous(pool))

@@ -170,7 +170,10 @@ impl<S: Simd, E: Element> RowWork<S, E> for Scores<'_, S> {
         let dots = dots::<S, E, T, G>(queries, rows);
         for (g, dots) in dots.iter().enumerate() {
             let list = if self.is_shared { 0 } else { query + g };
-            for (score, &dot) in self.scores[list * self.n_pages + first..].iter_mut().zip(dots) {
+            for (score, &dot) in self.scores[list * self.n_pages + first..]
+                .iter_mut()
+                .zip(dots)
+            {
                 *score = if self.is_shared { score.max(dot) } else { dot };
             }
         }

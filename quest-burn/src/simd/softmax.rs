@@ -82,7 +82,10 @@ mod tests {
             let (found, mean) = exponential_of(x);
             let expected = f64::from(x).exp();
             let error = (f64::from(found) - expected).abs() / expected;
-            assert!(error < 2.4e-7, "exp({x}): {found}, expected {expected}, {error:e}");
+            assert!(
+                error < 2.4e-7,
+                "exp({x}): {found}, expected {expected}, {error:e}"
+            );
             assert!((mean - found).abs() <= 1e-6 * found);
         }
         assert_eq!(exponential_of(0.0).0, 1.0);
