@@ -1,4 +1,7 @@
-use std::io::{Write, stdout};
+use std::{
+    cell::RefCell,
+    io::{Write, stdout},
+};
 
 use anyhow::{Result, bail};
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
@@ -63,6 +66,7 @@ struct Cache {
     digests: Tensor<4>,
     scores: Tensor<3>,
     pages: Tensor<3, Int>,
+    counters: RefCell<Option<Tensor<1, Int>>>,
 }
 
 struct Problem<'a> {
@@ -113,6 +117,7 @@ impl Problem<'_> {
             digests,
             scores,
             pages,
+            counters: RefCell::new(Some(kernels::counters(batch, n_kv_heads, self.device))),
         }
     }
 
@@ -141,13 +146,14 @@ impl Problem<'_> {
     }
 
     fn best(&self, cache: &Cache) -> Tensor<3> {
-        kernels::best_attention(
+        let (out, counters) = kernels::best_attention(
             cache.query.clone(),
             cache.keys.clone(),
             cache.values.clone(),
             cache.digests.clone(),
             self.page_table.clone(),
             self.lengths.clone(),
+            cache.counters.take().expect("counters are given back"),
             1.0 / (self.options.head_dim as f32).sqrt(),
             kernels::BestPages {
                 k: self.k(),
@@ -156,20 +162,25 @@ impl Problem<'_> {
                 sharing: PageSharing::KvHead,
                 n_pages_bound: self.n_pages(),
             },
-        )
+        );
+        cache.counters.replace(Some(counters));
+        out
     }
 
     fn attend(&self, cache: &Cache, pages: Option<Tensor<3, Int>>) -> Tensor<3> {
-        kernels::paged_attention(
+        let (out, counters) = kernels::paged_attention(
             cache.query.clone(),
             cache.keys.clone(),
             cache.values.clone(),
             pages,
             self.page_table.clone(),
             self.lengths.clone(),
+            cache.counters.take().expect("counters are given back"),
             1.0 / (self.options.head_dim as f32).sqrt(),
             self.n_pages(),
-        )
+        );
+        cache.counters.replace(Some(counters));
+        out
     }
 }
 

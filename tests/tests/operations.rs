@@ -233,7 +233,7 @@ fn attention_over_all_pages_equals_the_naive_one() {
     for_each_shape(|shape, filled, query, context| {
         let output = ops::paged_attention(
             query.clone(),
-            filled.layer(),
+            &mut filled.layer().clone(),
             &Pages::All,
             &filled.step,
             scale(shape),
@@ -271,7 +271,7 @@ fn assert_listed_attention(
         let pages = ops::top_pages(scores, &filled.step, &selection);
         let output = ops::paged_attention(
             query.clone(),
-            filled.layer(),
+            &mut filled.layer().clone(),
             &pages,
             &filled.step,
             scale(shape),
@@ -329,7 +329,7 @@ fn a_list_of_every_page_equals_dense_to_the_last_bit() {
             let query = query.clone();
             values(&ops::paged_attention(
                 query,
-                filled.layer(),
+                &mut filled.layer().clone(),
                 pages,
                 &filled.step,
                 scale(shape),

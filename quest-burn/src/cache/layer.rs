@@ -71,9 +71,7 @@ impl LayerCache {
         let [_, n_kv_heads, _, _] = self.keys.dims();
         let n = crate::kernels::n_counters(batch, n_kv_heads);
         let kept = self.counters.take().filter(|kept| kept.dims() == [n]);
-        kept.unwrap_or_else(|| {
-            crate::kernels::counters(batch, n_kv_heads, &self.keys.device())
-        })
+        kept.unwrap_or_else(|| crate::kernels::counters(batch, n_kv_heads, &self.keys.device()))
     }
 
     #[cfg(feature = "cube")]

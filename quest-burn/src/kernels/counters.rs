@@ -28,8 +28,13 @@ pub(super) fn is_last(
     if UNIT_POS == 0 {
         *arrived = counters[kv_head * COUNTERS + counter].fetch_add(1u32);
     }
-    sync_storage();
-    *arrived as usize + 1 == n_cubes
+    sync_cube();
+    let last = *arrived as usize + 1 == n_cubes;
+    if last {
+        // Whatever else this cube's multiprocessor has cached is older than the others' writes.
+        sync_storage();
+    }
+    last
 }
 
 /// Says that the pages of a KV head are chosen.

@@ -311,7 +311,10 @@ pub fn paged_attention(
             )
         }
     };
-    (Tensor::from_dispatch(output), Tensor::from_dispatch(counters))
+    (
+        Tensor::from_dispatch(output),
+        Tensor::from_dispatch(counters),
+    )
 }
 
 /// The counters by which the parts of an attention launch hand each other their results, zero
@@ -385,7 +388,10 @@ pub fn best_attention(
         scale,
         pages,
     );
-    (Tensor::from_dispatch(output), Tensor::from_dispatch(counters))
+    (
+        Tensor::from_dispatch(output),
+        Tensor::from_dispatch(counters),
+    )
 }
 
 /// Pages that fit the counters of a selection.

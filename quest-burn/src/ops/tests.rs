@@ -136,7 +136,7 @@ fn attention_weighs_only_the_tokens_of_the_listed_pages() {
         };
         floats(paged_attention(
             query(1.0),
-            cache.layer(0),
+            &mut cache.layer(0).clone(),
             &pages,
             &step,
             1.0,
@@ -146,7 +146,13 @@ fn attention_weighs_only_the_tokens_of_the_listed_pages() {
     assert_eq!(attend(&[2]), 17.0, "three of eight rows are filled");
     let (first, last) = (8.0 * 3.5, 3.0 * 17.0);
     assert!((attend(&[0, 2]) - (first + last) / 11.0).abs() < 1e-5);
-    let dense = paged_attention(query(1.0), cache.layer(0), &Pages::All, &step, 1.0);
+    let dense = paged_attention(
+        query(1.0),
+        &mut cache.layer(0).clone(),
+        &Pages::All,
+        &step,
+        1.0,
+    );
     assert!((floats(dense)[0] - 9.0).abs() < 1e-5);
 }
 

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::{
     super::{
         counters::{SCORED, announce_choice, is_last, reset, wait_for_choice},
-        page_scores::{ScoreShape, score_pages},
+        page_scores::{ScoreShape, next_pages, score_pages},
         selection::{Walk, choose_pages, list_all_pages},
     },
     listed::{
@@ -49,12 +49,14 @@ fn score_and_choose<F: Float, N: Size>(
 ) -> bool {
     let n_kv_heads = digests.shape(1);
     let row = sequence * n_kv_heads + head;
+    let first = chunk * choice.chunk;
+    let n_pool_pages = digests.shape(0);
+    let mut pool_pages = next_pages(page_table, n_pool_pages, sequence, first, choice.score);
     let length = lengths[sequence] as usize;
     let n_pages = min(
         (length + choice.page_size - 1) / choice.page_size,
         min(page_table.shape(1), scores.shape(2)),
     );
-    let first = chunk * choice.chunk;
     let mut chosen = false.runtime();
     if n_pages <= pages.shape(2) {
         if chunk == 0 {
@@ -66,10 +68,12 @@ fn score_and_choose<F: Float, N: Size>(
         let end = min(first + choice.chunk, n_pages);
         let mut page = first;
         while page < end {
+            let next = page + comptime!(choice.score.pages());
+            let following = next_pages(page_table, n_pool_pages, sequence, next, choice.score);
             score_pages::<F, N>(
                 query,
                 digests,
-                page_table,
+                &pool_pages,
                 scores,
                 sequence,
                 head,
@@ -77,7 +81,11 @@ fn score_and_choose<F: Float, N: Size>(
                 end,
                 choice.score,
             );
-            page += comptime!(choice.score.pages());
+            #[unroll]
+            for p in 0..choice.score.in_flight {
+                pool_pages[p] = following[p];
+            }
+            page = next;
         }
         let n_chunks = (n_pages + choice.chunk - 1) / choice.chunk;
         if is_last(counters, row, n_chunks, SCORED) {
@@ -148,9 +156,10 @@ pub(super) fn best_kernel<F: Float, N: Size>(
     lengths: &Tensor<i32>,
     scores: &mut Tensor<f32>,
     pages: &mut Tensor<i32>,
-    partial: &mut Tensor<f32>,
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
     counters: &mut Tensor<Atomic<u32>>,
-    output: &mut Tensor<F>,
+    output: &mut Tensor<Vector<F, N>>,
     scale: f32,
     sink_pages: u32,
     n_chunks: u32,
@@ -203,8 +212,7 @@ pub(super) fn best_kernel<F: Float, N: Size>(
             listed: all_pages > k,
             list: list_row(&place, &*pages) * k,
         };
-        let per_split =
-            pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
+        let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
         let n_active = active_splits(listing.n_pages, per_split);
         if split < n_active {
             let first = split * per_split;
@@ -216,8 +224,17 @@ pub(super) fn best_kernel<F: Float, N: Size>(
             attend_listed::<F, N>(
                 &mut state, keys, values, &*pages, page_table, &listing, first, end, &place, shape,
             );
-            publish::<N>(&mut state, partial, split, &place, shape);
-            merge_when_last::<F>(partial, output, counters, n_active, &place, merge, shape.heads);
+            publish::<N>(&mut state, partial, stats, split, &place, shape);
+            merge_when_last::<F, N>(
+                partial,
+                stats,
+                output,
+                counters,
+                n_active,
+                &place,
+                merge,
+                shape.heads,
+            );
         }
     }
 }

@@ -6,9 +6,7 @@ use super::{
     super::counters::{ATTENDED, COUNTERS, is_last, reset},
     merge::{Merge, merge_splits},
     softmax::{Softmax, attend, softmax},
-    split::{
-        Place, Shape, pages_per_split, place, publish, publish_nothing, slots, stage_page,
-    },
+    split::{Place, Shape, pages_per_split, place, publish, publish_nothing, slots, stage_page},
 };
 
 /// The pages that the query heads of a cube read.
@@ -110,9 +108,10 @@ pub(super) fn attend_listed<F: Float, N: Size>(
 
 /// Merges the splits of a KV head in the last of its cubes.
 #[cube]
-pub(super) fn merge_when_last<F: Float>(
-    partial: &mut Tensor<f32>,
-    output: &mut Tensor<F>,
+pub(super) fn merge_when_last<F: Float, N: Size>(
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
+    output: &mut Tensor<Vector<F, N>>,
     counters: &mut Tensor<Atomic<u32>>,
     n_active: usize,
     place: &Place,
@@ -120,9 +119,16 @@ pub(super) fn merge_when_last<F: Float>(
     #[comptime] heads: usize,
 ) {
     let kv_head = place.sequence * place.n_kv_heads + place.kv_head;
-    let n_cubes = n_active * comptime!(merge.heads / heads);
+    let n_cubes = n_active * comptime!(merge.heads() / heads);
     if is_last(counters, kv_head, n_cubes, ATTENDED) {
-        merge_splits::<F>(partial, output, kv_head * merge.heads, n_active, merge);
+        merge_splits::<F, N>(
+            partial,
+            stats,
+            output,
+            kv_head * comptime!(merge.heads()),
+            n_active,
+            merge,
+        );
         reset(counters, kv_head, COUNTERS);
     }
 }
@@ -142,7 +148,8 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
     pages: &Tensor<i32>,
     page_table: &Tensor<i32>,
     lengths: &Tensor<i32>,
-    partial: &mut Tensor<f32>,
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
     scale: f32,
     splitting: Splitting,
     #[comptime] listed: bool,
@@ -156,7 +163,7 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
     let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
     let first = split * per_split;
     if first >= listing.n_pages {
-        publish_nothing(partial, split, &place, shape);
+        publish_nothing(stats, split, &place, shape);
         terminate!();
     }
     let end = min(first + per_split, listing.n_pages);
@@ -164,7 +171,7 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
     attend_listed::<F, N>(
         &mut state, keys, values, pages, page_table, &listing, first, end, &place, shape,
     );
-    publish::<N>(&mut state, partial, split, &place, shape);
+    publish::<N>(&mut state, partial, stats, split, &place, shape);
 }
 
 /// As `listed_kernel`; the last cube of a KV head merges its splits.
@@ -176,9 +183,10 @@ pub(super) fn listed_merged_kernel<F: Float, N: Size>(
     pages: &Tensor<i32>,
     page_table: &Tensor<i32>,
     lengths: &Tensor<i32>,
-    partial: &mut Tensor<f32>,
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
     counters: &mut Tensor<Atomic<u32>>,
-    output: &mut Tensor<F>,
+    output: &mut Tensor<Vector<F, N>>,
     scale: f32,
     splitting: Splitting,
     #[comptime] listed: bool,
@@ -201,6 +209,15 @@ pub(super) fn listed_merged_kernel<F: Float, N: Size>(
     attend_listed::<F, N>(
         &mut state, keys, values, pages, page_table, &listing, first, end, &place, shape,
     );
-    publish::<N>(&mut state, partial, split, &place, shape);
-    merge_when_last::<F>(partial, output, counters, n_active, &place, merge, shape.heads);
+    publish::<N>(&mut state, partial, stats, split, &place, shape);
+    merge_when_last::<F, N>(
+        partial,
+        stats,
+        output,
+        counters,
+        n_active,
+        &place,
+        merge,
+        shape.heads,
+    );
 }

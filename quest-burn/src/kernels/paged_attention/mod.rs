@@ -78,9 +78,12 @@ impl Problem {
         )
     }
 
-    fn partial(&self, n_splits: usize) -> CubeTensor {
+    /// Room for the sums of the splits, and for their highest scores and totals.
+    fn partial(&self, n_splits: usize) -> (CubeTensor, CubeTensor) {
         let rows = self.batch * self.n_heads;
-        empty(&self.query, [rows, n_splits, self.head_dim + 2], DType::F32)
+        let sums = empty(&self.query, [rows, n_splits, self.head_dim], DType::F32);
+        let stats = empty(&self.query, [rows, n_splits, 2], DType::F32);
+        (sums, stats)
     }
 
     fn output(&self) -> CubeTensor {
@@ -100,14 +103,11 @@ impl Problem {
 
     /// How the last cube of a KV head merges the splits, where cubes can hand them over and
     /// shared memory holds them beside `shared_bytes` of other use.
-    fn merge_in_launch(
-        &self,
-        partition: &Partition,
-        n_splits: usize,
-        shared_bytes: usize,
-    ) -> Option<Merge> {
+    fn merge_in_launch(&self, partition: &Partition, shared_bytes: usize) -> Option<Merge> {
         let group = self.n_heads / self.n_kv_heads;
-        let merge = Merge::new(group, self.head_dim, partition.shape.units, n_splits);
+        let RowLayout { width, .. } = self.layout;
+        let (row, units) = (self.layout.row_vectors(), partition.shape.units);
+        let merge = Merge::new(group, row, width, units, partition.max_splits);
         let bytes = partition.shape.shared_bytes() + merge.shared_bytes() + shared_bytes;
         let client = &self.query.client;
         let most = client.properties().hardware.max_shared_memory_size;
@@ -115,11 +115,12 @@ impl Problem {
     }
 
     /// Merges the splits in a launch of their own.
-    fn merge(&self, partial: CubeTensor) -> CubeTensor {
+    fn merge(&self, (partial, stats): (CubeTensor, CubeTensor), max_splits: usize) -> CubeTensor {
         let output = self.output();
         let hardware = &self.query.client.properties().hardware;
-        let units = self.head_dim * partition::merge_rows(self.head_dim, hardware);
-        let n_splits = partial.meta.shape()[1];
+        let RowLayout { width, .. } = self.layout;
+        let row = self.layout.row_vectors();
+        let units = row * partition::merge_rows(row, hardware);
         // SAFETY: every split has written its part.
         unsafe {
             merge::merge_kernel::launch_unchecked(
@@ -127,9 +128,11 @@ impl Problem {
                 CubeCount::Static((self.batch * self.n_heads) as u32, 1, 1),
                 CubeDim::new_1d(units as u32),
                 address_type(&[&partial, &output]),
+                width,
                 partial.into_tensor_arg(),
+                stats.into_tensor_arg(),
                 output.clone().into_tensor_arg(),
-                Merge::new(1, self.head_dim, units, n_splits),
+                Merge::new(1, row, width, units, max_splits),
                 dtype_to_storage_type(output.dtype),
             );
         }
@@ -164,7 +167,7 @@ pub(crate) fn paged_attention(
     };
     let partition = problem.partition(list_heads);
     let n_splits = partition.n_splits(bound);
-    let partial = problem.partial(n_splits);
+    let (partial, stats) = problem.partial(n_splits);
     let listed = pages.is_some();
     // A kernel argument must be some tensor even when it is not read.
     let pages = pages.unwrap_or_else(|| problem.lengths.clone());
@@ -173,7 +176,7 @@ pub(crate) fn paged_attention(
     let dim = CubeDim::new_1d(partition.shape.units as u32);
     let address = address_type(&[&problem.keys, &problem.values, &partial]);
     let dtype = dtype_to_storage_type(problem.keys.dtype);
-    let Some(merge) = problem.merge_in_launch(&partition, n_splits, 0) else {
+    let Some(merge) = problem.merge_in_launch(&partition, 0) else {
         // SAFETY: positions are masked by the lengths, pages clamped to the page table and the
         // pool; the shapes were checked before the operation was registered.
         unsafe {
@@ -190,6 +193,7 @@ pub(crate) fn paged_attention(
                 problem.page_table.clone().into_tensor_arg(),
                 problem.lengths.clone().into_tensor_arg(),
                 partial.clone().into_tensor_arg(),
+                stats.clone().into_tensor_arg(),
                 scale,
                 partition.splitting(),
                 listed,
@@ -197,7 +201,7 @@ pub(crate) fn paged_attention(
                 dtype,
             );
         }
-        return problem.merge(partial);
+        return problem.merge((partial, stats), partition.max_splits);
     };
     let output = problem.output();
     // SAFETY: as above; the counters are zero between launches.
@@ -215,6 +219,7 @@ pub(crate) fn paged_attention(
             problem.page_table.clone().into_tensor_arg(),
             problem.lengths.clone().into_tensor_arg(),
             partial.into_tensor_arg(),
+            stats.into_tensor_arg(),
             counters.clone().into_tensor_arg(),
             output.clone().into_tensor_arg(),
             scale,
@@ -245,7 +250,11 @@ pub(crate) fn best_attention(
     let problem = Problem::new(query, keys, values, page_table, lengths);
     let shared = best.sharing == PageSharing::KvHead;
     let n_scores = best.n_pages_bound;
-    let list_heads = if shared { problem.n_kv_heads } else { problem.n_heads };
+    let list_heads = if shared {
+        problem.n_kv_heads
+    } else {
+        problem.n_heads
+    };
     let partition = problem.partition(list_heads);
     let n_splits = partition.n_splits(best.k.min(n_scores));
     let units = partition.shape.units;
@@ -260,7 +269,7 @@ pub(crate) fn best_attention(
         units,
         knob("QB_FLIGHT", 4),
     );
-    let merge = problem.merge_in_launch(&partition, n_splits, walk.shared_bytes());
+    let merge = problem.merge_in_launch(&partition, walk.shared_bytes());
     let Some(merge) = merge else {
         let scores = page_scores::page_scores(
             problem.query.clone(),
@@ -302,8 +311,16 @@ pub(crate) fn best_attention(
         lists: list_heads / problem.n_kv_heads,
     };
     let n_chunks = n_scores.div_ceil(chunk);
-    let scores = empty(&problem.query, [problem.batch, list_heads, n_scores], DType::F32);
-    let pages = empty(&problem.query, [problem.batch, list_heads, best.k], DType::I32);
+    let scores = empty(
+        &problem.query,
+        [problem.batch, list_heads, n_scores],
+        DType::F32,
+    );
+    let pages = empty(
+        &problem.query,
+        [problem.batch, list_heads, best.k],
+        DType::I32,
+    );
     let dim = CubeDim::new_1d(units as u32);
     let dtype = dtype_to_storage_type(problem.keys.dtype);
     if !cubes_start_in_order(&problem.query.device) || knob("QB_TWO", 0) == 1 {
@@ -344,7 +361,7 @@ pub(crate) fn best_attention(
             0,
         );
     }
-    let partial = problem.partial(n_splits);
+    let (partial, stats) = problem.partial(n_splits);
     let output = problem.output();
     let n_scoring = problem.batch * problem.n_kv_heads * n_chunks;
     let n_attending = problem.batch * problem.rows(&partition) * n_splits;
@@ -365,6 +382,7 @@ pub(crate) fn best_attention(
             scores.into_tensor_arg(),
             pages.into_tensor_arg(),
             partial.into_tensor_arg(),
+            stats.into_tensor_arg(),
             counters.clone().into_tensor_arg(),
             output.clone().into_tensor_arg(),
             scale,
@@ -382,5 +400,8 @@ pub(crate) fn best_attention(
 }
 
 pub(crate) fn knob(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(default)
 }

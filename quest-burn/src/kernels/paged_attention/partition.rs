@@ -10,8 +10,8 @@ const IN_FLIGHT: usize = 4;
 const CUBES_PER_MULTIPROCESSOR: usize = 2;
 /// Splits of a head that the merge can hold.
 pub(super) const MAX_SPLITS: usize = 512;
-/// Splits that the merge reads at a time.
-const MERGE_ROWS: usize = 4;
+/// Splits that a merge in a launch of its own reads at a time.
+const MERGE_ROWS: usize = 8;
 /// Channels of queries that a unit keeps in registers, and as many of outputs.
 const QUERY_REGISTERS: usize = 64;
 /// Of these, at most as many where the next tokens are loaded ahead, which takes registers too.
@@ -49,18 +49,18 @@ impl Partition {
             .rev()
             .find(|&heads| group.is_multiple_of(heads) && heads * channels <= QUERY_REGISTERS)
             .unwrap_or(1);
-        let mut in_flight = (IN_FLIGHT / layout.vectors).max(1);
+        let mut in_flight = (super::knob("QB_INF", IN_FLIGHT) / layout.vectors).max(1);
         let transposed = heads.is_power_of_two() && heads <= layout.lanes;
         while transposed && in_flight * heads > layout.lanes {
             in_flight /= 2;
         }
         let head_bytes = (head_dim + 2) * size_of::<f32>();
         let shared = (hardware.max_shared_memory_size / 2).min(SHARED_BYTES);
-        let mut units = UNITS.min(hardware.max_units_per_cube as usize);
+        let mut units = super::knob("QB_UNITS", UNITS).min(hardware.max_units_per_cube as usize);
         while units > layout.plane && (units / layout.plane) * heads * head_bytes > shared {
             units /= 2;
         }
-        let cubes = CUBES_PER_MULTIPROCESSOR * multiprocessors;
+        let cubes = super::knob("QB_CPM", CUBES_PER_MULTIPROCESSOR) * multiprocessors;
         Self {
             shape: Shape {
                 heads,
@@ -71,7 +71,9 @@ impl Partition {
                 in_flight,
                 page_size,
                 head_dim,
-                prefetch: heads * channels <= PREFETCH_REGISTERS,
+                prefetch: heads * channels <= super::knob("QB_PRE", PREFETCH_REGISTERS),
+                chain: super::knob("QB_CHAIN", 1) == 1,
+                lazy: super::knob("QB_LAZY", 0) == 1,
                 transposed,
             },
             min_pages: (units / layout.lanes * in_flight).div_ceil(page_size),
@@ -89,8 +91,8 @@ impl Partition {
 ///
 /// It depends on nothing that differs between a list and all pages, so that both add up in the
 /// same order.
-pub(super) fn merge_rows(head_dim: usize, hardware: &HardwareProperties) -> usize {
-    (hardware.max_units_per_cube as usize / head_dim).clamp(1, MERGE_ROWS)
+pub(super) fn merge_rows(row_vectors: usize, hardware: &HardwareProperties) -> usize {
+    (hardware.max_units_per_cube as usize / row_vectors).clamp(1, MERGE_ROWS)
 }
 
 #[cfg(test)]
