@@ -23,6 +23,7 @@ use quest_burn::{
     policy::{DensePolicy, PagePolicy},
 };
 use rayon::prelude::*;
+use serde_json::json;
 
 const PAGE_SIZE: usize = 16;
 const TOKEN_BUDGET: usize = 2048;
@@ -135,14 +136,22 @@ fn run(
         let (of_median, of_min) = (burn_median / median, burn_min / min);
         let heads = format!("{n_heads}/{n_kv_heads}x{head_dim}");
         if is_json {
-            println!(
-                "{{\"context\":{context},\"token_budget\":{TOKEN_BUDGET},\"n_heads\":{n_heads},\
-                 \"n_kv_heads\":{n_kv_heads},\"head_dim\":{head_dim},\"dtype\":\"{dtype:?}\",\
-                 \"method\":\"{method}\",\"threads\":{},\"repetitions\":{repetitions},\
-                 \"median_us\":{median:.1},\"min_us\":{min:.1},\"bytes\":{bytes},\
-                 \"gb_per_s\":{speed:.2}}}",
-                rayon::current_num_threads()
-            );
+            let row = json!({
+                "context": context,
+                "token_budget": TOKEN_BUDGET,
+                "n_heads": n_heads,
+                "n_kv_heads": n_kv_heads,
+                "head_dim": head_dim,
+                "dtype": format!("{dtype:?}"),
+                "method": method,
+                "threads": rayon::current_num_threads(),
+                "repetitions": repetitions,
+                "median_us": median,
+                "min_us": min,
+                "bytes": bytes,
+                "gb_per_s": speed,
+            });
+            println!("{row}");
         } else {
             println!(
                 "{heads:>9} {:>5} {method:>10} {median:>10.0} {min:>10.0} {speed:>8.1} \

@@ -41,8 +41,8 @@ pub fn flat_mut<S: Simd>(x: &mut [Floats<S>]) -> &mut [f32] {
 
 /// Asks for memory that will be read soon.
 ///
-/// The pages of one head lie apart, which the processor does not foresee: without this, a page is
-/// read at a third of the speed of memory.
+/// The processor does not foresee which rows come next: without this, they are read at half the
+/// speed or less.
 #[inline(always)]
 pub fn prefetch<E>(x: &[E]) {
     const LINE: usize = 64;
