@@ -179,12 +179,12 @@ fn add_multiples<S: Simd, const T: usize, const G: usize>(
     pair: usize,
     rows: &[[Floats<S>; 2]; T],
 ) {
-    for g in 0..G {
+    for (g, factors) in factors.iter().enumerate() {
         let at = g * vectors + 2 * pair;
         let (mut low, mut high) = (sums[at], sums[at + 1]);
         for t in 0..T {
-            low = factors[g][t].mul_add(rows[t][0], low);
-            high = factors[g][t].mul_add(rows[t][1], high);
+            low = factors[t].mul_add(rows[t][0], low);
+            high = factors[t].mul_add(rows[t][1], high);
         }
         (sums[at], sums[at + 1]) = (low, high);
     }
