@@ -44,5 +44,7 @@ pub mod inference;
 pub mod kernels;
 pub mod ops;
 pub mod policy;
+#[cfg(feature = "flex")]
+mod simd;
 
 pub use config::{NewestPage, PageSharing, QuestConfig, QuestConfigError};
