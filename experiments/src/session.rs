@@ -5,7 +5,8 @@ use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
 use quest_burn_models::{
     config::ModelConfig,
     generation::{GenerateError, LikelihoodMode, check_ids, negative_log_likelihoods},
-    model::CausalLm,
+    inference::InferenceLm,
+    model::LanguageModel,
     tokenizer::Tokenizer,
 };
 
@@ -15,7 +16,7 @@ use crate::ExperimentError;
 #[derive(Debug)]
 pub struct Subject {
     /// The model.
-    pub model: CausalLm,
+    pub model: InferenceLm,
     /// Its configuration.
     pub config: ModelConfig,
     /// Its tokenizer, if it has one; experiments on token ids need none.
@@ -60,7 +61,7 @@ impl Subject {
 /// with its digests and what policies remember, as it was at that length.
 #[derive(Debug)]
 pub struct Session<'a> {
-    model: &'a CausalLm,
+    model: &'a InferenceLm,
     cache: PagedKvCache,
 }
 
@@ -84,7 +85,7 @@ impl Session<'_> {
         if chunk == 0 {
             return Err(GenerateError::Chunk);
         }
-        check_ids(ids, self.model.embed_tokens.weight.dims()[0])?;
+        check_ids(ids, self.model.vocab_size())?;
         let mut done = 0;
         let mut last = Err(GenerateError::EmptyPrompt);
         for ids in ids.chunks(chunk) {
@@ -107,7 +108,7 @@ impl Session<'_> {
     ///
     /// When the id is outside the vocabulary or the cache is full.
     pub fn decode(&mut self, id: u32, policy: &dyn PagePolicy) -> Result<Tensor<3>, GenerateError> {
-        check_ids(&[id], self.model.embed_tokens.weight.dims()[0])?;
+        check_ids(&[id], self.model.vocab_size())?;
         let step = self.cache.decode()?;
         Ok(self.forward(&[id], &step, policy))
     }
@@ -196,6 +197,6 @@ impl Session<'_> {
     }
 
     fn device(&self) -> Device {
-        self.model.embed_tokens.weight.device()
+        self.model.device()
     }
 }

@@ -124,10 +124,13 @@ impl Problem {
                 Computed::Appended
             }
             Operation::PageScores => Computed::Float(self.page_scores(index)),
-            Operation::TopPages => match self.top_pages(entry.scores.clone(), &selection) {
-                Pages::Listed { ids, .. } => Computed::Pages(ids),
-                Pages::All => unreachable!("a selection lists pages"),
-            },
+            Operation::TopPages => {
+                let pages = self.top_pages(entry.scores.clone(), &selection);
+                let Pages::Listed { ids, .. } = pages else {
+                    unreachable!("a selection lists pages");
+                };
+                Computed::Pages(ids)
+            }
             Operation::PagedAttention => {
                 let pages = entry.pages.clone().expect("pages were chosen");
                 self.attention(index, &pages)

@@ -25,7 +25,7 @@ impl ShapeName {
     }
 
     /// Sizes that matter to the speed are the model's. Positions go as far as any benchmark does.
-    pub(super) fn config(self) -> ModelConfig {
+    pub(crate) fn config(self) -> ModelConfig {
         let base = ModelConfig {
             architecture: Architecture::Llama,
             vocab_size: 32_000,

@@ -14,7 +14,7 @@ const PAGES_IN_FLIGHT: usize = 4;
 
 /// How a cube scores pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ScoreShape {
+struct ScoreShape {
     /// Query heads of a KV head, and whether they share their pages.
     group: usize,
     shared: bool,
@@ -24,7 +24,7 @@ pub(super) struct ScoreShape {
     /// Channels of a vector.
     width: usize,
     /// Digests that a run of lanes has in flight.
-    pub in_flight: usize,
+    in_flight: usize,
     units: usize,
     page_size: usize,
     /// Whether one reduction makes all sums of a run.
@@ -34,7 +34,7 @@ pub(super) struct ScoreShape {
 impl ScoreShape {
     /// The shape for cubes of `units`; each run of lanes has at most `in_flight` digests in
     /// flight.
-    pub fn new(
+    fn new(
         layout: &RowLayout,
         group: usize,
         shared: bool,
@@ -58,7 +58,7 @@ impl ScoreShape {
     }
 
     /// Pages that a cube scores at a time.
-    pub fn pages(&self) -> usize {
+    fn pages(&self) -> usize {
         self.units / self.lanes * self.in_flight
     }
 }
@@ -68,7 +68,7 @@ impl ScoreShape {
 ///
 /// Apart from the scoring, so that the page table is read while the length is on its way.
 #[cube]
-pub(super) fn next_pages(
+fn next_pages(
     page_table: &Tensor<i32>,
     n_pool_pages: usize,
     sequence: usize,
@@ -93,7 +93,7 @@ pub(super) fn next_pages(
 ///
 /// The bound `sum_i max(q_i * min_i, q_i * max_i)` is taken as `max(q, 0) . max + min(q, 0) . min`.
 #[cube]
-pub(super) fn score_pages<F: Float, N: Size>(
+fn score_pages<F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
     digests: &Tensor<Vector<F, N>>,
     pool_pages: &Array<usize>,

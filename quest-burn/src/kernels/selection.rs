@@ -133,13 +133,8 @@ impl Walk {
             // A ballot is read in words of 32 units.
             plane: plane.min(32),
             items,
-            cached: items <= super::paged_attention::knob("QB_CACHED", CACHED),
+            cached: items <= CACHED,
         }
-    }
-
-    /// Shared memory of the selection.
-    pub fn shared_bytes(&self) -> usize {
-        (BINS + 2 * self.units + 3 * (self.units / self.plane) + 4) * size_of::<u32>()
     }
 }
 

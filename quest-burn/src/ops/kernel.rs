@@ -22,10 +22,7 @@ pub fn supports(cache: &LayerCache) -> bool {
 ///
 /// Another tensor stands in for them meanwhile. An empty one, as `Tensor::extract` leaves, would
 /// have to be allocated, and while a step is recorded no memory can be taken.
-fn take_pools(
-    cache: &mut LayerCache,
-    stand_in: &Tensor<4>,
-) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+fn take_pools(cache: &mut LayerCache, stand_in: &Tensor<4>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
     let take = |pool: &mut Tensor<4>| mem::replace(pool, stand_in.clone());
     (
         take(&mut cache.keys),

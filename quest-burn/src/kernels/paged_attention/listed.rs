@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::{
-    super::counters::{ATTENDED, COUNTERS, is_last, reset},
+    super::counters::{is_last, reset},
     merge::{Merge, merge_splits},
     softmax::{Softmax, attend, softmax},
     split::{Place, Shape, pages_per_split, place, publish, publish_nothing, slots, stage_page},
@@ -11,12 +11,12 @@ use super::{
 
 /// The pages that the query heads of a cube read.
 #[derive(CubeType, Clone, Copy)]
-pub(super) struct Listing {
+struct Listing {
     /// Pages to read.
-    pub n_pages: usize,
+    n_pages: usize,
     /// Where they are listed; without a list, page `i` is the `i`-th.
-    pub listed: bool,
-    pub list: usize,
+    listed: bool,
+    list: usize,
 }
 
 /// How the pages are split.
@@ -27,13 +27,13 @@ pub(super) struct Splitting {
 }
 
 #[cube]
-pub(super) fn pages_of(place: &Place, #[comptime] page_size: usize) -> usize {
+fn pages_of(place: &Place, #[comptime] page_size: usize) -> usize {
     min((place.length + page_size - 1) / page_size, place.max_pages)
 }
 
 /// The row of `pages`, `[batch, heads, k]`, that the query heads of a cube read.
 #[cube]
-pub(super) fn list_row(place: &Place, pages: &Tensor<i32>) -> usize {
+fn list_row(place: &Place, pages: &Tensor<i32>) -> usize {
     let list_heads = pages.shape(1);
     place.sequence * list_heads + place.query_head * list_heads / place.n_heads
 }
@@ -64,7 +64,7 @@ fn listing(
 
 /// Attends to the pages from `first` to `end` of a listing.
 #[cube]
-pub(super) fn attend_listed<F: Float, N: Size>(
+fn attend_listed<F: Float, N: Size>(
     state: &mut Softmax<N>,
     keys: &Tensor<Vector<F, N>>,
     values: &Tensor<Vector<F, N>>,
@@ -108,7 +108,7 @@ pub(super) fn attend_listed<F: Float, N: Size>(
 
 /// Merges the splits of a KV head in the last of its cubes.
 #[cube]
-pub(super) fn merge_when_last<F: Float, N: Size>(
+fn merge_when_last<F: Float, N: Size>(
     partial: &mut Tensor<Vector<f32, N>>,
     stats: &mut Tensor<f32>,
     output: &mut Tensor<Vector<F, N>>,
@@ -120,7 +120,7 @@ pub(super) fn merge_when_last<F: Float, N: Size>(
 ) {
     let kv_head = place.sequence * place.n_kv_heads + place.kv_head;
     let n_cubes = n_active * comptime!(merge.heads() / heads);
-    if is_last(counters, kv_head, n_cubes, ATTENDED) {
+    if is_last(counters, kv_head, n_cubes) {
         merge_splits::<F, N>(
             partial,
             stats,
@@ -129,13 +129,13 @@ pub(super) fn merge_when_last<F: Float, N: Size>(
             n_active,
             merge,
         );
-        reset(counters, kv_head, COUNTERS);
+        reset(counters, kv_head);
     }
 }
 
 /// Splits that attend to something; the first of a sequence without tokens stays, to write zeros.
 #[cube]
-pub(super) fn active_splits(n_pages: usize, per_split: usize) -> usize {
+fn active_splits(n_pages: usize, per_split: usize) -> usize {
     max((n_pages + per_split - 1) / per_split, 1usize)
 }
 

@@ -49,18 +49,18 @@ impl Partition {
             .rev()
             .find(|&heads| group.is_multiple_of(heads) && heads * channels <= QUERY_REGISTERS)
             .unwrap_or(1);
-        let mut in_flight = (super::knob("QB_INF", IN_FLIGHT) / layout.vectors).max(1);
+        let mut in_flight = (IN_FLIGHT / layout.vectors).max(1);
         let transposed = heads.is_power_of_two() && heads <= layout.lanes;
         while transposed && in_flight * heads > layout.lanes {
             in_flight /= 2;
         }
         let head_bytes = (head_dim + 2) * size_of::<f32>();
         let shared = (hardware.max_shared_memory_size / 2).min(SHARED_BYTES);
-        let mut units = super::knob("QB_UNITS", UNITS).min(hardware.max_units_per_cube as usize);
+        let mut units = UNITS.min(hardware.max_units_per_cube as usize);
         while units > layout.plane && (units / layout.plane) * heads * head_bytes > shared {
             units /= 2;
         }
-        let cubes = super::knob("QB_CPM", CUBES_PER_MULTIPROCESSOR) * multiprocessors;
+        let cubes = CUBES_PER_MULTIPROCESSOR * multiprocessors;
         Self {
             shape: Shape {
                 heads,
@@ -71,9 +71,7 @@ impl Partition {
                 in_flight,
                 page_size,
                 head_dim,
-                prefetch: heads * channels <= super::knob("QB_PRE", PREFETCH_REGISTERS),
-                chain: super::knob("QB_CHAIN", 1) == 1,
-                lazy: super::knob("QB_LAZY", 0) == 1,
+                prefetch: heads * channels <= PREFETCH_REGISTERS,
                 transposed,
             },
             min_pages: (units / layout.lanes * in_flight).div_ceil(page_size),

@@ -164,23 +164,13 @@ fn fold_transposed<F: Float, N: Size>(
     for u in 0..in_flight {
         #[unroll]
         for h in 0..heads {
-            if comptime!(shape.chain) {
-                let mut product = f32::new(0.0);
-                #[unroll]
-                for c in 0..vectors {
-                    let key = Vector::<f32, N>::cast_from(tokens.keys[u * vectors + c]);
-                    product = dot::<N>(state.query[h * vectors + c], key, product, width);
-                }
-                sums[u * heads + h] = product;
-            } else {
-                let mut products = Vector::<f32, N>::new(0.0f32);
-                #[unroll]
-                for c in 0..vectors {
-                    let key = Vector::<f32, N>::cast_from(tokens.keys[u * vectors + c]);
-                    products = fma(state.query[h * vectors + c], key, products);
-                }
-                sums[u * heads + h] = products.vector_sum();
+            let mut product = f32::new(0.0);
+            #[unroll]
+            for c in 0..vectors {
+                let key = Vector::<f32, N>::cast_from(tokens.keys[u * vectors + c]);
+                product = dot::<N>(state.query[h * vectors + c], key, product, width);
             }
+            sums[u * heads + h] = product;
         }
     }
     let score = lanes_scatter_sum(&mut sums, n, lanes);
@@ -212,26 +202,13 @@ fn fold_transposed<F: Float, N: Size>(
     state.total[0] = state.total[0] * correction + sum;
 
     let base = UNIT_POS_PLANE / comptime!(lanes as u32) * comptime!(lanes as u32);
-    let mut corrections = Array::<f32>::new(heads);
-    let mut corrected = false.runtime();
     #[unroll]
     for h in 0..heads {
-        corrections[h] = plane_shuffle(correction, base + comptime!((spread * h) as u32));
-        corrected = corrected || corrections[h] != 1.0f32;
-    }
-    // After the first tokens a new highest score is rare.
-    if comptime!(!shape.lazy) || corrected {
+        let correction = plane_shuffle(correction, base + comptime!((spread * h) as u32));
         #[unroll]
-        for h in 0..heads {
-            #[unroll]
-            for c in 0..vectors {
-                state.out[h * vectors + c] =
-                    state.out[h * vectors + c] * Vector::new(corrections[h]);
-            }
+        for c in 0..vectors {
+            state.out[h * vectors + c] = state.out[h * vectors + c] * Vector::new(correction);
         }
-    }
-    #[unroll]
-    for h in 0..heads {
         #[unroll]
         for u in 0..in_flight {
             let from = comptime!((spread * (u * heads + h)) as u32);

@@ -22,8 +22,6 @@ pub(super) struct Shape {
     pub prefetch: bool,
     /// Whether one reduction makes all scores of a run, each in a lane of its own.
     pub transposed: bool,
-    pub chain: bool,
-    pub lazy: bool,
 }
 
 impl Shape {
