@@ -90,9 +90,9 @@ fn a_row_is_printed_for_each_task_policy_and_budget() {
         let budget = row["budget"].as_u64().unwrap();
         match asked.as_str() {
             Some("32") => assert_eq!(budget, 32),
-            // The prompt has between two hundred and five hundred bytes.
-            Some(_) => assert!((24..64).contains(&budget), "{budget}"),
-            None => assert!((200..500).contains(&budget), "{budget}"),
+            // The prompt has between one hundred and five hundred bytes.
+            Some(_) => assert!((8..64).contains(&budget), "{budget}"),
+            None => assert!((100..500).contains(&budget), "{budget}"),
         }
     }
     let run = &result["run"];
@@ -130,7 +130,7 @@ fn the_table_and_the_plot_show_every_task_and_policy() {
     assert_eq!(lines.len(), 1 + 5, "{text}");
     assert_eq!(lines[2][..2], ["quest", "1/8"]);
     let svg = fs::read_to_string(plot).unwrap();
-    for text in ["gov_report", "hotpotqa", "streaming 32"] {
+    for text in ["gov_report", "hotpotqa", "ROUGE-L, %", "streaming"] {
         assert!(svg.lines().any(|line| line.trim() == text), "{text}");
     }
 }
@@ -145,11 +145,13 @@ fn a_run_that_was_cut_goes_on_and_prints_the_same() {
     let resume = [&more[..], &["--resume", file.to_str().unwrap()]].concat();
     let args_with_file = args(data(&checkpoint), &resume);
     assert_eq!(checkpoint.run_text("longbench", &args_with_file), whole);
-    let text = fs::read_to_string(&file).unwrap();
-    assert_eq!(text.lines().count(), 1 + 3 * 5);
-    fs::write(&file, &text[..text.len() * 3 / 4]).unwrap();
+    let content = fs::read_to_string(&file).unwrap();
+    assert_eq!(content.lines().count(), 1 + 3 * 5);
+    // Wherever it was cut, and be it within a character.
+    let cut = &content.as_bytes()[..content.len() * 3 / 4];
+    fs::write(&file, cut).unwrap();
     assert_eq!(checkpoint.run_text("longbench", &args_with_file), whole);
-    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    assert_eq!(fs::read_to_string(&file).unwrap(), content);
 
     // Other records are another run.
     write(&checkpoint, "hotpotqa", 2);

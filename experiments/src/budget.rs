@@ -45,6 +45,14 @@ impl Budget {
             }
         }
     }
+
+    /// What it is, in a few words.
+    pub fn label(self) -> String {
+        match self {
+            Self::Tokens(tokens) => format!("budget {tokens} tokens"),
+            Self::Share { .. } => format!("budget {self} of the context"),
+        }
+    }
 }
 
 impl FromStr for Budget {

@@ -1,7 +1,7 @@
 use super::{LongBenchRow, Task};
 use crate::{
     contender::Contender,
-    plot::{BarChart, Figure},
+    plot::{Figure, LineChart, Scale},
     table::Table,
     unique,
 };
@@ -29,20 +29,31 @@ pub fn table(rows: &[LongBenchRow]) -> Table {
     table
 }
 
-/// Bars of all policies and budgets for each task.
+/// A chart for each task: the score over the budget, a line for each policy.
 pub fn figure(title: &str, rows: &[LongBenchRow]) -> Figure {
-    let tasks = tasks(rows);
-    Figure::new(title).with(BarChart {
-        title: "LongBench".into(),
-        x_label: "task".into(),
-        y_label: "F1 or ROUGE-L, %".into(),
-        groups: tasks.iter().map(Task::to_string).collect(),
-        series: contenders(rows)
-            .into_iter()
-            .map(|contender| (contender.to_string(), scores(rows, &tasks, contender)))
-            .collect(),
-        y_max: None,
-    })
+    let policies = unique(rows.iter().map(|row| row.policy));
+    tasks(rows)
+        .into_iter()
+        .fold(Figure::new(title), |figure, task| {
+            let of_task = rows.iter().filter(|row| row.task == task);
+            let budgets = of_task.clone().filter(|row| row.asked_budget.is_some());
+            let budgets = budgets.map(|row| row.budget as f64).collect::<Vec<_>>();
+            let chart = LineChart::new(task.name(), "token budget", task.metric().label());
+            let chart = policies.iter().fold(chart, |chart, &policy| {
+                let of_policy = of_task.clone().filter(|row| row.policy == policy);
+                let points = of_policy.flat_map(|row| match row.asked_budget {
+                    // What reads everything is a level that the others are to reach.
+                    None if !budgets.is_empty() => {
+                        budgets.iter().map(|&budget| (budget, row.score)).collect()
+                    }
+                    _ => vec![(row.budget as f64, row.score)],
+                });
+                let mut points = points.collect::<Vec<_>>();
+                points.sort_by(|a, b| a.0.total_cmp(&b.0));
+                chart.with_line(policy.name(), points)
+            });
+            figure.with(chart.with_x_scale(Scale::Log2))
+        })
 }
 
 fn scores(rows: &[LongBenchRow], tasks: &[Task], contender: Contender) -> Vec<f64> {
@@ -109,9 +120,15 @@ mod tests {
     }
 
     #[test]
-    fn the_figure_has_bars_for_each_policy_and_task() {
+    fn the_figure_has_a_chart_for_each_task_with_a_line_for_each_policy() {
+        for rows in [&rows()[..], &rows()[..1]] {
+            let svg = figure("a model", rows).to_svg().unwrap();
+            for text in ["qasper", "F1, %", "dense", "a model"] {
+                assert!(svg.lines().any(|line| line.trim() == text), "{text}");
+            }
+        }
         let svg = figure("a model", &rows()).to_svg().unwrap();
-        for text in ["qasper", "gov_report", "dense", "quest 1/8", "a model"] {
+        for text in ["gov_report", "ROUGE-L, %", "quest"] {
             assert!(svg.lines().any(|line| line.trim() == text), "{text}");
         }
     }

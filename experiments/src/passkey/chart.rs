@@ -79,8 +79,7 @@ fn accuracy(row: &PasskeyRow) -> Option<f64> {
 fn name((policy, budget): (PolicyKind, Option<Budget>)) -> String {
     match budget {
         None => policy.to_string(),
-        Some(budget @ Budget::Tokens(_)) => format!("{policy}, budget {budget} tokens"),
-        Some(budget) => format!("{policy}, budget {budget} of the context"),
+        Some(budget) => format!("{policy}, {}", budget.label()),
     }
 }
 

@@ -1,8 +1,9 @@
 use super::PerplexityRow;
 use crate::{
-    contender::Contender,
+    budget::Budget,
     plot::{Figure, LineChart},
     table::Table,
+    unique,
 };
 
 /// A line for each policy and budget; what it loses is measured against the dense policy, if that
@@ -32,24 +33,27 @@ pub fn table(rows: &[PerplexityRow]) -> Table {
     table
 }
 
-/// Perplexity of all tokens up to a position, a line for each policy and budget, beside that of
-/// the tokens since the point before.
+/// A chart for each budget: perplexity of all tokens up to a position, a line for each policy. What
+/// reads everything is in every chart.
 pub fn figure(title: &str, rows: &[PerplexityRow]) -> Figure {
-    let chart = |title: &str, value: fn(&super::PerplexityPoint) -> f64| {
+    let budgets = unique(rows.iter().filter_map(|row| row.asked_budget));
+    let chart = |title: String, budget: Option<Budget>| {
         let chart = LineChart::new(title, "tokens", "perplexity").without_markers();
-        rows.iter().fold(chart, |chart, row| {
-            let contender = Contender {
-                policy: row.policy,
-                budget: row.asked_budget,
-            };
+        let rows = rows.iter();
+        let rows = rows.filter(|row| row.asked_budget.is_none() || row.asked_budget == budget);
+        rows.fold(chart, |chart, row| {
             let points = row.points.iter();
-            let points = points.map(|point| (point.position as f64, value(point)));
-            chart.with_line(contender.to_string(), points.collect())
+            let points = points.map(|point| (point.position as f64, point.running));
+            chart.with_line(row.policy.name(), points.collect())
         })
     };
-    Figure::new(title)
-        .with(chart("all tokens so far", |point| point.running))
-        .with(chart("since the point before", |point| point.window))
+    let figure = Figure::new(title);
+    if budgets.is_empty() {
+        return figure.with(chart("all tokens".into(), None));
+    }
+    budgets.into_iter().fold(figure, |figure, budget| {
+        figure.with(chart(budget.label(), Some(budget)))
+    })
 }
 
 #[cfg(test)]
@@ -97,10 +101,12 @@ mod tests {
     }
 
     #[test]
-    fn the_figure_has_a_line_for_each_policy() {
+    fn the_figure_has_a_chart_for_each_budget_with_a_line_for_each_policy() {
         let svg = figure("a text", &rows()).to_svg().unwrap();
-        for text in ["dense", "quest 64", "all tokens so far"] {
+        for text in ["dense", "quest", "budget 64 tokens"] {
             assert!(svg.lines().any(|line| line.trim() == text), "{text}");
         }
+        let svg = figure("a text", &rows()[..1]).to_svg().unwrap();
+        assert!(svg.lines().any(|line| line.trim() == "all tokens"));
     }
 }

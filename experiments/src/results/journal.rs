@@ -96,9 +96,9 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         let Some(path) = path else {
             return Ok(Self::in_memory());
         };
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        let content = match fs::read(path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => {
                 return Err(JournalError::Read {
                     path: path.into(),
@@ -106,14 +106,16 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
                 });
             }
         };
-        // Behind the last line break there is nothing, or a line that was cut.
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        // Behind the last line break there is nothing, or a line that was cut, perhaps within a
+        // character.
+        let end = content.iter().rposition(|&byte| byte == b'\n');
+        let whole = end.map_or(0, |end| end + 1);
         let header = serde_json::to_string(run).unwrap_or_default();
         // What is no beginning of this journal is checked, and refused, before anything is dropped.
-        let checked = match header.starts_with(&text) {
-            true => "",
-            false if whole == 0 => &text,
-            false => &text[..whole],
+        let checked = match header.as_bytes().starts_with(&content) {
+            true => &[],
+            false if whole == 0 => &content[..],
+            false => &content[..whole],
         };
         let rows = read(path, checked, run)?;
         let write = |source| JournalError::Write {
@@ -167,20 +169,22 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
 
 fn read<R: DeserializeOwned>(
     path: &Path,
-    text: &str,
+    content: &[u8],
     run: &RunInfo,
 ) -> Result<Vec<R>, JournalError> {
+    if content.is_empty() {
+        return Ok(Vec::new());
+    }
     let line_error = |line: usize, expected, source| JournalError::Line {
         path: path.into(),
         line,
         expected,
         source,
     };
-    let mut lines = text.lines().zip(1..);
-    let Some((first, number)) = lines.next() else {
-        return Ok(Vec::new());
-    };
-    let found: Value = serde_json::from_str::<RunInfo>(first)
+    let content = content.strip_suffix(b"\n").unwrap_or(content);
+    let mut lines = content.split(|&byte| byte == b'\n').zip(1..);
+    let (first, number) = lines.next().expect("a split has a first part");
+    let found: Value = serde_json::from_slice::<RunInfo>(first)
         .and_then(serde_json::to_value)
         .map_err(|source| line_error(number, "what a run was made with", source))?;
     // Through text, so that numbers are compared as they come back from a file.
@@ -197,7 +201,7 @@ fn read<R: DeserializeOwned>(
     }
     lines
         .map(|(line, number)| {
-            serde_json::from_str(line)
+            serde_json::from_slice(line)
                 .map_err(|source| line_error(number, "a row of this experiment", source))
         })
         .collect()
@@ -288,6 +292,21 @@ mod tests {
             drop(journal);
             assert_eq!(fs::read_to_string(&path).unwrap(), whole, "cut by {cut}");
         }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_within_a_character_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl");
+        let mut journal = Journal::<String>::open(Some(&path), &run()).unwrap();
+        journal.push("first".into()).unwrap();
+        journal.push("\u{e9}".into()).unwrap();
+        drop(journal);
+        let whole = fs::read(&path).unwrap();
+        // Behind the first of the two bytes of the character.
+        fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+        let journal = Journal::<String>::open(Some(&path), &run()).unwrap();
+        assert_eq!(journal.rows(), ["first"]);
     }
 
     #[test]

@@ -26,6 +26,14 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// Its name, for a score in percent.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::F1 => "F1, %",
+            Self::RougeL => "ROUGE-L, %",
+        }
+    }
+
     /// The score of an answer: that of the best of the reference answers.
     ///
     /// It is 0 where there are none.
