@@ -32,7 +32,9 @@ pub fn subject_of(dir: &Path) -> Subject {
     let device = Device::default();
     let tokenizer = dir.join(Tokenizer::FILE).exists();
     Subject {
-        model: weights::load(dir, &config, &device, DType::F32, &mut |_| ()).unwrap().into(),
+        model: weights::load(dir, &config, &device, DType::F32, &mut |_| ())
+            .unwrap()
+            .into(),
         tokenizer: tokenizer.then(|| Tokenizer::from_dir(dir).unwrap()),
         config,
         device,
