@@ -83,7 +83,8 @@ fn series(records: &[Record]) -> BTreeMap<String, Series> {
         let first = values.next();
         values.any(|value| Some(value) != first)
     };
-    let named: [(&str, fn(&Record) -> Option<usize>); 5] = [
+    type Setting = fn(&Record) -> Option<usize>;
+    let named: [(&str, Setting); 5] = [
         ("batch", |r| r.batch),
         ("KV heads", |r| r.n_kv_heads),
         ("head dim", |r| r.head_dim),

@@ -33,7 +33,7 @@ fn lines(arguments: &[&str]) -> Vec<Value> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let stdout = String::from_utf8(output.stdout).unwrap();
-    let parsed = stdout.lines().map(|line| serde_json::from_str(line));
+    let parsed = stdout.lines().map(serde_json::from_str);
     parsed.collect::<Result<_, _>>().unwrap()
 }
 

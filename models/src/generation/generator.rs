@@ -37,6 +37,7 @@ pub struct Generator<'a> {
 }
 
 /// What the model runs in.
+#[allow(clippy::large_enum_variant, reason = "one is made per generation")]
 enum Work<'a> {
     Forward(Forward<'a>),
     Graph(DecodeGraph<'a>),
