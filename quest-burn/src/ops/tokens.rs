@@ -117,12 +117,12 @@ pub fn token_scores(
     reference::token_scores(query, cache, step, sequence)
 }
 
-/// The highest product of the query with a key of each page: what [`page_scores`] is a bound of. On
+/// The highest product of the query with a key of each page: what [`page_scores`](super::page_scores) is a bound of. On
 /// every device this runs in tensor operations.
 ///
 /// # Shapes
 ///
-/// As [`page_scores`].
+/// As [`page_scores`](super::page_scores).
 ///
 /// # Panics
 ///
