@@ -109,9 +109,12 @@ impl LineChart {
         }
     }
 
-    fn x_text(&self, place: f64) -> String {
+    /// What stands at a place of the horizontal axis, whose ends are `span` apart. On a logarithmic
+    /// one that is long enough, only powers of two are named.
+    fn x_text(&self, place: f64, span: f64) -> String {
         match self.x_scale {
             Scale::Linear => short(place),
+            Scale::Log2 if span >= 2.0 && (place - place.round()).abs() > 1e-6 => String::new(),
             Scale::Log2 => short(place.exp2()),
         }
     }
@@ -124,6 +127,7 @@ impl LineChart {
             Some((low, high)) => low..high,
             None => ends(points().map(|&(_, y)| y), 0.05),
         };
+        let span = xs.end - xs.start;
         let area = style::titled(area, &self.title)?;
         let names = self.lines.iter().map(|line| line.name.clone());
         let area = style::legend(&area, &names.collect::<Vec<_>>())?;
@@ -145,7 +149,7 @@ impl LineChart {
             .y_labels(8)
             .x_desc(&self.x_label)
             .y_desc(&self.y_label)
-            .x_label_formatter(&|&x| self.x_text(x))
+            .x_label_formatter(&|&x| self.x_text(x, span))
             .y_label_formatter(&|&y| short(y))
             .draw()?;
         for (index, line) in self.lines.iter().enumerate() {
@@ -214,6 +218,15 @@ mod tests {
         ] {
             assert_eq!(short(value), text);
         }
+    }
+
+    #[test]
+    fn only_powers_of_two_are_named_on_a_long_logarithmic_axis() {
+        let chart = LineChart::new("", "", "").with_x_scale(Scale::Log2);
+        assert_eq!(chart.x_text(6.0, 3.0), "64");
+        assert_eq!(chart.x_text(6.5, 3.0), "");
+        assert_eq!(chart.x_text(6.5, 1.0), "90.51");
+        assert_eq!(LineChart::new("", "", "").x_text(6.5, 3.0), "6.5");
     }
 
     #[test]
