@@ -125,8 +125,10 @@ fn print(demo: &Demo) -> Result<(), Failure> {
     let (_, columns) = console::Term::stdout().size();
     print_line("")?;
     print_line(&format!(
-        "Pages that Quest read while it answered, of {} from the beginning of the text to its end:",
+        "Pages that Quest read for the first digit of its answer, of {} from the beginning of the \
+         text to",
         demo.n_pages
     ))?;
+    print_line("its end, and how many of those with the passkey are among them:")?;
     print_line(&page_map(demo, usize::from(columns).min(160)))
 }

@@ -78,6 +78,9 @@ pub struct Demo {
     pub n_pages: usize,
     /// What was chosen while the answer was decoded.
     pub chosen: Vec<ChosenPages>,
+    /// Which token of Quest's answer is the first with a digit, or 0 where none is: the one for
+    /// which the passkey has to be read.
+    pub retrieving_token: usize,
 }
 
 /// The pages that one list of a layer held while the answer was decoded.
@@ -178,6 +181,14 @@ pub fn run(
     let observations = observe(subject, config, &mut session, &prompt, &quest.ids)?;
 
     let (all, sparse) = shares_read(&observations);
+    let mut retrieving_token = 0;
+    for (index, &id) in quest.ids.iter().enumerate() {
+        let text = subject.tokenizer()?.decode(&[id])?;
+        if text.contains(|c: char| c.is_ascii_digit()) {
+            retrieving_token = index;
+            break;
+        }
+    }
     let pages =
         prompt.passkey_tokens.start / page_size..prompt.passkey_tokens.end.div_ceil(page_size);
     Ok(Demo {
@@ -196,6 +207,7 @@ pub fn run(
         passkey_pages: pages.collect(),
         n_pages: config.length.div_ceil(page_size),
         chosen: chosen_pages(&observations),
+        retrieving_token,
     })
 }
 

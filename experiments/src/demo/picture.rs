@@ -1,39 +1,41 @@
 use std::fmt::Write;
 
-use super::Demo;
+use super::{ChosenPages, Demo};
 
 /// How much of what a column stands for was chosen: nothing, little, .. everything.
 const SHADES: [char; 5] = ['·', '░', '▒', '▓', '█'];
 
-/// A strip of pages for each list, from the beginning of the text to its end, with the pages of the
-/// passkey marked below; no line is longer than `width` characters.
+/// A strip of pages for each list, from the beginning of the text to its end, as they were chosen
+/// for the token that retrieves the passkey; behind it how many of the passkey's pages are among
+/// them, and below all strips where these pages are. No line is longer than `width` characters,
+/// unless that is too few for a strip.
 ///
 /// A column stands for one page, or for several where there are more pages than columns. It is as
-/// dark as the share of them that was chosen for any token of the answer.
+/// dark as the share of them that was chosen.
 pub fn page_map(demo: &Demo, width: usize) -> String {
-    let labels = demo
-        .chosen
-        .iter()
-        .map(|list| match &list.pages {
-            Some(_) => format!("layer {} head {} ", list.layer, list.head),
-            None => format!("layer {} ", list.layer),
-        })
-        .collect::<Vec<_>>();
-    let label = labels.iter().map(String::len).max().unwrap_or(0);
-    let columns = width.saturating_sub(label).clamp(1, demo.n_pages);
+    let lines = demo.chosen.iter().map(|list| Line::new(demo, list));
+    let lines = lines.collect::<Vec<_>>();
+    let widest = |text: fn(&Line) -> &str| lines.iter().map(|line| text(line).len()).max();
+    let label = widest(|line| &line.label).unwrap_or(0);
+    let found = widest(|line| &line.found).unwrap_or(0);
+    let columns = width.saturating_sub(label + found);
+    let columns = columns.clamp(1, demo.n_pages);
     let column = |page: usize| page * columns / demo.n_pages;
 
     let mut map = String::new();
-    for (list, name) in demo.chosen.iter().zip(&labels) {
-        let strip = match &list.pages {
-            Some(steps) => {
-                let mut chosen = vec![false; demo.n_pages];
-                steps.iter().flatten().for_each(|&page| chosen[page] = true);
-                strip(&chosen, columns, column)
-            }
+    for Line {
+        label: name,
+        chosen,
+        found,
+    } in &lines
+    {
+        let strip = match chosen {
+            Some(chosen) => strip(chosen, columns, column),
             None => "every page".to_owned(),
         };
-        writeln!(map, "{name:<label$}{strip}").expect("a string can be written to");
+        let padding = columns.saturating_sub(strip.chars().count());
+        let line = format!("{name:<label$}{strip}{:padding$}{found}", "");
+        writeln!(map, "{}", line.trim_end()).expect("a string can be written to");
     }
     let mut mark = vec![' '; columns];
     for &page in &demo.passkey_pages {
@@ -42,6 +44,38 @@ pub fn page_map(demo: &Demo, width: usize) -> String {
     let mark = mark.into_iter().collect::<String>();
     write!(map, "{:<label$}{}", "passkey", mark.trim_end()).expect("a string can be written to");
     map
+}
+
+/// What is shown of a list.
+struct Line {
+    label: String,
+    /// Whether each page was chosen; nothing where every one was.
+    chosen: Option<Vec<bool>>,
+    found: String,
+}
+
+impl Line {
+    fn new(demo: &Demo, list: &ChosenPages) -> Self {
+        let ChosenPages { layer, head, pages } = list;
+        let Some(steps) = pages else {
+            return Self {
+                label: format!("layer {layer} "),
+                chosen: None,
+                found: String::new(),
+            };
+        };
+        let mut chosen = vec![false; demo.n_pages];
+        for &page in &steps[demo.retrieving_token] {
+            chosen[page] = true;
+        }
+        let passkey = &demo.passkey_pages;
+        let found = passkey.iter().filter(|&&page| chosen[page]).count();
+        Self {
+            label: format!("layer {layer} head {head} "),
+            chosen: Some(chosen),
+            found: format!(" {found} of {}", passkey.len()),
+        }
+    }
 }
 
 fn strip(chosen: &[bool], columns: usize, column: impl Fn(usize) -> usize) -> String {
@@ -62,7 +96,6 @@ fn strip(chosen: &[bool], columns: usize, column: impl Fn(usize) -> usize) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::ChosenPages;
 
     fn demo(n_pages: usize, passkey_pages: Vec<usize>, chosen: Vec<ChosenPages>) -> Demo {
         Demo {
@@ -81,15 +114,16 @@ mod tests {
             passkey_pages,
             n_pages,
             chosen,
+            retrieving_token: 1,
         }
     }
 
-    fn list(layer: usize, head: usize, steps: &[&[usize]]) -> ChosenPages {
-        let steps = steps.iter().map(|pages| pages.to_vec()).collect();
+    /// A list of the two steps of an answer, the second of which retrieves.
+    fn list(layer: usize, head: usize, pages: &[usize]) -> ChosenPages {
         ChosenPages {
             layer,
             head,
-            pages: Some(steps),
+            pages: Some(vec![vec![3], pages.to_vec()]),
         }
     }
 
@@ -100,12 +134,12 @@ mod tests {
             head: 0,
             pages: None,
         };
-        let lists = vec![dense, list(2, 0, &[&[0, 7], &[1, 7]]), list(2, 1, &[&[5]])];
+        let lists = vec![dense, list(2, 0, &[0, 1, 7]), list(2, 1, &[5])];
         assert_eq!(
             page_map(&demo(8, vec![5, 6], lists), 80),
             "layer 0        every page\n\
-             layer 2 head 0 ██·····█\n\
-             layer 2 head 1 ·····█··\n\
+             layer 2 head 0 ██·····█ 0 of 2\n\
+             layer 2 head 1 ·····█·· 1 of 2\n\
              passkey             ▲▲"
         );
     }
@@ -113,19 +147,19 @@ mod tests {
     #[test]
     fn with_less_room_a_column_is_as_dark_as_its_share() {
         // 16 pages in 4 columns.
-        let lists = vec![list(2, 0, &[&[0, 4, 5, 8, 9, 10], &[12, 13, 14, 15]])];
-        let width = "layer 2 head 0 ".len() + 4;
+        let lists = vec![list(2, 0, &[0, 4, 5, 8, 9, 10, 12, 13, 14, 15])];
+        let width = "layer 2 head 0 ".len() + 4 + " 0 of 1".len();
         assert_eq!(
             page_map(&demo(16, vec![7], lists), width),
-            "layer 2 head 0 ░▒▓█\n\
+            "layer 2 head 0 ░▒▓█ 0 of 1\n\
              passkey         ▲"
         );
     }
 
     #[test]
     fn a_terminal_without_room_still_gets_a_column() {
-        let lists = vec![list(2, 0, &[&[0]])];
+        let lists = vec![list(2, 0, &[0])];
         let map = page_map(&demo(16, vec![7], lists), 0);
-        assert_eq!(map.lines().next(), Some("layer 2 head 0 ░"));
+        assert_eq!(map.lines().next(), Some("layer 2 head 0 ░ 0 of 1"));
     }
 }
