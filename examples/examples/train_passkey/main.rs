@@ -5,12 +5,13 @@
 //! cargo run --release -p quest-burn-examples --example train_passkey --features cuda -- --out run
 //! ```
 //!
-//! The run shows loss, accuracy and tokens per second, makes checkpoints, and goes on from the
-//! newest one with `--resume`. On one H200 it takes less than five minutes, a quarter of them for
-//! the compilation of kernels, and 69 GB of GPU memory. `BURN_DEVICE` names another device than the
-//! best one, and `--tiny` makes it a matter of seconds on a CPU.
-//! The texts it learns from are made as it goes: facts with questions,
-//! passkeys, copies and prose, short and dense first, then long and sparse.
+//! The texts it learns from are made as it goes: facts with questions, passkeys, copies and prose,
+//! short and dense first, then long and sparse. The run shows loss, accuracy and tokens per second,
+//! makes checkpoints, and goes on from the newest one with `--resume`.
+//!
+//! On one H200 training takes less than five minutes, a quarter of them for the compilation of
+//! kernels, and 69 GB of GPU memory. `BURN_DEVICE` names another device than the best one, and
+//! `--tiny` makes it a matter of seconds on a CPU.
 
 mod batch;
 mod checkpoint;
