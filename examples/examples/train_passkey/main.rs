@@ -5,9 +5,13 @@
 //! cargo run --release -p quest-burn-examples --example train_passkey --features cuda -- --out run
 //! ```
 //!
-//! The run shows loss, accuracy and tokens per second, makes checkpoints, and goes on from the
-//! newest one with `--resume`. The texts it learns from are made as it goes: facts with questions,
-//! passkeys, copies and prose, short and dense first, then long and sparse.
+//! The texts it learns from are made as it goes: facts with questions, passkeys, copies and prose,
+//! short and dense first, then long and sparse. The run shows loss, accuracy and tokens per second,
+//! makes checkpoints, and goes on from the newest one with `--resume`.
+//!
+//! On one H200 training takes less than five minutes, a quarter of them for the compilation of
+//! kernels, and 69 GB of GPU memory. `BURN_DEVICE` names another device than the best one, and
+//! `--tiny` makes it a matter of seconds on a CPU.
 
 mod batch;
 mod checkpoint;
@@ -23,6 +27,7 @@ mod trainer;
 use std::{
     fs::{self, File},
     io::Write,
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,13 +45,22 @@ use schedule::Schedule;
 use trainer::{Report, Trainer};
 
 const VOCABULARY: &str = "tokenizer.json";
-const SCHEDULE: &str = "schedule.json";
+const RUN: &str = "run.json";
 const LOG: &str = "log.jsonl";
 const EVALUATION: &str = "evaluation.json";
 const MODEL: &str = "model";
 
-fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<()> {
     if options.print_schedule {
         let schedule = serde_json::to_string_pretty(&options.schedule()?)?;
         println!("{schedule}");
@@ -55,7 +69,7 @@ fn main() -> anyhow::Result<()> {
     fs::create_dir_all(&options.out)
         .with_context(|| format!("folder to write: {}", options.out.display()))?;
     let device = Device::default();
-    let (vocabulary, schedule) = begin(&options)?;
+    let (vocabulary, schedule) = begin(options)?;
     let vocabulary = Arc::new(vocabulary);
     // Sizes that are multiples of 64 suit matrix units.
     let vocab_size = vocabulary.len().next_multiple_of(64);
@@ -72,28 +86,41 @@ fn main() -> anyhow::Result<()> {
     if options.resume && checkpoint::resume(&options.out, &mut trainer)? {
         eprintln!("resumed at step {}", trainer.progress.step);
     }
-    train(&options, &mut trainer, &config, &vocabulary)?;
+    train(options, &mut trainer, &config, &vocabulary)?;
     if options.trials > 0 {
-        evaluate(&options, &trainer, &config, &vocabulary, &device)?;
+        evaluate(options, &trainer, &config, &vocabulary, &device)?;
     }
     Ok(())
 }
 
-/// The vocabulary and the schedule of a run: those in its folder when it is resumed.
+/// The vocabulary and the schedule of a run, which are in its folder from then on.
+///
+/// # Errors
+///
+/// When the folder holds another run than the one that is asked for.
 fn begin(options: &Options) -> anyhow::Result<(Vocabulary, Schedule)> {
-    let vocabulary_file = options.out.join(VOCABULARY);
-    let schedule_file = options.out.join(SCHEDULE);
-    let vocabulary = if options.resume && vocabulary_file.exists() {
-        Vocabulary::load(&vocabulary_file)?
-    } else {
+    let schedule = options.schedule()?;
+    let run = json!({ "seed": options.seed, "tiny": options.tiny, "schedule": schedule });
+    let (run_file, vocabulary_file) = (options.out.join(RUN), options.out.join(VOCABULARY));
+    if !run_file.exists() {
         let size = if options.tiny { 600 } else { 1024 };
         let vocabulary = Vocabulary::train(size, options.seed)?;
         vocabulary.save(&vocabulary_file)?;
-        vocabulary
-    };
-    let schedule = options.schedule()?;
-    fs::write(&schedule_file, serde_json::to_string_pretty(&schedule)?)?;
-    Ok((vocabulary, schedule))
+        fs::write(&run_file, serde_json::to_string_pretty(&run)?)?;
+        return Ok((vocabulary, schedule));
+    }
+    ensure!(
+        options.resume,
+        "{}: expected a folder without a run, or --resume",
+        options.out.display()
+    );
+    let found = fs::read_to_string(&run_file)?;
+    ensure!(
+        serde_json::from_str::<serde_json::Value>(&found)? == run,
+        "{}: expected the seed, the size of the model and the schedule of the run that is resumed",
+        run_file.display()
+    );
+    Ok((Vocabulary::load(&vocabulary_file)?, schedule))
 }
 
 /// Trains until the schedule, the steps or the time that was given are at their end.
