@@ -1,21 +1,31 @@
-//! Times the kernels of one layer's decode attention: page scores, page selection, attention over
-//! the selected pages, all three together, and dense attention.
-//!
-//! Each measurement is captured once (a CUDA graph where the device has them) over several caches
-//! in turn, so that the last-level cache does not serve them, and replayed. One JSON object per
-//! line goes to stdout.
+//! The benchmarks alone, on the device that `BURN_DEVICE` names or else the first that is compiled
+//! in: what `quest bench` is, in a program that is built sooner.
 
-#[cfg(feature = "gpu")]
-mod attention;
-#[cfg(feature = "gpu")]
-mod timing;
+use std::process::ExitCode;
 
-#[cfg(feature = "gpu")]
-fn main() -> anyhow::Result<()> {
-    attention::run(&clap::Parser::parse())
+use burn::tensor::Device;
+use clap::Parser;
+use quest_burn_benches::{BenchOptions, Target};
+
+#[derive(Parser)]
+#[command(about, version)]
+struct Options {
+    #[command(flatten)]
+    bench: BenchOptions,
 }
 
-#[cfg(not(feature = "gpu"))]
-fn main() -> anyhow::Result<()> {
-    anyhow::bail!("compiled without a GPU backend: build with a feature such as cuda or vulkan")
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let device = Device::default();
+    let backend = std::env::var("BURN_DEVICE").unwrap_or_else(|_| format!("{device:?}"));
+    match options.bench.run(&Target::new(device, backend)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            match error.is_bad_request() {
+                true => ExitCode::from(2),
+                false => ExitCode::FAILURE,
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use quest_burn_experiments::{ExperimentError, plot::PlotError, results::JournalError};
 use quest_burn_models::generation::GenerateError;
 
 /// The exit code of a failure that the user is not the cause of.
@@ -48,6 +49,28 @@ impl From<GenerateError> for Failure {
         } else {
             Self::Internal(error.into())
         }
+    }
+}
+
+impl From<ExperimentError> for Failure {
+    fn from(error: ExperimentError) -> Self {
+        if error.is_bad_request() {
+            Self::BadInput(error.into())
+        } else {
+            Self::Internal(error.into())
+        }
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        ExperimentError::from(error).into()
+    }
+}
+
+impl From<PlotError> for Failure {
+    fn from(error: PlotError) -> Self {
+        Self::Internal(error.into())
     }
 }
 

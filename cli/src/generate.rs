@@ -78,26 +78,27 @@ struct Generation {
 
 pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
-    let tokenizer = ids::tokenizer(&args.common.model)?;
+    let tokenizer = ids::tokenizer(plan.model.folder.path())?;
     let prompt = args.prompt.read(tokenizer.as_ref())?;
     let config = GenerationConfig {
         max_new_tokens: args.max_new_tokens,
         stop_ids: match args.ignore_eos {
             true => Vec::new(),
-            false => plan.config.stop_token_ids.clone(),
+            false => plan.model.config.stop_token_ids.clone(),
         },
-        prefill_chunk: args.common.prefill_chunk,
+        prefill_chunk: args.common.model.prefill_chunk,
         max_context: Some(plan.max_context()?),
         sampling: args.sampling.config(),
+        capture: true,
     };
-    config.check(&prompt, plan.config.vocab_size)?;
+    config.check(&prompt, plan.model.config.vocab_size)?;
 
     let mut loaded = plan.load(prompt.len() + args.max_new_tokens)?;
     let kv_cache_bytes = loaded.cache.bytes();
     let generator = Generator::new(
         &loaded.model,
         &mut loaded.cache,
-        plan.policy.as_ref(),
+        loaded.policy.as_ref(),
         &prompt,
         config,
     )?;

@@ -53,11 +53,11 @@ struct KvCacheInfo {
 
 pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
-    let (device, dtype) = plan.device()?;
-    let config = &plan.config;
+    let (device, dtype) = plan.model.device()?;
+    let config = &plan.model.config;
     let tokens = args.common.context;
     let tokens = tokens.map_or(config.max_positions, |asked| asked as usize);
-    let page_size = args.common.policy.page_size;
+    let page_size = args.common.policy.selection.page_size;
     let cache = config.cache(page_size, 1, tokens);
     let info = Info {
         architecture: config.architecture,

@@ -3,16 +3,25 @@
 //! Results go to stdout, everything else to stderr. The exit code is 0, 2 for input that cannot
 //! be served, or 1 for a failure on the way.
 
+mod bench;
+mod demo;
 mod device;
+mod experiment;
 mod failure;
+mod folder;
 mod generate;
 mod ids;
 mod info;
+mod longbench;
 mod memory;
 mod model;
 mod options;
 mod output;
+mod passkey;
 mod perplexity;
+mod recall;
+mod sparsity;
+mod text;
 
 use std::{panic::catch_unwind, process::ExitCode};
 
@@ -30,12 +39,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Finds a number in a text of 16K tokens, densely and through Quest.
+    Demo(demo::DemoArgs),
     /// What a checkpoint is, and the bytes that its KV cache takes.
     Info(info::InfoArgs),
     /// Goes on from a prompt.
     Generate(generate::GenerateArgs),
-    /// Scores a text: negative log-likelihood of each token, and perplexity.
+    /// Scores a text: negative log-likelihood of each token, and perplexity; with several policies,
+    /// perplexity against position.
     Perplexity(perplexity::PerplexityArgs),
+    /// Answers LongBench's six English tasks of the paper through page policies.
+    Longbench(longbench::LongBenchArgs),
+    /// Finds how few tokens each layer may read without loss of perplexity.
+    Sparsity(sparsity::SparsityArgs),
+    /// Asks policies for a number that is hidden in a long text.
+    Passkey(passkey::PasskeyArgs),
+    /// Which of the tokens that matter a policy reads.
+    Recall(recall::RecallArgs),
+    /// Times the kernels, whole decode steps, or prefill.
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -54,8 +76,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Generate(args) => generate::run(&args),
-        Command::Perplexity(args) => perplexity::run(&args),
+        Command::Perplexity(args) => perplexity::run(args),
+        Command::Longbench(args) => longbench::run(&args),
+        Command::Sparsity(args) => sparsity::run(&args),
+        Command::Passkey(args) => passkey::run(&args),
+        Command::Recall(args) => recall::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }

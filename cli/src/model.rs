@@ -3,52 +3,45 @@
 use anyhow::{Context, bail};
 use burn::tensor::DType;
 use indicatif::BinaryBytes;
-use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
-use quest_burn_models::{config::ModelConfig, model::CausalLm, weights};
+use quest_burn::{
+    cache::{PagedKvCache, PagedKvCacheConfig},
+    policy::PagePolicy,
+};
+use quest_burn_models::{config::ModelConfig, inference::InferenceLm, weights};
 
 use crate::{
     device::{self, SelectedDevice},
     failure::Failure,
+    folder::ModelFolder,
     memory,
-    options::{CommonOptions, RopeFrequencies, dtype_name, value_name},
+    options::{CommonOptions, ModelOptions, RopeFrequencies, dtype_name, value_name},
     output::{Progress, Unit},
 };
 
-/// What is known before anything heavy happens.
-pub struct Plan<'a> {
-    pub options: &'a CommonOptions,
+/// A model, before anything heavy happens.
+pub struct ModelPlan<'a> {
+    pub options: &'a ModelOptions,
+    pub folder: ModelFolder,
     pub config: ModelConfig,
-    pub policy: Box<dyn PagePolicy>,
 }
 
 /// A model that can run.
-pub struct Loaded {
-    pub model: CausalLm,
-    pub cache: PagedKvCache,
+pub struct LoadedModel {
+    pub model: InferenceLm,
+    /// As it is computed: the rotary frequencies may be rounded.
+    pub config: ModelConfig,
     pub device: SelectedDevice,
     pub dtype: DType,
 }
 
-impl<'a> Plan<'a> {
-    pub fn new(options: &'a CommonOptions) -> anyhow::Result<Self> {
-        let config = ModelConfig::from_dir(&options.model)?;
+impl<'a> ModelPlan<'a> {
+    pub fn new(options: &'a ModelOptions) -> anyhow::Result<Self> {
+        let folder = ModelFolder::open(options.folder.as_deref())?;
         Ok(Self {
-            policy: options.policy.init(&config.rope)?,
-            config,
+            config: ModelConfig::from_dir(folder.path())?,
+            folder,
             options,
         })
-    }
-
-    /// The longest context that is allowed: the one asked for, or the checkpoint's.
-    pub fn max_context(&self) -> anyhow::Result<usize> {
-        let most = self.config.max_positions;
-        match self.options.context {
-            Some(asked) if asked as usize > most => {
-                bail!("context: the checkpoint is made for at most {most} tokens, found {asked}")
-            }
-            Some(asked) => Ok(asked as usize),
-            None => Ok(most),
-        }
     }
 
     /// The device, and the element type to compute in.
@@ -76,13 +69,13 @@ impl<'a> Plan<'a> {
         config
     }
 
-    /// Loads the weights and allocates a cache: for the context asked for, or for `tokens`.
-    pub fn load(&self, tokens: usize) -> Result<Loaded, Failure> {
+    /// Loads the weights.
+    pub fn load(&self) -> Result<LoadedModel, Failure> {
         let (device, dtype) = self.device()?;
         let config = self.config_for(dtype);
         let mut progress = None;
         let model = weights::load(
-            &self.options.model,
+            self.folder.path(),
             &config,
             &device.device,
             dtype,
@@ -93,25 +86,82 @@ impl<'a> Plan<'a> {
             },
         );
         drop(progress);
-        let model = model.map_err(anyhow::Error::new)?;
+        Ok(LoadedModel {
+            model: InferenceLm::from(model.map_err(anyhow::Error::new)?),
+            config,
+            device,
+            dtype,
+        })
+    }
+}
 
-        let tokens = self.options.context.map_or(tokens, |asked| asked as usize);
-        let cache = self.config.cache(self.options.policy.page_size, 1, tokens);
-        if device.name.is_cpu() {
-            memory::check(cache.bytes(dtype), tokens)?;
+impl LoadedModel {
+    /// The size of a cache for `tokens` tokens, which is refused where there is no memory for it.
+    /// Says on stderr what the model and the cache take.
+    pub fn cache(&self, page_size: usize, tokens: usize) -> anyhow::Result<PagedKvCacheConfig> {
+        let cache = self.config.cache(page_size, 1, tokens);
+        if self.device.name.is_cpu() {
+            memory::check(cache.bytes(self.dtype), tokens)?;
         }
         eprintln!(
             "model: {} parameters in {} on {}; KV cache: {} for {tokens} tokens",
             self.config.n_parameters(),
-            dtype_name(dtype),
-            value_name(device.name),
-            BinaryBytes(cache.bytes(dtype)),
+            dtype_name(self.dtype),
+            value_name(self.device.name),
+            BinaryBytes(cache.bytes(self.dtype)),
         );
+        Ok(cache)
+    }
+}
+
+/// What is known before anything heavy happens.
+pub struct Plan<'a> {
+    pub options: &'a CommonOptions,
+    pub model: ModelPlan<'a>,
+}
+
+/// A model that can run, with its cache and policy.
+pub struct Loaded {
+    pub model: InferenceLm,
+    pub cache: PagedKvCache,
+    pub policy: Box<dyn PagePolicy>,
+    pub device: SelectedDevice,
+    pub dtype: DType,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(options: &'a CommonOptions) -> anyhow::Result<Self> {
+        let model = ModelPlan::new(&options.model)?;
+        // Refused now rather than once the weights are there.
+        options.policy.init(&model.config.rope)?;
+        Ok(Self { options, model })
+    }
+
+    /// The longest context that is allowed: the one asked for, or the checkpoint's.
+    pub fn max_context(&self) -> anyhow::Result<usize> {
+        let most = self.model.config.max_positions;
+        match self.options.context {
+            Some(asked) if asked as usize > most => {
+                bail!("context: the checkpoint is made for at most {most} tokens, found {asked}")
+            }
+            Some(asked) => Ok(asked as usize),
+            None => Ok(most),
+        }
+    }
+
+    /// Loads the weights and allocates a cache: for the context asked for, or for `tokens`.
+    pub fn load(&self, tokens: usize) -> Result<Loaded, Failure> {
+        let loaded = self.model.load()?;
+        let tokens = self.options.context.map_or(tokens, |asked| asked as usize);
+        let cache = loaded.cache(self.options.policy.selection.page_size, tokens)?;
+        let cache = cache.init(&loaded.device.device, loaded.dtype);
         Ok(Loaded {
-            model,
-            cache: cache.init(&device.device, dtype).context("KV cache")?,
-            device,
-            dtype,
+            cache: cache.context("KV cache")?,
+            // StreamingLLM rotates keys as the model does.
+            policy: self.options.policy.init(&loaded.config.rope)?,
+            model: loaded.model,
+            device: loaded.device,
+            dtype: loaded.dtype,
         })
     }
 }

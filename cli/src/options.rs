@@ -17,12 +17,12 @@ use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
 
 use crate::device::DeviceName;
 
-/// Which model runs, where and how.
+/// Which model runs, and where.
 #[derive(Args)]
-pub struct CommonOptions {
-    /// Folder of a Hugging Face checkpoint
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+pub struct ModelOptions {
+    /// Folder of a Hugging Face checkpoint [default: the model that ships with the program]
+    #[arg(long = "model", value_name = "DIR")]
+    pub folder: Option<PathBuf>,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
     pub device: DeviceName,
@@ -33,12 +33,19 @@ pub struct CommonOptions {
     /// Rotary frequencies of a half-precision checkpoint that is computed in f32
     #[arg(long, value_enum, default_value_t = RopeFrequencies::Widened)]
     pub rope_frequencies: RopeFrequencies,
-    /// Most tokens in the context [default: as many as are needed, up to the checkpoint's limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i32::MAX as i64))]
-    pub context: Option<u32>,
     /// Tokens of a prompt that go through the model at once
     #[arg(long, value_name = "N", default_value_t = GenerationConfig::new().prefill_chunk)]
     pub prefill_chunk: usize,
+}
+
+/// Which model runs, where and how.
+#[derive(Args)]
+pub struct CommonOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// Most tokens in the context [default: as many as are needed, up to the checkpoint's limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i32::MAX as i64))]
+    pub context: Option<u32>,
     #[command(flatten)]
     pub policy: PolicyOptions,
 }
@@ -49,12 +56,19 @@ pub struct PolicyOptions {
     /// What a decoded token attends to
     #[arg(long, value_parser = policy_names(), default_value_t = PolicyKind::Quest)]
     pub policy: PolicyKind,
-    /// Which of the published selections Quest uses
-    #[arg(long, value_enum, default_value_t = QuestVariant::KvGroup)]
-    pub quest_variant: QuestVariant,
     /// Tokens that a decoded token attends to
     #[arg(long, value_name = "B", default_value_t = QuestConfig::new().token_budget)]
     pub token_budget: usize,
+    #[command(flatten)]
+    pub selection: SelectionOptions,
+}
+
+/// What all policies have in common but the budget.
+#[derive(Args)]
+pub struct SelectionOptions {
+    /// Which of the published selections Quest uses
+    #[arg(long, value_enum, default_value_t = QuestVariant::KvGroup)]
+    pub quest_variant: QuestVariant,
     /// Tokens per page of the KV cache: a power of two from 8 to 128
     #[arg(long, value_name = "S", default_value_t = QuestConfig::new().page_size)]
     pub page_size: usize,
@@ -63,7 +77,7 @@ pub struct PolicyOptions {
     pub dense_layers: usize,
 }
 
-impl PolicyOptions {
+impl SelectionOptions {
     /// The configuration of Quest, which also says the page size of a dense cache.
     pub fn quest_config(&self) -> QuestConfig {
         match self.quest_variant {
@@ -71,15 +85,17 @@ impl PolicyOptions {
             QuestVariant::Kernels => QuestConfig::kernels(),
             QuestVariant::KvGroup => QuestConfig::kv_group(),
         }
-        .with_token_budget(self.token_budget)
         .with_page_size(self.page_size)
         .with_dense_layers(self.dense_layers)
     }
+}
 
+impl PolicyOptions {
     /// The policy that was chosen, for a model with this rotary embedding.
     pub fn init(&self, rope: &RopeConfig) -> anyhow::Result<Box<dyn PagePolicy>> {
+        let quest = self.selection.quest_config();
         PolicyConfig::new(self.policy)
-            .with_quest(self.quest_config())
+            .with_quest(quest.with_token_budget(self.token_budget))
             .with_rope(Some(rope.clone()))
             .init()
             .context("page policy")
@@ -162,7 +178,7 @@ pub enum RopeFrequencies {
 }
 
 /// The policies that the library knows.
-fn policy_names() -> impl TypedValueParser<Value = PolicyKind> {
+pub fn policy_names() -> impl TypedValueParser<Value = PolicyKind> {
     let names = PolicyKind::ALL
         .iter()
         .map(|kind| PossibleValue::new(kind.name()).help(kind.about()));

@@ -34,6 +34,7 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 pub enum Unit {
     Bytes,
     Tokens,
+    Rows,
 }
 
 /// Long work on stderr: a bar on a terminal, elsewhere a line now and then.
@@ -41,6 +42,8 @@ pub struct Progress {
     label: &'static str,
     unit: Unit,
     total: u64,
+    /// What is going on within a step.
+    note: String,
     bar: Option<ProgressBar>,
     reported: Instant,
 }
@@ -54,6 +57,7 @@ impl Progress {
             let template = match unit {
                 Unit::Bytes => "{msg} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {eta}",
                 Unit::Tokens => "{msg} [{wide_bar}] {pos}/{len} tokens {eta}",
+                Unit::Rows => "{msg} [{wide_bar}] {pos}/{len} {eta}",
             };
             let style = ProgressStyle::with_template(template).expect("the templates are valid");
             ProgressBar::new(total)
@@ -64,9 +68,18 @@ impl Progress {
             label,
             unit,
             total,
+            note: String::new(),
             bar,
             reported: Instant::now(),
         }
+    }
+
+    /// Says what is going on within a step, from the next [`set`](Self::set) on.
+    pub fn note(&mut self, note: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{} {note}", self.label));
+        }
+        self.note = note;
     }
 
     pub fn set(&mut self, done: u64) {
@@ -76,13 +89,15 @@ impl Progress {
             self.reported = Instant::now();
             let done = match self.unit {
                 Unit::Bytes => BinaryBytes(done).to_string(),
-                Unit::Tokens => done.to_string(),
+                Unit::Tokens | Unit::Rows => done.to_string(),
             };
             let total = match self.unit {
                 Unit::Bytes => BinaryBytes(self.total).to_string(),
                 Unit::Tokens => format!("{} tokens", self.total),
+                Unit::Rows => self.total.to_string(),
             };
-            eprintln!("{}: {done} of {total}", self.label);
+            let note = if self.note.is_empty() { "" } else { ", " };
+            eprintln!("{}: {done} of {total}{note}{}", self.label, self.note);
         }
     }
 }

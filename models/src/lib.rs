@@ -6,6 +6,7 @@
 pub mod config;
 mod error;
 pub mod generation;
+pub mod inference;
 pub mod model;
 pub mod sampling;
 pub mod tokenizer;

@@ -79,7 +79,21 @@ impl Tokenizer {
     ///
     /// When the text cannot be expressed in the vocabulary.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self.tokenizer.encode(text, true);
+        self.encode_with(text, true)
+    }
+
+    /// Token ids of a text that follows another one: without the special tokens that a text begins
+    /// and ends with.
+    ///
+    /// # Errors
+    ///
+    /// When the text cannot be expressed in the vocabulary.
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_with(text, false)
+    }
+
+    fn encode_with(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self.tokenizer.encode(text, special_tokens);
         Ok(encoding.map_err(TokenizerError::Encode)?.get_ids().to_vec())
     }
 
@@ -260,6 +274,13 @@ mod tests {
         let ids = tokenizer.encode("deep deep sea").unwrap();
         assert_eq!(ids, [1, 3, 3, 4], "neither truncated to 2 nor padded to 8");
         assert_eq!(tokenizer.decode(&ids).unwrap(), "deep deep sea");
+    }
+
+    #[test]
+    fn a_continuation_has_no_special_tokens() {
+        let tokenizer = tokenizer();
+        assert_eq!(tokenizer.encode_continuation("deep sea").unwrap(), [3, 4]);
+        assert!(tokenizer.encode_continuation("").unwrap().is_empty());
     }
 
     #[test]

@@ -38,9 +38,13 @@
 pub mod attention;
 pub mod cache;
 mod config;
+pub mod decode;
+pub mod inference;
 #[cfg(feature = "cube")]
 pub mod kernels;
 pub mod ops;
 pub mod policy;
+#[cfg(feature = "flex")]
+mod simd;
 
 pub use config::{NewestPage, PageSharing, QuestConfig, QuestConfigError};

@@ -11,6 +11,7 @@ pub mod loaded;
 pub mod naive;
 pub mod poison;
 pub mod session;
+pub mod tokenizer;
 
 use proptest::test_runner::Config;
 

@@ -212,6 +212,10 @@ impl Bench {
         self.ints(&self.case.lengths)
     }
 
+    fn counters(&self) -> Tensor<1, Int> {
+        kernels::counters(self.batch(), self.case.n_kv_heads, &self.device)
+    }
+
     /// `sum_i max(q_i * min_i, q_i * max_i)` of one query head and page.
     fn bound(&self, sequence: usize, head: usize, page: usize) -> f64 {
         let d = self.case.head_dim;
@@ -525,20 +529,7 @@ fn top_pages_of_a_million_tokens() {
 #[test]
 fn attention_over_all_pages_is_softmax_attention() {
     for_each(|bench, _| {
-        poison(
-            bench.batch() * bench.n_heads() * bench.case.head_dim,
-            &bench.device,
-        );
-        let out = floats(kernels::paged_attention(
-            bench.device_query(),
-            bench.pool(&bench.keys),
-            bench.pool(&bench.values),
-            None,
-            bench.page_table(),
-            bench.lengths(),
-            bench.scale(),
-            bench.max_pages(),
-        ));
+        let out = attention(bench, None);
         let d = bench.case.head_dim;
         for sequence in 0..bench.batch() {
             let all: Vec<usize> = (0..bench.n_pages(sequence)).collect();
@@ -553,6 +544,33 @@ fn attention_over_all_pages_is_softmax_attention() {
             }
         }
     });
+}
+
+/// Attention over listed pages, or over all of them; the counters must be zero again afterwards.
+fn attention(bench: &Bench, pages: Option<Tensor<3, Int>>) -> Vec<f32> {
+    let n_pages_bound = if pages.is_some() {
+        0
+    } else {
+        bench.max_pages()
+    };
+    poison(
+        bench.batch() * bench.n_heads() * bench.case.head_dim,
+        &bench.device,
+    );
+    let (out, counters) = kernels::paged_attention(
+        bench.device_query(),
+        bench.pool(&bench.keys),
+        bench.pool(&bench.values),
+        pages,
+        bench.page_table(),
+        bench.lengths(),
+        bench.counters(),
+        bench.scale(),
+        n_pages_bound,
+    );
+    let out = floats(out);
+    assert!(ints(counters).iter().all(|&counter| counter == 0));
+    out
 }
 
 /// `k` distinct pages of each sequence and list, ascending, -1 past its pages.
@@ -573,20 +591,8 @@ fn random_lists(bench: &Bench, lists: usize, k: usize, rng: &mut StdRng) -> Vec<
 
 fn listed_attention(bench: &Bench, ids: &[i32], lists: usize, k: usize) -> Vec<f32> {
     let ids = TensorData::new(ids.to_vec(), [bench.batch(), lists, k]);
-    poison(
-        bench.batch() * bench.n_heads() * bench.case.head_dim,
-        &bench.device,
-    );
-    floats(kernels::paged_attention(
-        bench.device_query(),
-        bench.pool(&bench.keys),
-        bench.pool(&bench.values),
-        Some(Tensor::from_data(ids, (&bench.device, DType::I32))),
-        bench.page_table(),
-        bench.lengths(),
-        bench.scale(),
-        0,
-    ))
+    let ids = Tensor::from_data(ids, (&bench.device, DType::I32));
+    attention(bench, Some(ids))
 }
 
 #[test]
@@ -622,16 +628,7 @@ fn attention_over_listed_pages_reads_no_other_page() {
 #[test]
 fn a_list_of_every_page_equals_dense_exactly() {
     for_each(|bench, rng| {
-        let dense = floats(kernels::paged_attention(
-            bench.device_query(),
-            bench.pool(&bench.keys),
-            bench.pool(&bench.values),
-            None,
-            bench.page_table(),
-            bench.lengths(),
-            bench.scale(),
-            bench.max_pages(),
-        ));
+        let dense = attention(bench, None);
         let lists = bench.case.n_kv_heads;
         for k in [bench.max_pages(), bench.max_pages() + 70] {
             let ids = random_lists(bench, lists, k, rng);
@@ -675,13 +672,14 @@ fn selection_within_attention_reads_the_same_pages() {
                 ));
                 let expected = listed_attention(bench, &ids, lists, k);
                 poison(expected.len(), &bench.device);
-                let found = floats(kernels::best_attention(
+                let (found, counters) = kernels::best_attention(
                     bench.device_query(),
                     bench.pool(&bench.keys),
                     bench.pool(&bench.values),
                     bench.device_digests(),
                     bench.page_table(),
                     bench.lengths(),
+                    bench.counters(),
                     bench.scale(),
                     kernels::BestPages {
                         k,
@@ -690,15 +688,10 @@ fn selection_within_attention_reads_the_same_pages() {
                         sharing,
                         n_pages_bound: bench.max_pages(),
                     },
-                ));
-                let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
-                let error = relative_error(&found, &expected);
-                let name = bench.name();
-                // The same sums in another order, rounded to the dtype.
-                assert!(
-                    error < tolerance(bench.dtype) / 4.0,
-                    "{name} {sharing:?} {k}: {error:e}"
                 );
+                let name = bench.name();
+                assert_eq!(floats(found), expected, "{name} {sharing:?} {k}");
+                assert!(ints(counters).iter().all(|&counter| counter == 0));
             }
         }
     });
@@ -848,10 +841,11 @@ fn a_captured_step_replays_at_any_position() {
             bench.device_digests(),
             bench.ints(&[0]),
             bench.ints(&[1]),
+            bench.counters(),
         ));
         device.sync().unwrap();
         let mut graph = capture(&device, || {
-            let (keys, values, digests, start, length) = state.take().unwrap();
+            let (keys, values, digests, start, length, counters) = state.take().unwrap();
             let (keys, values, digests) = kernels::append(
                 keys,
                 values,
@@ -872,19 +866,37 @@ fn a_captured_step_replays_at_any_position() {
                 max_pages,
             );
             let pages = kernels::top_pages(scores, length.clone(), 16, 2, true, 0);
-            let out = kernels::paged_attention(
+            let (out, counters) = kernels::paged_attention(
                 query.clone(),
                 keys.clone(),
                 values.clone(),
                 Some(pages),
                 page_table.clone(),
                 length.clone(),
+                counters,
                 scale,
                 0,
             );
+            let (best, counters) = kernels::best_attention(
+                query.clone(),
+                keys.clone(),
+                values.clone(),
+                digests.clone(),
+                page_table.clone(),
+                length.clone(),
+                counters,
+                scale,
+                kernels::BestPages {
+                    k: 2,
+                    pin_newest: true,
+                    sink_pages: 0,
+                    sharing: PageSharing::KvHead,
+                    n_pages_bound: max_pages,
+                },
+            );
             let (start, length) = (kernels::advance(start), kernels::advance(length));
-            state = Some((keys, values, digests, start, length));
-            out
+            state = Some((keys, values, digests, start, length, counters));
+            (out, best)
         });
         device.sync().unwrap();
         for _ in 0..replays {
@@ -893,9 +905,11 @@ fn a_captured_step_replays_at_any_position() {
         }
         device.sync().unwrap();
         let hardware = graph.is_hardware();
-        let out = floats(graph.output().clone());
+        let (out, best) = graph.output().clone();
+        let (out, best) = (floats(out), floats(best));
         drop(graph);
-        let (keys, values, digests, start, _) = state.take().unwrap();
+        assert_eq!(best, out, "{dtype:?}");
+        let (keys, values, digests, start, _, _) = state.take().unwrap();
         let length = ints(start)[0] as usize;
         println!("{dtype:?}: hardware graph {hardware}, {length} tokens");
         assert!(length > replays && length <= replays + warm_up, "{length}");
@@ -945,6 +959,7 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
             pages,
             bench.page_table(),
             bench.lengths(),
+            bench.counters(),
             1.0,
             bound,
         );

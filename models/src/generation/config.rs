@@ -20,6 +20,9 @@ pub struct GenerationConfig {
     /// How the next token is chosen.
     #[config(default = "SamplingConfig::new()")]
     pub sampling: SamplingConfig,
+    /// Whether decode steps are recorded once and replayed where the device can.
+    #[config(default = true)]
+    pub capture: bool,
 }
 
 impl GenerationConfig {

@@ -1,5 +1,5 @@
 use burn::tensor::ExecutionError;
-use quest_burn::cache::CacheError;
+use quest_burn::{cache::CacheError, decode::DecodeError};
 use thiserror::Error;
 
 use crate::sampling::{SampleError, SamplingConfigError};
@@ -71,6 +71,9 @@ pub enum GenerateError {
     /// The cache refused a step.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// Recorded steps could not go on.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
     /// No token can be chosen.
     #[error("no token can be chosen after {length} tokens")]
     Sample {
@@ -97,7 +100,10 @@ impl GenerateError {
     pub fn is_bad_request(&self) -> bool {
         !matches!(
             self,
-            Self::Sample { .. } | Self::Likelihood { .. } | Self::Device(_)
+            Self::Sample { .. }
+                | Self::Likelihood { .. }
+                | Self::Device(_)
+                | Self::Decode(DecodeError::Logits { .. } | DecodeError::Device(_))
         )
     }
 }

@@ -4,11 +4,11 @@ use burn::tensor::{
 use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
 
 use super::{GenerateError, config::check_context};
-use crate::model::CausalLm;
+use crate::model::LanguageModel;
 
 /// A model at work on the one sequence of a cache.
 pub struct Forward<'a> {
-    pub model: &'a CausalLm,
+    pub model: &'a dyn LanguageModel,
     pub cache: &'a mut PagedKvCache,
     pub policy: &'a dyn PagePolicy,
 }
@@ -44,12 +44,12 @@ impl Forward<'_> {
 
     /// Where the model is.
     pub fn device(&self) -> Device {
-        self.model.embed_tokens.weight.device()
+        self.model.device()
     }
 
     /// Number of tokens that the model knows.
     pub fn vocab_size(&self) -> usize {
-        self.model.embed_tokens.weight.dims()[0]
+        self.model.vocab_size()
     }
 
     /// Refuses a batch, and more tokens than there is room for.

@@ -1,9 +1,13 @@
 use std::time::Instant;
 
-use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
+use quest_burn::{
+    cache::PagedKvCache,
+    decode::{DecodeError, DecodeGraph, DecodeGraphConfig},
+    policy::PagePolicy,
+};
 
-use super::{GenerateError, GenerationConfig, Timings, forward::Forward};
-use crate::{model::CausalLm, sampling::Sampler};
+use super::{GenerateError, GenerationConfig, Timings, decode::decode_graph, forward::Forward};
+use crate::{model::LanguageModel, sampling::Sampler};
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +27,22 @@ pub enum Finish {
 /// The cache may hold earlier tokens, which the prompt then follows. Afterwards it holds all
 /// tokens but the last one given out.
 pub struct Generator<'a> {
-    forward: Forward<'a>,
+    work: Work<'a>,
     config: GenerationConfig,
     sampler: Sampler,
     prompt: &'a [u32],
     on_prefill: Option<Box<dyn FnMut(usize) + 'a>>,
     state: State,
     timings: Timings,
+}
+
+/// What the model runs in.
+#[allow(clippy::large_enum_variant, reason = "one is made per generation")]
+enum Work<'a> {
+    Forward(Forward<'a>),
+    Graph(DecodeGraph<'a>),
+    /// A graph was refused; the generation has failed.
+    Gone,
 }
 
 enum State {
@@ -51,7 +64,7 @@ impl<'a> Generator<'a> {
     /// When the prompt is empty, holds an id that the model does not know or has no room in the
     /// context or the cache, or when the configuration is invalid. Nothing was computed then.
     pub fn new(
-        model: &'a CausalLm,
+        model: &'a dyn LanguageModel,
         cache: &'a mut PagedKvCache,
         policy: &'a dyn PagePolicy,
         prompt: &'a [u32],
@@ -71,7 +84,7 @@ impl<'a> Generator<'a> {
                 0 => State::Finished(Finish::Length),
                 _ => State::Prompt,
             },
-            forward,
+            work: Work::Forward(forward),
             config,
             sampler,
             prompt,
@@ -100,21 +113,25 @@ impl<'a> Generator<'a> {
     }
 
     fn prefill(&mut self) -> Result<u32, GenerateError> {
+        let Work::Forward(forward) = &mut self.work else {
+            unreachable!("the prompt comes first");
+        };
         let start = Instant::now();
         let mut done = 0;
         let mut hidden = None;
         for chunk in self.prompt.chunks(self.config.prefill_chunk) {
-            hidden = Some(self.forward.prefill(chunk)?);
+            hidden = Some(forward.prefill(chunk)?);
             done += chunk.len();
             if let Some(progress) = &mut self.on_prefill {
                 // A GPU takes work faster than it does it.
-                self.forward.device().sync()?;
+                forward.device().sync()?;
                 progress(done);
             }
         }
         let hidden = hidden.expect("the prompt is not empty");
-        let logits = self.forward.last_logits(hidden)?;
-        let id = self.sample(&logits)?;
+        let logits = forward.last_logits(hidden)?;
+        let length = forward.cache.lengths()[0];
+        let id = self.sample(&logits, length)?;
         self.timings.prefill_tokens = done;
         self.timings.prefill = start.elapsed();
         Ok(id)
@@ -122,20 +139,72 @@ impl<'a> Generator<'a> {
 
     fn decode(&mut self, newest: u32) -> Result<u32, GenerateError> {
         let start = Instant::now();
-        let hidden = self.forward.decode(newest)?;
-        let logits = self.forward.last_logits(hidden)?;
-        let id = self.sample(&logits)?;
+        if self.config.capture {
+            self.record(newest)?;
+        }
+        let id = match &mut self.work {
+            Work::Forward(forward) => {
+                let hidden = forward.decode(newest)?;
+                let logits = forward.last_logits(hidden)?;
+                let length = forward.cache.lengths()[0];
+                self.sample(&logits, length)
+            }
+            Work::Graph(graph) if self.sampler.is_argmax() => match graph.step() {
+                Ok(ids) => Ok(ids[0].expect("the sequence is active")),
+                // The sampler says what is wrong with them.
+                Err(DecodeError::Logits { .. }) => self.sample_graph(),
+                Err(error) => Err(error.into()),
+            },
+            Work::Graph(graph) => {
+                graph.feed(&[newest])?;
+                graph.advance()?;
+                self.sample_graph()
+            }
+            Work::Gone => unreachable!("nothing is decoded after an error"),
+        }?;
         self.timings.decode_tokens += 1;
         self.timings.decode += start.elapsed();
         Ok(id)
     }
 
-    fn sample(&mut self, logits: &[f32]) -> Result<u32, GenerateError> {
+    /// Goes over to recorded steps where the device has them.
+    fn record(&mut self, newest: u32) -> Result<(), GenerateError> {
+        let is_possible = match &self.work {
+            Work::Forward(forward) => {
+                forward.policy.is_capturable() && DecodeGraph::records(forward.cache)
+            }
+            Work::Graph(_) | Work::Gone => false,
+        };
+        if !is_possible {
+            return Ok(());
+        }
+        let Work::Forward(forward) = std::mem::replace(&mut self.work, Work::Gone) else {
+            unreachable!("it was matched above");
+        };
+        let Forward {
+            model,
+            cache,
+            policy,
+        } = forward;
+        let config = DecodeGraphConfig::new();
+        self.work = Work::Graph(decode_graph(model, cache, policy, &[newest], config)?);
+        Ok(())
+    }
+
+    /// A token by the logits of the last recorded step.
+    fn sample_graph(&mut self) -> Result<u32, GenerateError> {
+        let Work::Graph(graph) = &self.work else {
+            unreachable!("a step was taken");
+        };
+        let logits = graph.logits()?.expect("a step was taken").remove(0);
+        let length = graph.lengths()[0];
+        self.sample(&logits, length)
+    }
+
+    /// A token by the logits that follow `length` tokens.
+    fn sample(&mut self, logits: &[f32], length: usize) -> Result<u32, GenerateError> {
         let sampled = self.sampler.sample(logits);
-        let id = sampled.map_err(|source| GenerateError::Sample {
-            length: self.forward.cache.lengths()[0],
-            source,
-        })?;
+        let id = sampled.map_err(|source| GenerateError::Sample { length, source })?;
         self.sampler.observe(&[id]);
         Ok(id)
     }

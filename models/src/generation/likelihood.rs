@@ -6,7 +6,7 @@ use super::{
     config::check_ids,
     forward::{self, Forward},
 };
-use crate::model::CausalLm;
+use crate::model::LanguageModel;
 
 /// How the ids to be scored go through the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl LikelihoodMode {
 /// When there are fewer than two ids, or ids that the model does not know, or more than the cache
 /// can hold; when the mode does not fit the ids; when a likelihood is not a finite number.
 pub fn negative_log_likelihoods(
-    model: &CausalLm,
+    model: &dyn LanguageModel,
     cache: &mut PagedKvCache,
     policy: &dyn PagePolicy,
     ids: &[u32],

@@ -5,6 +5,7 @@
 //! [`negative_log_likelihoods`] scores given ids along the same two ways.
 
 mod config;
+mod decode;
 mod error;
 mod forward;
 mod generator;
@@ -12,6 +13,7 @@ mod likelihood;
 mod timings;
 
 pub use config::{GenerationConfig, check_context, check_ids};
+pub use decode::decode_graph;
 pub use error::GenerateError;
 pub use generator::{Finish, Generator};
 pub use likelihood::{LikelihoodMode, negative_log_likelihoods};

@@ -3,10 +3,12 @@
 //! Field names are those of the Hugging Face checkpoints, so that weights load by name.
 
 mod causal_lm;
+mod language_model;
 mod layer;
 mod mlp;
 
 pub use causal_lm::CausalLm;
+pub use language_model::LanguageModel;
 pub use layer::DecoderLayer;
 pub use mlp::Mlp;
 

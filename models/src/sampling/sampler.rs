@@ -33,6 +33,11 @@ impl Sampler {
         }
     }
 
+    /// Whether the token of the highest logit is taken, whatever came before.
+    pub fn is_argmax(&self) -> bool {
+        self.config.is_greedy() && self.config.repetition_penalty == 1.0
+    }
+
     /// Takes note of tokens of the prompt or of the answer, for the repetition penalty.
     pub fn observe(&mut self, ids: &[u32]) {
         if self.config.repetition_penalty != 1.0 {

@@ -10,7 +10,7 @@ mod rope;
 
 pub use config::QuestAttentionConfig;
 pub use convert::ConversionError;
-pub use norm::rms_norm;
+pub use norm::{HeadNorms, rms_norm};
 pub use project::project;
 pub use quest::QuestAttention;
 pub use rope::{Rope, RopeConfig, RopeError, RopeScaling, Rotations};

@@ -18,9 +18,68 @@ use burn::{
 /// Panics if the last axis of `x` is not `d_model`.
 pub fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
     let dtype = x.dtype();
+    #[cfg(feature = "cube")]
+    if dtype == norm.gamma.val().dtype() && crate::kernels::supports(&x.device(), dtype, 1) {
+        let shape = x.dims();
+        let d_model = shape[D - 1];
+        let rows = x.reshape([shape.iter().product::<usize>() / d_model, d_model]);
+        return crate::kernels::rms_norm(rows, norm.gamma.val(), norm.epsilon).reshape(shape);
+    }
     let x = x.cast(DType::F32);
     let rms = (x.clone().square().mean_dim(D - 1) + norm.epsilon).sqrt();
     (x / rms).cast(dtype) * norm.gamma.val().unsqueeze()
+}
+
+/// The norms of each query head and each key head, before RoPE.
+#[derive(Clone, Debug)]
+pub struct HeadNorms {
+    query: RmsNorm,
+    keys: RmsNorm,
+    /// Their weights, `[2, head_dim]`.
+    #[cfg(feature = "cube")]
+    gammas: Tensor<2>,
+}
+
+impl HeadNorms {
+    /// The two norms of an attention layer.
+    ///
+    /// # Panics
+    ///
+    /// When their epsilons differ.
+    pub fn new(query: RmsNorm, keys: RmsNorm) -> Self {
+        assert!(
+            query.epsilon == keys.epsilon,
+            "norms of queries and keys: expected one epsilon, found {} and {}",
+            query.epsilon,
+            keys.epsilon
+        );
+        Self {
+            #[cfg(feature = "cube")]
+            gammas: Tensor::stack(vec![query.gamma.val(), keys.gamma.val()], 0),
+            query,
+            keys,
+        }
+    }
+
+    #[cfg(feature = "cube")]
+    pub(crate) fn gammas(&self) -> Tensor<2> {
+        self.gammas.clone()
+    }
+
+    #[cfg(feature = "cube")]
+    pub(crate) fn epsilon(&self) -> f64 {
+        self.query.epsilon
+    }
+
+    /// The norm of query heads.
+    pub fn query(&self) -> &RmsNorm {
+        &self.query
+    }
+
+    /// The norm of key heads.
+    pub fn keys(&self) -> &RmsNorm {
+        &self.keys
+    }
 }
 
 #[cfg(test)]

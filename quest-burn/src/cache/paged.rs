@@ -100,7 +100,7 @@ impl PagedKvCacheConfig {
             layers: (0..self.n_layers)
                 .map(|index| LayerCache::new(index, pool, device, dtype))
                 .collect(),
-            device_page_table: Tensor::zeros([self.batch, max_pages], device),
+            device_page_table: Tensor::zeros([self.batch, max_pages], (device, DType::I32)),
             table,
             config: self.clone(),
             dtype,
@@ -152,6 +152,7 @@ impl PagedKvCache {
     }
 
     fn begin(&mut self, phase: Phase, new_tokens: &[usize]) -> Result<Step, CacheError> {
+        self.table.release_reserved();
         let starts = self.table.lengths().to_vec();
         if self.table.extend(new_tokens)? {
             self.upload_page_table();
@@ -174,8 +175,58 @@ impl PagedKvCache {
                 *entry = page as i32;
             }
         }
-        let entries = TensorData::new(entries, [batch, max_pages]);
-        self.device_page_table = Tensor::from_data(entries, &self.device_page_table.device());
+        // CUDA pitches the rows of some tensors; a reshaped line has none.
+        let entries = TensorData::new(entries, [batch * max_pages]);
+        let device = self.device_page_table.device();
+        self.device_page_table =
+            Tensor::<1, Int>::from_data(entries, (&device, DType::I32)).reshape([batch, max_pages]);
+    }
+
+    /// Takes the pages for `new_tokens[i]` coming tokens of sequence `i` ahead, or changes nothing.
+    #[cfg(feature = "cube")]
+    pub(crate) fn reserve(&mut self, new_tokens: &[usize]) -> Result<(), CacheError> {
+        if self.table.reserve(new_tokens)? {
+            self.upload_page_table();
+        }
+        Ok(())
+    }
+
+    /// Frees the pages that were reserved and hold no token.
+    #[cfg(feature = "cube")]
+    pub(crate) fn release_reserved(&mut self) {
+        self.table.release_reserved();
+    }
+
+    /// Tokens that the pages of a sequence can still take.
+    #[cfg(feature = "cube")]
+    pub(crate) fn room(&self, sequence: usize) -> usize {
+        self.table.room(sequence)
+    }
+
+    /// Tokens that a sequence can hold.
+    #[cfg(feature = "cube")]
+    pub(crate) fn capacity(&self) -> usize {
+        self.table.capacity()
+    }
+
+    /// Counts a token in that a captured step has appended to reserved pages.
+    #[cfg(feature = "cube")]
+    pub(crate) fn advance(&mut self, grown: &[bool]) {
+        self.table.advance(grown);
+    }
+
+    /// A decode step of every sequence that is recorded now and replayed while there is room in
+    /// the pages that are reserved: kernels read where they are from these tensors (`[batch]`).
+    #[cfg(feature = "cube")]
+    pub(crate) fn captured_step(&self, starts: Tensor<1, Int>, lengths: Tensor<1, Int>) -> Step {
+        Step::captured(
+            self.config.page_size,
+            self.table.lengths().to_vec(),
+            self.table.pages().to_vec(),
+            self.device_page_table.clone(),
+            starts,
+            lengths,
+        )
     }
 
     /// Shortens a sequence to `length` tokens and frees the pages behind it. What policies remember

@@ -13,7 +13,9 @@ pub enum Phase {
 ///
 /// Made by [`PagedKvCache`](super::PagedKvCache) when it takes the pages, and passed to every
 /// layer. What the operations need is here twice: on the host, and on the device, where kernels
-/// read it (so that a captured step can be replayed at any position).
+/// read it (so that a captured step can be replayed at any position). In a step that is captured
+/// ([`crate::decode`]), the host's lengths are those of the recording, and the pages include those
+/// that are reserved for coming tokens.
 #[derive(Clone, Debug)]
 pub struct Step {
     phase: Phase,
@@ -67,6 +69,30 @@ impl Step {
             }
         }
         step
+    }
+
+    /// A decode step of every sequence whose lengths move on on the device.
+    #[cfg(feature = "cube")]
+    pub(super) fn captured(
+        page_size: usize,
+        starts: Vec<usize>,
+        pages: Vec<Vec<u32>>,
+        device_page_table: Tensor<2, Int>,
+        device_starts: Tensor<1, Int>,
+        device_lengths: Tensor<1, Int>,
+    ) -> Self {
+        let batch = starts.len();
+        Self {
+            phase: Phase::Decode,
+            page_size,
+            lengths: starts.iter().map(|start| start + 1).collect(),
+            starts,
+            pages,
+            positions: device_starts.clone().reshape([batch, 1]),
+            device_page_table,
+            device_starts,
+            device_lengths,
+        }
     }
 
     /// Whether this step prefills or decodes.

@@ -36,9 +36,19 @@ impl PageTable {
         self.free.len()
     }
 
-    /// Makes room for `new_tokens[i]` more tokens in sequence `i`, or changes nothing.
-    /// Says whether a sequence has taken a page.
+    /// Makes room for `new_tokens[i]` more tokens in sequence `i` and counts them in, or changes
+    /// nothing. Says whether a sequence has taken a page.
     pub fn extend(&mut self, new_tokens: &[usize]) -> Result<bool, CacheError> {
+        let has_taken = self.reserve(new_tokens)?;
+        for (length, new) in self.lengths.iter_mut().zip(new_tokens) {
+            *length += new;
+        }
+        Ok(has_taken)
+    }
+
+    /// Takes the pages for `new_tokens[i]` more tokens in sequence `i`, or changes nothing. Says
+    /// whether a sequence has taken a page.
+    pub fn reserve(&mut self, new_tokens: &[usize]) -> Result<bool, CacheError> {
         if new_tokens.len() != self.lengths.len() {
             return Err(CacheError::Batch {
                 what: "a token count",
@@ -59,7 +69,7 @@ impl PageTable {
                     requested: self.lengths[sequence] + new,
                 });
             }
-            requested += needed - self.pages[sequence].len();
+            requested += needed.saturating_sub(self.pages[sequence].len());
         }
         if requested > self.free.len() {
             return Err(CacheError::PoolFull {
@@ -69,14 +79,42 @@ impl PageTable {
             });
         }
         for (sequence, &new) in new_tokens.iter().enumerate() {
-            self.lengths[sequence] += new;
-            let needed = self.lengths[sequence].div_ceil(self.page_size);
+            let needed = (self.lengths[sequence] + new).div_ceil(self.page_size);
             while self.pages[sequence].len() < needed {
                 let Reverse(page) = self.free.pop().expect("free pages were counted");
                 self.pages[sequence].push(page);
             }
         }
         Ok(requested > 0)
+    }
+
+    /// Counts one token in, in each sequence that has grown, for which a page was reserved.
+    #[cfg(any(feature = "cube", test))]
+    pub fn advance(&mut self, grown: &[bool]) {
+        for (sequence, _) in grown.iter().enumerate().filter(|(_, grown)| **grown) {
+            debug_assert!(self.room(sequence) > 0, "pages were reserved");
+            self.lengths[sequence] += 1;
+        }
+    }
+
+    /// Tokens that the pages of a sequence can still take.
+    #[cfg(any(feature = "cube", test))]
+    pub fn room(&self, sequence: usize) -> usize {
+        self.pages[sequence].len() * self.page_size - self.lengths[sequence]
+    }
+
+    /// Tokens that a sequence can hold.
+    #[cfg(feature = "cube")]
+    pub fn capacity(&self) -> usize {
+        self.max_pages * self.page_size
+    }
+
+    /// Frees the pages that were reserved and hold no token.
+    pub fn release_reserved(&mut self) {
+        for (pages, length) in self.pages.iter_mut().zip(&self.lengths) {
+            let kept = length.div_ceil(self.page_size);
+            self.free.extend(pages.drain(kept..).map(Reverse));
+        }
     }
 
     /// Shortens a sequence and frees the pages behind its end.
@@ -118,6 +156,22 @@ mod tests {
         assert!(table.extend(&[0, 6]).unwrap());
         assert_eq!(table.pages(), [vec![0], vec![2, 1]]);
         assert_eq!(table.lengths(), [8, 9]);
+    }
+
+    #[test]
+    fn reserved_pages_are_used_up_or_come_back() {
+        let mut table = PageTable::new(4, 4, 8, 2);
+        table.extend(&[7, 8]).unwrap();
+        assert!(table.reserve(&[10, 0]).unwrap());
+        assert_eq!((table.room(0), table.room(1)), (17, 0));
+        assert!(!table.reserve(&[17, 0]).unwrap(), "pages are there");
+        table.advance(&[true, false]);
+        table.advance(&[true, false]);
+        assert_eq!((table.lengths(), table.n_free()), (&[9, 8][..], 0));
+        table.release_reserved();
+        assert_eq!((table.pages()[0].len(), table.n_free()), (2, 1));
+        table.extend(&[7, 8]).unwrap();
+        assert_eq!(table.n_free(), 0);
     }
 
     #[test]

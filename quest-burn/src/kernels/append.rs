@@ -70,6 +70,11 @@ fn append_kernel<F: Float, N: Size>(
     digests[digest + row] = Vector::cast_from(high);
 }
 
+/// Most pages that a run of tokens touches: when only the first one lies in the first page.
+pub(super) fn touched_pages(tokens: usize, page_size: usize) -> usize {
+    (tokens - 1).div_ceil(page_size) + 1
+}
+
 /// Writes new rows and folds their keys into the digests, all in place.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn append(
@@ -94,8 +99,7 @@ pub(crate) fn append(
     let page_size = keys.meta.shape()[2];
     let new: &Shape = new_keys.meta.shape();
     let (batch, n_kv_heads, tokens) = (new[0], new[1], new[2]);
-    // A run of tokens touches most pages when only its first token lies in the first page.
-    let touched = (tokens - 1).div_ceil(page_size) + 1;
+    let touched = touched_pages(tokens, page_size);
     let layout = RowLayout::of(&keys);
     let client = keys.client.clone();
     let address = address_type(&[&keys, &values, &digests, &new_keys, &new_values]);

@@ -1,8 +1,8 @@
 //! What every launch needs.
 
 use burn::tensor::{DType, Shape};
-use burn_cubecl::{CubeDevice, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
-use cubecl::{RuntimeId, client::Client, ir::features::Plane, prelude::*};
+use burn_cubecl::{ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
+use cubecl::{client::Client, ir::features::Plane, prelude::*};
 
 /// The address width that covers every tensor of a launch.
 pub(super) fn address_type(tensors: &[&CubeTensor]) -> AddressType {
@@ -41,12 +41,6 @@ pub(super) fn cubes_hand_over(client: &Client) -> bool {
     // function on a thread, and x86 keeps the order of its stores.
     let on_x86 = cfg!(target_arch = "x86_64") && !features.plane.contains(Plane::Ops);
     features.device_memory_scope || on_x86
-}
-
-/// Whether a cube starts only after all cubes of lower numbers have, and these then go on
-/// whatever it does: true of NVIDIA's scheduler, as CUB's scans rely on, and promised by no other.
-pub(super) fn cubes_start_in_order(device: &CubeDevice) -> bool {
-    device.runtime() == RuntimeId::Cuda
 }
 
 /// Refuses a tensor that cannot be written in place: a silent copy of a cache would be slow and,

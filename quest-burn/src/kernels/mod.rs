@@ -18,9 +18,13 @@
 pub(crate) mod advance;
 pub(crate) mod append;
 mod counters;
+pub(crate) mod decode_state;
 mod launch;
+pub mod linear;
 pub(crate) mod page_scores;
 pub(crate) mod paged_attention;
+pub(crate) mod rms_norm;
+pub(crate) mod rotate_append;
 mod row;
 mod selection;
 pub(crate) mod top_pages;
@@ -32,6 +36,7 @@ use burn::{
 use cubecl::ir::features::Plane;
 
 use self::counters::COUNTERS;
+pub use self::decode_state::{DecodeState, assign, next_tokens};
 use crate::{PageSharing, ops::extension::QuestOps};
 
 /// Whether the kernels run on this device: a CubeCL device whose units can exchange values
@@ -134,6 +139,126 @@ pub fn append(
         Tensor::from_dispatch(values),
         Tensor::from_dispatch(digests),
     )
+}
+
+/// Whether [`rotate_append`] runs on a device where the kernels do: some bind few buffers at a time.
+pub fn rotates(device: &Device, normed: bool) -> bool {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(cube) => {
+            let bindings = cube.client().properties().hardware.max_bindings as usize;
+            bindings >= rotate_append::bindings(normed)
+        }
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+/// Norms and rotates the queries and keys of a merged projection, appends as [`append`] does, and
+/// gives the queries, in one launch.
+///
+/// # Shapes
+///
+/// - keys, values, digests, page_table, starts, lengths: as in [`append`]
+/// - qkv: `[batch, tokens, n_heads + 2 * n_kv_heads, head_dim]`
+/// - gammas: weights of the norms of query heads and key heads, `[2, head_dim]`
+/// - rotations: cosines, then sines, `[batch, tokens, head_dim]` in f32
+/// - output: the pools and the queries, `[batch, n_heads, tokens, head_dim]`
+///
+/// # Panics
+///
+/// As [`append`].
+#[allow(clippy::type_complexity)]
+pub fn rotate_append(
+    (keys, values, digests): (Tensor<4>, Tensor<4>, Tensor<4>),
+    qkv: Tensor<4>,
+    norms: Option<(Tensor<2>, f64)>,
+    rotations: Tensor<3>,
+    page_table: Tensor<2, Int>,
+    starts: Tensor<1, Int>,
+    lengths: Tensor<1, Int>,
+) -> (Tensor<4>, Tensor<4>, Tensor<4>, Tensor<4>) {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [batch, tokens, heads, _] = qkv.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
+    assert_shape!(qkv, [batch, tokens, heads, head_dim]);
+    assert_shape!(rotations, [batch, tokens, head_dim]);
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(starts, [batch]);
+    assert_shape!(lengths, [batch]);
+    let dtype = keys.dtype();
+    check_dtype("values", values.dtype(), dtype);
+    check_dtype("digests", digests.dtype(), dtype);
+    check_dtype("merged projection", qkv.dtype(), dtype);
+    check_dtype("rotations", rotations.dtype(), DType::F32);
+    check_cache(&keys);
+    assert!(
+        batch > 0 && tokens > 0 && head_dim.is_multiple_of(2),
+        "merged projection: expected tokens and an even head dim, found {:?}",
+        qkv.dims()
+    );
+    assert!(
+        heads > 2 * n_kv_heads,
+        "heads of a merged projection: expected more than twice the {n_kv_heads} KV heads, found \
+         {heads}"
+    );
+    let normed = norms.is_some();
+    let (gammas, epsilon) = match norms {
+        Some((gammas, epsilon)) => {
+            assert_shape!(gammas, [2, head_dim]);
+            check_dtype("weights of norms", gammas.dtype(), dtype);
+            (gammas.into_dispatch(), epsilon)
+        }
+        // Not read.
+        None => (qkv.clone().into_dispatch(), 0.0),
+    };
+    let (keys, values, digests, query) = Dispatch::rotate_append(
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        digests.into_dispatch(),
+        qkv.into_dispatch(),
+        gammas,
+        rotations.into_dispatch(),
+        page_table.cast(DType::I32).into_dispatch(),
+        starts.cast(DType::I32).into_dispatch(),
+        lengths.cast(DType::I32).into_dispatch(),
+        normed,
+        epsilon as f32,
+    );
+    (
+        Tensor::from_dispatch(keys),
+        Tensor::from_dispatch(values),
+        Tensor::from_dispatch(digests),
+        Tensor::from_dispatch(query),
+    )
+}
+
+/// RMSNorm of every row, in f32 and rounded once before the weight.
+///
+/// # Shapes
+///
+/// - x, output: `[rows, d_model]`
+/// - gamma: `[d_model]`
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together.
+pub fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let [rows, d_model] = x.dims();
+    assert_shape!(gamma, [d_model]);
+    check_dtype("weight of the norm", gamma.dtype(), x.dtype());
+    assert!(
+        matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16) && rows > 0 && d_model > 0,
+        "input of the norm: expected rows in F32, F16 or BF16, found {:?} in {:?}",
+        x.dims(),
+        x.dtype()
+    );
+    Tensor::from_dispatch(Dispatch::rms_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        epsilon as f32,
+    ))
 }
 
 /// Adds 1 to every count of tokens, in place: how a captured step moves on when it is replayed.

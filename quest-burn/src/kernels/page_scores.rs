@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::{
     launch::{address_type, empty, multiprocessors},
-    row::{RowLayout, lanes_scatter_sum, lanes_sum},
+    row::{RowLayout, dot, lanes_scatter_sum, lanes_sum},
 };
 
 /// Units of a cube.
@@ -14,13 +14,15 @@ const PAGES_IN_FLIGHT: usize = 4;
 
 /// How a cube scores pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ScoreShape {
+struct ScoreShape {
     /// Query heads of a KV head, and whether they share their pages.
     group: usize,
     shared: bool,
     /// Units that share a row, and the vectors of each.
     lanes: usize,
     vectors: usize,
+    /// Channels of a vector.
+    width: usize,
     /// Digests that a run of lanes has in flight.
     in_flight: usize,
     units: usize,
@@ -32,7 +34,7 @@ pub(super) struct ScoreShape {
 impl ScoreShape {
     /// The shape for cubes of `units`; each run of lanes has at most `in_flight` digests in
     /// flight.
-    pub fn new(
+    fn new(
         layout: &RowLayout,
         group: usize,
         shared: bool,
@@ -47,6 +49,7 @@ impl ScoreShape {
             shared,
             lanes: layout.lanes,
             vectors: layout.vectors,
+            width: layout.width,
             in_flight,
             units,
             page_size,
@@ -55,9 +58,34 @@ impl ScoreShape {
     }
 
     /// Pages that a cube scores at a time.
-    pub fn pages(&self) -> usize {
+    fn pages(&self) -> usize {
         self.units / self.lanes * self.in_flight
     }
+}
+
+/// Pool pages of the pages that this unit's run scores next; those past the end of a sequence are
+/// of no meaning, but they are in the pool.
+///
+/// Apart from the scoring, so that the page table is read while the length is on its way.
+#[cube]
+fn next_pages(
+    page_table: &Tensor<i32>,
+    n_pool_pages: usize,
+    sequence: usize,
+    first: usize,
+    #[comptime] shape: ScoreShape,
+) -> Array<usize> {
+    let max_pages = page_table.shape(1);
+    let runs = comptime!(shape.units / shape.lanes);
+    let run = UNIT_POS as usize / shape.lanes;
+    let mut pool_pages = Array::<usize>::new(shape.in_flight);
+    #[unroll]
+    for p in 0..shape.in_flight {
+        let page = min(first + p * runs + run, max_pages - 1);
+        let pool_page = page_table[sequence * max_pages + page] as usize;
+        pool_pages[p] = min(pool_page, n_pool_pages - 1);
+    }
+    pool_pages
 }
 
 /// Scores of `in_flight` pages from `first + run` on, `runs` apart, by each run of `lanes` units;
@@ -65,10 +93,10 @@ impl ScoreShape {
 ///
 /// The bound `sum_i max(q_i * min_i, q_i * max_i)` is taken as `max(q, 0) . max + min(q, 0) . min`.
 #[cube]
-pub(super) fn score_pages<F: Float, N: Size>(
+fn score_pages<F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
     digests: &Tensor<Vector<F, N>>,
-    page_table: &Tensor<i32>,
+    pool_pages: &Array<usize>,
     scores: &mut Tensor<f32>,
     sequence: usize,
     head: usize,
@@ -81,13 +109,12 @@ pub(super) fn score_pages<F: Float, N: Size>(
         shared,
         lanes,
         vectors,
+        width,
         in_flight,
         scattered,
         ..
     } = comptime!(shape);
-    let n_pool_pages = digests.shape(0);
     let n_kv_heads = digests.shape(1);
-    let max_pages = page_table.shape(1);
     let n_scores = scores.shape(2);
     let lane = UNIT_POS as usize % lanes;
     let run = UNIT_POS as usize / lanes;
@@ -98,13 +125,7 @@ pub(super) fn score_pages<F: Float, N: Size>(
     let mut high = Array::<Vector<F, N>>::new(comptime!(in_flight * vectors));
     #[unroll]
     for p in 0..in_flight {
-        // A page past the end reads the last one's digest again; its score is not written.
-        let page = min(first + p * runs + run, n_pages - 1);
-        let pool_page = min(
-            page_table[sequence * max_pages + page] as usize,
-            n_pool_pages - 1,
-        );
-        let digest = (pool_page * n_kv_heads + head) * 2 * row + lane;
+        let digest = (pool_pages[p] * n_kv_heads + head) * 2 * row + lane;
         #[unroll]
         for v in 0..vectors {
             low[p * vectors + v] = digests[digest + v * lanes];
@@ -118,10 +139,9 @@ pub(super) fn score_pages<F: Float, N: Size>(
     #[unroll]
     for g in 0..group {
         let query_head = (sequence * n_kv_heads + head) * group + g;
-        let mut bounds = Array::<Vector<f32, N>>::new(in_flight);
         #[unroll]
         for p in 0..in_flight {
-            bounds[p] = zero;
+            sums[p * group + g] = f32::new(0.0);
         }
         #[unroll]
         for v in 0..vectors {
@@ -132,12 +152,9 @@ pub(super) fn score_pages<F: Float, N: Size>(
             for p in 0..in_flight {
                 let h = Vector::<f32, N>::cast_from(high[p * vectors + v]);
                 let l = Vector::<f32, N>::cast_from(low[p * vectors + v]);
-                bounds[p] = fma(positive, h, fma(negative, l, bounds[p]));
+                let sum = dot::<N>(negative, l, sums[p * group + g], width);
+                sums[p * group + g] = dot::<N>(positive, h, sum, width);
             }
-        }
-        #[unroll]
-        for p in 0..in_flight {
-            sums[p * group + g] = bounds[p].vector_sum();
         }
     }
     if comptime!(scattered) {
@@ -200,12 +217,21 @@ fn page_scores_kernel<F: Float, N: Size>(
 ) {
     let head = CUBE_POS_Y as usize;
     let sequence = CUBE_POS_Z as usize;
+    let first = CUBE_POS_X as usize * comptime!(shape.pages());
+    let pool_pages = next_pages(page_table, digests.shape(0), sequence, first, shape);
     let n_pages = (lengths[sequence] as usize + shape.page_size - 1) / shape.page_size;
     let n_pages = min(min(n_pages, page_table.shape(1)), scores.shape(2));
-    let first = CUBE_POS_X as usize * comptime!(shape.pages());
     if first < n_pages {
         score_pages::<F, N>(
-            query, digests, page_table, scores, sequence, head, first, n_pages, shape,
+            query,
+            digests,
+            &pool_pages,
+            scores,
+            sequence,
+            head,
+            first,
+            n_pages,
+            shape,
         );
     }
 }

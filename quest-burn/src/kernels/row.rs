@@ -65,6 +65,23 @@ fn power_of_two_factor(n: usize) -> usize {
     1 << n.trailing_zeros()
 }
 
+/// `sum + a . b`, as one chain of fused multiply-adds: a sum across a vector of products would take
+/// nearly as many additions again.
+#[cube]
+pub(super) fn dot<N: Size>(
+    a: Vector<f32, N>,
+    b: Vector<f32, N>,
+    sum: f32,
+    #[comptime] width: usize,
+) -> f32 {
+    let mut sum = sum;
+    #[unroll]
+    for i in 0..width {
+        sum = fma(a.extract(i), b.extract(i), sum);
+    }
+    sum
+}
+
 /// Sum over an aligned run of `lanes` units; each of them gets it.
 #[cube]
 pub(super) fn lanes_sum(value: f32, #[comptime] lanes: usize) -> f32 {
@@ -119,7 +136,7 @@ pub(super) fn lanes_max(value: f32, #[comptime] lanes: usize) -> f32 {
 
 /// Inclusive prefix sum over an aligned run of `plane` units.
 #[cube]
-pub(super) fn plane_prefix_sum(value: u32, #[comptime] plane: usize) -> u32 {
+fn plane_prefix_sum(value: u32, #[comptime] plane: usize) -> u32 {
     let mut sum = value;
     let steps = comptime!(plane.ilog2());
     let lane = UNIT_POS % comptime!(plane as u32);

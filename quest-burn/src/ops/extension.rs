@@ -1,3 +1,5 @@
+#[cfg(feature = "fusion")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::{
     backend::{
         Backend, backend_extension,
@@ -7,7 +9,10 @@ use burn::{
 };
 use burn_cubecl::{CubeBackend, ops::numeric::zeros_client};
 
-use crate::kernels::{BestPages, advance, append, page_scores, paged_attention, top_pages};
+use crate::kernels::{
+    BestPages, advance, append, decode_state, linear, page_scores, paged_attention, rms_norm,
+    rotate_append, top_pages,
+};
 
 /// The operations of a decode step as kernels; [`crate::kernels`] says what each does.
 #[allow(clippy::too_many_arguments)]
@@ -26,9 +31,66 @@ pub trait QuestOps: Backend {
         lengths: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
+    /// Norms and rotates queries and keys of a merged projection, and appends.
+    #[allow(clippy::type_complexity)]
+    #[fusion(meta = |keys, values, digests, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), query_of(keys, qkv)))]
+    fn rotate_append(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        gammas: FloatTensor<Self>,
+        rotations: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        normed: bool,
+        epsilon: f32,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    );
+
+    /// A linear layer of a few rows, and what follows in the same launch.
+    #[fusion(dtype = rows, shape = linear_shape(rows, weight, epilogue))]
+    fn gemv(
+        rows: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        epilogue: linear::Epilogue,
+    ) -> FloatTensor<Self>;
+
+    /// RMSNorm of every row.
+    #[fusion(dtype = x, shape = x)]
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
+
     /// Adds 1 to every count, in place.
     #[fusion(dtype = counts, shape = counts)]
     fn advance(counts: IntTensor<Self>) -> IntTensor<Self>;
+
+    /// Chooses the next tokens and moves on to the next position, in place.
+    #[allow(clippy::type_complexity)]
+    #[fusion(meta = |_, _, tokens, starts, lengths, history| (tokens.clone(), starts.clone(), lengths.clone(), history.clone()))]
+    fn next_tokens(
+        logits: FloatTensor<Self>,
+        active: IntTensor<Self>,
+        tokens: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        history: IntTensor<Self>,
+    ) -> (
+        IntTensor<Self>,
+        IntTensor<Self>,
+        IntTensor<Self>,
+        IntTensor<Self>,
+    );
+
+    /// Writes values over a target, in place.
+    #[fusion(dtype = target, shape = target)]
+    fn assign(target: IntTensor<Self>, values: IntTensor<Self>) -> IntTensor<Self>;
 
     /// Bounds of the attention scores of each page.
     #[fusion(dtype = DType::F32, shape = scores_shape(query, digests, shared, n_scores))]
@@ -99,6 +161,23 @@ fn scores_shape(query: &Shape, digests: &Shape, shared: &bool, n_scores: &usize)
     Shape::from([query[0], heads, *n_scores])
 }
 
+/// The queries of a merged projection `[batch, tokens, heads, head_dim]`.
+#[cfg(feature = "fusion")]
+fn query_of(keys: &TensorSpec, qkv: &TensorSpec) -> TensorSpec {
+    let n_heads = qkv.shape[2] - 2 * keys.shape[1];
+    let shape = Shape::from([qkv.shape[0], n_heads, qkv.shape[1], qkv.shape[3]]);
+    TensorSpec::new(shape, qkv.dtype)
+}
+
+fn linear_shape(rows: &Shape, weight: &Shape, epilogue: &linear::Epilogue) -> Shape {
+    let columns = if epilogue.gated {
+        weight[0] / 2
+    } else {
+        weight[0]
+    };
+    Shape::from([rows[0], columns])
+}
+
 fn ids_shape(scores: &Shape, k: &usize) -> Shape {
     Shape::from([scores[0], scores[1], *k])
 }
@@ -128,8 +207,66 @@ impl QuestOps for CubeBackend {
         )
     }
 
+    fn rotate_append(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        gammas: FloatTensor<Self>,
+        rotations: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        normed: bool,
+        epsilon: f32,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        rotate_append::rotate_append(
+            keys, values, digests, qkv, gammas, rotations, page_table, starts, lengths, normed,
+            epsilon,
+        )
+    }
+
+    fn gemv(
+        rows: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        epilogue: linear::Epilogue,
+    ) -> FloatTensor<Self> {
+        linear::launch_gemv(rows, weight, bias, residual, epilogue)
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+        rms_norm::launch_rms_norm(x, gamma, epsilon)
+    }
+
     fn advance(counts: IntTensor<Self>) -> IntTensor<Self> {
         advance::advance(counts)
+    }
+
+    fn next_tokens(
+        logits: FloatTensor<Self>,
+        active: IntTensor<Self>,
+        tokens: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        history: IntTensor<Self>,
+    ) -> (
+        IntTensor<Self>,
+        IntTensor<Self>,
+        IntTensor<Self>,
+        IntTensor<Self>,
+    ) {
+        decode_state::launch_next_tokens(logits, active, tokens, starts, lengths, history)
+    }
+
+    fn assign(target: IntTensor<Self>, values: IntTensor<Self>) -> IntTensor<Self> {
+        decode_state::launch_assign(target, values)
     }
 
     fn page_scores(

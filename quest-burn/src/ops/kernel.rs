@@ -1,9 +1,12 @@
 //! The operations as kernels, with what they need taken from the cache and the step.
 
+use std::mem;
+
 use burn::tensor::{Bool, Tensor, TensorData};
 
 use crate::{
     NewestPage, PageSharing,
+    attention::{HeadNorms, Rotations},
     cache::{LayerCache, Step},
     kernels::{self, BestPages},
     policy::{PageSelection, Pages},
@@ -15,11 +18,25 @@ pub fn supports(cache: &LayerCache) -> bool {
     kernels::supports(&cache.keys.device(), cache.keys.dtype(), head_dim)
 }
 
+/// Takes the pools of a layer, which are to be written in place and put back.
+///
+/// Another tensor stands in for them meanwhile. An empty one, as `Tensor::extract` leaves, would
+/// have to be allocated, and while a step is recorded no memory can be taken.
+fn take_pools(cache: &mut LayerCache, stand_in: &Tensor<4>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+    let take = |pool: &mut Tensor<4>| mem::replace(pool, stand_in.clone());
+    (
+        take(&mut cache.keys),
+        take(&mut cache.values),
+        take(&mut cache.digests),
+    )
+}
+
 pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
+    let (pool_keys, pool_values, pool_digests) = take_pools(cache, &keys);
     let pools = kernels::append(
-        cache.keys.extract(),
-        cache.values.extract(),
-        cache.digests.extract(),
+        pool_keys,
+        pool_values,
+        pool_digests,
         keys,
         values,
         step.device_page_table().clone(),
@@ -27,6 +44,27 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
         step.device_lengths().clone(),
     );
     (cache.keys, cache.values, cache.digests) = pools;
+}
+
+pub fn rotate_append(
+    cache: &mut LayerCache,
+    qkv: Tensor<4>,
+    norms: Option<&HeadNorms>,
+    rotations: &Rotations,
+    step: &Step,
+) -> Tensor<4> {
+    let dtype = cache.keys.dtype();
+    let (keys, values, digests, query) = kernels::rotate_append(
+        take_pools(cache, &qkv),
+        qkv.cast(dtype),
+        norms.map(|norms| (norms.gammas().cast(dtype), norms.epsilon())),
+        rotations.table(),
+        step.device_page_table().clone(),
+        step.device_starts().clone(),
+        step.device_lengths().clone(),
+    );
+    (cache.keys, cache.values, cache.digests) = (keys, values, digests);
+    query
 }
 
 pub fn page_scores(

@@ -3,6 +3,7 @@
 //! | operation | what it does |
 //! |---|---|
 //! | [`append`] | writes the rows of new tokens and folds their keys into the page digests |
+//! | [`rotate_append`] | the same from a merged projection, with norms and RoPE |
 //! | [`page_scores`] | bounds, per page, the attention score of its keys |
 //! | [`top_pages`] | the pages with the highest scores |
 //! | [`paged_attention`] | attention of one query token over the chosen pages |
@@ -12,20 +13,25 @@
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]). On
-//! CubeCL devices those above [`prefill_attention`] are kernels, which are tested against these bodies. This module
-//! decides which one runs.
+//! CubeCL devices those above [`prefill_attention`] are kernels, on the Flex backend all but those
+//! on single tokens are native code; both are tested against these bodies. This module decides
+//! which one runs.
 
 #[cfg(feature = "cube")]
 pub(crate) mod extension;
 #[cfg(feature = "cube")]
 mod kernel;
 pub mod reference;
+mod rotate_append;
 mod tokens;
 
 use burn::tensor::{Tensor, assert_shape};
 
+pub use rotate_append::rotate_append;
 pub use tokens::{TokenAttention, token_attention, token_scores, token_weights, true_page_scores};
 
+#[cfg(feature = "flex")]
+use crate::simd;
 use crate::{
     PageSharing,
     cache::{LayerCache, Step},
@@ -56,6 +62,10 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
     #[cfg(feature = "cube")]
     if kernel::supports(cache) {
         return kernel::append(cache, keys, values, step);
+    }
+    #[cfg(feature = "flex")]
+    if simd::supports(cache, &keys.device()) {
+        return simd::append(cache, keys, values, step);
     }
     reference::append(cache, keys, values, step);
 }
@@ -89,6 +99,10 @@ pub fn page_scores(
     if kernel::supports(cache) {
         return kernel::page_scores(query, cache, step, sharing);
     }
+    #[cfg(feature = "flex")]
+    if simd::supports(cache, &query.device()) {
+        return simd::page_scores(query, cache, step, sharing);
+    }
     reference::page_scores(query, cache, step, sharing)
 }
 
@@ -105,6 +119,10 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
     #[cfg(feature = "cube")]
     if crate::kernels::supported(&scores.device()) {
         return kernel::top_pages(scores, step, selection);
+    }
+    #[cfg(feature = "flex")]
+    if simd::runs_on(&scores.device()) {
+        return simd::top_pages(scores, step, selection);
     }
     reference::top_pages(scores, step, selection)
 }
@@ -137,6 +155,10 @@ pub fn paged_attention(
     if kernel::supports(cache) {
         return kernel::paged_attention(query, cache, pages, step, scale);
     }
+    #[cfg(feature = "flex")]
+    if simd::supports(cache, &query.device()) && simd::reads(pages) {
+        return simd::paged_attention(query, cache, pages, step, scale);
+    }
     reference::paged_attention(query, cache, pages, step, scale)
 }
 
@@ -164,6 +186,10 @@ pub fn best_attention(
     #[cfg(feature = "cube")]
     if kernel::supports(cache) {
         return kernel::best_attention(query, cache, step, selection, sharing, scale);
+    }
+    #[cfg(feature = "flex")]
+    if simd::supports(cache, &query.device()) {
+        return simd::best_attention(query, cache, step, selection, sharing, scale);
     }
     let scores = reference::page_scores(query.clone(), cache, step, sharing);
     let pages = reference::top_pages(scores, step, selection);
@@ -194,6 +220,10 @@ pub fn prefill_attention(
         [step.batch(), n_heads, step.max_new_tokens(), head_dim]
     );
     check_groups(n_heads, n_kv_heads);
+    #[cfg(feature = "flex")]
+    if simd::supports(cache, &query.device()) {
+        return simd::prefill_attention(query, cache, step, scale);
+    }
     reference::prefill_attention(query, cache, step, scale)
 }
 

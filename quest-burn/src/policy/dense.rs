@@ -16,6 +16,10 @@ impl TryFrom<&PolicyConfig> for DensePolicy {
 }
 
 impl PagePolicy for DensePolicy {
+    fn is_capturable(&self) -> bool {
+        true
+    }
+
     fn select(&self, _query: &Tensor<3>, _cache: &LayerCache, _step: &Step, _scale: f64) -> Pages {
         Pages::All
     }

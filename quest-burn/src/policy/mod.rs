@@ -12,6 +12,7 @@ mod eviction;
 mod fixture;
 mod h2o;
 mod observer;
+mod only_layer;
 mod oracle;
 mod quest;
 mod registry;
@@ -26,6 +27,7 @@ use burn::tensor::{Int, Tensor};
 pub use dense::DensePolicy;
 pub use h2o::{H2oConfig, H2oPolicy};
 pub use observer::{Observation, Observations, ObservedPolicy, Read, TOP_TOKENS};
+pub use only_layer::OnlyLayer;
 pub use oracle::OraclePolicy;
 pub use quest::QuestPolicy;
 pub use registry::{PolicyConfig, PolicyError, PolicyKind, UnknownPolicy};
@@ -65,6 +67,13 @@ pub trait PagePolicy: Debug + Send + Sync {
     ) -> Tensor<3> {
         let pages = self.select(&query, cache, step, scale);
         ops::paged_attention(query, cache, &pages, step, scale)
+    }
+
+    /// Whether kernels alone do what the policy does in a decode step, from what is on the device,
+    /// so that the step can be recorded and replayed ([`crate::decode`]). A policy that looks at
+    /// the host's lengths or remembers something from step to step cannot.
+    fn is_capturable(&self) -> bool {
+        false
     }
 }
 

@@ -43,6 +43,10 @@ impl QuestPolicy {
 }
 
 impl PagePolicy for QuestPolicy {
+    fn is_capturable(&self) -> bool {
+        true
+    }
+
     /// # Panics
     ///
     /// When the cache's pages are not of the configured size.

@@ -28,6 +28,9 @@ pub struct Rope {
 pub struct Rotations {
     cos: Tensor<4>,
     sin: Tensor<4>,
+    /// Both in one tensor, once a kernel has asked for it.
+    #[cfg(feature = "cube")]
+    table: std::sync::OnceLock<Tensor<3>>,
 }
 
 impl Rope {
@@ -50,11 +53,8 @@ impl Rope {
 
     /// The rotations of `positions` (shape `[batch, tokens]`).
     pub fn rotations(&self, positions: Tensor<2, Int>) -> Rotations {
-        let Rotations { cos, sin } = self.turns(positions);
-        Rotations {
-            cos: cos * self.attention_factor,
-            sin: sin * self.attention_factor,
-        }
+        let (cos, sin) = self.turns(positions);
+        Rotations::new(cos * self.attention_factor, sin * self.attention_factor)
     }
 
     /// Moves what is [rotated](Self::forward) already by some positions more.
@@ -70,20 +70,37 @@ impl Rope {
     /// Panics if the shapes do not fit together.
     pub fn shift(&self, x: Tensor<4>, by: Tensor<2, Int>) -> Tensor<4> {
         // The attention factor of the scaling is in x already.
-        self.turns(by).apply(x)
+        let (cos, sin) = self.turns(by);
+        Rotations::new(cos, sin).apply(x)
     }
 
-    fn turns(&self, positions: Tensor<2, Int>) -> Rotations {
+    /// Cosines and sines, `[batch, 1, tokens, head_dim / 2]` each.
+    fn turns(&self, positions: Tensor<2, Int>) -> (Tensor<4>, Tensor<4>) {
         let positions = positions.cast(FloatDType::F32).unsqueeze_dims::<4>(&[1, 3]);
         let angles = within_one_turn(positions * self.inv_freq.clone().unsqueeze::<4>());
-        Rotations {
-            cos: angles.clone().cos(),
-            sin: angles.sin(),
-        }
+        (angles.clone().cos(), angles.sin())
     }
 }
 
 impl Rotations {
+    fn new(cos: Tensor<4>, sin: Tensor<4>) -> Self {
+        Self {
+            cos,
+            sin,
+            #[cfg(feature = "cube")]
+            table: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// Cosines, then sines, `[batch, tokens, head_dim]`.
+    #[cfg(feature = "cube")]
+    pub(crate) fn table(&self) -> Tensor<3> {
+        let table = self.table.get_or_init(|| {
+            Tensor::cat(vec![self.cos.clone(), self.sin.clone()], 3).squeeze_dim(1)
+        });
+        table.clone()
+    }
+
     /// Rotates `x`.
     ///
     /// # Shapes

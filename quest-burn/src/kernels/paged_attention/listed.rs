@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::{
-    super::counters::{ATTENDED, COUNTERS, is_last, reset},
+    super::counters::{is_last, reset},
     merge::{Merge, merge_splits},
     softmax::{Softmax, attend, softmax},
     split::{Place, Shape, pages_per_split, place, publish, publish_nothing, slots, stage_page},
@@ -11,12 +11,12 @@ use super::{
 
 /// The pages that the query heads of a cube read.
 #[derive(CubeType, Clone, Copy)]
-pub(super) struct Listing {
+struct Listing {
     /// Pages to read.
-    pub n_pages: usize,
+    n_pages: usize,
     /// Where they are listed; without a list, page `i` is the `i`-th.
-    pub listed: bool,
-    pub list: usize,
+    listed: bool,
+    list: usize,
 }
 
 /// How the pages are split.
@@ -27,13 +27,13 @@ pub(super) struct Splitting {
 }
 
 #[cube]
-pub(super) fn pages_of(place: &Place, #[comptime] page_size: usize) -> usize {
+fn pages_of(place: &Place, #[comptime] page_size: usize) -> usize {
     min((place.length + page_size - 1) / page_size, place.max_pages)
 }
 
 /// The row of `pages`, `[batch, heads, k]`, that the query heads of a cube read.
 #[cube]
-pub(super) fn list_row(place: &Place, pages: &Tensor<i32>) -> usize {
+fn list_row(place: &Place, pages: &Tensor<i32>) -> usize {
     let list_heads = pages.shape(1);
     place.sequence * list_heads + place.query_head * list_heads / place.n_heads
 }
@@ -64,7 +64,7 @@ fn listing(
 
 /// Attends to the pages from `first` to `end` of a listing.
 #[cube]
-pub(super) fn attend_listed<F: Float, N: Size>(
+fn attend_listed<F: Float, N: Size>(
     state: &mut Softmax<N>,
     keys: &Tensor<Vector<F, N>>,
     values: &Tensor<Vector<F, N>>,
@@ -108,9 +108,10 @@ pub(super) fn attend_listed<F: Float, N: Size>(
 
 /// Merges the splits of a KV head in the last of its cubes.
 #[cube]
-pub(super) fn merge_when_last<F: Float>(
-    partial: &mut Tensor<f32>,
-    output: &mut Tensor<F>,
+fn merge_when_last<F: Float, N: Size>(
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
+    output: &mut Tensor<Vector<F, N>>,
     counters: &mut Tensor<Atomic<u32>>,
     n_active: usize,
     place: &Place,
@@ -118,16 +119,23 @@ pub(super) fn merge_when_last<F: Float>(
     #[comptime] heads: usize,
 ) {
     let kv_head = place.sequence * place.n_kv_heads + place.kv_head;
-    let n_cubes = n_active * comptime!(merge.heads / heads);
-    if is_last(counters, kv_head, n_cubes, ATTENDED) {
-        merge_splits::<F>(partial, output, kv_head * merge.heads, n_active, merge);
-        reset(counters, kv_head, COUNTERS);
+    let n_cubes = n_active * comptime!(merge.heads() / heads);
+    if is_last(counters, kv_head, n_cubes) {
+        merge_splits::<F, N>(
+            partial,
+            stats,
+            output,
+            kv_head * comptime!(merge.heads()),
+            n_active,
+            merge,
+        );
+        reset(counters, kv_head);
     }
 }
 
 /// Splits that attend to something; the first of a sequence without tokens stays, to write zeros.
 #[cube]
-pub(super) fn active_splits(n_pages: usize, per_split: usize) -> usize {
+fn active_splits(n_pages: usize, per_split: usize) -> usize {
     max((n_pages + per_split - 1) / per_split, 1usize)
 }
 
@@ -140,7 +148,8 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
     pages: &Tensor<i32>,
     page_table: &Tensor<i32>,
     lengths: &Tensor<i32>,
-    partial: &mut Tensor<f32>,
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
     scale: f32,
     splitting: Splitting,
     #[comptime] listed: bool,
@@ -154,7 +163,7 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
     let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
     let first = split * per_split;
     if first >= listing.n_pages {
-        publish_nothing(partial, split, &place, shape);
+        publish_nothing(stats, split, &place, shape);
         terminate!();
     }
     let end = min(first + per_split, listing.n_pages);
@@ -162,7 +171,7 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
     attend_listed::<F, N>(
         &mut state, keys, values, pages, page_table, &listing, first, end, &place, shape,
     );
-    publish::<N>(&mut state, partial, split, &place, shape);
+    publish::<N>(&mut state, partial, stats, split, &place, shape);
 }
 
 /// As `listed_kernel`; the last cube of a KV head merges its splits.
@@ -174,9 +183,10 @@ pub(super) fn listed_merged_kernel<F: Float, N: Size>(
     pages: &Tensor<i32>,
     page_table: &Tensor<i32>,
     lengths: &Tensor<i32>,
-    partial: &mut Tensor<f32>,
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
     counters: &mut Tensor<Atomic<u32>>,
-    output: &mut Tensor<F>,
+    output: &mut Tensor<Vector<F, N>>,
     scale: f32,
     splitting: Splitting,
     #[comptime] listed: bool,
@@ -199,9 +209,10 @@ pub(super) fn listed_merged_kernel<F: Float, N: Size>(
     attend_listed::<F, N>(
         &mut state, keys, values, pages, page_table, &listing, first, end, &place, shape,
     );
-    publish::<N>(&mut state, partial, split, &place, shape);
-    merge_when_last::<F>(
+    publish::<N>(&mut state, partial, stats, split, &place, shape);
+    merge_when_last::<F, N>(
         partial,
+        stats,
         output,
         counters,
         n_active,

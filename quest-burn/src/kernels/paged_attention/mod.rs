@@ -1,6 +1,5 @@
 //! Attention of one query token over pages: split over the pages, merged by log-sum-exp.
 
-mod best;
 mod listed;
 mod merge;
 mod partition;
@@ -13,15 +12,17 @@ use cubecl::prelude::*;
 
 use crate::PageSharing;
 
-use self::{best::Choice, listed::SplittingLaunch, merge::Merge, partition::Partition};
+use self::{listed::SplittingLaunch, merge::Merge, partition::Partition};
 use super::{
     BestPages,
-    launch::{address_type, cubes_hand_over, cubes_start_in_order, empty, multiprocessors},
-    page_scores::{self, ScoreShape},
+    launch::{address_type, cubes_hand_over, empty, multiprocessors},
+    page_scores::page_scores,
     row::RowLayout,
-    selection::Walk,
     top_pages::top_pages,
 };
+
+/// Buffers of a launch that merges its splits.
+const MERGED_BINDINGS: usize = 10;
 
 /// The cache that a query reads, ready for a launch.
 struct Problem {
@@ -78,9 +79,12 @@ impl Problem {
         )
     }
 
-    fn partial(&self, n_splits: usize) -> CubeTensor {
+    /// Room for the sums of the splits, and for their highest scores and totals.
+    fn partial(&self, n_splits: usize) -> (CubeTensor, CubeTensor) {
         let rows = self.batch * self.n_heads;
-        empty(&self.query, [rows, n_splits, self.head_dim + 2], DType::F32)
+        let sums = empty(&self.query, [rows, n_splits, self.head_dim], DType::F32);
+        let stats = empty(&self.query, [rows, n_splits, 2], DType::F32);
+        (sums, stats)
     }
 
     fn output(&self) -> CubeTensor {
@@ -98,28 +102,29 @@ impl Problem {
         CubeCount::Static(n_splits as u32, rows as u32, self.batch as u32)
     }
 
-    /// How the last cube of a KV head merges the splits, where cubes can hand them over and
-    /// shared memory holds them beside `shared_bytes` of other use.
-    fn merge_in_launch(
-        &self,
-        partition: &Partition,
-        n_splits: usize,
-        shared_bytes: usize,
-    ) -> Option<Merge> {
+    /// How the last cube of a KV head merges the splits, where cubes can hand them over, shared
+    /// memory holds them, and they are few: with several query heads, a cube for each merges
+    /// faster.
+    fn merge_in_launch(&self, partition: &Partition) -> Option<Merge> {
         let group = self.n_heads / self.n_kv_heads;
-        let merge = Merge::new(group, self.head_dim, partition.shape.units, n_splits);
-        let bytes = partition.shape.shared_bytes() + merge.shared_bytes() + shared_bytes;
+        let RowLayout { width, .. } = self.layout;
+        let (row, units) = (self.layout.row_vectors(), partition.shape.units);
+        let merge = Merge::new(group, row, width, units, partition.max_splits);
+        let bytes = partition.shape.shared_bytes() + merge.shared_bytes();
         let client = &self.query.client;
-        let most = client.properties().hardware.max_shared_memory_size;
-        (cubes_hand_over(client) && bytes <= most).then_some(merge)
+        let hardware = &client.properties().hardware;
+        let fits = bytes <= hardware.max_shared_memory_size
+            && hardware.max_bindings as usize >= MERGED_BINDINGS;
+        (group == 1 && cubes_hand_over(client) && fits).then_some(merge)
     }
 
     /// Merges the splits in a launch of their own.
-    fn merge(&self, partial: CubeTensor) -> CubeTensor {
+    fn merge(&self, (partial, stats): (CubeTensor, CubeTensor), max_splits: usize) -> CubeTensor {
         let output = self.output();
         let hardware = &self.query.client.properties().hardware;
-        let units = self.head_dim * partition::merge_rows(self.head_dim, hardware);
-        let n_splits = partial.meta.shape()[1];
+        let RowLayout { width, .. } = self.layout;
+        let row = self.layout.row_vectors();
+        let units = row * partition::merge_rows(row, hardware);
         // SAFETY: every split has written its part.
         unsafe {
             merge::merge_kernel::launch_unchecked(
@@ -127,9 +132,11 @@ impl Problem {
                 CubeCount::Static((self.batch * self.n_heads) as u32, 1, 1),
                 CubeDim::new_1d(units as u32),
                 address_type(&[&partial, &output]),
+                width,
                 partial.into_tensor_arg(),
+                stats.into_tensor_arg(),
                 output.clone().into_tensor_arg(),
-                Merge::new(1, self.head_dim, units, n_splits),
+                Merge::new(1, row, width, units, max_splits),
                 dtype_to_storage_type(output.dtype),
             );
         }
@@ -164,7 +171,7 @@ pub(crate) fn paged_attention(
     };
     let partition = problem.partition(list_heads);
     let n_splits = partition.n_splits(bound);
-    let partial = problem.partial(n_splits);
+    let (partial, stats) = problem.partial(n_splits);
     let listed = pages.is_some();
     // A kernel argument must be some tensor even when it is not read.
     let pages = pages.unwrap_or_else(|| problem.lengths.clone());
@@ -173,7 +180,7 @@ pub(crate) fn paged_attention(
     let dim = CubeDim::new_1d(partition.shape.units as u32);
     let address = address_type(&[&problem.keys, &problem.values, &partial]);
     let dtype = dtype_to_storage_type(problem.keys.dtype);
-    let Some(merge) = problem.merge_in_launch(&partition, n_splits, 0) else {
+    let Some(merge) = problem.merge_in_launch(&partition) else {
         // SAFETY: positions are masked by the lengths, pages clamped to the page table and the
         // pool; the shapes were checked before the operation was registered.
         unsafe {
@@ -190,6 +197,7 @@ pub(crate) fn paged_attention(
                 problem.page_table.clone().into_tensor_arg(),
                 problem.lengths.clone().into_tensor_arg(),
                 partial.clone().into_tensor_arg(),
+                stats.clone().into_tensor_arg(),
                 scale,
                 partition.splitting(),
                 listed,
@@ -197,7 +205,7 @@ pub(crate) fn paged_attention(
                 dtype,
             );
         }
-        return problem.merge(partial);
+        return problem.merge((partial, stats), partition.max_splits);
     };
     let output = problem.output();
     // SAFETY: as above; the counters are zero between launches.
@@ -215,6 +223,7 @@ pub(crate) fn paged_attention(
             problem.page_table.clone().into_tensor_arg(),
             problem.lengths.clone().into_tensor_arg(),
             partial.into_tensor_arg(),
+            stats.into_tensor_arg(),
             counters.clone().into_tensor_arg(),
             output.clone().into_tensor_arg(),
             scale,
@@ -228,8 +237,8 @@ pub(crate) fn paged_attention(
     output
 }
 
-/// Attention over the pages with the highest scores: one launch where cubes start in order, two
-/// where they can hand each other their results, otherwise four.
+/// Attention over the pages with the highest scores, in three launches. Handing pages from cube to
+/// cube within one launch was measured and is slower (`docs/kernels.md`).
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn best_attention(
     query: CubeTensor,
@@ -242,160 +251,33 @@ pub(crate) fn best_attention(
     scale: f32,
     best: BestPages,
 ) -> CubeTensor {
-    let problem = Problem::new(query, keys, values, page_table, lengths);
-    let shared = best.sharing == PageSharing::KvHead;
-    let n_scores = best.n_pages_bound;
-    let list_heads = if shared {
-        problem.n_kv_heads
-    } else {
-        problem.n_heads
-    };
-    let partition = problem.partition(list_heads);
-    let n_splits = partition.n_splits(best.k.min(n_scores));
-    let units = partition.shape.units;
-    let client = problem.query.client.clone();
-    let walk = Walk::new(units, partition.shape.plane, n_scores);
-    let group = problem.n_heads / problem.n_kv_heads;
-    let score = ScoreShape::new(
-        &problem.layout,
-        group,
-        shared,
-        problem.page_size,
-        units,
-        knob("QB_FLIGHT", 4),
+    let page_size = keys.meta.shape()[2];
+    let scores = page_scores(
+        query.clone(),
+        digests,
+        page_table.clone(),
+        lengths.clone(),
+        page_size,
+        best.sharing == PageSharing::KvHead,
+        best.n_pages_bound,
     );
-    let merge = problem.merge_in_launch(&partition, n_splits, walk.shared_bytes());
-    let Some(merge) = merge else {
-        let scores = page_scores::page_scores(
-            problem.query.clone(),
-            digests,
-            problem.page_table.clone(),
-            problem.lengths.clone(),
-            problem.page_size,
-            shared,
-            n_scores,
-        );
-        let list = top_pages(
-            scores,
-            problem.lengths.clone(),
-            problem.page_size,
-            best.k,
-            best.pin_newest,
-            best.sink_pages,
-        );
-        return paged_attention(
-            problem.query,
-            problem.keys,
-            problem.values,
-            Some(list),
-            problem.page_table,
-            problem.lengths,
-            counters,
-            scale,
-            0,
-        );
-    };
-    let digests = into_contiguous(digests);
-    let chunk = score.pages() * knob("QB_STEPS", 2);
-    let choice = Choice {
-        score,
-        walk,
-        page_size: problem.page_size,
-        pin_newest: best.pin_newest,
-        chunk,
-        lists: list_heads / problem.n_kv_heads,
-    };
-    let n_chunks = n_scores.div_ceil(chunk);
-    let scores = empty(
-        &problem.query,
-        [problem.batch, list_heads, n_scores],
-        DType::F32,
+    let pages = top_pages(
+        scores,
+        lengths.clone(),
+        page_size,
+        best.k,
+        best.pin_newest,
+        best.sink_pages,
     );
-    let pages = empty(
-        &problem.query,
-        [problem.batch, list_heads, best.k],
-        DType::I32,
-    );
-    let dim = CubeDim::new_1d(units as u32);
-    let dtype = dtype_to_storage_type(problem.keys.dtype);
-    if !cubes_start_in_order(&problem.query.device) || knob("QB_TWO", 0) == 1 {
-        // SAFETY: as in `page_scores`, `top_pages` and `paged_attention`; the counters are zero
-        // between launches.
-        unsafe {
-            best::choose_kernel::launch_unchecked(
-                &client,
-                CubeCount::Static(
-                    n_chunks as u32,
-                    problem.n_kv_heads as u32,
-                    problem.batch as u32,
-                ),
-                dim,
-                address_type(&[&digests, &scores]),
-                problem.layout.width,
-                problem.query.clone().into_tensor_arg(),
-                digests.into_tensor_arg(),
-                problem.page_table.clone().into_tensor_arg(),
-                problem.lengths.clone().into_tensor_arg(),
-                scores.into_tensor_arg(),
-                pages.clone().into_tensor_arg(),
-                counters.clone().into_tensor_arg(),
-                best.sink_pages as u32,
-                choice,
-                dtype,
-            );
-        }
-        return paged_attention(
-            problem.query,
-            problem.keys,
-            problem.values,
-            Some(pages),
-            problem.page_table,
-            problem.lengths,
-            counters,
-            scale,
-            0,
-        );
-    }
-    let partial = problem.partial(n_splits);
-    let output = problem.output();
-    let n_scoring = problem.batch * problem.n_kv_heads * n_chunks;
-    let n_attending = problem.batch * problem.rows(&partition) * n_splits;
-    // SAFETY: as above; a cube waits for cubes of lower numbers only, which have started.
-    unsafe {
-        best::best_kernel::launch_unchecked(
-            &client,
-            CubeCount::Static((n_scoring + n_attending) as u32, 1, 1),
-            dim,
-            address_type(&[&problem.keys, &problem.values, &digests, &partial, &scores]),
-            problem.layout.width,
-            problem.query.clone().into_tensor_arg(),
-            problem.keys.clone().into_tensor_arg(),
-            problem.values.clone().into_tensor_arg(),
-            digests.into_tensor_arg(),
-            problem.page_table.clone().into_tensor_arg(),
-            problem.lengths.clone().into_tensor_arg(),
-            scores.into_tensor_arg(),
-            pages.into_tensor_arg(),
-            partial.into_tensor_arg(),
-            counters.clone().into_tensor_arg(),
-            output.clone().into_tensor_arg(),
-            scale,
-            best.sink_pages as u32,
-            n_chunks as u32,
-            n_scoring as u32,
-            partition.splitting(),
-            choice,
-            partition.shape,
-            merge,
-            dtype,
-        );
-    }
-    output
-}
-
-pub(crate) fn knob(name: &str, default: usize) -> usize {
-    std::env::var(name)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(default)
+    paged_attention(
+        query,
+        keys,
+        values,
+        Some(pages),
+        page_table,
+        lengths,
+        counters,
+        scale,
+        0,
+    )
 }

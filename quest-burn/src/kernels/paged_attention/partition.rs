@@ -10,8 +10,8 @@ const IN_FLIGHT: usize = 4;
 const CUBES_PER_MULTIPROCESSOR: usize = 2;
 /// Splits of a head that the merge can hold.
 pub(super) const MAX_SPLITS: usize = 512;
-/// Splits that the merge reads at a time.
-const MERGE_ROWS: usize = 4;
+/// Splits that a merge in a launch of its own reads at a time.
+const MERGE_ROWS: usize = 8;
 /// Channels of queries that a unit keeps in registers, and as many of outputs.
 const QUERY_REGISTERS: usize = 64;
 /// Of these, at most as many where the next tokens are loaded ahead, which takes registers too.
@@ -89,8 +89,8 @@ impl Partition {
 ///
 /// It depends on nothing that differs between a list and all pages, so that both add up in the
 /// same order.
-pub(super) fn merge_rows(head_dim: usize, hardware: &HardwareProperties) -> usize {
-    (hardware.max_units_per_cube as usize / head_dim).clamp(1, MERGE_ROWS)
+pub(super) fn merge_rows(row_vectors: usize, hardware: &HardwareProperties) -> usize {
+    (hardware.max_units_per_cube as usize / row_vectors).clamp(1, MERGE_ROWS)
 }
 
 #[cfg(test)]

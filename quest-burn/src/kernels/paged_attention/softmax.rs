@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::{
-    super::row::{lanes_scatter_sum, lanes_sum},
+    super::row::{dot, lanes_scatter_sum, lanes_sum},
     split::{Place, Shape, Slots},
 };
 
@@ -102,6 +102,7 @@ fn fold_tokens<F: Float, N: Size>(
     #[comptime] shape: Shape,
 ) {
     let vectors = comptime!(shape.vectors);
+    let width = comptime!(shape.width());
     let in_flight = comptime!(shape.in_flight);
     #[unroll]
     for h in 0..shape.heads {
@@ -109,13 +110,13 @@ fn fold_tokens<F: Float, N: Size>(
         let mut highest = state.highest[h];
         #[unroll]
         for u in 0..in_flight {
-            let mut products = Vector::<f32, N>::new(0.0f32);
+            let mut product = f32::new(0.0);
             #[unroll]
             for c in 0..vectors {
                 let key = Vector::<f32, N>::cast_from(tokens.keys[u * vectors + c]);
-                products = fma(state.query[h * vectors + c], key, products);
+                product = dot::<N>(state.query[h * vectors + c], key, product, width);
             }
-            let score = lanes_sum(products.vector_sum(), shape.lanes);
+            let score = lanes_sum(product, shape.lanes);
             scores[u] = select(tokens.used[u], score, f32::new(NO_SCORE));
             highest = max(highest, scores[u]);
         }
@@ -153,6 +154,7 @@ fn fold_transposed<F: Float, N: Size>(
     let vectors = comptime!(shape.vectors);
     let in_flight = comptime!(shape.in_flight);
     let heads = comptime!(shape.heads);
+    let width = comptime!(shape.width());
     let n = comptime!(shape.n_scores());
     let spread = comptime!(lanes / n);
     let lane = UNIT_POS as usize % lanes;
@@ -162,13 +164,13 @@ fn fold_transposed<F: Float, N: Size>(
     for u in 0..in_flight {
         #[unroll]
         for h in 0..heads {
-            let mut products = Vector::<f32, N>::new(0.0f32);
+            let mut product = f32::new(0.0);
             #[unroll]
             for c in 0..vectors {
                 let key = Vector::<f32, N>::cast_from(tokens.keys[u * vectors + c]);
-                products = fma(state.query[h * vectors + c], key, products);
+                product = dot::<N>(state.query[h * vectors + c], key, product, width);
             }
-            sums[u * heads + h] = products.vector_sum();
+            sums[u * heads + h] = product;
         }
     }
     let score = lanes_scatter_sum(&mut sums, n, lanes);

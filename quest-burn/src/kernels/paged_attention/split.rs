@@ -30,6 +30,11 @@ impl Shape {
         self.in_flight * self.heads
     }
 
+    /// Channels of a vector.
+    pub fn width(&self) -> usize {
+        self.head_dim / self.row()
+    }
+
     /// Vectors of a row.
     pub fn row(&self) -> usize {
         self.lanes * self.vectors
@@ -128,12 +133,13 @@ pub(super) fn stage_page(
     slots.tokens[slot] = tokens as u32;
 }
 
-/// Merges the runs of the cube and writes the split's sum, highest score and total to `partial`,
-/// `[heads, n_splits, head_dim + 2]`.
+/// Merges the runs of the cube and writes the split's sum to `partial`, `[heads, n_splits,
+/// head_dim]`, its highest score and total to `stats`, `[heads, n_splits, 2]`.
 #[cube]
 pub(super) fn publish<N: Size>(
     state: &mut Softmax<N>,
-    partial: &mut Tensor<f32>,
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
     split: usize,
     place: &Place,
     #[comptime] shape: Shape,
@@ -221,15 +227,11 @@ pub(super) fn publish<N: Size>(
             );
         }
         let head = place.sequence * place.n_heads + place.query_head + h;
-        let at = (head * n_splits + split) * comptime!(shape.head_dim + 2);
-        let width = comptime!(shape.head_dim / row);
-        #[unroll]
-        for x in 0..width {
-            partial[at + c * width + x] = out.extract(x);
-        }
+        let at = head * n_splits + split;
+        partial[at * row + c] = out;
         if c == 0 {
-            partial[at + shape.head_dim] = highest;
-            partial[at + comptime!(shape.head_dim + 1)] = total;
+            stats[at * 2] = highest;
+            stats[at * 2 + 1] = total;
         }
         element += shape.units;
     }
@@ -238,7 +240,7 @@ pub(super) fn publish<N: Size>(
 /// Writes a split of no tokens, which the merge leaves out.
 #[cube]
 pub(super) fn publish_nothing(
-    partial: &mut Tensor<f32>,
+    stats: &mut Tensor<f32>,
     split: usize,
     place: &Place,
     #[comptime] shape: Shape,
@@ -246,8 +248,8 @@ pub(super) fn publish_nothing(
     let h = UNIT_POS as usize;
     if h < shape.heads {
         let head = place.sequence * place.n_heads + place.query_head + h;
-        let at = (head * partial.shape(1) + split) * comptime!(shape.head_dim + 2);
-        partial[at + shape.head_dim] = f32::new(NO_SCORE);
-        partial[at + comptime!(shape.head_dim + 1)] = f32::new(0.0);
+        let at = (head * stats.shape(1) + split) * 2;
+        stats[at] = f32::new(NO_SCORE);
+        stats[at + 1] = f32::new(0.0);
     }
 }

@@ -1,8 +1,9 @@
 //! `quest perplexity`
 
-use std::path::PathBuf;
+mod compare;
 
 use clap::Args;
+use quest_burn_experiments::perplexity::mean;
 use quest_burn_models::generation::{
     LikelihoodMode, check_context, check_ids, negative_log_likelihoods,
 };
@@ -14,45 +15,26 @@ use crate::{
     model::Plan,
     options::{CommonOptions, dtype_name, value_name},
     output::{Progress, Unit, print_json, print_line},
+    text::TextOptions,
 };
+
+use compare::ComparisonOptions;
 
 #[derive(Args)]
 pub struct PerplexityArgs {
     #[command(flatten)]
     common: CommonOptions,
     #[command(flatten)]
-    text: TextArgs,
+    text: TextOptions,
     /// Prefills N tokens densely and scores the others as they are decoded, through the page
-    /// policy [default: scores every token but the first, densely]
+    /// policy [default: scores every token but the first; one policy densely, several by decoding]
     #[arg(long, value_name = "N")]
     prefill: Option<usize>,
+    #[command(flatten)]
+    comparison: ComparisonOptions,
     /// Prints one JSON object
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Args)]
-#[group(required = true, multiple = false)]
-struct TextArgs {
-    /// A file with the text
-    #[arg(long, value_name = "FILE")]
-    text: Option<PathBuf>,
-    /// A JSON file with the text's token ids: an array, or an object with a field `ids`
-    #[arg(long, value_name = "FILE")]
-    ids: Option<PathBuf>,
-}
-
-impl TextArgs {
-    fn read(&self, plan: &Plan) -> anyhow::Result<Vec<u32>> {
-        match (&self.text, &self.ids) {
-            (Some(path), _) => {
-                let tokenizer = ids::tokenizer(&plan.options.model)?;
-                ids::from_text_file(path, tokenizer.as_ref())
-            }
-            (_, Some(path)) => ids::from_json_file(path),
-            (None, None) => unreachable!("one of the group is required"),
-        }
-    }
 }
 
 /// What `--json` prints.
@@ -67,15 +49,28 @@ struct Perplexity {
     policy: String,
 }
 
-pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
+pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
+    if args.comparison.is_asked_for() {
+        compare::run(args)
+    } else {
+        score(&args)
+    }
+}
+
+/// Scores the text through one policy.
+fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
-    let ids = args.text.read(&plan)?;
-    check_ids(&ids, plan.config.vocab_size)?;
+    let tokenizer = match args.text.is_text() {
+        true => ids::tokenizer(plan.model.folder.path())?,
+        false => None,
+    };
+    let ids = args.text.read(tokenizer.as_ref())?;
+    check_ids(&ids, plan.model.config.vocab_size)?;
     check_context(ids.len(), 0, Some(plan.max_context()?))?;
     let mode = match args.prefill {
         Some(prefill) => LikelihoodMode::Decode { prefill },
         None => LikelihoodMode::Dense {
-            chunk: args.common.prefill_chunk,
+            chunk: args.common.model.prefill_chunk,
         },
     };
     mode.check(ids.len())?;
@@ -86,14 +81,14 @@ pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
     let nll = negative_log_likelihoods(
         &loaded.model,
         &mut loaded.cache,
-        plan.policy.as_ref(),
+        loaded.policy.as_ref(),
         &ids,
         mode,
         &mut |done| progress.set(done as u64),
     )?;
     drop(progress);
 
-    let mean_nll = nll.iter().copied().map(f64::from).sum::<f64>() / nll.len() as f64;
+    let mean_nll = mean(&nll);
     let result = Perplexity {
         mean_nll,
         perplexity: mean_nll.exp(),

@@ -1,0 +1,147 @@
+use burn::tensor::DType;
+use quest_burn::{QuestConfig, cache::PagedKvCacheConfig};
+
+use super::AttentionOptions;
+use crate::{BenchError, Record, parse::Heads, record::Kind, target::dtype_name};
+
+/// One layer's cache and queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub batch: usize,
+    pub heads: Heads,
+    pub head_dim: usize,
+    pub page_size: usize,
+    pub context: usize,
+    pub dtype: DType,
+}
+
+impl Shape {
+    /// Pages of a sequence.
+    pub fn n_pages(&self) -> usize {
+        self.context.div_ceil(self.page_size)
+    }
+
+    /// A cache of as many layers as there are to be caches in turn.
+    pub fn cache(&self, n_caches: usize) -> PagedKvCacheConfig {
+        PagedKvCacheConfig::for_tokens(
+            n_caches,
+            self.heads.kv,
+            self.head_dim,
+            self.page_size,
+            self.batch,
+            self.context,
+        )
+    }
+
+    /// A result's description, without the result.
+    pub fn record(&self, kind: Kind, operation: String, budget: Option<usize>) -> Record {
+        Record {
+            kind,
+            operation,
+            dtype: Some(dtype_name(self.dtype)),
+            batch: Some(self.batch),
+            n_heads: Some(self.heads.query),
+            n_kv_heads: Some(self.heads.kv),
+            head_dim: Some(self.head_dim),
+            page_size: Some(self.page_size),
+            context: Some(self.context),
+            budget,
+            ..Record::default()
+        }
+    }
+}
+
+/// Every combination, those first that differ from the first values in the fewest lists: what a
+/// limit of time leaves out is what matters least.
+pub fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Shape>, BenchError> {
+    let mut shapes = Vec::new();
+    for (i, &batch) in options.batch.iter().enumerate() {
+        for (j, &heads) in options.heads.iter().enumerate() {
+            for (k, &head_dim) in options.head_dim.iter().enumerate() {
+                for (l, &page_size) in options.page_sizes.iter().enumerate() {
+                    for (m, &context) in options.contexts.iter().enumerate() {
+                        let differ = [i, j, k, l, m].into_iter().filter(|&index| index > 0);
+                        let shape = Shape {
+                            batch,
+                            heads,
+                            head_dim,
+                            page_size,
+                            context,
+                            dtype,
+                        };
+                        shapes.push((differ.count(), shape));
+                    }
+                }
+            }
+        }
+    }
+    for &page_size in &options.page_sizes {
+        for &budget in &options.budgets {
+            let config = QuestConfig::kv_group().with_page_size(page_size);
+            config.with_token_budget(budget).validate()?;
+        }
+    }
+    shapes.sort_by_key(|(differ, _)| *differ);
+    Ok(shapes.into_iter().map(|(_, shape)| shape).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Options {
+        #[command(flatten)]
+        attention: AttentionOptions,
+    }
+
+    fn options(arguments: &[&str]) -> AttentionOptions {
+        let arguments = ["bench"].iter().chain(arguments);
+        Options::parse_from(arguments).attention.resolved().unwrap()
+    }
+
+    #[test]
+    fn the_target_preset_is_the_four_rows_of_the_target() {
+        let shapes = shapes(&options(&[]), DType::F16).unwrap();
+        let rows = shapes.iter().map(|s| (s.heads.kv, s.context >> 10));
+        assert_eq!(
+            rows.collect::<Vec<_>>(),
+            [(32, 32), (32, 128), (8, 32), (8, 128)]
+        );
+    }
+
+    #[test]
+    fn the_full_preset_begins_with_what_differs_least() {
+        let shapes = shapes(&options(&["--preset", "full"]), DType::F16).unwrap();
+        assert_eq!(shapes.len(), 3 * 4 * 2 * 3 * 9);
+        let base = shapes[0];
+        assert_eq!((base.batch, base.head_dim, base.page_size), (1, 128, 16));
+        let differ = |shape: &Shape| {
+            usize::from(shape.batch != base.batch)
+                + usize::from(shape.heads != base.heads)
+                + usize::from(shape.head_dim != base.head_dim)
+                + usize::from(shape.page_size != base.page_size)
+                + usize::from(shape.context != base.context)
+        };
+        assert!(shapes.is_sorted_by_key(differ));
+    }
+
+    #[test]
+    fn lists_replace_those_of_the_preset() {
+        let options = options(&["--contexts", "4K", "--heads", "8:1", "--page-sizes", "8,32"]);
+        let shapes = shapes(&options, DType::F32).unwrap();
+        assert_eq!(shapes.len(), 2);
+        assert_eq!(shapes[1].n_pages(), 4096 / 32);
+        assert_eq!(shapes[0].heads.query, 8);
+    }
+
+    #[test]
+    fn a_budget_below_a_page_is_refused() {
+        let options = options(&["--budgets", "8", "--page-sizes", "16"]);
+        let error = shapes(&options, DType::F32).unwrap_err();
+        assert!(error.is_bad_request());
+        assert!(error.to_string().starts_with("token budget:"), "{error}");
+    }
+}

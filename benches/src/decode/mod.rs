@@ -1,0 +1,126 @@
+//! A decode step of a whole model, dense and with Quest, at given contexts.
+
+mod bytes;
+mod options;
+mod session;
+
+use std::time::Instant;
+
+pub use options::DecodeOptions;
+
+use crate::{
+    BenchError, Launch, Record, Rows, Target, bandwidth, memory,
+    model::{LoadedModel, ModelPlan},
+    record::Kind,
+};
+use bytes::StepBytes;
+use session::Session;
+
+/// Measures what the options ask for, and prints each result as it comes: for each batch and
+/// context a dense row, then a row per budget.
+///
+/// # Errors
+///
+/// When an option cannot be served, the device fails, or a timed step gives wrong logits.
+pub fn run(options: &DecodeOptions, target: &Target, rows: &mut Rows) -> Result<(), BenchError> {
+    let begin = Instant::now();
+    options.check()?;
+    let time_limit = options.effort.time_limit()?;
+    let limit = memory::limit(target, options.effort.memory_limit);
+    let stopwatch = options.effort.stopwatch();
+    let plan = ModelPlan::new(&options.model, target, limit)?;
+    bandwidth::measure(target, &stopwatch, limit, rows)?;
+    target.device().memory_cleanup();
+    let loaded = plan.load(target)?;
+    for &batch in &options.batch {
+        for &context in &options.contexts {
+            let needed = loaded.weight_bytes() + options.cache(&loaded, batch, context);
+            let is_late = time_limit.is_some_and(|limit| begin.elapsed() >= limit);
+            let reason = if is_late {
+                format!(
+                    "{} minutes are over",
+                    options.effort.minutes.unwrap_or_default()
+                )
+            } else if needed > limit {
+                format!("expected {needed} bytes of memory for weights and KV cache, found {limit}")
+            } else {
+                let failed = loaded.record(Kind::Failed, "all", batch, context);
+                let size = (batch, context);
+                rows.attempt(failed, |rows| measure(options, &loaded, target, size, rows))?;
+                target.device().memory_cleanup();
+                continue;
+            };
+            rows.push(Record {
+                reason: Some(reason),
+                ..loaded.record(Kind::Skipped, "all", batch, context)
+            })?;
+        }
+    }
+    rows.finish()
+}
+
+fn measure(
+    options: &DecodeOptions,
+    loaded: &LoadedModel,
+    target: &Target,
+    (batch, context): (usize, usize),
+    rows: &mut Rows,
+) -> Result<(), BenchError> {
+    eprintln!("{}: batch {batch}, context {context}", loaded.name);
+    let mut session = Session::new(options, loaded, target, batch, context)?;
+    let budgets = options.budgets.iter().copied().map(Some);
+    for budget in [None].into_iter().chain(budgets) {
+        let mut record = Record {
+            budget,
+            page_size: Some(options.page_size),
+            dense_layers: budget.map(|_| options.dense_layers),
+            ..loaded.record(Kind::Decode, operation(budget), batch, context)
+        };
+        if budget.is_some_and(|budget| budget >= context) {
+            record.kind = Kind::Skipped;
+            record.reason = Some("the budget covers the context".into());
+            rows.push(record)?;
+            continue;
+        }
+        let bytes = StepBytes::of(options, loaded, batch, context, budget);
+        for &launch in &options.launch {
+            if launch == Launch::Graph && !target.is_gpu() {
+                continue;
+            }
+            record.launch = Some(launch);
+            let Some(steps) = session.time(budget, launch)? else {
+                rows.push(Record {
+                    kind: Kind::Skipped,
+                    reason: Some("the device recorded no graph".into()),
+                    ..record.clone()
+                })?;
+                continue;
+            };
+            rows.push(Record {
+                bytes: Some(bytes.total()),
+                tokens_per_s: Some(batch as f64 * 1e6 / steps.timing.median_us),
+                timing: Some(steps.timing),
+                max_error: Some(steps.max_error),
+                memory_estimate: Some(
+                    loaded.weight_bytes() + options.cache(loaded, batch, context),
+                ),
+                memory_reserved: reserved(target),
+                ..record.clone()
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn operation(budget: Option<usize>) -> &'static str {
+    match budget {
+        None => "dense",
+        Some(_) => "quest",
+    }
+}
+
+/// Bytes that the allocator holds.
+pub(crate) fn reserved(target: &Target) -> Option<u64> {
+    let usage = target.device().memory_pool_usage();
+    usage.map(|usage| usage.bytes_reserved)
+}

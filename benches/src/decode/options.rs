@@ -1,0 +1,77 @@
+use clap::Args;
+use quest_burn::QuestConfig;
+
+use crate::{
+    BenchError, Launch, attention::Effort, model::LoadedModel, model::ModelOptions, parse,
+};
+
+/// Options of `bench decode`.
+#[derive(Args, Clone, Debug)]
+pub struct DecodeOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// Tokens that each sequence holds, as in 32K,128K
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["8K", "32K", "128K"])]
+    pub contexts: Vec<usize>,
+    /// Tokens that are attended to
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["2048"])]
+    pub budgets: Vec<usize>,
+    /// Sequences
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["1"])]
+    pub batch: Vec<usize>,
+    /// Tokens of a page: a power of two from 8 to 128
+    #[arg(long, value_name = "N", default_value_t = QuestConfig::new().page_size)]
+    pub page_size: usize,
+    /// Leading layers that attend to everything
+    #[arg(long, value_name = "N", default_value_t = QuestConfig::new().dense_layers)]
+    pub dense_layers: usize,
+    /// How the work reaches the device
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Launch::Graph, Launch::Plain])]
+    pub launch: Vec<Launch>,
+    /// Steps that are timed, the median of which counts
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    pub steps: u16,
+    #[command(flatten)]
+    pub effort: Effort,
+}
+
+/// Steps before the timed ones: kernels are compiled and tuned in them.
+pub const WARM_UP: usize = 3;
+
+impl DecodeOptions {
+    /// The configuration of Quest.
+    pub fn quest(&self, budget: usize) -> QuestConfig {
+        QuestConfig::kv_group()
+            .with_token_budget(budget)
+            .with_page_size(self.page_size)
+            .with_dense_layers(self.dense_layers)
+    }
+
+    pub(super) fn check(&self) -> Result<(), BenchError> {
+        for &budget in &self.budgets {
+            self.quest(budget).validate()?;
+        }
+        let multiple = |context: &&usize| !context.is_multiple_of(self.page_size);
+        if let Some(context) = self.contexts.iter().find(multiple) {
+            return Err(BenchError::Option {
+                option: "--contexts",
+                expected: format!("multiples of the page size, {}", self.page_size),
+                found: context.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Tokens that a cache must have room for.
+    pub fn capacity(&self, context: usize) -> usize {
+        context + WARM_UP + usize::from(self.steps)
+    }
+
+    /// Bytes of the KV cache.
+    pub fn cache(&self, loaded: &LoadedModel, batch: usize, context: usize) -> u64 {
+        let cache = loaded
+            .config
+            .cache(self.page_size, batch, self.capacity(context));
+        cache.bytes(loaded.dtype)
+    }
+}

@@ -1,0 +1,174 @@
+use std::time::Instant;
+
+use burn::tensor::{Int, Tensor, TensorData};
+use quest_burn::{
+    cache::PagedKvCache,
+    decode::{DecodeGraph, DecodeGraphConfig},
+    policy::{DensePolicy, PagePolicy},
+};
+use quest_burn_models::{generation::decode_graph, model::LanguageModel};
+
+use super::{DecodeOptions, options::WARM_UP};
+use crate::{BenchError, Launch, Target, Timing, layer, model::LoadedModel, read};
+
+/// Replays that are queued before the host waits for the last of them, as in a generation.
+const QUEUED: usize = 5;
+
+/// A model with a filled KV cache.
+pub struct Session<'a> {
+    options: &'a DecodeOptions,
+    loaded: &'a LoadedModel,
+    cache: PagedKvCache,
+    context: usize,
+    target: &'a Target,
+}
+
+/// The times of some steps, and how far the last one is from the same step untimed.
+pub struct Steps {
+    pub timing: Timing,
+    pub max_error: f64,
+}
+
+/// What the last of some timed steps was fed, and what it gave.
+struct Last {
+    fed: Vec<i32>,
+    logits: Vec<f32>,
+}
+
+impl<'a> Session<'a> {
+    /// Fills the cache with random tokens: what they are does not matter to the speed.
+    pub fn new(
+        options: &'a DecodeOptions,
+        loaded: &'a LoadedModel,
+        target: &'a Target,
+        batch: usize,
+        context: usize,
+    ) -> Result<Self, BenchError> {
+        let capacity = options.capacity(context);
+        let config = loaded.config.cache(options.page_size, batch, capacity);
+        let cache = layer::filled_cache(&config, context, target.device(), loaded.dtype)?;
+        Ok(Self {
+            options,
+            loaded,
+            cache,
+            context,
+            target,
+        })
+    }
+
+    /// Times steps that begin at the context, dense or with a budget; nothing where the device has
+    /// no hardware graphs and one is asked for.
+    pub fn time(
+        &mut self,
+        budget: Option<usize>,
+        launch: Launch,
+    ) -> Result<Option<Steps>, BenchError> {
+        let policy: Box<dyn PagePolicy> = match budget {
+            None => Box::new(DensePolicy),
+            Some(budget) => Box::new(self.options.quest(budget).init()?),
+        };
+        let steps = self.run(policy.as_ref(), launch)?;
+        let checked = match steps {
+            None => None,
+            Some((timing, last)) => Some(Steps {
+                timing,
+                max_error: self.check(&last, policy.as_ref())?,
+            }),
+        };
+        // A context of whole pages: nothing is computed to go back to it.
+        self.shorten_to(self.context)?;
+        Ok(checked)
+    }
+
+    fn run(
+        &mut self,
+        policy: &dyn PagePolicy,
+        launch: Launch,
+    ) -> Result<Option<(Timing, Last)>, BenchError> {
+        let capture = launch == Launch::Graph;
+        if capture && !DecodeGraph::records(&self.cache) {
+            return Ok(None);
+        }
+        let steps = usize::from(self.options.steps);
+        let config = DecodeGraphConfig::new()
+            .with_capture(capture)
+            .with_tokens_per_recording(steps + WARM_UP);
+        let first = vec![0; self.cache.batch()];
+        let model: &dyn LanguageModel = &self.loaded.model;
+        let mut graph = decode_graph(model, &mut self.cache, policy, &first, config)?;
+        let mut tokens = graph.run(WARM_UP)?;
+        if capture && !graph.is_hardware() {
+            return Ok(None);
+        }
+        let queued = if capture { QUEUED.min(steps) } else { 1 };
+        let mut times = Vec::new();
+        for _ in 0..steps / queued {
+            self.target.device().sync()?;
+            let start = Instant::now();
+            // The tokens are read back, which ends the work on every device.
+            let new = graph.run(queued)?;
+            times.push(start.elapsed().as_secs_f64() * 1e6 / queued as f64);
+            for (tokens, new) in tokens.iter_mut().zip(new) {
+                tokens.extend(new);
+            }
+        }
+        let fed = tokens.iter().map(|tokens| tokens[tokens.len() - 2] as i32);
+        let logits = graph.logits()?.expect("steps were taken");
+        let last = Last {
+            fed: fed.collect(),
+            logits: logits.concat(),
+        };
+        Ok(Some((Timing::of(times), last)))
+    }
+
+    /// Computes the last step once more, untimed, from the same cache and token.
+    fn check(&mut self, last: &Last, policy: &dyn PagePolicy) -> Result<f64, BenchError> {
+        self.shorten_to(self.cache.lengths()[0] - 1)?;
+        let step = self.cache.decode()?;
+        let ids = TensorData::new(last.fed.clone(), [last.fed.len(), 1]);
+        let ids = Tensor::<2, Int>::from_data(ids, self.target.device());
+        let model = &self.loaded.model;
+        let hidden = model.hidden(ids, &mut self.cache, &step, policy);
+        deviation(&last.logits, &read::floats(model.logits(hidden))?)
+    }
+
+    fn shorten_to(&mut self, length: usize) -> Result<(), BenchError> {
+        for sequence in 0..self.cache.batch() {
+            self.cache.truncate(sequence, length)?;
+        }
+        Ok(())
+    }
+}
+
+/// `|found - expected| / |expected|`, refused where it is more than rounding.
+fn deviation(found: &[f32], expected: &[f32]) -> Result<f64, BenchError> {
+    const TOLERANCE: f64 = 0.05;
+    let (mut difference, mut size) = (0.0, 0.0);
+    for (&found, &expected) in found.iter().zip(expected) {
+        difference += (f64::from(found) - f64::from(expected)).powi(2);
+        size += f64::from(expected).powi(2);
+    }
+    let deviation = (difference / size).sqrt();
+    if found.len() == expected.len() && deviation <= TOLERANCE {
+        return Ok(deviation);
+    }
+    Err(BenchError::Wrong {
+        operation: "decode step".into(),
+        expected: format!("the untimed step's logits within {TOLERANCE}"),
+        found: format!("a deviation of {deviation}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logits_that_are_no_numbers_are_refused() {
+        assert_eq!(deviation(&[1.0, 2.0], &[1.0, 2.0]).unwrap(), 0.0);
+        for bad in [[f32::NAN, 2.0], [-1.0, 2.0]] {
+            let error = deviation(&bad, &[1.0, 2.0]).unwrap_err();
+            assert!(!error.is_bad_request(), "{error}");
+        }
+    }
+}

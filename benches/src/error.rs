@@ -1,0 +1,75 @@
+use burn::tensor::ExecutionError;
+use quest_burn::{QuestConfigError, cache::CacheError};
+use thiserror::Error;
+
+/// Why a benchmark gives no result.
+#[derive(Error, Debug)]
+pub enum BenchError {
+    /// An option cannot be served.
+    #[error("{option}: expected {expected}, found {found}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it was.
+        found: String,
+    },
+    /// A configuration of Quest is not valid.
+    #[error(transparent)]
+    Quest(#[from] QuestConfigError),
+    /// A KV cache is not valid.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A checkpoint cannot be loaded.
+    #[cfg(feature = "models")]
+    #[error(transparent)]
+    Model(#[from] quest_burn_models::ModelError),
+    /// The device failed.
+    #[error("device: {0}")]
+    Device(#[from] ExecutionError),
+    /// A timed operation computed something else than it should have: its time means nothing.
+    #[error("{operation}: expected {expected}, found {found}")]
+    Wrong {
+        /// The operation, and where in its result.
+        operation: String,
+        /// What the untimed computation gives.
+        expected: String,
+        /// What was timed.
+        found: String,
+    },
+    /// A decode step failed.
+    #[cfg(feature = "models")]
+    #[error(transparent)]
+    Decode(#[from] quest_burn::decode::DecodeError),
+    /// Some measurements failed; the others gave results.
+    #[error("measurements: expected all to give a result, found {failed} that failed")]
+    Failed {
+        /// How many.
+        failed: usize,
+    },
+    /// A result could not be written.
+    #[error("{path}: {message}")]
+    Write {
+        /// The file, or `stdout`.
+        path: String,
+        /// Why.
+        message: String,
+    },
+}
+
+impl BenchError {
+    /// Whether what was asked for cannot be done, rather than something having failed on the way.
+    pub fn is_bad_request(&self) -> bool {
+        match self {
+            Self::Option { .. } | Self::Quest(_) | Self::Cache(_) => true,
+            #[cfg(feature = "models")]
+            Self::Model(_) => true,
+            #[cfg(feature = "models")]
+            Self::Decode(_) => false,
+            Self::Device(_) | Self::Wrong { .. } | Self::Failed { .. } | Self::Write { .. } => {
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Benchmarks: the kernels of one layer's decode attention, whole decode steps, prefill.
+//!
+//! `quest bench` and the program `quest-bench` run them; the latter only those of the kernels, unless
+//! it is built with the feature `models`. Each measurement becomes a line of JSON; the scripts in
+//! `peers/` print lines of the same form, and `report.py` reads them all.
+//!
+//! A number is only given out for work that was done: every timed result is read back, must hold
+//! no NaN, and is compared with the same operation computed untimed and, for one head, on the host.
+
+mod attention;
+mod bandwidth;
+#[cfg(feature = "models")]
+mod decode;
+mod error;
+mod host;
+mod layer;
+mod memory;
+#[cfg(feature = "models")]
+mod model;
+mod options;
+mod parse;
+#[cfg(feature = "plot")]
+mod plot;
+#[cfg(feature = "models")]
+mod prefill;
+mod read;
+mod record;
+mod target;
+mod timing;
+
+pub use error::BenchError;
+pub use options::BenchOptions;
+pub use target::Target;
+
+use record::{Output, Record, Rows};
+use timing::{Launch, Timing};

@@ -1,0 +1,21 @@
+use std::path::PathBuf;
+
+use burn::tensor::DType;
+use clap::Args;
+
+use super::ShapeName;
+use crate::parse;
+
+/// Which model is timed.
+#[derive(Args, Clone, Debug)]
+pub struct ModelOptions {
+    /// A well-known shape, with random weights: they do not matter to the speed
+    #[arg(long, value_enum, default_value_t = ShapeName::Llama2_7b, conflicts_with = "model")]
+    pub shape: ShapeName,
+    /// Folder of a Hugging Face checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Element type of weights and KV cache: f32, f16 or bf16 [default: f16 on GPUs, f32 on CPUs]
+    #[arg(long, value_name = "DTYPE", value_parser = parse::float_dtype)]
+    pub weights: Option<DType>,
+}

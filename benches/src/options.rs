@@ -1,0 +1,71 @@
+#[cfg(feature = "plot")]
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    BenchError, Output, Rows, Target,
+    attention::{self, AttentionOptions},
+};
+#[cfg(feature = "models")]
+use crate::{
+    decode::{self, DecodeOptions},
+    prefill::{self, PrefillOptions},
+};
+
+/// A benchmark, and where its results go.
+#[derive(Args, Debug)]
+pub struct BenchOptions {
+    #[command(subcommand)]
+    command: Command,
+    /// Prints a JSON object per result
+    #[arg(long, global = true)]
+    json: bool,
+    #[cfg(feature = "plot")]
+    /// Draws the times over the contexts as SVG
+    #[arg(long, global = true, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One layer's decode attention: each operation, and all of it
+    Attention(AttentionOptions),
+    /// A decode step of a whole model, dense and with Quest
+    #[cfg(feature = "models")]
+    Decode(DecodeOptions),
+    /// The prompt of a whole model
+    #[cfg(feature = "models")]
+    Prefill(PrefillOptions),
+}
+
+impl BenchOptions {
+    /// Measures, and prints each result as it comes.
+    ///
+    /// # Errors
+    ///
+    /// When an option cannot be served, the device fails, a timed result is wrong or a file cannot
+    /// be written.
+    pub fn run(&self, target: &Target) -> Result<(), BenchError> {
+        let output = if self.json {
+            Output::Json
+        } else {
+            Output::Table
+        };
+        let mut rows = Rows::new(target, output);
+        let measured = match &self.command {
+            Command::Attention(options) => attention::run(options, target, &mut rows),
+            #[cfg(feature = "models")]
+            Command::Decode(options) => decode::run(options, target, &mut rows),
+            #[cfg(feature = "models")]
+            Command::Prefill(options) => prefill::run(options, target, &mut rows),
+        };
+        #[cfg(feature = "plot")]
+        if let Some(path) = &self.plot
+            && matches!(measured, Ok(()) | Err(BenchError::Failed { .. }))
+        {
+            crate::plot::time_over_context(rows.records(), path)?;
+        }
+        measured
+    }
+}

@@ -1,0 +1,154 @@
+//! The prompt of a whole model, in chunks. It attends densely whatever the policy, so there is one
+//! row for both.
+
+use std::time::Instant;
+
+use burn::tensor::{Int, Tensor, TensorData};
+use clap::Args;
+use quest_burn::{QuestConfig, cache::PagedKvCache, policy::DensePolicy};
+use quest_burn_models::model::LanguageModel;
+
+use crate::{
+    BenchError, Launch, Record, Rows, Target, Timing,
+    attention::Effort,
+    bandwidth,
+    decode::reserved,
+    memory,
+    model::{LoadedModel, ModelOptions, ModelPlan},
+    parse, read,
+    record::Kind,
+};
+
+/// Options of `bench prefill`.
+#[derive(Args, Clone, Debug)]
+pub struct PrefillOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// Tokens of the prompt, as in 8K,32K
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["8K", "32K"])]
+    pub contexts: Vec<usize>,
+    /// Tokens that go through the model at once
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["2048"])]
+    pub chunks: Vec<usize>,
+    /// Sequences
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["1"])]
+    pub batch: Vec<usize>,
+    /// Tokens of a page: a power of two from 8 to 128
+    #[arg(long, value_name = "N", default_value_t = QuestConfig::new().page_size)]
+    pub page_size: usize,
+    /// Prompts that are timed, the median of which counts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    pub prompts: u16,
+    #[command(flatten)]
+    pub effort: Effort,
+}
+
+/// Measures what the options ask for, and prints each result as it comes.
+///
+/// # Errors
+///
+/// When an option cannot be served, the device fails, or a timed prompt gives wrong logits.
+pub fn run(options: &PrefillOptions, target: &Target, rows: &mut Rows) -> Result<(), BenchError> {
+    let begin = Instant::now();
+    QuestConfig::kv_group()
+        .with_page_size(options.page_size)
+        .with_token_budget(options.page_size)
+        .validate()?;
+    let time_limit = options.effort.time_limit()?;
+    let limit = memory::limit(target, options.effort.memory_limit);
+    let plan = ModelPlan::new(&options.model, target, limit)?;
+    bandwidth::measure(target, &options.effort.stopwatch(), limit, rows)?;
+    target.device().memory_cleanup();
+    let loaded = plan.load(target)?;
+    for &batch in &options.batch {
+        for &context in &options.contexts {
+            for &chunk in &options.chunks {
+                let cache = loaded.config.cache(options.page_size, batch, context);
+                let needed = loaded.weight_bytes() + cache.bytes(loaded.dtype);
+                let mut record = Record {
+                    page_size: Some(options.page_size),
+                    chunk: Some(chunk),
+                    ..loaded.record(Kind::Prefill, "prefill", batch, context)
+                };
+                let is_late = time_limit.is_some_and(|limit| begin.elapsed() >= limit);
+                if is_late || needed > limit {
+                    record.kind = Kind::Skipped;
+                    record.reason = Some(match is_late {
+                        true => format!(
+                            "{} minutes are over",
+                            options.effort.minutes.unwrap_or_default()
+                        ),
+                        false => format!(
+                            "expected {needed} bytes of memory for weights and KV cache, found \
+                             {limit}"
+                        ),
+                    });
+                    rows.push(record)?;
+                    continue;
+                }
+                eprintln!(
+                    "{}: batch {batch}, prompt {context}, chunk {chunk}",
+                    loaded.name
+                );
+                rows.attempt(record.clone(), |rows| {
+                    let mut cache = cache.init(target.device(), loaded.dtype)?;
+                    let timing = time(options, &loaded, &mut cache, (context, chunk), target)?;
+                    record.launch = Some(Launch::Plain);
+                    record.tokens_per_s = Some((batch * context) as f64 * 1e6 / timing.median_us);
+                    record.timing = Some(timing);
+                    record.memory_estimate = Some(needed);
+                    record.memory_reserved = reserved(target);
+                    rows.push(record)
+                })?;
+                target.device().memory_cleanup();
+            }
+        }
+    }
+    rows.finish()
+}
+
+fn time(
+    options: &PrefillOptions,
+    loaded: &LoadedModel,
+    cache: &mut PagedKvCache,
+    (context, chunk): (usize, usize),
+    target: &Target,
+) -> Result<Timing, BenchError> {
+    let batch = cache.batch();
+    let vocab_size = loaded.config.vocab_size;
+    let ids = (0..batch * context).map(|i| (i * 7919 % vocab_size) as i32);
+    let ids = TensorData::new(ids.collect::<Vec<_>>(), [batch, context]);
+    let ids = Tensor::<2, Int>::from_data(ids, target.device());
+    let mut prompt = |tokens: usize| -> Result<Vec<f32>, BenchError> {
+        cache.reset();
+        let mut hidden = None;
+        for first in (0..tokens).step_by(chunk) {
+            let n = chunk.min(tokens - first);
+            let step = cache.prefill(&vec![n; batch])?;
+            let ids = ids.clone().slice([0..batch, first..first + n]);
+            let all = loaded.model.hidden(ids, cache, &step, &DensePolicy);
+            hidden = Some(all.slice_dim(1, n - 1..n));
+        }
+        let hidden = hidden.expect("a prompt has tokens");
+        // Reading the logits is what ends the work on every device.
+        read::floats(loaded.model.logits(hidden))
+    };
+    // Kernels are compiled and tuned for the first chunks' shapes.
+    prompt(context.min(2 * chunk))?;
+    let mut times = Vec::new();
+    for _ in 0..options.prompts {
+        let start = Instant::now();
+        let logits = prompt(context)?;
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+        let least = logits.iter().copied().fold(f32::INFINITY, f32::min);
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        if logits.iter().any(|logit| !logit.is_finite()) || least == most {
+            return Err(BenchError::Wrong {
+                operation: "prefill".into(),
+                expected: "logits that are numbers and differ".into(),
+                found: format!("{least} to {most}"),
+            });
+        }
+    }
+    Ok(Timing::of(times))
+}

@@ -1,0 +1,392 @@
+use std::{
+    any::Any,
+    io::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use jiff::{Timestamp, Unit};
+use serde::Serialize;
+
+use crate::{BenchError, Launch, Target, Timing};
+
+/// What a [`Record`] is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// What the device's memory gives to a plain copy and a plain reduction.
+    Bandwidth,
+    /// One layer's decode attention, or a part of it.
+    Attention,
+    /// A decode step of a whole model.
+    #[cfg(feature = "models")]
+    Decode,
+    /// The prompt of a whole model.
+    #[cfg(feature = "models")]
+    Prefill,
+    /// What was asked for and not measured; [`Record::reason`] says why.
+    #[default]
+    Skipped,
+    /// What was begun and gave no result, or a wrong one; [`Record::reason`] says why.
+    Failed,
+}
+
+/// One measurement: a line of `--json`. What does not apply is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Record {
+    /// What was measured.
+    pub kind: Kind,
+    /// The operation, or the policy of a whole step.
+    pub operation: String,
+    /// How the work reached the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch: Option<Launch>,
+    /// Name of the model's shape, or its folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Element type of the KV cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+    /// Element type of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Sequences.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
+    /// Query heads of a layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_heads: Option<usize>,
+    /// KV heads of a layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_kv_heads: Option<usize>,
+    /// Channels of a head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
+    /// Tokens of a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<usize>,
+    /// Tokens of each sequence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<usize>,
+    /// Tokens that are attended to; absent where all are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<usize>,
+    /// Leading layers that attend to everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense_layers: Option<usize>,
+    /// Tokens of a prompt that go through the model at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<usize>,
+    /// Bytes that must be read and written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Those bytes over the median time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gb_per_s: Option<f64>,
+    /// `gb_per_s` over the copy bandwidth of the same run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_share: Option<f64>,
+    /// The times.
+    #[serde(flatten)]
+    pub timing: Option<Timing>,
+    /// Tokens per second of all sequences together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_s: Option<f64>,
+    /// Bytes that the inputs in turn hold together; what a last-level cache keeps of them is not
+    /// read from memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotated_bytes: Option<u64>,
+    /// Bytes of weights and KV cache, estimated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_estimate: Option<u64>,
+    /// Bytes that the device's allocator holds, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_reserved: Option<u64>,
+    /// Largest deviation of the timed result from the untimed one, over its size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_error: Option<f64>,
+    /// Why there is no measurement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What all lines of a run share.
+#[derive(Clone, Debug, Serialize)]
+struct Environment {
+    implementation: &'static str,
+    version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<&'static str>,
+    date: String,
+    device: String,
+    backend: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    environment: &'a Environment,
+    #[serde(flatten)]
+    record: &'a Record,
+}
+
+/// The form in which results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Aligned columns.
+    Table,
+    /// A JSON object per line.
+    Json,
+}
+
+/// The results of a run, printed on stdout as they come.
+#[derive(Debug)]
+pub struct Rows {
+    environment: Environment,
+    output: Output,
+    copy_gb_per_s: Option<f64>,
+    records: Vec<Record>,
+}
+
+/// What a panic said.
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").to_owned()
+}
+
+impl Rows {
+    /// No results yet.
+    pub fn new(target: &Target, output: Output) -> Self {
+        let now = Timestamp::now();
+        let now = now.round(Unit::Second).unwrap_or(now);
+        Self {
+            environment: Environment {
+                implementation: "quest-burn",
+                version: env!("CARGO_PKG_VERSION"),
+                commit: option_env!("QUEST_BENCH_COMMIT"),
+                date: now.to_string(),
+                device: target.name().to_owned(),
+                backend: target.backend().to_owned(),
+                driver: target.driver().map(str::to_owned),
+            },
+            output,
+            copy_gb_per_s: None,
+            records: Vec::new(),
+        }
+    }
+
+    /// The results so far.
+    #[cfg(feature = "plot")]
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// What later results are compared with.
+    pub(crate) fn set_copy_bandwidth(&mut self, gb_per_s: f64) {
+        self.copy_gb_per_s = Some(gb_per_s);
+    }
+
+    /// Runs a measurement that pushes its own results. One that fails, or panics as Burn does where
+    /// memory runs out, is recorded as failed with its reason and does not keep others from running.
+    ///
+    /// # Errors
+    ///
+    /// When the request is bad or stdout is closed.
+    pub(crate) fn attempt(
+        &mut self,
+        mut failed: Record,
+        measurement: impl FnOnce(&mut Self) -> Result<(), BenchError>,
+    ) -> Result<(), BenchError> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| measurement(self)));
+        let reason = match outcome {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if error.is_bad_request() => return Err(error),
+            Ok(Err(error @ BenchError::Write { .. })) => return Err(error),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => message_of(panic.as_ref()),
+        };
+        failed.kind = Kind::Failed;
+        failed.reason = Some(reason.split_whitespace().collect::<Vec<_>>().join(" "));
+        self.push(failed)
+    }
+
+    /// Says how many measurements failed.
+    ///
+    /// # Errors
+    ///
+    /// When some did.
+    pub(crate) fn finish(&self) -> Result<(), BenchError> {
+        let failed = self.records.iter().filter(|r| r.kind == Kind::Failed);
+        match failed.count() {
+            0 => Ok(()),
+            failed => Err(BenchError::Failed { failed }),
+        }
+    }
+
+    /// Adds a result, with its bandwidth and share of the copy bandwidth, and prints it.
+    ///
+    /// # Errors
+    ///
+    /// When stdout is closed.
+    pub(crate) fn push(&mut self, mut record: Record) -> Result<(), BenchError> {
+        if let (Some(bytes), Some(timing)) = (record.bytes, record.timing) {
+            let gb_per_s = bytes as f64 / timing.median_us / 1e3;
+            record.gb_per_s = Some(gb_per_s);
+            record.copy_share = self.copy_gb_per_s.map(|copy| gb_per_s / copy);
+        }
+        let mut text = match self.output {
+            Output::Json => {
+                let line = Line {
+                    environment: &self.environment,
+                    record: &record,
+                };
+                serde_json::to_string(&line).expect("a record is plain data")
+            }
+            Output::Table if self.records.is_empty() => format!("{}\n{}", header(), row(&record)),
+            Output::Table => row(&record),
+        };
+        text.push('\n');
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(text.as_bytes());
+        written
+            .and_then(|()| stdout.flush())
+            .map_err(|error| BenchError::Write {
+                path: "stdout".into(),
+                message: error.to_string(),
+            })?;
+        self.records.push(record);
+        Ok(())
+    }
+}
+
+fn header() -> String {
+    format!(
+        "{:<17} {:<6} {:<5} {:>5} {:>6} {:>4} {:>4} {:>8} {:>7} {:>11} {:>11} {:>11} {:>8} {:>7}",
+        "operation",
+        "launch",
+        "dtype",
+        "batch",
+        "heads",
+        "dim",
+        "page",
+        "context",
+        "budget",
+        "median us",
+        "least us",
+        "most us",
+        "GB/s",
+        "of copy"
+    )
+}
+
+fn row(record: &Record) -> String {
+    fn shown<T: ToString>(value: Option<T>) -> String {
+        value.map_or_else(|| "-".into(), |value| value.to_string())
+    }
+    let number =
+        |value: Option<f64>, digits: usize| shown(value.map(|value| format!("{value:.digits$}")));
+    let heads = record.n_heads.zip(record.n_kv_heads);
+    let launch = record.launch.map(|launch| match launch {
+        Launch::Graph => "graph",
+        Launch::Plain => "plain",
+    });
+    let timing = record.timing;
+    let shape = format!(
+        "{:<17} {:<6} {:<5} {:>5} {:>6} {:>4} {:>4} {:>8} {:>7}",
+        record.operation,
+        shown(launch),
+        shown(record.dtype.as_ref()),
+        shown(record.batch),
+        shown(heads.map(|(query, kv)| format!("{query}:{kv}"))),
+        shown(record.head_dim),
+        shown(record.page_size),
+        shown(record.context),
+        shown(record.budget),
+    );
+    if let Some(reason) = &record.reason {
+        let what = if record.kind == Kind::Failed {
+            "failed"
+        } else {
+            "skipped"
+        };
+        return format!("{shape} {what}: {reason}");
+    }
+    format!(
+        "{shape} {:>11} {:>11} {:>11} {:>8} {:>7}",
+        number(timing.map(|t| t.median_us), 2),
+        number(timing.map(|t| t.least_us), 2),
+        number(timing.map(|t| t.most_us), 2),
+        number(record.gb_per_s, 1),
+        number(record.copy_share, 2),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_apply_is_absent_from_a_line() {
+        let record = Record {
+            kind: Kind::Attention,
+            operation: "page_scores".into(),
+            launch: Some(Launch::Graph),
+            context: Some(4096),
+            timing: Some(Timing::of(vec![2.0])),
+            ..Record::default()
+        };
+        let line = serde_json::to_value(&record).unwrap();
+        let keys = line.as_object().unwrap().keys().collect::<Vec<_>>();
+        assert_eq!(line["kind"], "attention");
+        assert_eq!(line["launch"], "graph");
+        assert_eq!(line["median_us"], 2.0);
+        assert!(!keys.contains(&&"budget".to_owned()), "{keys:?}");
+        let skipped = Record {
+            reason: Some("no room".into()),
+            ..Record::default()
+        };
+        let line = serde_json::to_value(&skipped).unwrap();
+        assert_eq!(line["kind"], "skipped");
+        assert!(line.get("median_us").is_none());
+        assert!(row(&skipped).ends_with("skipped: no room"));
+    }
+
+    #[test]
+    fn a_measurement_that_fails_is_recorded_and_the_next_one_runs() {
+        let target = Target::new(burn::tensor::Device::default(), "flex");
+        let mut rows = Rows::new(&target, Output::Json);
+        let wrong = || BenchError::Wrong {
+            operation: "top_pages".into(),
+            expected: "3".into(),
+            found: "4".into(),
+        };
+        rows.attempt(Record::default(), |_| Err(wrong())).unwrap();
+        rows.attempt(Record::default(), |_| panic!("out of memory"))
+            .unwrap();
+        rows.attempt(Record::default(), |rows| rows.push(Record::default()))
+            .unwrap();
+        let found = rows.records.iter().map(|r| (r.kind, r.reason.as_deref()));
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            [
+                (Kind::Failed, Some("top_pages: expected 3, found 4")),
+                (Kind::Failed, Some("out of memory")),
+                (Kind::Skipped, None),
+            ]
+        );
+        assert!(matches!(
+            rows.finish(),
+            Err(BenchError::Failed { failed: 2 })
+        ));
+        let bad = rows.attempt(Record::default(), |_| {
+            Err(BenchError::Option {
+                option: "--batch",
+                expected: "1".into(),
+                found: "0".into(),
+            })
+        });
+        assert!(bad.unwrap_err().is_bad_request());
+    }
+}

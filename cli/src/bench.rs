@@ -1,0 +1,35 @@
+//! `quest bench`
+
+use clap::Args;
+use quest_burn_benches::{BenchError, BenchOptions, Target};
+
+use crate::{
+    device::{self, DeviceName},
+    failure::Failure,
+    options::value_name,
+};
+
+#[derive(Args)]
+pub struct BenchArgs {
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = DeviceName::Auto, global = true)]
+    device: DeviceName,
+    #[command(flatten)]
+    bench: BenchOptions,
+}
+
+pub fn run(args: &BenchArgs) -> Result<(), Failure> {
+    let selected = device::select(args.device)?;
+    let target = Target::new(selected.device, value_name(selected.name));
+    args.bench.run(&target).map_err(Failure::from)
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        if error.is_bad_request() {
+            Self::BadInput(error.into())
+        } else {
+            Self::internal(error)
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What the experiments have in common: options, a model to experiment with, and results.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use clap::Args;
+use quest_burn_experiments::{
+    Progress,
+    plot::Figure,
+    results::{Build, Journal, ModelInfo, RunInfo},
+    session::Subject,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    failure::Failure,
+    ids,
+    model::ModelPlan,
+    options::{ModelOptions, SelectionOptions, dtype_name, value_name},
+    output::{self, Unit, print_json, print_line},
+};
+
+/// Options of every experiment.
+#[derive(Args)]
+pub struct ExperimentOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub selection: SelectionOptions,
+    /// Seed of what is drawn
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Keeps every row in FILE as soon as it is there, and goes on from the rows that FILE holds
+    #[arg(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
+    /// Draws the results into an SVG file
+    #[arg(long, value_name = "F.svg")]
+    pub plot: Option<PathBuf>,
+    /// Prints one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A model to experiment with, and what results say about it.
+pub struct Laboratory {
+    pub subject: Subject,
+    model: ModelInfo,
+    device: String,
+}
+
+impl ExperimentOptions {
+    /// Loads the model. Refuses at once what would fail after all has been computed.
+    pub fn laboratory(&self, tokens: usize) -> Result<Laboratory, Failure> {
+        if let Some(path) = &self.plot {
+            check_folder_of(path)?;
+        }
+        Laboratory::new(&self.model, self.selection.page_size, tokens)
+    }
+
+    /// The rows that there are, and what a run with these settings carries.
+    pub fn journal<R: Serialize + DeserializeOwned>(
+        &self,
+        laboratory: &Laboratory,
+        experiment: &str,
+        settings: &impl Serialize,
+    ) -> Result<(Journal<R>, RunInfo), Failure> {
+        let run = laboratory.run_info(experiment, self.seed, settings)?;
+        let journal = Journal::<R>::open(self.resume.as_deref(), &run)?;
+        if !journal.rows().is_empty() {
+            eprintln!("resumed: {} rows are there", journal.rows().len());
+        }
+        Ok((journal, run))
+    }
+
+    /// Prints results as a table or as JSON, and draws them if that was asked for.
+    pub fn report<R: Serialize>(
+        &self,
+        rows: &[R],
+        run: &RunInfo,
+        table: impl std::fmt::Display,
+        figure: impl FnOnce() -> Figure,
+    ) -> Result<(), Failure> {
+        if self.json {
+            print_json(&Results { rows, run })?;
+        } else {
+            print_line(&table.to_string())?;
+        }
+        if let Some(path) = &self.plot {
+            figure().save(path)?;
+            eprintln!("plot: {}", path.display());
+        }
+        Ok(())
+    }
+}
+
+impl Laboratory {
+    /// Loads a model for contexts of up to `tokens` tokens.
+    pub fn new(options: &ModelOptions, page_size: usize, tokens: usize) -> Result<Self, Failure> {
+        let plan = ModelPlan::new(options)?;
+        let folder = plan.folder.path();
+        let tokenizer = ids::tokenizer(folder)?;
+        // A cache beyond the model's context is refused by the experiment, with a better reason.
+        let tokens = tokens.min(plan.config.max_positions);
+        let loaded = plan.load()?;
+        loaded.cache(page_size, tokens)?;
+        let name = plan.folder.name();
+        let model = ModelInfo::of_dir(folder, name, &loaded.config).map_err(anyhow::Error::new)?;
+        Ok(Self {
+            model,
+            device: value_name(loaded.device.name),
+            subject: Subject {
+                model: loaded.model,
+                config: loaded.config,
+                tokenizer,
+                device: loaded.device.device,
+                dtype: loaded.dtype,
+            },
+        })
+    }
+
+    /// What a run with this model carries.
+    pub fn run_info(
+        &self,
+        experiment: &str,
+        seed: u64,
+        settings: &impl Serialize,
+    ) -> Result<RunInfo, Failure> {
+        Ok(RunInfo {
+            experiment: experiment.to_owned(),
+            model: self.model.clone(),
+            build: Build {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                commit: option_env!("QUEST_COMMIT").map(str::to_owned),
+            },
+            device: self.device.clone(),
+            dtype: dtype_name(self.subject.dtype),
+            seed,
+            settings: serde_json::to_value(settings).map_err(Failure::internal)?,
+        })
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Results<'a, R> {
+    rows: &'a [R],
+    run: &'a RunInfo,
+}
+
+/// Progress of an experiment on stderr.
+pub fn progress(label: &'static str) -> impl FnMut(Progress) {
+    let mut bar = None;
+    move |progress| {
+        let total = progress.total as u64;
+        let bar = bar.get_or_insert_with(|| output::Progress::new(label, Unit::Rows, total));
+        bar.note(match progress.prefilled {
+            Some((done, all)) => format!("prefill {done} of {all} tokens"),
+            None => String::new(),
+        });
+        bar.set(progress.done as u64);
+    }
+}
+
+/// Refuses a file in a folder that is not there.
+fn check_folder_of(path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
+        bail!(
+            "{}: expected a file in a folder that exists",
+            path.display()
+        );
+    }
+    Ok(())
+}

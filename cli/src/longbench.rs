@@ -1,0 +1,128 @@
+//! `quest longbench`
+
+use std::path::PathBuf;
+
+use anyhow::Error;
+use clap::Args;
+use quest_burn::policy::PolicyKind;
+use quest_burn_experiments::{
+    budget::Budget,
+    longbench::{self, LongBenchConfig, Task, TaskData},
+};
+use serde::Serialize;
+
+use crate::{
+    experiment::{ExperimentOptions, progress},
+    failure::Failure,
+};
+
+#[derive(Args)]
+pub struct LongBenchArgs {
+    /// Folder with LongBench's files, one per task: qasper.jsonl and so on
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The tasks
+    #[arg(
+        long,
+        value_name = "T,..",
+        value_delimiter = ',',
+        default_value = "qasper,hotpotqa,gov_report,triviaqa,narrativeqa,multifieldqa_en"
+    )]
+    tasks: Vec<Task>,
+    /// First records of each task that are answered [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Tokens that a decoded token attends to, or shares of the prompt
+    #[arg(
+        long,
+        value_name = "B,..",
+        value_delimiter = ',',
+        default_value = "512,1024,2048,4096"
+    )]
+    budgets: Vec<Budget>,
+    /// Who answers
+    #[arg(
+        long,
+        value_name = "P,..",
+        value_delimiter = ',',
+        default_value = "dense,quest,streaming,h2o,tova"
+    )]
+    policies: Vec<PolicyKind>,
+    /// Tokens that a prompt and its answer may take together; longer prompts lose their middle
+    /// [default: the model's context]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    #[command(flatten)]
+    experiment: ExperimentOptions,
+}
+
+/// What results say about the run.
+#[derive(Serialize)]
+struct Settings<'a> {
+    #[serde(flatten)]
+    config: &'a LongBenchConfig,
+    tasks: Vec<TaskInfo<'a>>,
+}
+
+#[derive(Serialize)]
+struct TaskInfo<'a> {
+    task: Task,
+    records: usize,
+    sha256: &'a str,
+}
+
+impl LongBenchArgs {
+    /// The records of every task that was named, each task once.
+    fn read(&self) -> Result<Vec<TaskData>, Failure> {
+        let limit = self.limit.map(|limit| limit as usize);
+        let mut all = Vec::<TaskData>::new();
+        for &task in &self.tasks {
+            if all.iter().any(|data| data.task == task) {
+                continue;
+            }
+            let data = TaskData::read(&self.data, task, limit);
+            all.push(data.map_err(Error::new)?);
+        }
+        Ok(all)
+    }
+}
+
+pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
+    let data = args.read()?;
+    let laboratory = args
+        .experiment
+        .laboratory(args.context.unwrap_or(usize::MAX))?;
+    let subject = &laboratory.subject;
+    let config = LongBenchConfig {
+        policies: args.policies.clone(),
+        budgets: args.budgets.clone(),
+        context: args.context.unwrap_or(subject.config.max_positions),
+        prefill_chunk: args.experiment.model.prefill_chunk,
+        quest: args.experiment.selection.quest_config(),
+    };
+    config.check(subject)?;
+    let tasks = data.iter().map(|data| TaskInfo {
+        task: data.task,
+        records: data.records.len(),
+        sha256: &data.sha256,
+    });
+    let settings = Settings {
+        config: &config,
+        tasks: tasks.collect(),
+    };
+    let (mut journal, run) = args
+        .experiment
+        .journal(&laboratory, "longbench", &settings)?;
+    longbench::run(
+        subject,
+        &config,
+        &data,
+        &mut journal,
+        &mut progress("longbench"),
+    )?;
+    let rows = longbench::rows(&config, &data, journal.rows());
+    args.experiment
+        .report(&rows, &run, longbench::table(&rows), || {
+            longbench::figure(&format!("LongBench, {}", run.model.name), &rows)
+        })
+}

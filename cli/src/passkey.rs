@@ -1,0 +1,93 @@
+//! `quest passkey`
+
+use clap::Args;
+use quest_burn::policy::PolicyKind;
+use quest_burn_experiments::{
+    budget::Budget,
+    passkey::{self, PasskeyConfig},
+};
+
+use crate::{
+    experiment::{ExperimentOptions, progress},
+    failure::Failure,
+    options::policy_names,
+};
+
+#[derive(Args)]
+pub struct PasskeyArgs {
+    /// Tokens of prompt and answer together
+    #[arg(
+        long,
+        value_name = "N,..",
+        value_delimiter = ',',
+        default_value = "1024,4096,16384"
+    )]
+    lengths: Vec<usize>,
+    /// Tokens that a decoded token attends to, or shares of the length
+    #[arg(
+        long,
+        value_name = "B,..",
+        value_delimiter = ',',
+        default_value = "1/16,1/64"
+    )]
+    budgets: Vec<Budget>,
+    /// Evenly spaced places of the passkey, the last one at the end of the text
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    depths: usize,
+    /// Passkeys for each length and depth
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    trials: usize,
+    /// Who answers
+    #[arg(
+        long,
+        value_name = "P,..",
+        value_parser = policy_names(),
+        value_delimiter = ',',
+        default_value = "dense,quest,streaming,h2o,tova"
+    )]
+    policies: Vec<PolicyKind>,
+    /// Characters at the end of the prompt that are fed token by token through the policy
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    tail: usize,
+    /// Tokens of an answer
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    answer_tokens: usize,
+    #[command(flatten)]
+    experiment: ExperimentOptions,
+}
+
+impl PasskeyArgs {
+    fn config(&self) -> PasskeyConfig {
+        PasskeyConfig {
+            lengths: self.lengths.clone(),
+            budgets: self.budgets.clone(),
+            depths: self.depths,
+            trials: self.trials,
+            policies: self.policies.clone(),
+            tail: self.tail,
+            answer_tokens: self.answer_tokens,
+            prefill_chunk: self.experiment.model.prefill_chunk,
+            quest: self.experiment.selection.quest_config(),
+            seed: self.experiment.seed,
+        }
+    }
+}
+
+pub fn run(args: &PasskeyArgs) -> Result<(), Failure> {
+    let config = args.config();
+    let longest = config.lengths.iter().copied().max().unwrap_or(0);
+    let laboratory = args.experiment.laboratory(longest)?;
+    config.check(&laboratory.subject)?;
+    let (mut journal, run) = args.experiment.journal(&laboratory, "passkey", &config)?;
+    passkey::run(
+        &laboratory.subject,
+        &config,
+        &mut journal,
+        &mut progress("passkey"),
+    )?;
+    let rows = passkey::rows(&config, journal.rows());
+    args.experiment
+        .report(&rows, &run, passkey::table(&rows), || {
+            passkey::figure(&format!("Passkey retrieval, {}", run.model.name), &rows)
+        })
+}

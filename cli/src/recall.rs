@@ -1,0 +1,118 @@
+//! `quest recall`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use quest_burn::policy::PolicyKind;
+use quest_burn_experiments::{
+    budget::Budget,
+    passkey::PasskeyPrompt,
+    recall::{self, RecallConfig},
+    results::sha256,
+    session::Subject,
+};
+use serde::Serialize;
+
+use crate::{
+    experiment::{ExperimentOptions, progress},
+    failure::Failure,
+    ids,
+    options::policy_names,
+};
+
+#[derive(Args)]
+pub struct RecallArgs {
+    /// A file with the text [default: the prompt of `quest passkey` with its answer, the passkey
+    /// in the middle]
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Tokens of the text, from its beginning
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    length: usize,
+    /// Last tokens of these, which are fed one by one and watched
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    steps: usize,
+    /// Tokens that a decoded token attends to, or shares of the length
+    #[arg(
+        long,
+        value_name = "B,..",
+        value_delimiter = ',',
+        default_value = "1/64,1/32,1/16,1/8"
+    )]
+    budgets: Vec<Budget>,
+    /// Who is watched
+    #[arg(
+        long,
+        value_name = "P,..",
+        value_parser = policy_names(),
+        value_delimiter = ',',
+        default_value = "quest,streaming,h2o,tova"
+    )]
+    policies: Vec<PolicyKind>,
+    #[command(flatten)]
+    experiment: ExperimentOptions,
+}
+
+/// What results say about the run.
+#[derive(Serialize)]
+struct Settings<'a> {
+    #[serde(flatten)]
+    config: &'a RecallConfig,
+    length: usize,
+    text: String,
+    ids_sha256: String,
+}
+
+impl RecallArgs {
+    /// The text as ids.
+    fn ids(&self, subject: &Subject) -> Result<Vec<u32>, Failure> {
+        let Some(path) = &self.text else {
+            const PASSKEY: u32 = 31_415;
+            let prompt = PasskeyPrompt::answered(subject.tokenizer()?, self.length, 0.5, PASSKEY)?;
+            return Ok(prompt.ids);
+        };
+        let mut ids = ids::from_text_file(path, subject.tokenizer.as_ref())?;
+        if ids.len() < self.length {
+            let (expected, found) = (self.length, ids.len());
+            let error = anyhow::anyhow!("expected at least {expected} tokens, found {found}");
+            return Err(error.context(path.display().to_string()).into());
+        }
+        ids.truncate(self.length);
+        Ok(ids)
+    }
+}
+
+pub fn run(args: &RecallArgs) -> Result<(), Failure> {
+    let laboratory = args.experiment.laboratory(args.length)?;
+    let subject = &laboratory.subject;
+    let config = RecallConfig {
+        steps: args.steps,
+        budgets: args.budgets.clone(),
+        policies: args.policies.clone(),
+        prefill_chunk: args.experiment.model.prefill_chunk,
+        quest: args.experiment.selection.quest_config(),
+    };
+    let ids = args.ids(subject)?;
+    config.check(subject, ids.len())?;
+    let name = args.text.as_ref().and_then(|path| path.file_name());
+    let settings = Settings {
+        config: &config,
+        length: ids.len(),
+        text: name.map_or("passkey".into(), |name| name.to_string_lossy().into_owned()),
+        ids_sha256: sha256(ids.iter().flat_map(|id| id.to_le_bytes())),
+    };
+    let (mut journal, run) = args.experiment.journal(&laboratory, "recall", &settings)?;
+    recall::run(
+        subject,
+        &config,
+        &ids,
+        &mut journal,
+        &mut progress("recall"),
+    )?;
+    let rows = recall::rows(&config, ids.len(), journal.rows());
+    args.experiment
+        .report(&rows, &run, recall::table(&rows), || {
+            let title = format!("What {} needs and policies read", run.model.name);
+            recall::figure(&title, &rows)
+        })
+}

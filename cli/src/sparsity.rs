@@ -1,0 +1,86 @@
+//! `quest sparsity`
+
+use clap::Args;
+use quest_burn::policy::PolicyKind;
+use quest_burn_experiments::sparsity::{self, SparsityConfig};
+use serde::Serialize;
+
+use crate::{
+    experiment::{ExperimentOptions, progress},
+    failure::Failure,
+    text::{TextInfo, TextOptions},
+};
+
+#[derive(Args)]
+pub struct SparsityArgs {
+    #[command(flatten)]
+    text: TextOptions,
+    /// Tokens that are prefilled densely; the others are decoded and scored [default: half]
+    #[arg(long, value_name = "N")]
+    prefill: Option<usize>,
+    /// Tokens that a decoded token attends to in the sparse layer, ascending [default: a page,
+    /// twice that, and so on below the length]
+    #[arg(long, value_name = "B,..", value_delimiter = ',')]
+    budgets: Vec<usize>,
+    /// Who chooses what is read
+    #[arg(
+        long,
+        value_name = "P,..",
+        value_delimiter = ',',
+        default_value = "quest,oracle"
+    )]
+    policies: Vec<PolicyKind>,
+    /// How much the perplexity may be above that of dense attention
+    #[arg(long, value_name = "X", default_value_t = 0.01)]
+    tolerance: f64,
+    #[command(flatten)]
+    experiment: ExperimentOptions,
+}
+
+/// What results say about the run.
+#[derive(Serialize)]
+struct Settings<'a> {
+    #[serde(flatten)]
+    config: &'a SparsityConfig,
+    #[serde(flatten)]
+    text: TextInfo,
+}
+
+pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
+    let laboratory = args.experiment.laboratory(args.text.most_tokens())?;
+    let subject = &laboratory.subject;
+    let ids = args.text.read(subject.tokenizer.as_ref())?;
+    let quest = args.experiment.selection.quest_config();
+    let config = SparsityConfig {
+        policies: args.policies.clone(),
+        budgets: match args.budgets.is_empty() {
+            true => SparsityConfig::default_budgets(quest.page_size, ids.len()),
+            false => args.budgets.clone(),
+        },
+        tolerance: args.tolerance,
+        prefill: args.prefill.unwrap_or(ids.len() / 2),
+        prefill_chunk: args.experiment.model.prefill_chunk,
+        quest,
+    };
+    config.check(subject, ids.len())?;
+    let settings = Settings {
+        config: &config,
+        text: args.text.info(&ids),
+    };
+    let (mut journal, run) = args
+        .experiment
+        .journal(&laboratory, "sparsity", &settings)?;
+    sparsity::run(
+        subject,
+        &config,
+        &ids,
+        &mut journal,
+        &mut progress("sparsity"),
+    )?;
+    let rows = sparsity::rows(&config, subject.config.n_layers, ids.len(), journal.rows());
+    args.experiment
+        .report(&rows, &run, sparsity::table(&rows), || {
+            let name = &run.model.name;
+            sparsity::figure(&format!("Sparsity of each layer, {name}"), &rows)
+        })
+}

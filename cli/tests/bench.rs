@@ -1,0 +1,181 @@
+//! `quest bench` on the CPU: whole models, plots, and what is refused.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const QUICK: [&str; 8] = [
+    "--rounds",
+    "3",
+    "--round-ms",
+    "1",
+    "--memory-limit",
+    "1GB",
+    "--json",
+    "--minutes",
+];
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_quest"))
+        .args(["bench", "--device", "flex"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// The lines of a run that succeeds, in a hurry.
+#[track_caller]
+fn lines(arguments: &[&str]) -> Vec<Value> {
+    let output = run(&[arguments, &QUICK, &["10"]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let parsed = stdout.lines().map(serde_json::from_str);
+    parsed.collect::<Result<_, _>>().unwrap()
+}
+
+/// Exit code 2 and one line on stderr that ends with what was found.
+#[track_caller]
+fn assert_refused(arguments: &[&str], expected: &str) {
+    let output = run(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+}
+
+#[track_caller]
+fn assert_times_are_ordered(line: &Value) {
+    let of = |key: &str| {
+        line[key]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{key}: {line}"))
+    };
+    let times = ["least_us", "q1_us", "median_us", "q3_us", "most_us"].map(of);
+    assert!(times[0] > 0.0 && times.is_sorted(), "{line}");
+}
+
+#[test]
+fn a_decode_step_has_a_dense_row_beside_each_quest_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let plot = dir.path().join("decode.svg");
+    let lines = lines(&[
+        "decode",
+        "--shape",
+        "tiny",
+        "--contexts",
+        "128,256",
+        "--budgets",
+        "32,128",
+        "--batch",
+        "2",
+        "--steps",
+        "3",
+        "--plot",
+        plot.to_str().unwrap(),
+    ]);
+    let steps = lines.iter().filter(|line| line["kind"] == "decode");
+    let steps = steps.collect::<Vec<_>>();
+    let found = steps.iter().map(|line| {
+        let operation = line["operation"].as_str().unwrap();
+        (
+            line["context"].as_u64().unwrap(),
+            operation,
+            line["budget"].as_u64(),
+        )
+    });
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        [
+            (128, "dense", None),
+            (128, "quest", Some(32)),
+            (256, "dense", None),
+            (256, "quest", Some(32)),
+            (256, "quest", Some(128)),
+        ]
+    );
+    for line in steps {
+        assert_times_are_ordered(line);
+        assert_eq!(line["model"], "tiny");
+        let per_second = line["tokens_per_s"].as_f64().unwrap();
+        let expected = 2e6 / line["median_us"].as_f64().unwrap();
+        assert!((per_second / expected - 1.0).abs() < 1e-9);
+        assert!(line["bytes"].as_u64() < line["memory_estimate"].as_u64());
+    }
+    let covered = lines.iter().find(|line| line["kind"] == "skipped").unwrap();
+    assert_eq!(
+        (&covered["context"], &covered["budget"]),
+        (&128.into(), &128.into())
+    );
+    let svg = std::fs::read_to_string(plot).unwrap();
+    assert!(svg.contains("quest, budget 32"));
+}
+
+#[test]
+fn prefill_is_a_row_per_chunk() {
+    let lines = lines(&[
+        "prefill",
+        "--shape",
+        "tiny",
+        "--contexts",
+        "64",
+        "--chunks",
+        "16,64",
+        "--prompts",
+        "2",
+    ]);
+    let prompts = lines.iter().filter(|line| line["kind"] == "prefill");
+    let chunks = prompts.map(|line| {
+        assert_times_are_ordered(line);
+        assert!(line["tokens_per_s"].as_f64().unwrap() > 0.0);
+        line["chunk"].as_u64().unwrap()
+    });
+    assert_eq!(chunks.collect::<Vec<_>>(), [16, 64]);
+}
+
+#[test]
+fn attention_is_timed_on_the_device_that_is_named() {
+    let lines = lines(&[
+        "attention",
+        "--heads",
+        "2:1",
+        "--head-dim",
+        "8",
+        "--contexts",
+        "64",
+        "--budgets",
+        "16",
+        "--only",
+        "best_attention",
+    ]);
+    let last = lines.last().unwrap();
+    assert_eq!(last["operation"], "best_attention");
+    assert_eq!(last["backend"], "flex");
+}
+
+#[test]
+fn bad_input_is_refused() {
+    for (arguments, expected) in [
+        (
+            &["decode", "--weights", "int4", "--shape", "tiny"][..],
+            "found int4",
+        ),
+        (&["decode", "--shape", "gpt"], "gpt"),
+        (&["decode", "--shape", "tiny", "--model", "x"], "--model"),
+        (
+            &["decode", "--model", "/no/such/folder"],
+            "expected a folder with a model",
+        ),
+        (
+            &["decode", "--shape", "tiny", "--contexts", "100"],
+            "multiples of the page size, 16",
+        ),
+        (&["decode", "--memory-limit", "1GB"], "room for the weights"),
+        (
+            &["prefill", "--shape", "tiny", "--page-size", "5"],
+            "page size",
+        ),
+    ] {
+        assert_refused(arguments, expected);
+    }
+}

@@ -1,0 +1,325 @@
+use std::collections::HashSet;
+
+use quest_burn::{
+    QuestConfig,
+    policy::{PagePolicy, PolicyKind},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde::{Deserialize, Serialize};
+
+use super::{PasskeyPrompt, ask, is_correct};
+use crate::{
+    ExperimentError, Progress,
+    budget::Budget,
+    contender::Contender,
+    results::Journal,
+    session::{Session, Subject},
+    unique,
+};
+
+/// Which passkeys are asked for, and of whom.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PasskeyConfig {
+    /// Tokens of prompt and answer together.
+    pub lengths: Vec<usize>,
+    /// Token budgets of every policy but the dense one.
+    pub budgets: Vec<Budget>,
+    /// Number of evenly spaced depths: 3 are a third of the filler, two thirds, and its end.
+    pub depths: usize,
+    /// Passkeys for each length and depth.
+    pub trials: usize,
+    /// The policies.
+    pub policies: Vec<PolicyKind>,
+    /// Characters at the end of the prompt that are fed token by token.
+    pub tail: usize,
+    /// Tokens of an answer at most.
+    pub answer_tokens: usize,
+    /// Tokens that are prefilled at once.
+    pub prefill_chunk: usize,
+    /// Page size, dense layers and the selection of Quest; its budget is not used.
+    pub quest: QuestConfig,
+    /// Seed of the passkeys.
+    #[serde(skip)]
+    pub seed: u64,
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PasskeyOutcome {
+    /// Who answered.
+    pub policy: PolicyKind,
+    /// Tokens of prompt and answer together.
+    pub length: usize,
+    /// The budget as it was asked for; none of a policy that reads everything.
+    pub asked_budget: Option<Budget>,
+    /// The budget in tokens.
+    pub budget: usize,
+    /// Share of the filler that lies before the passkey.
+    pub depth: f64,
+    /// Which of the trials at this depth, from 0.
+    pub trial: usize,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// The number that was hidden.
+    pub passkey: u32,
+    /// The answer, as text.
+    pub answer: String,
+    /// Whether its first number is the passkey.
+    pub correct: bool,
+}
+
+/// Answers of one policy at one depth, counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PasskeyRow {
+    /// Who answered.
+    pub policy: PolicyKind,
+    /// Tokens of prompt and answer together.
+    pub length: usize,
+    /// The budget in tokens.
+    pub budget: usize,
+    /// Share of the filler that lies before the passkey.
+    pub depth: f64,
+    /// Answers.
+    pub trials: usize,
+    /// Answers that were right.
+    pub correct: usize,
+    /// The budget as it was asked for; none of a policy that reads everything.
+    pub asked_budget: Option<Budget>,
+}
+
+/// A prompt, before it is made.
+#[derive(Clone, Copy)]
+struct Trial {
+    length: usize,
+    depth: usize,
+    trial: usize,
+}
+
+impl PasskeyConfig {
+    /// Checks what can be known before anything is computed.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to ask or nobody to answer, a length is beyond `max_positions`, or a
+    /// policy cannot be made with a budget.
+    pub fn check(&self, subject: &Subject) -> Result<(), ExperimentError> {
+        let needs_no_budget = self.policies.iter().all(|&p| p == PolicyKind::Dense);
+        let budgets = self.budgets.len() + usize::from(needs_no_budget);
+        let least = [
+            ("depths", self.depths),
+            ("trials", self.trials),
+            ("answer tokens", self.answer_tokens),
+            ("tail", self.tail),
+            ("lengths", self.lengths.len()),
+            ("policies", self.policies.len()),
+            ("budgets", budgets),
+        ];
+        for (setting, value) in least {
+            if value == 0 {
+                return Err(ExperimentError::setting(setting, "at least 1", value));
+            }
+        }
+        let most = subject.config.max_positions;
+        for &length in &self.lengths {
+            if length > most {
+                let found = length;
+                return Err(ExperimentError::TooLong { most, found });
+            }
+            for contender in self.contenders() {
+                self.policy(subject, contender, length)?;
+            }
+            // The longest passkey has the least room for filler.
+            PasskeyPrompt::fit(
+                subject.tokenizer()?,
+                self.room(length),
+                1.0,
+                50_000,
+                self.tail,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Tokens for the prompt.
+    fn room(&self, length: usize) -> usize {
+        length.saturating_sub(self.answer_tokens)
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        Contender::all(&self.policies, &self.budgets)
+    }
+
+    fn policy(
+        &self,
+        subject: &Subject,
+        contender: Contender,
+        length: usize,
+    ) -> Result<Box<dyn PagePolicy>, ExperimentError> {
+        Ok(contender.init(&self.quest, &subject.config.rope, length)?)
+    }
+
+    /// The lengths, none repeated.
+    fn lengths(&self) -> Vec<usize> {
+        unique(self.lengths.iter().copied())
+    }
+
+    fn trials(&self, length: usize) -> impl Iterator<Item = Trial> {
+        (0..self.depths).flat_map(move |depth| {
+            (0..self.trials).map(move |trial| Trial {
+                length,
+                depth,
+                trial,
+            })
+        })
+    }
+
+    fn prompt(&self, subject: &Subject, trial: Trial) -> Result<PasskeyPrompt, ExperimentError> {
+        PasskeyPrompt::fit(
+            subject.tokenizer()?,
+            self.room(trial.length),
+            self.depth(trial.depth),
+            self.passkey(trial),
+            self.tail,
+        )
+    }
+
+    /// Asks one policy, on a session that holds what is prefilled of the prompt.
+    fn outcome(
+        &self,
+        subject: &Subject,
+        session: &mut Session,
+        prompt: &PasskeyPrompt,
+        trial: Trial,
+        contender: Contender,
+    ) -> Result<PasskeyOutcome, ExperimentError> {
+        let policy = self.policy(subject, contender, trial.length)?;
+        let tail = &prompt.ids[prompt.prefill..];
+        let stop_ids = &subject.config.stop_token_ids;
+        session.rewind(prompt.prefill)?;
+        let answer = ask(session, tail, &*policy, self.answer_tokens, stop_ids)?;
+        let answer = subject.tokenizer()?.decode(&answer)?;
+        Ok(PasskeyOutcome {
+            policy: contender.policy,
+            length: trial.length,
+            asked_budget: contender.budget,
+            budget: contender.tokens(trial.length, self.quest.page_size),
+            depth: self.depth(trial.depth),
+            trial: trial.trial,
+            prompt_tokens: prompt.ids.len(),
+            passkey: prompt.passkey,
+            correct: is_correct(&answer, prompt.passkey),
+            answer,
+        })
+    }
+
+    /// The share of the filler before the passkey: of 4 depths 1/4, 2/4, 3/4 and 1, as in the
+    /// released script. In millionths, which come back from a file as they were.
+    fn depth(&self, index: usize) -> f64 {
+        let millionths = (index + 1) as f64 / self.depths as f64 * 1e6;
+        millionths.round() / 1e6
+    }
+
+    /// A number from 1 to 50000 that does not depend on the other trials.
+    fn passkey(&self, trial: Trial) -> u32 {
+        let parts = [trial.length, trial.depth, trial.trial];
+        let seed = parts.into_iter().fold(self.seed, |seed, part| {
+            (seed ^ part as u64)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29)
+        });
+        StdRng::seed_from_u64(seed).random_range(1..=50_000)
+    }
+}
+
+/// Asks every policy for every passkey that the journal has no answer to yet.
+///
+/// A prompt is prefilled once for all policies: prefill is dense for all of them, and each goes on
+/// from the same cache.
+///
+/// # Errors
+///
+/// When the configuration makes no sense, the model fails or the journal cannot be written.
+pub fn run(
+    subject: &Subject,
+    config: &PasskeyConfig,
+    journal: &mut Journal<PasskeyOutcome>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), ExperimentError> {
+    config.check(subject)?;
+    let contenders = config.contenders();
+    let key = |contender: Contender, trial: Trial| {
+        let depth = config.depth(trial.depth).to_bits();
+        (contender, trial.length, depth, trial.trial)
+    };
+    let answered = journal.rows().iter().map(|row| {
+        let contender = Contender {
+            policy: row.policy,
+            budget: row.asked_budget,
+        };
+        (contender, row.length, row.depth.to_bits(), row.trial)
+    });
+    let answered = answered.collect::<HashSet<_>>();
+
+    let lengths = config.lengths();
+    let total = lengths.len() * config.depths * config.trials * contenders.len();
+    for length in lengths {
+        let mut session = None;
+        for trial in config.trials(length) {
+            let open = contenders.iter().copied();
+            let open = open.filter(|&contender| !answered.contains(&key(contender, trial)));
+            let open = open.collect::<Vec<_>>();
+            if open.is_empty() {
+                continue;
+            }
+            let session = match &mut session {
+                Some(session) => session,
+                None => session.insert(subject.session(length, config.quest.page_size)?),
+            };
+            let done = journal.rows().len();
+            let prompt = config.prompt(subject, trial)?;
+            let prefilled = &prompt.ids[..prompt.prefill];
+            session.rewind(0)?;
+            session.prefill(prefilled, config.prefill_chunk, &mut |tokens| {
+                progress(Progress {
+                    done,
+                    total,
+                    prefilled: Some((tokens, prefilled.len())),
+                });
+            })?;
+            for contender in open {
+                journal.push(config.outcome(subject, session, &prompt, trial, contender)?)?;
+                progress(Progress {
+                    done: journal.rows().len(),
+                    total,
+                    prefilled: None,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Counts the answers of each policy, budget, length and depth, in this order.
+pub fn rows(config: &PasskeyConfig, outcomes: &[PasskeyOutcome]) -> Vec<PasskeyRow> {
+    let mut rows = Vec::new();
+    for contender in config.contenders() {
+        for length in config.lengths() {
+            for depth in (0..config.depths).map(|index| config.depth(index)) {
+                let answers = outcomes.iter().filter(|outcome| {
+                    (outcome.policy, outcome.asked_budget) == (contender.policy, contender.budget)
+                        && (outcome.length, outcome.depth) == (length, depth)
+                });
+                rows.push(PasskeyRow {
+                    policy: contender.policy,
+                    length,
+                    budget: contender.tokens(length, config.quest.page_size),
+                    depth,
+                    trials: answers.clone().count(),
+                    correct: answers.filter(|outcome| outcome.correct).count(),
+                    asked_budget: contender.budget,
+                });
+            }
+        }
+    }
+    rows
+}

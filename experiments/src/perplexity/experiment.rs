@@ -1,0 +1,168 @@
+use quest_burn::{QuestConfig, policy::PolicyKind};
+use quest_burn_models::generation::{GenerateError, LikelihoodMode};
+use serde::{Deserialize, Serialize};
+
+use super::{PerplexityPoint, mean, perplexity_curve};
+use crate::{
+    ExperimentError, Progress,
+    budget::Budget,
+    contender::Contender,
+    results::{Journal, round_trip},
+    session::{Session, Subject},
+};
+
+/// Which policies score a text, and how.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PerplexityConfig {
+    /// The policies.
+    pub policies: Vec<PolicyKind>,
+    /// Token budgets of every policy but the dense one; shares are of the whole text.
+    pub budgets: Vec<Budget>,
+    /// Tokens that are prefilled densely and not scored; all others are decoded.
+    pub prefill: usize,
+    /// Scored tokens between two points of a curve.
+    pub window: usize,
+    /// Tokens that are prefilled at once.
+    pub prefill_chunk: usize,
+    /// Page size, dense layers and the selection of Quest; its budget is not used.
+    pub quest: QuestConfig,
+}
+
+/// How well a policy predicts the text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PerplexityRow {
+    /// The policy.
+    pub policy: PolicyKind,
+    /// The budget in tokens.
+    pub budget: usize,
+    /// Tokens that were scored.
+    pub tokens: usize,
+    /// Mean negative log-likelihood of these, in nats.
+    pub mean_nll: f64,
+    /// The exponential of the mean.
+    pub perplexity: f64,
+    /// Perplexity against position.
+    pub points: Vec<PerplexityPoint>,
+    /// The budget as it was asked for; none of a policy that reads everything.
+    pub asked_budget: Option<Budget>,
+}
+
+impl PerplexityConfig {
+    /// Checks what can be known before anything is computed.
+    ///
+    /// # Errors
+    ///
+    /// When nobody is to score, the window is empty, the text has nothing to score or is beyond the
+    /// model's context, or a policy cannot be made with a budget.
+    pub fn check(&self, subject: &Subject, tokens: usize) -> Result<(), ExperimentError> {
+        for (setting, value) in [
+            ("policies", self.contenders().len()),
+            ("window", self.window),
+        ] {
+            if value == 0 {
+                return Err(ExperimentError::setting(setting, "at least 1", value));
+            }
+        }
+        check_text(subject, tokens, self.prefill)?;
+        for contender in self.contenders() {
+            contender.init(&self.quest, &subject.config.rope, tokens)?;
+        }
+        Ok(())
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        Contender::all(&self.policies, &self.budgets)
+    }
+}
+
+/// Refuses a text that is too short or too long to be scored.
+pub(crate) fn check_text(
+    subject: &Subject,
+    tokens: usize,
+    prefill: usize,
+) -> Result<(), ExperimentError> {
+    let most = subject.config.max_positions;
+    if tokens > most {
+        let found = tokens;
+        return Err(ExperimentError::TooLong { most, found });
+    }
+    Ok(LikelihoodMode::Decode { prefill }.check(tokens)?)
+}
+
+/// A session that holds all tokens of the text that are prefilled, but the last of them, which
+/// [`Session::likelihoods`] begins with.
+pub(crate) fn prefilled<'a>(
+    subject: &'a Subject,
+    ids: &[u32],
+    prefill: usize,
+    (page_size, chunk): (usize, usize),
+    progress: &mut dyn FnMut(usize),
+) -> Result<Session<'a>, GenerateError> {
+    let mut session = subject.session(ids.len(), page_size)?;
+    if prefill > 1 {
+        session.prefill(&ids[..prefill - 1], chunk, progress)?;
+    }
+    Ok(session)
+}
+
+/// Scores a text through every policy that the journal has no row of yet.
+///
+/// # Errors
+///
+/// When the configuration makes no sense or does not fit the text, the model fails or the journal
+/// cannot be written.
+pub fn run(
+    subject: &Subject,
+    config: &PerplexityConfig,
+    ids: &[u32],
+    journal: &mut Journal<PerplexityRow>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), ExperimentError> {
+    config.check(subject, ids.len())?;
+    let contenders = config.contenders();
+    let scored = ids.len() - config.prefill;
+    let total = contenders.len() * scored;
+    let open = contenders.into_iter().filter(|contender| {
+        let mut rows = journal.rows().iter();
+        !rows.any(|row| (row.policy, row.asked_budget) == (contender.policy, contender.budget))
+    });
+    let open = open.collect::<Vec<_>>();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let page_size = config.quest.page_size;
+    let sizes = (page_size, config.prefill_chunk);
+    let done = journal.rows().len() * scored;
+    let mut session = prefilled(subject, ids, config.prefill, sizes, &mut |tokens| {
+        let prefilled = Some((tokens, config.prefill - 1));
+        progress(Progress {
+            done,
+            total,
+            prefilled,
+        });
+    })?;
+    for contender in open {
+        let done = journal.rows().len() * scored;
+        let policy = contender.init(&config.quest, &subject.config.rope, ids.len())?;
+        session.rewind(config.prefill - 1)?;
+        let nll = session.likelihoods(&ids[config.prefill - 1..], &*policy, &mut |tokens| {
+            progress(Progress {
+                done: done + tokens,
+                total,
+                prefilled: None,
+            });
+        })?;
+        let mean_nll = mean(&nll);
+        let points = perplexity_curve(&nll, config.prefill, config.window);
+        journal.push(PerplexityRow {
+            policy: contender.policy,
+            budget: contender.tokens(ids.len(), page_size),
+            tokens: nll.len(),
+            mean_nll: round_trip(mean_nll),
+            perplexity: round_trip(mean_nll.exp()),
+            points: points.into_iter().map(PerplexityPoint::rounded).collect(),
+            asked_budget: contender.budget,
+        })?;
+    }
+    Ok(())
+}

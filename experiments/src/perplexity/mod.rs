@@ -1,0 +1,11 @@
+//! Perplexity of a text that is decoded token by token through a policy, against position (figure 6
+//! of the paper).
+
+mod curve;
+mod experiment;
+mod report;
+
+pub use curve::{PerplexityPoint, mean, perplexity, perplexity_curve};
+pub use experiment::{PerplexityConfig, PerplexityRow, run};
+pub(crate) use experiment::{check_text, prefilled};
+pub use report::{figure, table};

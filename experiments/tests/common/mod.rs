@@ -1,0 +1,63 @@
+//! Small random models that experiments run on.
+
+#![allow(dead_code, reason = "each test binary uses a part of this")]
+
+use std::path::Path;
+
+use burn::tensor::{DType, Device};
+use quest_burn_experiments::{results, session::Subject};
+use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer, weights};
+use quest_burn_tests::{
+    checkpoint::{self, CheckpointSpec},
+    tokenizer::{BYTE_VOCABULARY, write_bytes},
+};
+use serde_json::json;
+
+/// A model of bytes with four layers.
+pub fn subject() -> Subject {
+    let spec = CheckpointSpec {
+        vocab_size: BYTE_VOCABULARY,
+        max_positions: 2048,
+        ..CheckpointSpec::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint::write(dir.path(), &spec);
+    write_bytes(dir.path());
+    subject_of(dir.path())
+}
+
+/// The model in a folder.
+pub fn subject_of(dir: &Path) -> Subject {
+    let config = ModelConfig::from_dir(dir).unwrap();
+    let device = Device::default();
+    let tokenizer = dir.join(Tokenizer::FILE).exists();
+    Subject {
+        model: weights::load(dir, &config, &device, DType::F32, &mut |_| ())
+            .unwrap()
+            .into(),
+        tokenizer: tokenizer.then(|| Tokenizer::from_dir(dir).unwrap()),
+        config,
+        device,
+        dtype: DType::F32,
+    }
+}
+
+/// What a run on [`subject`] carries.
+pub fn run_info(subject: &Subject, experiment: &str) -> results::RunInfo {
+    results::RunInfo {
+        experiment: experiment.into(),
+        model: results::ModelInfo {
+            name: "tiny".into(),
+            sha256: String::new(),
+            config: subject.config.clone(),
+        },
+        build: results::Build {
+            version: "0.0.0".into(),
+            commit: None,
+        },
+        device: "default".into(),
+        dtype: "f32".into(),
+        seed: 0,
+        settings: json!({}),
+    }
+}

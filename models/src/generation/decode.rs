@@ -1,0 +1,47 @@
+use burn::tensor::{Int, Tensor};
+use quest_burn::{
+    cache::{PagedKvCache, Step},
+    decode::{DecodeError, DecodeGraph, DecodeGraphConfig, DecodeModel},
+    policy::PagePolicy,
+};
+
+use crate::model::LanguageModel;
+
+/// A model with the policy that its attention follows.
+struct WithPolicy<'a> {
+    model: &'a dyn LanguageModel,
+    policy: &'a dyn PagePolicy,
+}
+
+impl DecodeModel for WithPolicy<'_> {
+    fn vocab_size(&self) -> usize {
+        self.model.vocab_size()
+    }
+
+    fn is_capturable(&self) -> bool {
+        self.policy.is_capturable()
+    }
+
+    fn logits(&self, tokens: Tensor<2, Int>, cache: &mut PagedKvCache, step: &Step) -> Tensor<2> {
+        let hidden = self.model.hidden(tokens, cache, step, self.policy);
+        self.model.logits(hidden).squeeze_dim(1)
+    }
+}
+
+/// Decode steps of a model over a batch of sequences, recorded once and replayed where the device
+/// can.
+///
+/// `tokens[i]` is the newest token of sequence `i`, which is not in the cache yet.
+///
+/// # Errors
+///
+/// When there is not one token per sequence, or one outside the vocabulary.
+pub fn decode_graph<'a>(
+    model: &'a dyn LanguageModel,
+    cache: &'a mut PagedKvCache,
+    policy: &'a dyn PagePolicy,
+    tokens: &[u32],
+    config: DecodeGraphConfig,
+) -> Result<DecodeGraph<'a>, DecodeError> {
+    DecodeGraph::new(WithPolicy { model, policy }, cache, tokens, config)
+}

@@ -1,0 +1,85 @@
+use burn::{nn::RmsNorm, tensor::Tensor};
+use quest_burn::{
+    attention::{Rotations, rms_norm},
+    cache::{LayerCache, Step},
+    inference::{InferenceAttention, InferenceLinear},
+    policy::PagePolicy,
+};
+
+use crate::model::{DecoderLayer, Mlp};
+
+/// A [`DecoderLayer`] with merged projections.
+#[derive(Clone, Debug)]
+pub struct InferenceLayer {
+    input_layernorm: RmsNorm,
+    self_attn: InferenceAttention,
+    post_attention_layernorm: RmsNorm,
+    mlp: InferenceMlp,
+}
+
+impl From<DecoderLayer> for InferenceLayer {
+    fn from(layer: DecoderLayer) -> Self {
+        Self {
+            input_layernorm: layer.input_layernorm,
+            self_attn: layer.self_attn.into(),
+            post_attention_layernorm: layer.post_attention_layernorm,
+            mlp: layer.mlp.into(),
+        }
+    }
+}
+
+impl InferenceLayer {
+    /// The rotations of a step's new tokens, the same in every layer.
+    pub fn rotations(&self, step: &Step) -> Option<Rotations> {
+        self.self_attn.rotations(step)
+    }
+
+    /// As [`DecoderLayer::forward_cache`], given the [rotations](Self::rotations).
+    ///
+    /// # Shapes
+    ///
+    /// - hidden: `[batch, max_new_tokens, d_model]`
+    /// - output: `[batch, max_new_tokens, d_model]`
+    pub fn forward_cache(
+        &self,
+        hidden: Tensor<3>,
+        cache: &mut LayerCache,
+        step: &Step,
+        rotations: Option<&Rotations>,
+        policy: &dyn PagePolicy,
+    ) -> Tensor<3> {
+        let normed = rms_norm(&self.input_layernorm, hidden.clone());
+        let hidden = self
+            .self_attn
+            .forward_cache(normed, hidden, cache, step, rotations, policy);
+        let normed = rms_norm(&self.post_attention_layernorm, hidden.clone());
+        self.mlp.forward(normed, hidden)
+    }
+}
+
+/// An [`Mlp`] with its projections to the gate and to what is gated merged.
+#[derive(Clone, Debug)]
+struct InferenceMlp {
+    gate_up_proj: InferenceLinear,
+    down_proj: InferenceLinear,
+}
+
+impl From<Mlp> for InferenceMlp {
+    fn from(mlp: Mlp) -> Self {
+        Self {
+            gate_up_proj: InferenceLinear::merge([mlp.gate_proj, mlp.up_proj]),
+            down_proj: mlp.down_proj.into(),
+        }
+    }
+}
+
+impl InferenceMlp {
+    /// Added to `residual`; all `[batch, tokens, d_model]`.
+    fn forward(&self, hidden: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, d_model] = hidden.dims();
+        let rows = [batch * tokens, d_model];
+        let gated = self.gate_up_proj.forward_gated(hidden.reshape(rows));
+        let sum = self.down_proj.forward_added(gated, residual.reshape(rows));
+        sum.reshape([batch, tokens, d_model])
+    }
+}

@@ -1,0 +1,67 @@
+use burn::tensor::{Device, Int, Tensor};
+use quest_burn::{
+    cache::{PagedKvCache, Step},
+    policy::PagePolicy,
+};
+
+use super::CausalLm;
+
+/// A model that text is generated with and scored by, whatever the form of its weights.
+pub trait LanguageModel {
+    /// Number of tokens that the model knows.
+    fn vocab_size(&self) -> usize;
+
+    /// Where the model is.
+    fn device(&self) -> Device;
+
+    /// Last hidden states of a step's new tokens, after the final norm; their keys and values are
+    /// appended to the cache. [`logits`](Self::logits) takes those that are of interest.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, max_new_tokens]`
+    /// - output: `[batch, max_new_tokens, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// When the cache was not made for this model.
+    fn hidden(
+        &self,
+        ids: Tensor<2, Int>,
+        cache: &mut PagedKvCache,
+        step: &Step,
+        policy: &dyn PagePolicy,
+    ) -> Tensor<3>;
+
+    /// Logits of the next token for last hidden states.
+    ///
+    /// # Shapes
+    ///
+    /// - hidden: `[batch, tokens, d_model]`
+    /// - output: `[batch, tokens, vocab_size]`
+    fn logits(&self, hidden: Tensor<3>) -> Tensor<3>;
+}
+
+impl LanguageModel for CausalLm {
+    fn vocab_size(&self) -> usize {
+        self.embed_tokens.weight.dims()[0]
+    }
+
+    fn device(&self) -> Device {
+        self.embed_tokens.weight.device()
+    }
+
+    fn hidden(
+        &self,
+        ids: Tensor<2, Int>,
+        cache: &mut PagedKvCache,
+        step: &Step,
+        policy: &dyn PagePolicy,
+    ) -> Tensor<3> {
+        CausalLm::hidden(self, ids, cache, step, policy)
+    }
+
+    fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        CausalLm::logits(self, hidden)
+    }
+}

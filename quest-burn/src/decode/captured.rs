@@ -1,0 +1,254 @@
+use std::{cell::RefCell, rc::Rc};
+
+use burn::tensor::{DType, Device, Graph, Int, Tensor, TensorData, capture};
+
+use super::{DecodeError, DecodeModel};
+use crate::{
+    cache::{CacheError, PagedKvCache},
+    kernels::{self, DecodeState},
+};
+
+/// Tokens of a sequence that the device keeps for the host to read.
+pub const HISTORY: usize = 64;
+
+/// A model whose step is recorded, with all that a replay reads and writes.
+///
+/// It belongs to the thread that made it, since a replay is ordered with the work of the stream
+/// that it was recorded on, and streams belong to threads.
+pub struct Captured<'a> {
+    /// Dropped before the tensors that it reads and writes.
+    graph: Option<StepGraph<'a>>,
+    work: Rc<RefCell<Work<'a>>>,
+    active: Vec<bool>,
+    tokens_per_recording: usize,
+    recordings: usize,
+}
+
+type StepGraph<'a> = Graph<Tensor<2>, Box<dyn FnMut() -> Tensor<2> + 'a>>;
+
+struct Work<'a> {
+    model: Box<dyn DecodeModel + 'a>,
+    cache: &'a mut PagedKvCache,
+    /// Which sequences gain a token, `[batch]`. All zero while a step is recorded: it may then run
+    /// any number of times and changes nothing but the row that its first replay writes anew.
+    active: Option<Tensor<1, Int>>,
+    state: Option<DecodeState>,
+}
+
+impl Work<'_> {
+    fn step(&mut self) -> Tensor<2> {
+        let state = self.state.take().expect(STATE);
+        let active = self.active.as_ref().expect(STATE);
+        let [batch] = state.tokens.dims();
+        let step = self
+            .cache
+            .captured_step(state.starts.clone(), state.lengths.clone());
+        let ids = state.tokens.clone().reshape([batch, 1]);
+        let logits = self.model.logits(ids, self.cache, &step);
+        // The state is written in place, so nothing else may hold it.
+        drop(step);
+        let state = kernels::next_tokens(logits.clone(), active.clone(), state);
+        self.state = Some(state);
+        logits
+    }
+}
+
+const STATE: &str = "the state is put back after each use";
+
+impl<'a> Captured<'a> {
+    pub fn new(
+        model: Box<dyn DecodeModel + 'a>,
+        cache: &'a mut PagedKvCache,
+        tokens: &[u32],
+        tokens_per_recording: usize,
+    ) -> Self {
+        let device = device_of(cache);
+        let batch = tokens.len();
+        let lengths = cache.lengths();
+        let state = DecodeState {
+            tokens: ints(tokens.iter().map(|&id| id as i32), &device),
+            starts: ints(lengths.iter().map(|&n| n as i32), &device),
+            lengths: ints(lengths.iter().map(|&n| n as i32 + 1), &device),
+            history: Tensor::<1, Int>::zeros([batch * HISTORY], (&device, DType::I32))
+                .reshape([batch, HISTORY]),
+        };
+        let active = ints(tokens.iter().map(|_| 0), &device);
+        Self {
+            graph: None,
+            work: Rc::new(RefCell::new(Work {
+                model,
+                cache,
+                active: Some(active),
+                state: Some(state),
+            })),
+            active: vec![true; batch],
+            tokens_per_recording,
+            recordings: 0,
+        }
+    }
+
+    /// Queues one step; nothing waits for the device.
+    pub fn advance(&mut self) -> Result<(), DecodeError> {
+        if !self.active.contains(&true) {
+            return Err(CacheError::NoTokens.into());
+        }
+        let has_room = {
+            let work = self.work.borrow();
+            let mut sequences = self.active.iter().enumerate();
+            sequences.all(|(sequence, active)| !active || work.cache.room(sequence) > 0)
+        };
+        if self.graph.is_none() || !has_room {
+            self.record()?;
+        }
+        let graph = self.graph.as_mut().expect("recorded above");
+        // SAFETY: what the step reads and writes is in `work`, whose tensors are neither given
+        // away nor replaced while the graph exists (`record` drops it before it takes pages, which
+        // replaces the page table), and in the output, which the graph holds; the model and the
+        // cache are borrowed for as long. `Rc` keeps all of it on this thread, and so on the
+        // stream of the recording.
+        unsafe { graph.replay() };
+        self.work.borrow_mut().cache.advance(&self.active);
+        Ok(())
+    }
+
+    fn record(&mut self) -> Result<(), DecodeError> {
+        self.graph = None;
+        self.reserve()?;
+        self.write_active(false);
+        let work = Rc::clone(&self.work);
+        let step: Box<dyn FnMut() -> Tensor<2> + 'a> = Box::new(move || work.borrow_mut().step());
+        let device = device_of(self.work.borrow().cache);
+        self.graph = Some(capture(&device, step));
+        self.write_active(true);
+        self.recordings += 1;
+        Ok(())
+    }
+
+    /// Takes pages for the tokens of a recording, or for as many as there is room for.
+    fn reserve(&mut self) -> Result<(), CacheError> {
+        let cache = &mut *self.work.borrow_mut().cache;
+        let mut ahead = self.tokens_per_recording.max(1);
+        loop {
+            let tokens = self.active.iter().zip(cache.lengths());
+            let tokens = tokens.map(|(active, length)| match active {
+                // At least one, for the error that says which sequence is full.
+                true => ahead.min(cache.capacity() - length).max(1),
+                false => 0,
+            });
+            let tokens = tokens.collect::<Vec<_>>();
+            match cache.reserve(&tokens) {
+                Err(CacheError::PoolFull { .. }) if ahead > 1 => ahead /= 2,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Says on the device which sequences gain tokens: the active ones or, while a step is
+    /// recorded, none.
+    fn write_active(&self, move_on: bool) {
+        let flags = self.active.iter().map(|&a| i32::from(a && move_on));
+        let work = &mut *self.work.borrow_mut();
+        let active = work.active.take().expect(STATE);
+        let flags = ints(flags, &active.device());
+        work.active = Some(kernels::assign(active, flags));
+    }
+
+    /// The tokens that followed the one that sequences were fed `steps` steps ago, and those after
+    /// it; none for a sequence that is not active.
+    pub fn last_tokens(&self, steps: usize) -> Result<Vec<Vec<u32>>, DecodeError> {
+        assert!(steps <= HISTORY, "steps of which the tokens are kept");
+        let work = self.work.borrow();
+        let history = work.state.as_ref().expect(STATE).history.clone();
+        let history = history.try_into_data()?.try_to_vec::<i32>();
+        let history = history.expect("the history is in i32");
+        let tokens_of = |sequence: usize| {
+            let length = work.cache.lengths()[sequence];
+            let row = &history[sequence * HISTORY..][..HISTORY];
+            (length - steps..length)
+                .map(|start| {
+                    u32::try_from(row[start % HISTORY]).map_err(|_| DecodeError::Logits {
+                        sequence,
+                        length: start + 1,
+                    })
+                })
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let sequences = self.active.iter().enumerate();
+        sequences
+            .map(|(sequence, &active)| match active {
+                true => tokens_of(sequence),
+                false => Ok(Vec::new()),
+            })
+            .collect()
+    }
+
+    pub fn feed(&mut self, tokens: &[u32]) {
+        let work = &mut *self.work.borrow_mut();
+        let mut state = work.state.take().expect(STATE);
+        let tokens = ints(tokens.iter().map(|&id| id as i32), &state.tokens.device());
+        state.tokens = kernels::assign(state.tokens, tokens);
+        work.state = Some(state);
+    }
+
+    pub fn stop(&mut self, sequence: usize) -> Result<(), CacheError> {
+        let batch = self.active.len();
+        let active = self.active.get_mut(sequence);
+        *active.ok_or(CacheError::Sequence { sequence, batch })? = false;
+        self.write_active(true);
+        let work = &mut *self.work.borrow_mut();
+        let mut state = work.state.take().expect(STATE);
+        let lengths = self.active.iter().zip(work.cache.lengths());
+        // A sequence that gains no token must append none: its next page is not its own.
+        let lengths = lengths.map(|(&active, &length)| length as i32 + i32::from(active));
+        let lengths = ints(lengths, &state.lengths.device());
+        state.lengths = kernels::assign(state.lengths, lengths);
+        work.state = Some(state);
+        Ok(())
+    }
+
+    /// Logits of the last step.
+    pub fn logits(&self) -> Option<Tensor<2>> {
+        self.graph.as_ref().map(|graph| graph.output().clone())
+    }
+
+    pub fn is_hardware(&self) -> bool {
+        self.graph.as_ref().is_some_and(Graph::is_hardware)
+    }
+
+    pub fn recordings(&self) -> usize {
+        self.recordings
+    }
+
+    pub fn active(&self) -> &[bool] {
+        &self.active
+    }
+
+    pub fn with_cache<T>(&self, read: impl FnOnce(&PagedKvCache) -> T) -> T {
+        read(self.work.borrow().cache)
+    }
+
+    pub fn vocab_size(&self) -> usize {
+        self.work.borrow().model.vocab_size()
+    }
+}
+
+impl Drop for Captured<'_> {
+    fn drop(&mut self) {
+        self.graph = None;
+        // Not while another panic, of the step itself, holds the work.
+        if let Ok(mut work) = self.work.try_borrow_mut() {
+            work.cache.release_reserved();
+        }
+    }
+}
+
+/// Where a cache is.
+pub fn device_of(cache: &PagedKvCache) -> Device {
+    cache.layer(0).keys().device()
+}
+
+fn ints(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
+    let values = values.collect::<Vec<_>>();
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n]), (device, DType::I32))
+}

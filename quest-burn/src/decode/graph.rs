@@ -1,0 +1,327 @@
+use core::fmt;
+
+use burn::tensor::{ExecutionError, Int, Tensor};
+
+#[cfg(feature = "cube")]
+use super::captured::{Captured, HISTORY, device_of};
+use super::{DecodeError, DecodeGraphConfig, uncaptured::Uncaptured};
+use crate::cache::{PagedKvCache, Step};
+
+/// A model whose decode step can be recorded.
+///
+/// The step may not depend on anything that the host changes between steps but the host's fields
+/// of the [`Step`], which are those of the recording when it is replayed.
+pub trait DecodeModel {
+    /// Number of tokens that the model knows.
+    fn vocab_size(&self) -> usize;
+
+    /// Whether the step can be recorded; otherwise it runs anew each time.
+    fn is_capturable(&self) -> bool {
+        true
+    }
+
+    /// Logits of the next token of each sequence; keys and values of the new tokens are appended
+    /// to the cache.
+    ///
+    /// # Shapes
+    ///
+    /// - tokens: `[batch, 1]`
+    /// - output: `[batch, vocab_size]`
+    fn logits(&self, tokens: Tensor<2, Int>, cache: &mut PagedKvCache, step: &Step) -> Tensor<2>;
+}
+
+/// The decode step of a model over a batch of sequences, recorded once and replayed.
+///
+/// Each step feeds the newest token of every active sequence and chooses the most probable next
+/// one on the device. A caller that chooses otherwise reads the [`logits`](Self::logits) and
+/// [feeds](Self::feed) its own.
+///
+/// The cache is borrowed as long as the graph lives, and its lengths are then those of the device.
+/// Pages for the tokens of a recording are taken ahead; those that were not used come back when
+/// the graph is dropped.
+///
+/// ```
+/// # use burn::tensor::{DType, Device, Distribution, Int, Tensor};
+/// # use quest_burn::cache::{PagedKvCache, PagedKvCacheConfig, Step};
+/// # use quest_burn::{decode::*, ops, policy::*};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// /// One head of eight channels, and as many tokens.
+/// struct Tiny {
+///     embedding: Tensor<2>,
+/// }
+///
+/// impl DecodeModel for Tiny {
+///     fn vocab_size(&self) -> usize {
+///         8
+///     }
+///
+///     fn logits(&self, tokens: Tensor<2, Int>, cache: &mut PagedKvCache, step: &Step) -> Tensor<2> {
+///         let [batch, _] = tokens.dims();
+///         let x = self.embedding.clone().select(0, tokens.reshape([batch]));
+///         let x = x.reshape([batch, 1, 1, 8]);
+///         ops::append(cache.layer_mut(0), x.clone(), x.clone(), step);
+///         DensePolicy.attention(x.squeeze_dim(2), cache.layer_mut(0), step, 0.35).squeeze_dim(1)
+///     }
+/// }
+///
+/// let device = Device::default();
+/// let model = Tiny {
+///     embedding: Tensor::random([8, 8], Distribution::Default, &device),
+/// };
+/// let mut cache = PagedKvCacheConfig::for_tokens(1, 1, 8, 16, 2, 100).init(&device, DType::F32)?;
+/// let mut graph = DecodeGraph::new(model, &mut cache, &[3, 5], DecodeGraphConfig::new())?;
+/// let first = graph.step()?;
+/// let more = graph.run(10)?;
+/// assert_eq!((first.len(), more[1].len()), (2, 10));
+/// drop(graph);
+/// assert_eq!(cache.lengths(), [11, 11]);
+/// # Ok(())
+/// # }
+/// ```
+pub struct DecodeGraph<'a> {
+    run: Run<'a>,
+    has_stepped: bool,
+}
+
+#[allow(clippy::large_enum_variant, reason = "one is made per generation")]
+enum Run<'a> {
+    #[cfg(feature = "cube")]
+    Captured(Captured<'a>),
+    Uncaptured(Uncaptured<'a>),
+}
+
+/// Calls a method of whichever run there is.
+macro_rules! on_run {
+    ($graph:expr, $run:ident => $call:expr) => {
+        match $graph {
+            #[cfg(feature = "cube")]
+            Run::Captured($run) => $call,
+            Run::Uncaptured($run) => $call,
+        }
+    };
+}
+
+impl<'a> DecodeGraph<'a> {
+    /// The steps of `model` after what the cache holds; `tokens[i]` is the newest token of sequence
+    /// `i`, which is not in the cache yet.
+    ///
+    /// Nothing is computed before the first step, which records.
+    ///
+    /// # Errors
+    ///
+    /// When there is not one token per sequence, or one that the model does not know.
+    pub fn new(
+        model: impl DecodeModel + 'a,
+        cache: &'a mut PagedKvCache,
+        tokens: &[u32],
+        config: DecodeGraphConfig,
+    ) -> Result<Self, DecodeError> {
+        check_tokens(tokens, cache.batch(), model.vocab_size())?;
+        let model = Box::new(model);
+        #[cfg(feature = "cube")]
+        if config.capture && model.is_capturable() && Self::records(cache) {
+            let captured = Captured::new(model, cache, tokens, config.tokens_per_recording);
+            return Ok(Self {
+                run: Run::Captured(captured),
+                has_stepped: false,
+            });
+        }
+        let _ = config;
+        Ok(Self {
+            run: Run::Uncaptured(Uncaptured::new(model, cache, tokens.to_vec())),
+            has_stepped: false,
+        })
+    }
+
+    /// Whether steps over this cache are recorded: where the kernels run.
+    pub fn records(cache: &PagedKvCache) -> bool {
+        #[cfg(feature = "cube")]
+        {
+            let keys = cache.layer(0).keys();
+            let [_, _, _, head_dim] = keys.dims();
+            crate::kernels::supports(&device_of(cache), keys.dtype(), head_dim)
+        }
+        #[cfg(not(feature = "cube"))]
+        {
+            let _ = cache;
+            false
+        }
+    }
+
+    /// Feeds the newest token of every active sequence. On a device that replays, the step is only
+    /// queued.
+    ///
+    /// # Errors
+    ///
+    /// When no sequence is active, or one of them or the pool is full.
+    ///
+    /// # Panics
+    ///
+    /// When something else holds the tensors of the cache, or the model does not fit it.
+    pub fn advance(&mut self) -> Result<(), DecodeError> {
+        on_run!(&mut self.run, run => run.advance())?;
+        self.has_stepped = true;
+        Ok(())
+    }
+
+    /// A step, and the most probable next token of each sequence; a sequence that is not active
+    /// keeps its newest.
+    ///
+    /// # Errors
+    ///
+    /// As [`advance`](Self::advance), and when a sequence's logits have no answer.
+    pub fn step(&mut self) -> Result<Vec<Option<u32>>, DecodeError> {
+        let tokens = self.run(1)?;
+        Ok(tokens
+            .into_iter()
+            .map(|tokens| tokens.first().copied())
+            .collect())
+    }
+
+    /// `n` steps, and the tokens that they chose for each sequence: `n`, or none where it is not
+    /// active. On a device that replays, the host waits once per 64 steps.
+    ///
+    /// # Errors
+    ///
+    /// As [`step`](Self::step). The steps before the one that failed have been taken.
+    pub fn run(&mut self, n: usize) -> Result<Vec<Vec<u32>>, DecodeError> {
+        let mut tokens = vec![Vec::with_capacity(n); self.batch()];
+        match &mut self.run {
+            #[cfg(feature = "cube")]
+            Run::Captured(run) => {
+                let mut left = n;
+                while left > 0 {
+                    let steps = left.min(HISTORY);
+                    for _ in 0..steps {
+                        run.advance()?;
+                    }
+                    for (tokens, new) in tokens.iter_mut().zip(run.last_tokens(steps)?) {
+                        tokens.extend(new);
+                    }
+                    left -= steps;
+                }
+            }
+            Run::Uncaptured(run) => {
+                for _ in 0..n {
+                    run.advance()?;
+                    let newest = run.newest()?.to_vec();
+                    for (sequence, token) in newest.into_iter().enumerate() {
+                        if run.active()[sequence] {
+                            tokens[sequence].push(token);
+                        }
+                    }
+                }
+            }
+        }
+        self.has_stepped |= n > 0;
+        Ok(tokens)
+    }
+
+    /// Logits of the last step on the host, a row per sequence; none before the first step.
+    ///
+    /// # Errors
+    ///
+    /// When the device fails.
+    pub fn logits(&self) -> Result<Option<Vec<Vec<f32>>>, DecodeError> {
+        let logits = on_run!(&self.run, run => run.logits());
+        match logits {
+            Some(logits) if self.has_stepped => Ok(Some(read_rows(logits)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Replaces the newest token of each sequence, which the next step feeds.
+    ///
+    /// # Errors
+    ///
+    /// When there is not one token per sequence, or one that the model does not know.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<(), DecodeError> {
+        let vocab_size = on_run!(&self.run, run => run.vocab_size());
+        check_tokens(tokens, self.batch(), vocab_size)?;
+        on_run!(&mut self.run, run => run.feed(tokens));
+        Ok(())
+    }
+
+    /// Ends a sequence: it gains no more tokens and takes no more room.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such sequence.
+    pub fn stop(&mut self, sequence: usize) -> Result<(), DecodeError> {
+        Ok(on_run!(&mut self.run, run => run.stop(sequence))?)
+    }
+
+    /// Which sequences gain a token in each step.
+    pub fn active(&self) -> &[bool] {
+        on_run!(&self.run, run => run.active())
+    }
+
+    /// Tokens that the cache holds of each sequence.
+    pub fn lengths(&self) -> Vec<usize> {
+        match &self.run {
+            #[cfg(feature = "cube")]
+            Run::Captured(run) => run.with_cache(|cache| cache.lengths().to_vec()),
+            Run::Uncaptured(run) => run.cache().lengths().to_vec(),
+        }
+    }
+
+    /// Sequences.
+    pub fn batch(&self) -> usize {
+        self.active().len()
+    }
+
+    /// Whether the last step was the replay of a recording that the device made, rather than the
+    /// launches issued again.
+    pub fn is_hardware(&self) -> bool {
+        match &self.run {
+            #[cfg(feature = "cube")]
+            Run::Captured(run) => run.is_hardware(),
+            Run::Uncaptured(_) => false,
+        }
+    }
+
+    /// How often the step has been recorded.
+    pub fn recordings(&self) -> usize {
+        match &self.run {
+            #[cfg(feature = "cube")]
+            Run::Captured(run) => run.recordings(),
+            Run::Uncaptured(_) => 0,
+        }
+    }
+}
+
+impl fmt::Debug for DecodeGraph<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DecodeGraph")
+            .field("lengths", &self.lengths())
+            .field("active", &self.active())
+            .field("is_hardware", &self.is_hardware())
+            .field("recordings", &self.recordings())
+            .finish()
+    }
+}
+
+fn check_tokens(tokens: &[u32], batch: usize, vocab_size: usize) -> Result<(), DecodeError> {
+    if tokens.len() != batch {
+        return Err(DecodeError::Tokens {
+            batch,
+            found: tokens.len(),
+        });
+    }
+    match tokens.iter().position(|&id| id as usize >= vocab_size) {
+        Some(sequence) => Err(DecodeError::Token {
+            token: tokens[sequence],
+            sequence,
+            vocab_size,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The rows of a tensor on the host.
+pub(super) fn read_rows(rows: Tensor<2>) -> Result<Vec<Vec<f32>>, ExecutionError> {
+    let [_, n] = rows.dims();
+    let values = rows.try_into_data()?.convert::<f32>().try_to_vec::<f32>();
+    let values = values.expect("converted to f32 one line above");
+    Ok(values.chunks(n).map(<[f32]>::to_vec).collect())
+}

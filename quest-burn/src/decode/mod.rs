@@ -1,0 +1,21 @@
+//! Decoding at the speed of the device: a whole step of a model, recorded once and replayed.
+//!
+//! Issued one by one, the launches of a decode step cost the host more time than the device takes
+//! to do them. A [`DecodeGraph`] records the step of a [`DecodeModel`] once and replays it as one
+//! dispatch. Newest tokens, positions and lengths are on the device, where the step itself moves
+//! them on, so that a replay needs nothing from the host and steps can be queued one after the
+//! other.
+//!
+//! Where the kernels do not run, the same interface runs the model step by step.
+
+#[cfg(feature = "cube")]
+mod captured;
+mod config;
+mod error;
+mod graph;
+mod greedy;
+mod uncaptured;
+
+pub use config::DecodeGraphConfig;
+pub use error::DecodeError;
+pub use graph::{DecodeGraph, DecodeModel};

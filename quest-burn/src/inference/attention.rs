@@ -1,0 +1,90 @@
+use burn::tensor::{Tensor, assert_shape};
+
+use super::InferenceLinear;
+use crate::{
+    attention::{HeadNorms, QuestAttention, Rope, Rotations},
+    cache::{LayerCache, Phase, Step},
+    ops,
+    policy::PagePolicy,
+};
+
+/// A [`QuestAttention`] with its projections to queries, keys and values merged.
+#[derive(Clone, Debug)]
+pub struct InferenceAttention {
+    /// To the query heads, the key heads and the value heads.
+    qkv_proj: InferenceLinear,
+    o_proj: InferenceLinear,
+    norms: Option<HeadNorms>,
+    rope: Option<Rope>,
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+}
+
+impl From<QuestAttention> for InferenceAttention {
+    fn from(layer: QuestAttention) -> Self {
+        let norms = layer.q_norm.zip(layer.k_norm);
+        Self {
+            qkv_proj: InferenceLinear::merge([layer.q_proj, layer.k_proj, layer.v_proj]),
+            o_proj: layer.o_proj.into(),
+            norms: norms.map(|(query, keys)| HeadNorms::new(query, keys)),
+            rope: layer.rope,
+            n_heads: layer.n_heads,
+            n_kv_heads: layer.n_kv_heads,
+            head_dim: layer.head_dim,
+        }
+    }
+}
+
+impl InferenceAttention {
+    /// The rotations of a step's new tokens, the same in every layer of a model.
+    pub fn rotations(&self, step: &Step) -> Option<Rotations> {
+        let rope = self.rope.as_ref()?;
+        Some(rope.rotations(step.positions().clone()))
+    }
+
+    /// As [`QuestAttention::forward_cache`], given the [rotations](Self::rotations) and added to
+    /// `residual`.
+    ///
+    /// # Shapes
+    ///
+    /// - hidden, residual: `[batch, max_new_tokens, d_model]`
+    /// - output: `[batch, max_new_tokens, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// When `hidden` does not fit the step or the layer, or the cache the layer.
+    pub fn forward_cache(
+        &self,
+        hidden: Tensor<3>,
+        residual: Tensor<3>,
+        cache: &mut LayerCache,
+        step: &Step,
+        rotations: Option<&Rotations>,
+        policy: &dyn PagePolicy,
+    ) -> Tensor<3> {
+        let [_, _, d_model] = hidden.dims();
+        let (batch, tokens) = (step.batch(), step.max_new_tokens());
+        assert_shape!(hidden, [batch, tokens, d_model]);
+        assert_shape!(residual, [batch, tokens, d_model]);
+        let heads = self.n_heads + 2 * self.n_kv_heads;
+        let qkv = self
+            .qkv_proj
+            .forward(hidden.reshape([batch * tokens, d_model]))
+            .reshape([batch, tokens, heads, self.head_dim]);
+        let query = ops::rotate_append(cache, qkv, self.norms.as_ref(), rotations, step);
+        let scale = 1.0 / (self.head_dim as f64).sqrt();
+        let heads = match step.phase() {
+            Phase::Prefill => ops::prefill_attention(query, cache, step, scale).swap_dims(1, 2),
+            Phase::Decode => {
+                let query = query.squeeze_dim::<3>(2);
+                let heads = policy.attention(query, cache, step, scale);
+                heads.unsqueeze_dim(1)
+            }
+        };
+        let rows = heads.reshape([batch * tokens, self.n_heads * self.head_dim]);
+        let residual = residual.reshape([batch * tokens, d_model]);
+        let sum = self.o_proj.forward_added(rows, residual);
+        sum.reshape([batch, tokens, d_model])
+    }
+}

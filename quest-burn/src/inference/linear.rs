@@ -1,0 +1,217 @@
+use burn::{
+    nn::Linear,
+    tensor::{Tensor, activation::silu},
+};
+
+#[cfg(feature = "cube")]
+use crate::kernels;
+
+/// A linear layer whose weights lie as in checkpoints, a row per output channel.
+#[derive(Clone, Debug)]
+pub struct InferenceLinear {
+    /// `[d_output, d_input]`
+    weight: Tensor<2>,
+    /// `[d_output]`
+    bias: Option<Tensor<1>>,
+}
+
+impl InferenceLinear {
+    /// A layer with the given weights.
+    ///
+    /// # Shapes
+    ///
+    /// - weight: `[d_output, d_input]`
+    /// - bias: `[d_output]`
+    ///
+    /// # Panics
+    ///
+    /// When the shapes do not fit together.
+    pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        let [d_output, _] = weight.dims();
+        if let Some(bias) = &bias {
+            burn::tensor::assert_shape!(bias, [d_output]);
+        }
+        Self { weight, bias }
+    }
+
+    /// One layer whose outputs are those of several, one after the other.
+    ///
+    /// # Panics
+    ///
+    /// When there is none, or their inputs differ, or only some have a bias.
+    pub fn merge(layers: impl IntoIterator<Item = Linear>) -> Self {
+        let (weights, biases): (Vec<_>, Vec<_>) = layers
+            .into_iter()
+            .map(|layer| (layer.weight.val().transpose(), layer.bias.map(|b| b.val())))
+            .unzip();
+        let n = biases.len();
+        let biases = biases.into_iter().flatten().collect::<Vec<_>>();
+        assert!(
+            biases.is_empty() || biases.len() == n,
+            "biases of merged layers: expected none or {n}, found {}",
+            biases.len()
+        );
+        Self {
+            weight: joined(weights),
+            bias: (!biases.is_empty()).then(|| joined(biases)),
+        }
+    }
+
+    /// Applies the layer to every row.
+    ///
+    /// # Shapes
+    ///
+    /// - rows: `[n, d_input]`
+    /// - output: `[n, d_output]`
+    ///
+    /// # Panics
+    ///
+    /// When the last axis of `rows` is not `d_input`.
+    pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+        #[cfg(feature = "cube")]
+        if let Some(output) = self.forward_few(&rows, None, false) {
+            return output;
+        }
+        let product = rows.matmul(self.weight.clone().transpose());
+        match &self.bias {
+            Some(bias) => product + bias.clone().unsqueeze(),
+            None => product,
+        }
+    }
+
+    /// Applies the layer to every row and adds the result to a residual.
+    ///
+    /// # Shapes
+    ///
+    /// - rows: `[n, d_input]`
+    /// - residual, output: `[n, d_output]`
+    ///
+    /// # Panics
+    ///
+    /// When the shapes do not fit the layer.
+    pub fn forward_added(&self, rows: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
+        #[cfg(feature = "cube")]
+        if let Some(output) = self.forward_few(&rows, Some(&residual), false) {
+            return output;
+        }
+        residual + self.forward(rows)
+    }
+
+    /// Applies a layer of which the first half of the outputs gates the second:
+    /// `silu(gate) * up`.
+    ///
+    /// # Shapes
+    ///
+    /// - rows: `[n, d_input]`
+    /// - output: `[n, d_output / 2]`
+    ///
+    /// # Panics
+    ///
+    /// When the last axis of `rows` is not `d_input`, or the number of outputs is odd.
+    pub fn forward_gated(&self, rows: Tensor<2>) -> Tensor<2> {
+        let d_output = self.d_output();
+        assert!(
+            d_output.is_multiple_of(2),
+            "outputs of a gated layer: expected an even number, found {d_output}"
+        );
+        #[cfg(feature = "cube")]
+        if let Some(output) = self.forward_few(&rows, None, true) {
+            return output;
+        }
+        let outputs = self.forward(rows);
+        let half = d_output / 2;
+        let gate = outputs.clone().narrow(1, 0, half);
+        silu(gate) * outputs.narrow(1, half, half)
+    }
+
+    /// The kernel for a few rows, where it runs.
+    #[cfg(feature = "cube")]
+    fn forward_few(
+        &self,
+        rows: &Tensor<2>,
+        residual: Option<&Tensor<2>>,
+        gated: bool,
+    ) -> Option<Tensor<2>> {
+        let [m, _] = rows.dims();
+        let runs = m <= kernels::linear::MAX_ROWS
+            && rows.dtype() == self.weight.dtype()
+            && residual.is_none_or(|residual| residual.dtype() == rows.dtype())
+            && kernels::supports(&rows.device(), rows.dtype(), 1);
+        runs.then(|| {
+            kernels::linear::gemv(
+                rows.clone(),
+                self.weight.clone(),
+                self.bias.clone(),
+                residual.cloned(),
+                gated,
+            )
+        })
+    }
+
+    /// Channels of the output.
+    pub fn d_output(&self) -> usize {
+        self.weight.dims()[0]
+    }
+}
+
+impl From<Linear> for InferenceLinear {
+    fn from(layer: Linear) -> Self {
+        Self::merge([layer])
+    }
+}
+
+/// Laid one after the other along the first axis, in one piece of memory.
+fn joined<const D: usize>(mut parts: Vec<Tensor<D>>) -> Tensor<D> {
+    let joined = match parts.len() {
+        1 => parts.remove(0),
+        _ => Tensor::cat(parts, 0),
+    };
+    // A transposed or pitched tensor is laid out anew; any other is as it was.
+    let shape = joined.dims();
+    joined
+        .reshape([shape.iter().product::<usize>()])
+        .reshape(shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{
+        nn::{LinearConfig, LinearLayout},
+        tensor::{Device, Distribution, Tolerance},
+    };
+
+    use super::*;
+
+    #[test]
+    fn outputs_of_merged_layers_lie_one_after_the_other() {
+        let device = Device::default();
+        for layout in [LinearLayout::Row, LinearLayout::Col] {
+            for bias in [false, true] {
+                let layer = |d_output| {
+                    LinearConfig::new(6, d_output)
+                        .with_bias(bias)
+                        .with_layout(layout)
+                        .init(&device)
+                };
+                let layers = [layer(10), layer(3)];
+                let rows = Tensor::<2>::random([5, 6], Distribution::Default, &device);
+                let expected = layers.each_ref().map(|layer| layer.forward(rows.clone()));
+                let expected = Tensor::cat(expected.to_vec(), 1);
+                let merged = InferenceLinear::merge(layers);
+                assert_eq!(merged.d_output(), 13);
+                merged
+                    .forward(rows)
+                    .into_data()
+                    .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "biases of merged layers: expected none or 2, found 1")]
+    fn layers_with_and_without_a_bias_are_not_merged() {
+        let device = Device::default();
+        let layer = |bias| LinearConfig::new(4, 4).with_bias(bias).init(&device);
+        InferenceLinear::merge([layer(true), layer(false)]);
+    }
+}

@@ -1,0 +1,268 @@
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use cubecl::prelude::*;
+
+use super::{
+    append::touched_pages,
+    launch::{address_type, assert_in_place, empty},
+    row::RowLayout,
+};
+
+/// How a row of a merged projection becomes queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct RotateShape {
+    page_size: usize,
+    n_heads: usize,
+    /// Units of a cube: vectors in half a row.
+    half: usize,
+    /// Whether queries and keys are normed before they are rotated.
+    normed: bool,
+    head_dim: usize,
+}
+
+/// The halves of a row's `unit`-th pair of vectors, normed (where there is a norm) and rotated.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn rotated<F: Float, N: Size>(
+    qkv: &Tensor<Vector<F, N>>,
+    gammas: &Tensor<Vector<F, N>>,
+    rotations: &Tensor<Vector<f32, N>>,
+    sums: &mut Shared<[f32]>,
+    from: usize,
+    gamma: usize,
+    position: usize,
+    epsilon: f32,
+    #[comptime] shape: RotateShape,
+) -> (Vector<F, N>, Vector<F, N>) {
+    let half = comptime!(shape.half);
+    let unit = UNIT_POS as usize;
+    let mut low = Vector::<f32, N>::cast_from(qkv[from + unit]);
+    let mut high = Vector::<f32, N>::cast_from(qkv[from + half + unit]);
+    if comptime!(shape.normed) {
+        sync_cube();
+        sums[unit] = fma(low, low, high * high).vector_sum();
+        sync_cube();
+        let mut sum = f32::new(0.0);
+        for other in 0..half {
+            sum += sums[other];
+        }
+        let rms = f32::sqrt(sum / comptime!(shape.head_dim as f32) + epsilon);
+        let rms = Vector::<f32, N>::new(rms);
+        // Rounded before the weight, as the models were trained.
+        let normed_low = Vector::<F, N>::cast_from(low / rms) * gammas[gamma + unit];
+        let normed_high = Vector::<F, N>::cast_from(high / rms) * gammas[gamma + half + unit];
+        low = Vector::<f32, N>::cast_from(normed_low);
+        high = Vector::<f32, N>::cast_from(normed_high);
+    }
+    let c = rotations[position * 2 * half + unit];
+    let s = rotations[position * 2 * half + half + unit];
+    (
+        Vector::<F, N>::cast_from(low * c - high * s),
+        Vector::<F, N>::cast_from(high * c + low * s),
+    )
+}
+
+/// One cube per page that is written, head (query heads, then KV heads) and sequence; a unit per
+/// pair of vectors that are rotated together, which walks the page's new tokens.
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn rotate_append_kernel<F: Float, N: Size>(
+    keys: &mut Tensor<Vector<F, N>>,
+    values: &mut Tensor<Vector<F, N>>,
+    digests: &mut Tensor<Vector<F, N>>,
+    query: &mut Tensor<Vector<F, N>>,
+    qkv: &Tensor<Vector<F, N>>,
+    gammas: &Tensor<Vector<F, N>>,
+    rotations: &Tensor<Vector<f32, N>>,
+    page_table: &Tensor<i32>,
+    starts: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    epsilon: f32,
+    #[comptime] shape: RotateShape,
+    #[define(F)] _dtype: ElemType,
+) {
+    let page_size = comptime!(shape.page_size);
+    let n_heads = comptime!(shape.n_heads);
+    let half = comptime!(shape.half);
+    let row = comptime!(2 * shape.half);
+    let n_pages = keys.shape(0);
+    let n_kv_heads = keys.shape(1);
+    let tokens = qkv.shape(1);
+    let heads = n_heads + 2 * n_kv_heads;
+    let max_pages = page_table.shape(1);
+    let unit = UNIT_POS as usize;
+    let head = CUBE_POS_Y as usize;
+    let sequence = CUBE_POS_Z as usize;
+    let mut sums = Shared::<[f32]>::new_slice(half);
+
+    let start = starts[sequence] as usize;
+    let page = start / page_size + CUBE_POS_X as usize;
+    let first = max(page * page_size, start);
+    if head < n_heads {
+        // Queries are made for idle sequences too: what reads them may not branch.
+        let last = min((page + 1) * page_size, start + tokens);
+        for position in first..last {
+            let token = position - start;
+            let from = ((sequence * tokens + token) * heads + head) * row;
+            let (low, high) = rotated::<F, N>(
+                qkv,
+                gammas,
+                rotations,
+                &mut sums,
+                from,
+                0usize,
+                sequence * tokens + token,
+                epsilon,
+                shape,
+            );
+            let to = ((sequence * n_heads + head) * tokens + token) * row + unit;
+            query[to] = low;
+            query[to + half] = high;
+        }
+        terminate!();
+    }
+
+    let end = min(lengths[sequence] as usize, start + tokens);
+    let last = min((page + 1) * page_size, end);
+    if first >= last || page >= max_pages {
+        terminate!();
+    }
+    let pool_page = page_table[sequence * max_pages + page] as usize;
+    if pool_page >= n_pages {
+        terminate!();
+    }
+    let kv_head = head - n_heads;
+    let pool_head = pool_page * n_kv_heads + kv_head;
+    let digest = pool_head * 2 * row + unit;
+    let is_new = first % page_size == 0;
+    // Compared in f32, which holds every key exactly: not every target compares bf16.
+    let mut least_low = Vector::<f32, N>::cast_from(digests[digest]);
+    let mut least_high = Vector::<f32, N>::cast_from(digests[digest + half]);
+    let mut most_low = Vector::<f32, N>::cast_from(digests[digest + row]);
+    let mut most_high = Vector::<f32, N>::cast_from(digests[digest + row + half]);
+    for position in first..last {
+        let token = position - start;
+        let from = ((sequence * tokens + token) * heads + head) * row;
+        let (low, high) = rotated::<F, N>(
+            qkv,
+            gammas,
+            rotations,
+            &mut sums,
+            from,
+            row,
+            sequence * tokens + token,
+            epsilon,
+            shape,
+        );
+        let to = (pool_head * page_size + position % page_size) * row + unit;
+        keys[to] = low;
+        keys[to + half] = high;
+        let value = from + n_kv_heads * row + unit;
+        values[to] = qkv[value];
+        values[to + half] = qkv[value + half];
+        let low = Vector::<f32, N>::cast_from(low);
+        let high = Vector::<f32, N>::cast_from(high);
+        if is_new && position == first {
+            least_low = low;
+            least_high = high;
+            most_low = low;
+            most_high = high;
+        } else {
+            least_low = min(least_low, low);
+            least_high = min(least_high, high);
+            most_low = max(most_low, low);
+            most_high = max(most_high, high);
+        }
+    }
+    digests[digest] = Vector::cast_from(least_low);
+    digests[digest + half] = Vector::cast_from(least_high);
+    digests[digest + row] = Vector::cast_from(most_low);
+    digests[digest + row + half] = Vector::cast_from(most_high);
+}
+
+/// Where the merged projection is among the buffers of a launch.
+const QKV_POSITION: usize = 4;
+
+/// Buffers of a launch.
+pub(crate) fn bindings(normed: bool) -> usize {
+    if normed { 10 } else { 9 }
+}
+
+/// Norms and rotates queries and keys of a merged projection, and writes keys and values with
+/// their digests in place. Gives the pools back, and the queries
+/// `[batch, n_heads, tokens, head_dim]`.
+#[allow(clippy::type_complexity)]
+pub(crate) fn rotate_append(
+    keys: CubeTensor,
+    values: CubeTensor,
+    digests: CubeTensor,
+    qkv: CubeTensor,
+    gammas: CubeTensor,
+    rotations: CubeTensor,
+    page_table: CubeTensor,
+    starts: CubeTensor,
+    lengths: CubeTensor,
+    normed: bool,
+    epsilon: f32,
+) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+    for (name, pool) in [
+        ("keys of the KV cache", &keys),
+        ("values of the KV cache", &values),
+        ("page digests", &digests),
+    ] {
+        assert_in_place("rotate_append", name, pool);
+    }
+    let qkv = into_contiguous(qkv);
+    let rotations = into_contiguous(rotations);
+    let (n_kv_heads, page_size) = (keys.meta.shape()[1], keys.meta.shape()[2]);
+    let shape = qkv.meta.shape();
+    let (batch, tokens, heads, head_dim) = (shape[0], shape[1], shape[2], shape[3]);
+    let n_heads = heads - 2 * n_kv_heads;
+    let query = empty(&qkv, [batch, n_heads, tokens, head_dim], qkv.dtype);
+    let widest = RowLayout::of(&keys).width;
+    // A vector lies in one half of a row.
+    let width = widest.min(1 << (head_dim / 2).trailing_zeros());
+    let shape = RotateShape {
+        page_size,
+        n_heads,
+        half: head_dim / 2 / width,
+        normed,
+        head_dim,
+    };
+    let client = keys.client.clone();
+    let address = address_type(&[&keys, &values, &digests, &qkv, &query]);
+    let dtype = dtype_to_storage_type(keys.dtype);
+    // What is not read takes no binding: some devices have few.
+    let gammas = match normed {
+        true => into_contiguous(gammas).into_tensor_arg(),
+        false => qkv.as_tensor_alias(QKV_POSITION),
+    };
+    // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
+    // the shapes were checked before the operation was registered.
+    unsafe {
+        rotate_append_kernel::launch_unchecked(
+            &client,
+            CubeCount::Static(
+                touched_pages(tokens, page_size) as u32,
+                (n_heads + n_kv_heads) as u32,
+                batch as u32,
+            ),
+            CubeDim::new_1d(shape.half as u32),
+            address,
+            width,
+            keys.clone().into_tensor_arg(),
+            values.clone().into_tensor_arg(),
+            digests.clone().into_tensor_arg(),
+            query.clone().into_tensor_arg(),
+            qkv.into_tensor_arg(),
+            gammas,
+            rotations.into_tensor_arg(),
+            into_contiguous(page_table).into_tensor_arg(),
+            starts.into_tensor_arg(),
+            lengths.into_tensor_arg(),
+            epsilon,
+            shape,
+            dtype,
+        );
+    }
+    (keys, values, digests, query)
+}

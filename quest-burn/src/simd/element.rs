@@ -1,0 +1,244 @@
+use burn::tensor::{bf16, f16};
+use macerator::{Scalar, Simd, Vector};
+
+use super::lanes::{Floats, lanes, load, splat, width};
+
+/// An element type of the cache.
+pub trait Element: burn::backend::Element + bytemuck::Pod + Scalar + Send + Sync {
+    /// The first `2 * lanes` elements of a slice as f32, in the order of [`arrange`].
+    fn widen<S: Simd>(x: &[Self]) -> [Floats<S>; 2];
+
+    /// Whether [`widen`](Self::widen) gives the even elements, then the odd ones.
+    fn interleaved<S: Simd>() -> bool;
+
+    /// The element as f32.
+    fn float(self) -> f32;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen<S: Simd>(x: &[Self]) -> [Floats<S>; 2] {
+        [load(x), load(&x[lanes::<S>()..])]
+    }
+
+    fn interleaved<S: Simd>() -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn float(self) -> f32 {
+        self
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn widen<S: Simd>(x: &[Self]) -> [Floats<S>; 2] {
+        let pairs = load::<S, bf16>(x).reinterpret::<u32>();
+        let odd = pairs & 0xffff_0000_u32.splat();
+        [(pairs << 16).reinterpret(), odd.reinterpret()]
+    }
+
+    fn interleaved<S: Simd>() -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn float(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    fn widen<S: Simd>(x: &[Self]) -> [Floats<S>; 2] {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(floats) = x86::widen_f16(x) {
+            return floats;
+        }
+        let pairs = load::<S, f16>(x).reinterpret::<i32>();
+        [widen_upper_f16(pairs << 16), widen_upper_f16(pairs)]
+    }
+
+    fn interleaved<S: Simd>() -> bool {
+        !(cfg!(target_arch = "x86_64") && lanes::<S>() >= 8)
+    }
+
+    #[inline(always)]
+    fn float(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+/// The f16 in the upper half of each lane as f32.
+#[inline(always)]
+fn widen_upper_f16<S: Simd>(x: Vector<S, i32>) -> Floats<S> {
+    // Sign, exponent and mantissa where f32 has them; the exponents differ in their bias.
+    let shifted = (x >> 3) & (0x8fff_e000_u32 as i32).splat();
+    let bias = splat::<S>(f32::from_bits((127 + 127 - 15) << 23));
+    let finite = (shifted.reinterpret::<f32>() * bias).reinterpret::<u32>();
+    let infinite_or_nan = finite | 0x7f80_0000_u32.splat();
+    let without_sign = (shifted << 1).reinterpret::<u32>();
+    let is_finite = without_sign.lt(0x1f00_0000_u32.splat());
+    is_finite.select(finite, infinite_or_nan).reinterpret()
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use core::arch::x86_64::{_mm256_cvtph_ps, _mm512_cvtph_ps};
+
+    use burn::tensor::f16;
+    use bytemuck::pod_read_unaligned;
+    use macerator::Simd;
+
+    use super::super::lanes::{Floats, lanes};
+
+    /// By the instruction for it, where there is one.
+    #[inline(always)]
+    pub fn widen_f16<S: Simd>(x: &[f16]) -> Option<[Floats<S>; 2]> {
+        let halves: &[u8] = bytemuck::cast_slice(&x[..2 * lanes::<S>()]);
+        let (low, high) = halves.split_at(halves.len() / 2);
+        match lanes::<S>() {
+            // SAFETY: of the levels that the vectors come from, only those with AVX-512F have 16
+            // lanes, and code that is generic over a level is entered on a processor that has it.
+            16 => unsafe {
+                let low = _mm512_cvtph_ps(pod_read_unaligned(low));
+                let high = _mm512_cvtph_ps(pod_read_unaligned(high));
+                Some([
+                    pod_read_unaligned(bytemuck::bytes_of(&low)),
+                    pod_read_unaligned(bytemuck::bytes_of(&high)),
+                ])
+            },
+            // SAFETY: as above; only the level with AVX2 has 8 lanes, and F16C belongs to it.
+            8 => unsafe {
+                let low = _mm256_cvtph_ps(pod_read_unaligned(low));
+                let high = _mm256_cvtph_ps(pod_read_unaligned(high));
+                Some([
+                    pod_read_unaligned(bytemuck::bytes_of(&low)),
+                    pod_read_unaligned(bytemuck::bytes_of(&high)),
+                ])
+            },
+            _ => None,
+        }
+    }
+}
+
+/// A row as f32; after its end come zeros.
+#[inline(always)]
+pub fn widen_row<S: Simd, E: Element>(row: &[E], out: &mut [Floats<S>]) {
+    let width = width::<S>();
+    let whole = row.len() / width;
+    for pair in 0..whole {
+        [out[2 * pair], out[2 * pair + 1]] = E::widen(&row[pair * width..]);
+    }
+    if row.len() > whole * width {
+        [out[2 * whole], out[2 * whole + 1]] = widen_end(&row[whole * width..]);
+    }
+}
+
+/// The end of a row, shorter than a width, followed by zeros.
+#[inline(always)]
+pub fn widen_end<S: Simd, E: Element>(end: &[E]) -> [Floats<S>; 2] {
+    let mut padded = [<E as bytemuck::Zeroable>::zeroed(); MAX_WIDTH];
+    padded[..end.len()].copy_from_slice(end);
+    E::widen(&padded)
+}
+
+/// Elements that the widest vectors widen at once.
+const MAX_WIDTH: usize = 32;
+
+/// Vectors of a row of `n` elements, whole widths.
+#[inline(always)]
+pub fn vectors_of<S: Simd>(n: usize) -> usize {
+    2 * n.div_ceil(width::<S>())
+}
+
+/// Where in a row of f32 that is arranged like widened elements a channel lies.
+#[inline(always)]
+fn position<S: Simd, E: Element>(channel: usize) -> usize {
+    if !E::interleaved::<S>() {
+        return channel;
+    }
+    let width = width::<S>();
+    let (block, within) = (channel / width, channel % width);
+    block * width + within % 2 * lanes::<S>() + within / 2
+}
+
+/// Rows of `n` numbers, each in the order of the widened elements that it meets.
+#[inline(always)]
+pub fn arrange<S: Simd, E: Element>(rows: &[f32], n: usize) -> Vec<Floats<S>> {
+    let vectors = vectors_of::<S>(n);
+    let mut arranged = vec![splat(0.0); rows.len() / n * vectors];
+    for (row, arranged) in rows.chunks_exact(n).zip(arranged.chunks_exact_mut(vectors)) {
+        let arranged: &mut [f32] = bytemuck::cast_slice_mut(arranged);
+        for (channel, &x) in row.iter().enumerate() {
+            arranged[position::<S, E>(channel)] = x;
+        }
+    }
+    arranged
+}
+
+/// The numbers of an [arranged](arrange) row in their own order.
+#[inline(always)]
+pub fn restore<S: Simd, E: Element>(arranged: &[f32], row: &mut [f32]) {
+    for (channel, x) in row.iter_mut().enumerate() {
+        *x = arranged[position::<S, E>(channel)];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[macerator::with_simd]
+    fn widened<S: Simd, E: Element>(row: &[E]) -> Vec<f32> {
+        let mut out = vec![splat::<S>(f32::NAN); vectors_of::<S>(row.len())];
+        widen_row::<S, E>(row, &mut out);
+        let mut floats = vec![0.0; row.len()];
+        restore::<S, E>(bytemuck::cast_slice(&out), &mut floats);
+        floats
+    }
+
+    #[macerator::with_simd]
+    fn widened_upper<S: Simd>(row: &[f16]) -> Vec<f32> {
+        let lanes = lanes::<S>();
+        let mut floats = Vec::new();
+        for chunk in row.chunks_exact(lanes) {
+            let mut padded = vec![0_i32; lanes];
+            for (x, half) in padded.iter_mut().zip(chunk) {
+                *x = i32::from(half.to_bits()) << 16 | 0x7fff;
+            }
+            let wide = widen_upper_f16::<S>(load(&padded));
+            floats.extend_from_slice(bytemuck::cast_slice(bytemuck::bytes_of(&wide)));
+        }
+        floats
+    }
+
+    fn assert_same(found: &[f32], expected: impl Iterator<Item = f32>) {
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+            assert!(
+                found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()),
+                "bits {i:#06x}: expected {expected}, found {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_f16_and_bf16_becomes_the_f32_that_it_stands_for() {
+        let bits = || 0..=u16::MAX;
+        let halves: Vec<f16> = bits().map(f16::from_bits).collect();
+        let expected = || halves.iter().map(|x| x.to_f32());
+        assert_same(&widened(&halves), expected());
+        assert_same(&widened_upper(&halves), expected());
+        let brains: Vec<bf16> = bits().map(bf16::from_bits).collect();
+        assert_same(&widened(&brains), brains.iter().map(|x| x.to_f32()));
+    }
+
+    #[test]
+    fn a_row_of_any_length_is_widened_to_its_end() {
+        for n in 1..100 {
+            let row: Vec<bf16> = (0..n).map(|i| bf16::from_f32(i as f32)).collect();
+            assert_same(&widened(&row), (0..n).map(|i| i as f32));
+        }
+    }
+}

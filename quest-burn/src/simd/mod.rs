@@ -1,0 +1,83 @@
+//! The operations as native code for the Flex backend: vector instructions, threads, and the
+//! paged cache read where it lies.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `append`, `scores`, `select`, `attention`, `prefill` | one operation each |
+//! | `rows` | dot products with rows of a page, and weighted sums of them |
+//! | `softmax` | exponentials of a row of scores |
+//! | `element`, `lanes` | f32, f16 and bf16 as vectors of f32 |
+//! | `pool`, `parallel` | a cache's memory, threads |
+//!
+//! Sums are kept in f32 whatever the dtype of the cache, and half-precision keys and values are
+//! widened in registers. What is split over threads depends on the number of pages only, and
+//! partial results are merged in order, so that results do not depend on the number of threads.
+
+mod append;
+mod attention;
+mod element;
+mod lanes;
+mod parallel;
+mod pool;
+mod prefill;
+mod rows;
+mod scores;
+mod select;
+mod softmax;
+
+pub use append::append;
+pub use attention::{best_attention, paged_attention};
+pub use prefill::prefill_attention;
+pub use scores::page_scores;
+pub use select::top_pages;
+
+/// Runs a piece of code with the element type of a cache's dtype.
+macro_rules! with_element {
+    ($dtype:expr, $element:ident => $body:expr) => {
+        match $dtype {
+            burn::tensor::DType::F32 => {
+                type $element = f32;
+                $body
+            }
+            burn::tensor::DType::F16 => {
+                type $element = burn::tensor::f16;
+                $body
+            }
+            burn::tensor::DType::BF16 => {
+                type $element = burn::tensor::bf16;
+                $body
+            }
+            other => unreachable!("the caller asks whether {other:?} is supported"),
+        }
+    };
+}
+use with_element;
+
+use burn::{
+    backend::DispatchDevice,
+    tensor::{DType, Device},
+};
+
+use crate::{cache::LayerCache, policy::Pages};
+
+/// Whether tensors on this device are Flex's own.
+///
+/// An autodiff device is not, as this code has no backward pass.
+pub fn runs_on(device: &Device) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Whether this code reads the cache and what comes from `device` along with it.
+pub fn supports(cache: &LayerCache, device: &Device) -> bool {
+    runs_on(&cache.keys.device())
+        && runs_on(device)
+        && matches!(cache.keys.dtype(), DType::F32 | DType::F16 | DType::BF16)
+        && [&cache.keys, &cache.values, &cache.digests]
+            .iter()
+            .all(|pool| pool.dtype() == cache.keys.dtype() && pool::is_contiguous(pool))
+}
+
+/// Whether this code reads such a choice of pages.
+pub fn reads(pages: &Pages) -> bool {
+    matches!(pages, Pages::All | Pages::Listed { .. })
+}

@@ -1,0 +1,326 @@
+//! The kernels of the rest of a decode step against plain computations on the host, in every dtype
+//! of the device.
+//!
+//! Runs on the devices that `QUEST_TEST_DEVICES` names.
+#![cfg(any(
+    feature = "cuda",
+    feature = "rocm",
+    feature = "wgpu",
+    feature = "vulkan",
+    feature = "metal"
+))]
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use quest_burn::{
+    attention::{HeadNorms, RopeConfig},
+    cache::{PagedKvCache, PagedKvCacheConfig, Step},
+    kernels::{self, DecodeState},
+    ops,
+};
+use quest_burn_tests::{
+    arrays::assert_close,
+    catalogue::{AttentionShape, attention_shapes},
+    devices::devices,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+/// CubeCL devices among those that are asked for, and their dtypes.
+fn targets() -> Vec<(Device, DType)> {
+    let devices = devices().into_iter().map(|test_device| test_device.device);
+    let devices = devices.filter(kernels::supported);
+    let targets = devices.flat_map(|device| {
+        [DType::F32, DType::F16, DType::BF16]
+            .into_iter()
+            .filter(|&dtype| kernels::supports(&device, dtype, 8))
+            .map(|dtype| (device.clone(), dtype))
+            .collect::<Vec<_>>()
+    });
+    let targets = targets.collect::<Vec<_>>();
+    if targets.is_empty() {
+        println!("no device with kernels is named: nothing is tested");
+    }
+    targets
+}
+
+/// How far a result of this dtype may be off, relative to its size.
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 2e-5,
+        DType::F16 => 4e-3,
+        _ => 3e-2,
+    }
+}
+
+fn tensor<const D: usize>(
+    values: &[f32],
+    shape: [usize; D],
+    dtype: DType,
+    device: &Device,
+) -> Tensor<D> {
+    Tensor::<D>::from_data(TensorData::new(values.to_vec(), shape), device).cast(dtype)
+}
+
+/// Random values that the dtype holds exactly, as a tensor and on the host.
+fn random<const D: usize>(
+    shape: [usize; D],
+    dtype: DType,
+    device: &Device,
+    rng: &mut StdRng,
+) -> (Tensor<D>, Vec<f64>) {
+    let values = (0..shape.iter().product()).map(|_| rng.random_range(-2.0f32..2.0));
+    let tensor = tensor(&values.collect::<Vec<_>>(), shape, dtype, device);
+    let values = floats(&tensor);
+    (tensor, values)
+}
+
+fn floats<const D: usize>(tensor: &Tensor<D>) -> Vec<f64> {
+    let data = tensor.clone().into_data().convert::<f32>();
+    let values = data.try_to_vec::<f32>().unwrap();
+    values.into_iter().map(f64::from).collect()
+}
+
+fn ints(values: &[i32], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(
+        TensorData::new(values.to_vec(), [values.len()]),
+        (device, DType::I32),
+    )
+}
+
+fn read<const D: usize>(tensor: Tensor<D, Int>) -> Vec<i32> {
+    tensor.into_data().convert::<i32>().try_to_vec().unwrap()
+}
+
+/// Two layers of a cache, one filled by the reference, one by the kernel.
+fn caches(shape: &AttentionShape, dtype: DType, device: &Device) -> [PagedKvCache; 2] {
+    let pages = shape.lengths.iter().map(|n| n.div_ceil(shape.page_size));
+    let config = PagedKvCacheConfig::new(1, shape.n_kv_heads, shape.head_dim, pages.sum())
+        .with_page_size(shape.page_size)
+        .with_batch(shape.lengths.len());
+    [(); 2].map(|()| config.init(device, dtype).unwrap())
+}
+
+/// Steps that bring every sequence to its length: chunks that end inside pages, then one token.
+fn steps(shape: &AttentionShape) -> Vec<Vec<usize>> {
+    let chunk = shape.page_size + 3;
+    let mut held = vec![0; shape.lengths.len()];
+    let mut steps = Vec::new();
+    loop {
+        let left = held.iter().zip(&shape.lengths).map(|(held, n)| n - held);
+        let new = left
+            .map(|left| {
+                if left > chunk {
+                    chunk
+                } else {
+                    left.saturating_sub(1).max(left.min(1))
+                }
+            })
+            .collect::<Vec<_>>();
+        if new.iter().all(|&n| n == 0) {
+            return steps;
+        }
+        held.iter_mut()
+            .zip(&new)
+            .for_each(|(held, new)| *held += new);
+        steps.push(new);
+    }
+}
+
+fn begin(cache: &mut PagedKvCache, new_tokens: &[usize]) -> Step {
+    cache.prefill(new_tokens).unwrap()
+}
+
+#[test]
+fn queries_and_keys_are_rotated_where_they_are_appended() {
+    let mut rng = StdRng::seed_from_u64(1);
+    for (device, dtype) in targets() {
+        for shape in attention_shapes() {
+            let (d, batch) = (shape.head_dim, shape.lengths.len());
+            let heads = shape.n_heads + 2 * shape.n_kv_heads;
+            let rope = RopeConfig::new().init(d, &device);
+            let norms = [false, true].map(|normed| {
+                normed.then(|| {
+                    let mut norm = || {
+                        let mut norm = burn::nn::RmsNormConfig::new(d)
+                            .with_epsilon(1e-5)
+                            .init(&device);
+                        let gamma = random([d], dtype, &device, &mut rng).0;
+                        norm.gamma = burn::module::Param::from_tensor(gamma);
+                        norm
+                    };
+                    HeadNorms::new(norm(), norm())
+                })
+            });
+            for norms in norms {
+                let [mut expected, mut found] = caches(&shape, dtype, &device);
+                for new_tokens in steps(&shape) {
+                    let step = begin(&mut expected, &new_tokens);
+                    let tokens = step.max_new_tokens();
+                    let qkv = random([batch, tokens, heads, d], dtype, &device, &mut rng).0;
+                    let rotations = rope.rotations(step.positions().clone());
+                    let query = ops::reference::rotate_append(
+                        expected.layer_mut(0),
+                        qkv.clone(),
+                        norms.as_ref(),
+                        Some(&rotations),
+                        &step,
+                    );
+                    let step = begin(&mut found, &new_tokens);
+                    let rotated = ops::rotate_append(
+                        found.layer_mut(0),
+                        qkv,
+                        norms.as_ref(),
+                        Some(&rotations),
+                        &step,
+                    );
+                    for (sequence, &n) in new_tokens.iter().enumerate().filter(|(_, n)| **n > 0) {
+                        let rows = |query: &Tensor<4>| {
+                            let rows = [sequence..sequence + 1, 0..shape.n_heads, 0..n];
+                            floats(&query.clone().slice(rows))
+                        };
+                        let what = format!("{shape}, {dtype:?}: queries");
+                        let (found, expected) = (rows(&rotated), rows(&query));
+                        assert_close(&found, &expected, tolerance(dtype), &what);
+                    }
+                }
+                let (expected, found) = (expected.layer(0), found.layer(0));
+                for (what, found, expected) in [
+                    ("keys", found.keys(), expected.keys()),
+                    ("values", found.values(), expected.values()),
+                    ("digests", found.digests(), expected.digests()),
+                ] {
+                    let what = format!("{shape}, {dtype:?}: {what}");
+                    assert_close(&floats(found), &floats(expected), tolerance(dtype), &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_layers_of_a_few_rows_equal_sums_in_f64() {
+    let mut rng = StdRng::seed_from_u64(2);
+    for (device, dtype) in targets() {
+        for (m, k, n) in [
+            (1, 64, 32),
+            (1, 4096, 6),
+            (2, 96, 130),
+            (3, 1000, 34),
+            (4, 512, 512),
+            (5, 7, 10),
+            (8, 256, 98),
+            (1, 1, 2),
+        ] {
+            for (biased, gated, added) in [
+                (false, false, false),
+                (true, false, true),
+                (false, true, false),
+                (true, true, true),
+            ] {
+                let (rows, x) = random([m, k], dtype, &device, &mut rng);
+                let (weight, w) = random([n, k], dtype, &device, &mut rng);
+                let (bias, b) = random([n], dtype, &device, &mut rng);
+                let columns = if gated { n / 2 } else { n };
+                let (residual, r) = random([m, columns], dtype, &device, &mut rng);
+                let output = kernels::linear::gemv(
+                    rows,
+                    weight,
+                    biased.then_some(bias),
+                    added.then_some(residual),
+                    gated,
+                );
+                let product = |row: usize, channel: usize| {
+                    let x = &x[row * k..][..k];
+                    let w = &w[channel * k..][..k];
+                    let sum = x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+                    sum + if biased { b[channel] } else { 0.0 }
+                };
+                let expected = (0..m * columns).map(|i| {
+                    let (row, channel) = (i / columns, i % columns);
+                    let mut value = product(row, channel);
+                    if gated {
+                        value = value / (1.0 + (-value).exp()) * product(row, columns + channel);
+                    }
+                    value + if added { r[i] } else { 0.0 }
+                });
+                let expected = expected.collect::<Vec<_>>();
+                let what = format!("{m} rows of {k}, {n} outputs, {biased}, {gated}, {added}");
+                // Sums of terms up to 4 in size cancel.
+                let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
+                assert_close(&floats(&output), &expected, tolerance, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_equal_those_in_f64() {
+    let mut rng = StdRng::seed_from_u64(3);
+    for (device, dtype) in targets() {
+        for (rows, d) in [(1, 4096), (3, 48), (17, 130), (2, 7), (1, 1)] {
+            let (x, values) = random([rows, d], dtype, &device, &mut rng);
+            let (gamma, weights) = random([d], dtype, &device, &mut rng);
+            let output = kernels::rms_norm(x, gamma, 1e-5);
+            let expected = values.chunks(d).flat_map(|row| {
+                let mean = row.iter().map(|x| x * x).sum::<f64>() / d as f64;
+                let rms = (mean + 1e-5).sqrt();
+                row.iter().zip(&weights).map(move |(x, w)| x / rms * w)
+            });
+            let expected = expected.collect::<Vec<_>>();
+            let what = format!("{rows} rows of {d} in {dtype:?}");
+            assert_close(&floats(&output), &expected, tolerance(dtype), &what);
+        }
+    }
+}
+
+#[test]
+fn the_next_token_has_the_highest_logit_and_the_state_moves_on() {
+    let mut rng = StdRng::seed_from_u64(4);
+    for (device, dtype) in targets() {
+        for vocab_size in [1, 5, 197, 1000, 32000] {
+            let batch = 6;
+            let (logits, _) = random([batch, vocab_size], dtype, &device, &mut rng);
+            // Few distinct values, so that the highest occurs more than once.
+            let mut rows = floats(&logits.clone().mul_scalar(2.0).round());
+            let n = vocab_size;
+            rows[n..2 * n].fill(f64::NEG_INFINITY);
+            rows[2 * n..3 * n].fill(-7.0);
+            rows[3 * n + n / 2] = f64::NAN;
+            rows[4 * n + n - 1] = f64::INFINITY;
+            let values = rows.iter().map(|&x| x as f32).collect::<Vec<_>>();
+            let logits = tensor(&values, [batch, n], dtype, &device);
+            let highest = (0..n)
+                .rev()
+                .max_by(|&a, &b| rows[a].partial_cmp(&rows[b]).unwrap());
+            let state = kernels::next_tokens(
+                logits,
+                ints(&[1, 1, 1, 1, 1, 0], &device),
+                DecodeState {
+                    tokens: ints(&[40; 6], &device),
+                    starts: ints(&[5, 3, 8, 0, 1, 2], &device),
+                    lengths: ints(&[6, 4, 9, 1, 2, 3], &device),
+                    history: ints(&[-9; 24], &device).reshape([6, 4]),
+                },
+            );
+            let highest = highest.unwrap() as i32;
+            assert_eq!(read(state.tokens), [highest, 0, 0, 0, 0, 40], "{n}");
+            assert_eq!(read(state.starts), [6, 4, 9, 1, 2, 2]);
+            assert_eq!(read(state.lengths), [7, 5, 10, 2, 3, 3]);
+            let mut history = [-9; 24];
+            history[1] = highest;
+            history[4 + 3] = -1;
+            history[8] = 0;
+            history[12] = -1;
+            history[16 + 1] = -1;
+            assert_eq!(read(state.history), history);
+        }
+    }
+}
+
+#[test]
+fn values_are_assigned_in_place() {
+    for (device, _) in targets() {
+        let values = (0..70).collect::<Vec<_>>();
+        let target = kernels::assign(ints(&[7; 70], &device), ints(&values, &device));
+        assert_eq!(read(target), values);
+    }
+}
