@@ -1,10 +1,12 @@
 //! Layers of a cache into which random tokens are decoded, one query after the other.
 
+use std::collections::BTreeSet;
+
 use burn::tensor::{Device, Tensor};
 use quest_burn::{
     cache::{PagedKvCache, PagedKvCacheConfig, Step},
     ops,
-    policy::{Observation, ObservedPolicy, PagePolicy, PolicyConfig},
+    policy::{Observation, ObservedPolicy, PagePolicy, PolicyConfig, Read},
 };
 use rand::rngs::StdRng;
 
@@ -195,4 +197,26 @@ pub fn heads_of(query: &Tensor<3>, sequence: usize) -> Vec<Vec<f64>> {
 pub fn observed(config: &PolicyConfig) -> ObservedPolicy {
     let policy = config.init().unwrap_or_else(|error| panic!("{error}"));
     ObservedPolicy::new(policy)
+}
+
+/// The tokens that the query heads of a KV head read.
+pub fn tokens_read(
+    observation: &Observation,
+    kv_head: usize,
+    n_kv_heads: usize,
+) -> BTreeSet<usize> {
+    let of_head = |lists: &[Vec<usize>]| {
+        let per_head = lists.len() / n_kv_heads;
+        let lists = &lists[kv_head * per_head..][..per_head];
+        lists.concat().into_iter().collect::<BTreeSet<_>>()
+    };
+    match &observation.read {
+        Read::All => (0..observation.length).collect(),
+        Read::Tokens(lists) => of_head(lists),
+        Read::Pages(lists) => of_head(lists)
+            .into_iter()
+            .flat_map(|page| page * observation.page_size..(page + 1) * observation.page_size)
+            .filter(|&token| token < observation.length)
+            .collect(),
+    }
 }

@@ -1,26 +1,20 @@
 //! The policies on every device: they read what they claim and no more than their budget, what is
 //! evicted stays away, and everything is forgotten where the cache forgets.
 
-use std::collections::BTreeSet;
-
 use burn::tensor::{Tensor, TensorData};
-use proptest::{prelude::*, sample::select};
+use proptest::prelude::*;
 use quest_burn::{
     PageSharing, QuestConfig,
     attention::{QuestAttentionConfig, RopeConfig},
     cache::LayerCache,
-    policy::{
-        DensePolicy, H2oConfig, Observation, ObservedPolicy, PagePolicy, PolicyConfig, PolicyKind,
-        Read, TovaConfig,
-    },
+    policy::{DensePolicy, ObservedPolicy, PagePolicy, PolicyConfig, PolicyKind, Read},
 };
 use quest_burn_tests::{
     arrays::{assert_close, rows, values},
     cases,
     devices::{TestDevice, devices},
     layer::{Passage, random_hidden, random_layer},
-    naive,
-    session::{Session, SessionShape, heads_of, observed},
+    session::{Session, SessionShape, observed, tokens_read},
 };
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -139,24 +133,6 @@ fn watching_changes_nothing() {
         let plain = policy.init().expect("the configuration is valid");
         assert_eq!(run(&observed(&policy)), run(&*plain), "{context}");
     });
-}
-
-/// The tokens that the query heads of a KV head read.
-fn tokens_read(observation: &Observation, kv_head: usize, n_kv_heads: usize) -> BTreeSet<usize> {
-    let of_head = |lists: &[Vec<usize>]| {
-        let per_head = lists.len() / n_kv_heads;
-        let lists = &lists[kv_head * per_head..][..per_head];
-        lists.concat().into_iter().collect::<BTreeSet<_>>()
-    };
-    match &observation.read {
-        Read::All => (0..observation.length).collect(),
-        Read::Tokens(lists) => of_head(lists),
-        Read::Pages(lists) => of_head(lists)
-            .into_iter()
-            .flat_map(|page| page * PAGE_SIZE..(page + 1) * PAGE_SIZE)
-            .filter(|&token| token < observation.length)
-            .collect(),
-    }
 }
 
 /// The layer with NaN in the rows of some tokens, `(sequence, kv head, token)`.
@@ -285,236 +261,8 @@ fn assert_reads_what_it_lists(
     }
 }
 
-/// The policies that evict, with what they should read by the books.
-#[derive(Clone, Debug)]
-enum Evicting {
-    H2o { recent: usize, sharing: PageSharing },
-    Tova,
-}
-
-impl Evicting {
-    fn policy(&self, budget: usize) -> ObservedPolicy {
-        ObservedPolicy::new(match self {
-            Self::H2o { recent, sharing } => {
-                let config = H2oConfig::new()
-                    .with_token_budget(budget)
-                    .with_recent_tokens(Some(*recent))
-                    .with_sharing(*sharing)
-                    .with_dense_layers(0);
-                Box::new(config.init().expect("the configuration is valid"))
-            }
-            Self::Tova => {
-                let config = TovaConfig::new().with_token_budget(budget);
-                let config = config.with_dense_layers(0);
-                Box::new(config.init().expect("the configuration is valid"))
-            }
-        })
-    }
-
-    fn lists(&self, shape: &SessionShape) -> usize {
-        match self {
-            Self::H2o {
-                sharing: PageSharing::QueryHead,
-                ..
-            } => shape.n_heads,
-            Self::H2o { .. } => shape.n_kv_heads,
-            Self::Tova => 1,
-        }
-    }
-
-    fn recent(&self) -> usize {
-        match self {
-            Self::H2o { recent, .. } => *recent,
-            Self::Tova => 0,
-        }
-    }
-}
-
-/// Tokens and the attention that they have received, of one list.
-type Held = Vec<(usize, f64)>;
-
-/// Evicts the tokens with the lowest values but the most recent until `n` are left.
-fn evict(held: &mut Held, values: &[f64], n: usize, recent: usize) {
-    let mut values = values.to_vec();
-    while held.len() > n {
-        let lowest = (0..held.len() - recent).min_by(|&a, &b| values[a].total_cmp(&values[b]));
-        let lowest = lowest.expect("there are tokens to evict");
-        held.remove(lowest);
-        values.remove(lowest);
-    }
-}
-
-/// A naive eviction policy on one sequence.
-struct Naive<'a> {
-    evicting: &'a Evicting,
-    budget: usize,
-    lists: Vec<Held>,
-    seen: usize,
-}
-
-impl Naive<'_> {
-    /// Attention weights of a list's heads, summed.
-    fn received(
-        &self,
-        list: usize,
-        queries: &[Vec<f64>],
-        keys: &[Vec<Vec<f64>>],
-        scale: f64,
-    ) -> Vec<f64> {
-        let group = queries.len() / self.lists.len();
-        let tokens = self.lists[list].iter().map(|t| t.0).collect::<Vec<_>>();
-        let mut sum = vec![0.0; tokens.len()];
-        for head in list * group..(list + 1) * group {
-            let keys = &keys[head * keys.len() / queries.len()];
-            for (i, sum) in sum.iter_mut().enumerate() {
-                // Attention over one-hot values is the attention itself.
-                let one_hot = (0..keys.len())
-                    .map(|t| vec![f64::from(u8::from(t == tokens[i]))])
-                    .collect::<Vec<_>>();
-                *sum += naive::attend(&queries[head], keys, &one_hot, &tokens, scale)[0];
-            }
-        }
-        sum
-    }
-
-    /// What each list reads.
-    fn step(
-        &mut self,
-        queries: &[Vec<f64>],
-        keys: &[Vec<Vec<f64>>],
-        scale: f64,
-    ) -> Vec<Vec<usize>> {
-        let length = keys[0].len();
-        let accumulates = matches!(self.evicting, Evicting::H2o { .. });
-        let recent = self.evicting.recent();
-        for list in 0..self.lists.len() {
-            self.lists[list].extend((self.seen..length).map(|token| (token, 0.0)));
-            if self.lists[list].len() > self.budget {
-                let now = self.received(list, queries, keys, scale);
-                let held = &mut self.lists[list];
-                let values = held.iter().zip(now).map(|(t, now)| t.1 + now);
-                let values = values.collect::<Vec<_>>();
-                evict(held, &values, self.budget, recent);
-            }
-        }
-        self.seen = length;
-        let read = |list: &Held| list.iter().map(|t| t.0).collect();
-        let read = self.lists.iter().map(read).collect();
-        for list in 0..self.lists.len() {
-            let now = self.received(list, queries, keys, scale);
-            let held = &mut self.lists[list];
-            if accumulates {
-                held.iter_mut().zip(&now).for_each(|(t, now)| t.1 += now);
-            }
-            let values = match accumulates {
-                true => held.iter().map(|t| t.1).collect(),
-                false => now,
-            };
-            evict(held, &values, self.budget - 1, recent.saturating_sub(1));
-        }
-        read
-    }
-}
-
-fn evicting(budget: usize) -> impl Strategy<Value = Evicting> {
-    let sharing = select(vec![PageSharing::KvHead, PageSharing::QueryHead]);
-    prop_oneof![
-        Just(Evicting::Tova),
-        (0..budget, sharing).prop_map(|(recent, sharing)| Evicting::H2o { recent, sharing }),
-    ]
-}
-
-/// A session, a budget, a policy, and which sequences are active in each step.
-fn eviction_case() -> impl Strategy<Value = (SessionShape, usize, Evicting, Vec<[bool; 2]>, u64)> {
-    let heads = select(vec![(1, 1), (2, 1), (4, 2), (3, 3)]);
-    let prompts = prop::collection::vec(1usize..40, 2);
-    let shape = (heads, prompts).prop_map(|((n_heads, n_kv_heads), prompts)| SessionShape {
-        n_heads,
-        n_kv_heads,
-        prompts,
-        ..shape()
-    });
-    let active = prop::collection::vec(any::<[bool; 2]>(), 1..24);
-    let policy = (2usize..20).prop_flat_map(|budget| (Just(budget), evicting(budget)));
-    (shape, policy, active, any::<u64>())
-        .prop_map(|(shape, (budget, policy), active, seed)| (shape, budget, policy, active, seed))
-}
-
 proptest! {
     #![proptest_config(cases())]
-
-    #[test]
-    fn evicting_policies_read_what_naive_ones_do(
-        (shape, budget, evicting, active, seed) in eviction_case(),
-    ) {
-        for device in devices() {
-            let mut session = session(&shape, &device, seed);
-            let policy = evicting.policy(budget);
-            let mut naive = [(); 2].map(|()| Naive {
-                evicting: &evicting,
-                budget,
-                lists: vec![Held::new(); evicting.lists(&shape)],
-                seen: 0,
-            });
-            for active in active.iter().filter(|active| active.contains(&true)) {
-                let decoded = session.decode(active);
-                let (outputs, observations) = session.attend(&decoded, &policy);
-                let output = rows(&outputs[0]);
-                for observation in observations {
-                    let s = observation.sequence;
-                    let queries = heads_of(&decoded.queries[0], s);
-                    let lists = naive[s].step(&queries, &session.keys[s], session.scale());
-                    for head in 0..shape.n_heads {
-                        let list = &lists[head * lists.len() / shape.n_heads];
-                        let found = match &observation.read {
-                            Read::All => (0..observation.length).collect(),
-                            Read::Tokens(found) => found[head * found.len() / shape.n_heads].clone(),
-                            Read::Pages(_) => panic!("tokens were expected"),
-                        };
-                        prop_assert_eq!(&found, list, "{}, {} tokens", device, observation.length);
-                        let kv_head = head * shape.n_kv_heads / shape.n_heads;
-                        let expected = naive::attend(
-                            &queries[head],
-                            &session.keys[s][kv_head],
-                            &session.values[s][kv_head],
-                            list,
-                            session.scale(),
-                        );
-                        assert_close(&output[s * shape.n_heads + head], &expected, 2e-5, &device.name);
-                    }
-                }
-                for s in (0..2).filter(|&s| !active[s]) {
-                    let idle = &output[s * shape.n_heads..][..shape.n_heads];
-                    prop_assert!(idle.iter().flatten().all(|&v| v == 0.0));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_evicted_token_never_returns(
-        (shape, budget, evicting, active, seed) in eviction_case(),
-    ) {
-        for device in devices() {
-            let mut session = session(&shape, &device, seed);
-            let policy = evicting.policy(budget);
-            let mut allowed = vec![vec![None::<BTreeSet<usize>>; shape.n_kv_heads]; 2];
-            for active in active.iter().filter(|active| active.contains(&true)) {
-                let decoded = session.decode(active);
-                let (_, observations) = session.attend(&decoded, &policy);
-                for observation in observations {
-                    for (head, allowed) in allowed[observation.sequence].iter_mut().enumerate() {
-                        let mut read = tokens_read(&observation, head, shape.n_kv_heads);
-                        if let Some(allowed) = &*allowed {
-                            prop_assert!(read.is_subset(allowed), "{}: {:?} of {:?}", device, read, allowed);
-                        }
-                        read.insert(observation.length);
-                        *allowed = Some(read);
-                    }
-                }
-            }
-        }
-    }
 
     #[test]
     fn a_budget_that_covers_the_cache_equals_dense_to_the_last_bit(

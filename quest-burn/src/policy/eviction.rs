@@ -52,7 +52,8 @@ struct KeptTokens {
     tokens: ScoredTokens,
 }
 
-/// Tokens and the attention that they have received from decoded queries, `[lists, n]` both.
+/// Tokens and the attention that they have received from decoded queries, if that accumulates;
+/// `[lists, n]` both.
 #[derive(Clone, Debug)]
 struct ScoredTokens {
     positions: Tensor<2, Int>,
@@ -126,8 +127,8 @@ impl Eviction {
             let positions = for_attention(&held.positions, cache);
             let weights =
                 ops::token_weights(query.clone(), cache, positions, step, sequence, scale);
-            let received = held.received.clone() + per_list(weights, lists);
-            let columns = best(received, self.budget, self.recent);
+            let worth = self.worth(&held, weights);
+            let columns = best(worth, self.budget, self.recent);
             held.keep(columns)
         };
         (0..step.batch()).map(of_sequence).collect()
@@ -136,21 +137,29 @@ impl Eviction {
     /// Takes note of the attention that a query has paid to the tokens, and evicts until there is
     /// room for the next one.
     fn after(&self, held: ScoredTokens, weights: Tensor<2>) -> ScoredTokens {
-        let [lists, n] = held.positions.dims();
-        let paid = per_list(weights, lists);
-        let received = match self.accumulates {
-            true => held.received + paid,
-            false => paid,
+        let worth = self.worth(&held, weights);
+        let tokens = match self.accumulates {
+            true => ScoredTokens {
+                received: worth.clone(),
+                ..held
+            },
+            false => held,
         };
-        let tokens = ScoredTokens {
-            received: received.clone(),
-            ..held
-        };
-        if n < self.budget {
+        if tokens.len() < self.budget {
             return tokens;
         }
         let recent = self.recent.saturating_sub(1);
-        tokens.keep(best(received, self.budget - 1, recent))
+        tokens.keep(best(worth, self.budget - 1, recent))
+    }
+
+    /// What decides which tokens stay, when a query pays them this attention.
+    fn worth(&self, held: &ScoredTokens, weights: Tensor<2>) -> Tensor<2> {
+        let [lists, _] = held.positions.dims();
+        let paid = per_list(weights, lists);
+        match self.accumulates {
+            true => held.received.clone() + paid,
+            false => paid,
+        }
     }
 }
 

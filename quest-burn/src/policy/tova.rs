@@ -137,6 +137,17 @@ mod tests {
     }
 
     #[test]
+    fn tokens_that_are_prefilled_later_are_ranked_by_the_next_query_alone() {
+        let mut layer = Weighted::new(1).prompt(&[&[2.], &[10.]]);
+        let policy = observed(tova(3));
+        layer.decode(&policy, &[1.], &[1.]); // evicts itself
+        let mut layer = layer.prompt(&[&[3.], &[4.]]);
+        // Token 1 had most of the attention, now it has the least.
+        let (read, _) = layer.decode(&policy, &[5.], &[-1.]);
+        assert_eq!(read, Read::Tokens(vec![vec![0, 3, 4]]));
+    }
+
+    #[test]
     fn truncation_makes_a_prompt_of_what_is_left() {
         let mut layer = Weighted::new(1).prompt(&[&[1.], &[2.], &[3.]]);
         let policy = observed(tova(3));

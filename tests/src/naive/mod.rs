@@ -1,9 +1,11 @@
 //! Oracles in plain Rust and f64: slow, short, and sharing no code with what they judge.
 
 mod attention;
+mod eviction;
 mod model;
 mod rope;
 
 pub use attention::{attend, page_score, select_pages};
+pub use eviction::{Evicting, Kept};
 pub use model::{Cache, Model};
 pub use rope::Rope;
