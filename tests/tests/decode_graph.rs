@@ -1,7 +1,7 @@
 //! Recorded decode steps: the same tokens as without a recording, and the same cache after them.
 
 use burn::{
-    module::Module,
+    module::{Module, ModuleMapper, Param},
     tensor::{DType, Device, Int, Tensor, TensorData},
 };
 use quest_burn::{
@@ -23,6 +23,7 @@ use quest_burn_tests::{
 use rand::{SeedableRng, rngs::StdRng};
 
 const VOCAB_SIZE: usize = 197;
+const HEAD_DIM: usize = 16;
 const PAGE_SIZE: usize = 8;
 const STEPS: usize = 500;
 /// A recording is good for fewer tokens than there are steps, and for no whole number of pages.
@@ -38,7 +39,7 @@ fn config() -> ModelConfig {
         n_layers: 2,
         n_heads: 4,
         n_kv_heads: 2,
-        head_dim: 16,
+        head_dim: HEAD_DIM,
         max_positions: 4096,
         sliding_window: None,
         rms_norm_epsilon: 1e-5,
@@ -54,9 +55,24 @@ fn config() -> ModelConfig {
     }
 }
 
+/// Scales the norms of queries and keys, the only vectors as long as a head is wide.
+struct Sharpen;
+
+impl ModuleMapper for Sharpen {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| match tensor.dims()[..] {
+            [HEAD_DIM] => tensor * 2.0,
+            _ => tensor,
+        })
+    }
+}
+
+/// Attention to a few tokens, and so a next token that depends on more than the newest one: greedy
+/// decoding of blunt attention soon repeats itself.
 fn model(device: &Device) -> CausalLm {
-    let mut rng = StdRng::seed_from_u64(14);
-    config().init(device).map(&mut Randomize(&mut rng))
+    let mut rng = StdRng::seed_from_u64(11);
+    let model = config().init(device).map(&mut Randomize(&mut rng));
+    model.map(&mut Sharpen)
 }
 
 /// Dense attention, and Quest with a list per KV head and per query head, both with more pages
@@ -242,7 +258,7 @@ fn assert_tokens_are_those_without_a_recording(prompts: &[Vec<u32>]) {
             drop(graph);
             for (sequence, (tokens, expected)) in tokens.iter().zip(&expected).enumerate() {
                 let distinct = expected.iter().collect::<std::collections::BTreeSet<_>>();
-                assert!(distinct.len() > 2, "{case}: {} tokens", distinct.len());
+                assert!(distinct.len() > 20, "{case}: {} tokens", distinct.len());
                 let differs = tokens.iter().zip(expected).position(|(a, b)| a != b);
                 assert_eq!(differs, None, "{case}: sequence {sequence}");
             }
