@@ -25,7 +25,7 @@ pub enum Operation {
     PagedAttention,
     /// The three above, one after another
     ThreeOperations,
-    /// The three above in fewer launches, as the models call it
+    /// The three above as one operation, as the models call it
     BestAttention,
     /// Attention over every page
     DenseAttention,

@@ -471,7 +471,8 @@ pub struct BestPages {
     pub n_pages_bound: usize,
 }
 
-/// [`page_scores`], [`top_pages`] and [`paged_attention`] together, in fewer launches.
+/// [`page_scores`], [`top_pages`] and [`paged_attention`] as one operation: three launches,
+/// but one call of the host.
 ///
 /// # Shapes
 ///

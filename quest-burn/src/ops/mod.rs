@@ -163,8 +163,8 @@ pub fn paged_attention(
 }
 
 /// Attention of each sequence's newest token over the pages with the highest scores:
-/// [`page_scores`], [`top_pages`] and [`paged_attention`] together, in fewer launches where
-/// kernels run.
+/// [`page_scores`], [`top_pages`] and [`paged_attention`] as one operation; where kernels
+/// run, three launches but one call of the host.
 ///
 /// # Shapes
 ///
