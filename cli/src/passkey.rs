@@ -37,6 +37,9 @@ pub struct PasskeyArgs {
     /// Passkeys for each length and depth
     #[arg(long, value_name = "N", default_value_t = 1)]
     trials: usize,
+    /// Numbers that a text hides; with several, each has an owner, and one is asked for
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    keys: usize,
     /// Who answers
     #[arg(
         long,
@@ -63,6 +66,7 @@ impl PasskeyArgs {
             budgets: self.budgets.clone(),
             depths: self.depths,
             trials: self.trials,
+            keys: self.keys,
             policies: self.policies.clone(),
             tail: self.tail,
             answer_tokens: self.answer_tokens,
@@ -88,6 +92,10 @@ pub fn run(args: &PasskeyArgs) -> Result<(), Failure> {
     let rows = passkey::rows(&config, journal.rows());
     args.experiment
         .report(&rows, &run, passkey::table(&rows), || {
-            passkey::figure(&format!("Passkey retrieval, {}", run.model.name), &rows)
+            let title = match args.keys {
+                1 => format!("Passkey retrieval, {}", run.model.name),
+                n => format!("Passkey retrieval among {n} keys, {}", run.model.name),
+            };
+            passkey::figure(&title, &rows)
         })
 }

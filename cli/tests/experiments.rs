@@ -90,6 +90,17 @@ fn passkey_prints_a_row_for_each_policy_length_budget_and_depth() {
 }
 
 #[test]
+fn passkey_hides_as_many_numbers_as_asked_for() {
+    let checkpoint = checkpoint();
+    let mut args = passkey(&["--keys", "3"]);
+    let lengths = args.iter_mut().find(|arg| **arg == "420,512").unwrap();
+    *lengths = "700";
+    let result = checkpoint.run_json("passkey", &args);
+    assert_eq!(result["run"]["settings"]["keys"], 3);
+    assert_eq!(result["rows"].as_array().unwrap().len(), (1 + 4 * 2) * 2);
+}
+
+#[test]
 fn passkey_prints_a_table_and_draws_a_map_for_each_policy_and_budget() {
     let checkpoint = checkpoint();
     let plot = checkpoint.path().join("passkey.svg");
@@ -253,6 +264,11 @@ fn what_cannot_be_served_is_refused() {
             "passkey",
             vec!["--lengths", "512", "--depths", "0"],
             "depths: expected at least 1",
+        ),
+        (
+            "passkey",
+            vec!["--lengths", "512", "--keys", "257"],
+            "keys: expected at most 256, found 257",
         ),
         (
             "passkey",

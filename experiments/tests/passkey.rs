@@ -20,6 +20,7 @@ fn config() -> PasskeyConfig {
         lengths: vec![512, 640],
         budgets: vec!["1/8".parse().unwrap(), "32".parse().unwrap()],
         depths: 2,
+        keys: 1,
         trials: 1,
         policies: PolicyKind::ALL.to_vec(),
         tail: 40,

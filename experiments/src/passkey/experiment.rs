@@ -7,7 +7,10 @@ use quest_burn::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use super::{PasskeyPrompt, ask, is_correct};
+use super::{
+    Passkey, PasskeyPrompt, ask, is_correct,
+    owners::{self, owners},
+};
 use crate::{
     ExperimentError, Progress,
     budget::Budget,
@@ -28,6 +31,9 @@ pub struct PasskeyConfig {
     pub depths: usize,
     /// Passkeys for each length and depth.
     pub trials: usize,
+    /// Numbers that a text hides; the owner of the one that is asked for is named where there are
+    /// several.
+    pub keys: usize,
     /// The policies.
     pub policies: Vec<PolicyKind>,
     /// Characters at the end of the prompt that are fed token by token.
@@ -108,6 +114,7 @@ impl PasskeyConfig {
         let least = [
             ("depths", self.depths),
             ("trials", self.trials),
+            ("keys", self.keys),
             ("answer tokens", self.answer_tokens),
             ("tail", self.tail),
             ("lengths", self.lengths.len()),
@@ -119,6 +126,10 @@ impl PasskeyConfig {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
         }
+        if self.keys > owners::MOST {
+            let expected = format!("at most {}", owners::MOST);
+            return Err(ExperimentError::setting("keys", expected, self.keys));
+        }
         let most = subject.config.max_positions;
         for &length in &self.lengths {
             if length > most {
@@ -128,12 +139,16 @@ impl PasskeyConfig {
             for contender in self.contenders() {
                 self.policy(subject, contender, length)?;
             }
-            // The longest passkey has the least room for filler.
-            PasskeyPrompt::fit(
+            // The longest passkeys leave the least room for filler.
+            let mut keys = self.passkeys(self.trials(length).next().expect("a depth and a trial"));
+            keys.iter_mut().for_each(|key| key.number = 50_000);
+            let (asked, others) = keys.split_first().expect("a key");
+            PasskeyPrompt::among(
                 subject.tokenizer()?,
                 self.room(length),
                 1.0,
-                50_000,
+                asked,
+                others,
                 self.tail,
             )?;
         }
@@ -174,11 +189,14 @@ impl PasskeyConfig {
     }
 
     fn prompt(&self, subject: &Subject, trial: Trial) -> Result<PasskeyPrompt, ExperimentError> {
-        PasskeyPrompt::fit(
+        let keys = self.passkeys(trial);
+        let (asked, others) = keys.split_first().expect("a key");
+        PasskeyPrompt::among(
             subject.tokenizer()?,
             self.room(trial.length),
             self.depth(trial.depth),
-            self.passkey(trial),
+            asked,
+            others,
             self.tail,
         )
     }
@@ -219,15 +237,26 @@ impl PasskeyConfig {
         millionths.round() / 1e6
     }
 
-    /// A number from 1 to 50000 that does not depend on the other trials.
-    fn passkey(&self, trial: Trial) -> u32 {
+    /// The passkeys of a text, that which is asked for first: numbers from 1 to 50000 that do not
+    /// depend on the other trials.
+    fn passkeys(&self, trial: Trial) -> Vec<Passkey> {
         let parts = [trial.length, trial.depth, trial.trial];
         let seed = parts.into_iter().fold(self.seed, |seed, part| {
             (seed ^ part as u64)
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 .rotate_left(29)
         });
-        StdRng::seed_from_u64(seed).random_range(1..=50_000)
+        let mut rng = StdRng::seed_from_u64(seed);
+        let number = |rng: &mut StdRng| rng.random_range(1..=50_000);
+        if self.keys == 1 {
+            return vec![Passkey::only(number(&mut rng))];
+        }
+        let owners = owners(self.keys, &mut rng).into_iter();
+        let keys = owners.map(|owner| Passkey {
+            owner: Some(owner),
+            number: number(&mut rng),
+        });
+        keys.collect()
     }
 }
 

@@ -4,10 +4,14 @@
 //! All of the prompt but its last characters is prefilled densely. The rest is fed token by token,
 //! so that every policy chooses what these tokens read, and goes on with greedy tokens. The first
 //! number in them must be the hidden one.
+//!
+//! A harder task hides many numbers, each with an owner, and asks for the number of one: that it is
+//! another kind of text no longer tells where to look.
 
 mod answer;
 mod chart;
 mod experiment;
+mod owners;
 mod prompt;
 mod text;
 
@@ -15,4 +19,4 @@ pub use answer::{ask, first_number, is_correct};
 pub use chart::{figure, table};
 pub use experiment::{PasskeyConfig, PasskeyOutcome, PasskeyRow, rows, run};
 pub use prompt::PasskeyPrompt;
-pub use text::PasskeyText;
+pub use text::{Passkey, PasskeyText};

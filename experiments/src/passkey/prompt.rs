@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use quest_burn_models::tokenizer::{Tokenizer, TokenizerError};
 
-use super::PasskeyText;
+use super::{Passkey, PasskeyText};
 use crate::ExperimentError;
 
 /// The task as token ids, as long as was asked for.
@@ -32,8 +32,24 @@ impl PasskeyPrompt {
         passkey: u32,
         tail: usize,
     ) -> Result<Self, ExperimentError> {
-        let text = |filler| PasskeyText::new(passkey, filler, depth);
-        Self::with(tokenizer, tokens, passkey, tail, text)
+        Self::among(tokenizer, tokens, depth, &Passkey::only(passkey), &[], tail)
+    }
+
+    /// As [`fit`](Self::fit), with other passkeys hidden at even distances.
+    ///
+    /// # Errors
+    ///
+    /// As [`fit`](Self::fit).
+    pub fn among(
+        tokenizer: &Tokenizer,
+        tokens: usize,
+        depth: f64,
+        passkey: &Passkey,
+        others: &[Passkey],
+        tail: usize,
+    ) -> Result<Self, ExperimentError> {
+        let text = |filler| PasskeyText::new(passkey, others, filler, depth);
+        Self::with(tokenizer, tokens, passkey.number, tail, text)
     }
 
     /// As [`fit`](Self::fit), with the right answer behind the question, which is not prefilled.
@@ -48,7 +64,8 @@ impl PasskeyPrompt {
         passkey: u32,
     ) -> Result<Self, ExperimentError> {
         let answer = format!(" {passkey}.");
-        let text = |filler| PasskeyText::new(passkey, filler, depth).with_end(&answer);
+        let key = Passkey::only(passkey);
+        let text = |filler| PasskeyText::new(&key, &[], filler, depth).with_end(&answer);
         Self::with(tokenizer, tokens, passkey, answer.len(), text)
     }
 
