@@ -196,6 +196,19 @@ fn queries_and_keys_are_rotated_where_they_are_appended() {
     }
 }
 
+const EPSILON: f64 = 1e-5;
+
+/// RMSNorm of rows as long as the weight.
+fn normed_rows(rows: &[f64], weight: &[f64]) -> Vec<f64> {
+    let d = weight.len();
+    let normed = rows.chunks(d).flat_map(|row| {
+        let mean = row.iter().map(|x| x * x).sum::<f64>() / d as f64;
+        let rms = (mean + EPSILON).sqrt();
+        row.iter().zip(weight).map(move |(x, w)| x / rms * w)
+    });
+    normed.collect()
+}
+
 #[test]
 fn linear_layers_of_a_few_rows_equal_sums_in_f64() {
     let mut rng = StdRng::seed_from_u64(2);
@@ -209,20 +222,30 @@ fn linear_layers_of_a_few_rows_equal_sums_in_f64() {
             (5, 7, 10),
             (8, 256, 98),
             (1, 1, 2),
+            // More outputs than planes at once.
+            (1, 16, 9000),
+            (3, 8, 40_000),
         ] {
-            for (biased, gated, added) in [
-                (false, false, false),
-                (true, false, true),
-                (false, true, false),
-                (true, true, true),
+            for (normed, biased, gated, added) in [
+                (false, false, false, false),
+                (false, true, false, true),
+                (false, false, true, false),
+                (true, false, false, false),
+                (true, true, true, true),
             ] {
                 let (rows, x) = random([m, k], dtype, &device, &mut rng);
+                let (gamma, g) = random([k], dtype, &device, &mut rng);
+                let x = match normed {
+                    true => normed_rows(&x, &g),
+                    false => x,
+                };
                 let (weight, w) = random([n, k], dtype, &device, &mut rng);
                 let (bias, b) = random([n], dtype, &device, &mut rng);
                 let columns = if gated { n / 2 } else { n };
                 let (residual, r) = random([m, columns], dtype, &device, &mut rng);
                 let output = kernels::linear::gemv(
                     rows,
+                    normed.then_some((gamma, EPSILON)),
                     weight,
                     biased.then_some(bias),
                     added.then_some(residual),
@@ -243,7 +266,8 @@ fn linear_layers_of_a_few_rows_equal_sums_in_f64() {
                     value + if added { r[i] } else { 0.0 }
                 });
                 let expected = expected.collect::<Vec<_>>();
-                let what = format!("{m} rows of {k}, {n} outputs, {biased}, {gated}, {added}");
+                let what =
+                    format!("{m} rows of {k}, {n} outputs, {normed}, {biased}, {gated}, {added}");
                 // Sums of terms up to 4 in size cancel.
                 let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
                 assert_close(&floats(&output), &expected, tolerance, &what);
@@ -259,13 +283,8 @@ fn norms_equal_those_in_f64() {
         for (rows, d) in [(1, 4096), (3, 48), (17, 130), (2, 7), (1, 1)] {
             let (x, values) = random([rows, d], dtype, &device, &mut rng);
             let (gamma, weights) = random([d], dtype, &device, &mut rng);
-            let output = kernels::rms_norm(x, gamma, 1e-5);
-            let expected = values.chunks(d).flat_map(|row| {
-                let mean = row.iter().map(|x| x * x).sum::<f64>() / d as f64;
-                let rms = (mean + 1e-5).sqrt();
-                row.iter().zip(&weights).map(move |(x, w)| x / rms * w)
-            });
-            let expected = expected.collect::<Vec<_>>();
+            let output = kernels::rms_norm(x, gamma, EPSILON);
+            let expected = normed_rows(&values, &weights);
             let what = format!("{rows} rows of {d} in {dtype:?}");
             assert_close(&floats(&output), &expected, tolerance(dtype), &what);
         }

@@ -2,11 +2,12 @@
 
 use burn::{
     module::Module,
+    nn::RmsNormConfig,
     tensor::{DType, Device, Distribution, Int, Tensor, TensorData, Tolerance},
 };
 use quest_burn::{
     QuestConfig,
-    attention::{QuestAttentionConfig, RopeConfig},
+    attention::{QuestAttentionConfig, RopeConfig, rms_norm},
     cache::{PagedKvCache, PagedKvCacheConfig},
     inference::InferenceAttention,
     policy::{DensePolicy, PagePolicy},
@@ -116,6 +117,7 @@ fn an_attention_layer_without_rope_gives_the_same_outputs() {
             .with_n_kv_heads(Some(2))
             .init(device);
         let merged = InferenceAttention::from(layer.clone());
+        let norm = RmsNormConfig::new(32).init(device);
         let cache = || {
             PagedKvCacheConfig::for_tokens(1, 2, 8, 8, 2, 40)
                 .init(device, DType::F32)
@@ -131,9 +133,9 @@ fn an_attention_layer_without_rope_gives_the_same_outputs() {
                 _ => plain.prefill(&[tokens; 2]),
             };
             let step = step.unwrap();
-            let residual = random(tokens);
-            let expected = residual.clone()
-                + layer.forward_cache(hidden.clone(), plain.layer_mut(0), &step, &DensePolicy);
+            let normed = rms_norm(&norm, hidden.clone());
+            let expected = hidden.clone()
+                + layer.forward_cache(normed, plain.layer_mut(0), &step, &DensePolicy);
             let step = match tokens {
                 1 => cache.decode(),
                 _ => cache.prefill(&[tokens; 2]),
@@ -142,8 +144,7 @@ fn an_attention_layer_without_rope_gives_the_same_outputs() {
             let rotations = merged.rotations(&step);
             assert!(rotations.is_none());
             let layer_cache = cache.layer_mut(0);
-            let found =
-                merged.forward_cache(hidden, residual, layer_cache, &step, None, &DensePolicy);
+            let found = merged.forward_cache(hidden, &norm, layer_cache, &step, None, &DensePolicy);
             found
                 .into_data()
                 .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::rel_abs(1e-4, 1e-4));

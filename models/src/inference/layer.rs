@@ -1,6 +1,6 @@
 use burn::{nn::RmsNorm, tensor::Tensor};
 use quest_burn::{
-    attention::{Rotations, rms_norm},
+    attention::Rotations,
     cache::{LayerCache, Step},
     inference::{InferenceAttention, InferenceLinear},
     policy::PagePolicy,
@@ -48,12 +48,11 @@ impl InferenceLayer {
         rotations: Option<&Rotations>,
         policy: &dyn PagePolicy,
     ) -> Tensor<3> {
-        let normed = rms_norm(&self.input_layernorm, hidden.clone());
+        let norm = &self.input_layernorm;
         let hidden = self
             .self_attn
-            .forward_cache(normed, hidden, cache, step, rotations, policy);
-        let normed = rms_norm(&self.post_attention_layernorm, hidden.clone());
-        self.mlp.forward(normed, hidden)
+            .forward_cache(hidden, norm, cache, step, rotations, policy);
+        self.mlp.forward(hidden, &self.post_attention_layernorm)
     }
 }
 
@@ -74,12 +73,12 @@ impl From<Mlp> for InferenceMlp {
 }
 
 impl InferenceMlp {
-    /// Added to `residual`; all `[batch, tokens, d_model]`.
-    fn forward(&self, hidden: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+    /// Of what `norm` makes of `hidden`, `[batch, tokens, d_model]`, and added to `hidden`.
+    fn forward(&self, hidden: Tensor<3>, norm: &RmsNorm) -> Tensor<3> {
         let [batch, tokens, d_model] = hidden.dims();
-        let rows = [batch * tokens, d_model];
-        let gated = self.gate_up_proj.forward_gated(hidden.reshape(rows));
-        let sum = self.down_proj.forward_added(gated, residual.reshape(rows));
+        let rows = hidden.reshape([batch * tokens, d_model]);
+        let gated = self.gate_up_proj.forward_normed_gated(rows.clone(), norm);
+        let sum = self.down_proj.forward_added(gated, rows);
         sum.reshape([batch, tokens, d_model])
     }
 }

@@ -1,4 +1,7 @@
-use burn::tensor::{Tensor, assert_shape};
+use burn::{
+    nn::RmsNorm,
+    tensor::{Tensor, assert_shape},
+};
 
 use super::InferenceLinear;
 use crate::{
@@ -43,12 +46,12 @@ impl InferenceAttention {
         Some(rope.rotations(step.positions().clone()))
     }
 
-    /// As [`QuestAttention::forward_cache`], given the [rotations](Self::rotations) and added to
-    /// `residual`.
+    /// As [`QuestAttention::forward_cache`] of what `norm` makes of `hidden`, given the
+    /// [rotations](Self::rotations), and added to `hidden`.
     ///
     /// # Shapes
     ///
-    /// - hidden, residual: `[batch, max_new_tokens, d_model]`
+    /// - hidden: `[batch, max_new_tokens, d_model]`
     /// - output: `[batch, max_new_tokens, d_model]`
     ///
     /// # Panics
@@ -57,7 +60,7 @@ impl InferenceAttention {
     pub fn forward_cache(
         &self,
         hidden: Tensor<3>,
-        residual: Tensor<3>,
+        norm: &RmsNorm,
         cache: &mut LayerCache,
         step: &Step,
         rotations: Option<&Rotations>,
@@ -66,12 +69,14 @@ impl InferenceAttention {
         let [_, _, d_model] = hidden.dims();
         let (batch, tokens) = (step.batch(), step.max_new_tokens());
         assert_shape!(hidden, [batch, tokens, d_model]);
-        assert_shape!(residual, [batch, tokens, d_model]);
+        let hidden = hidden.reshape([batch * tokens, d_model]);
         let heads = self.n_heads + 2 * self.n_kv_heads;
-        let qkv = self
-            .qkv_proj
-            .forward(hidden.reshape([batch * tokens, d_model]))
-            .reshape([batch, tokens, heads, self.head_dim]);
+        let qkv = self.qkv_proj.forward_normed(hidden.clone(), norm).reshape([
+            batch,
+            tokens,
+            heads,
+            self.head_dim,
+        ]);
         let query = ops::rotate_append(cache, qkv, self.norms.as_ref(), rotations, step);
         let scale = 1.0 / (self.head_dim as f64).sqrt();
         let heads = match step.phase() {
@@ -83,8 +88,7 @@ impl InferenceAttention {
             }
         };
         let rows = heads.reshape([batch * tokens, self.n_heads * self.head_dim]);
-        let residual = residual.reshape([batch * tokens, d_model]);
-        let sum = self.o_proj.forward_added(rows, residual);
+        let sum = self.o_proj.forward_added(rows, hidden);
         sum.reshape([batch, tokens, d_model])
     }
 }

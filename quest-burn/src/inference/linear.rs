@@ -1,8 +1,9 @@
 use burn::{
-    nn::Linear,
+    nn::{Linear, RmsNorm},
     tensor::{Tensor, activation::silu},
 };
 
+use crate::attention::rms_norm;
 #[cfg(feature = "cube")]
 use crate::kernels;
 
@@ -69,7 +70,7 @@ impl InferenceLinear {
     /// When the last axis of `rows` is not `d_input`.
     pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
         #[cfg(feature = "cube")]
-        if let Some(output) = self.forward_few(&rows, None, false) {
+        if let Some(output) = self.forward_few(&rows, None, None, false) {
             return output;
         }
         let product = rows.matmul(self.weight.clone().transpose());
@@ -77,6 +78,24 @@ impl InferenceLinear {
             Some(bias) => product + bias.clone().unsqueeze(),
             None => product,
         }
+    }
+
+    /// Norms every row and applies the layer.
+    ///
+    /// # Shapes
+    ///
+    /// - rows: `[n, d_input]`
+    /// - output: `[n, d_output]`
+    ///
+    /// # Panics
+    ///
+    /// When the last axis of `rows` is not `d_input`.
+    pub fn forward_normed(&self, rows: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
+        #[cfg(feature = "cube")]
+        if let Some(output) = self.forward_few(&rows, Some(norm), None, false) {
+            return output;
+        }
+        self.forward(rms_norm(norm, rows))
     }
 
     /// Applies the layer to every row and adds the result to a residual.
@@ -91,13 +110,13 @@ impl InferenceLinear {
     /// When the shapes do not fit the layer.
     pub fn forward_added(&self, rows: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
         #[cfg(feature = "cube")]
-        if let Some(output) = self.forward_few(&rows, Some(&residual), false) {
+        if let Some(output) = self.forward_few(&rows, None, Some(&residual), false) {
             return output;
         }
         residual + self.forward(rows)
     }
 
-    /// Applies a layer of which the first half of the outputs gates the second:
+    /// Norms every row and applies a layer of which the first half of the outputs gates the second:
     /// `silu(gate) * up`.
     ///
     /// # Shapes
@@ -108,17 +127,17 @@ impl InferenceLinear {
     /// # Panics
     ///
     /// When the last axis of `rows` is not `d_input`, or the number of outputs is odd.
-    pub fn forward_gated(&self, rows: Tensor<2>) -> Tensor<2> {
+    pub fn forward_normed_gated(&self, rows: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
         let d_output = self.d_output();
         assert!(
             d_output.is_multiple_of(2),
             "outputs of a gated layer: expected an even number, found {d_output}"
         );
         #[cfg(feature = "cube")]
-        if let Some(output) = self.forward_few(&rows, None, true) {
+        if let Some(output) = self.forward_few(&rows, Some(norm), None, true) {
             return output;
         }
-        let outputs = self.forward(rows);
+        let outputs = self.forward(rms_norm(norm, rows));
         let half = d_output / 2;
         let gate = outputs.clone().narrow(1, 0, half);
         silu(gate) * outputs.narrow(1, half, half)
@@ -129,17 +148,21 @@ impl InferenceLinear {
     fn forward_few(
         &self,
         rows: &Tensor<2>,
+        norm: Option<&RmsNorm>,
         residual: Option<&Tensor<2>>,
         gated: bool,
     ) -> Option<Tensor<2>> {
         let [m, _] = rows.dims();
+        let norm = norm.map(|norm| (norm.gamma.val(), norm.epsilon));
         let runs = m <= kernels::linear::MAX_ROWS
             && rows.dtype() == self.weight.dtype()
+            && (norm.as_ref()).is_none_or(|(gamma, _)| gamma.dtype() == rows.dtype())
             && residual.is_none_or(|residual| residual.dtype() == rows.dtype())
             && kernels::supports(&rows.device(), rows.dtype(), 1);
         runs.then(|| {
             kernels::linear::gemv(
                 rows.clone(),
+                norm,
                 self.weight.clone(),
                 self.bias.clone(),
                 residual.cloned(),

@@ -10,6 +10,19 @@ use super::{
 /// Most units of a cube.
 const UNITS: usize = 512;
 
+/// A normed value, rounded, times its weight.
+///
+/// The product is exact in f32: rounded, it is that of the dtype itself, in which not every device can
+/// multiply.
+#[cube]
+pub(super) fn scaled<F: Float, N: Size>(
+    normed: Vector<f32, N>,
+    gamma: Vector<F, N>,
+) -> Vector<F, N> {
+    let rounded = Vector::<F, N>::cast_from(normed);
+    Vector::cast_from(Vector::<f32, N>::cast_from(rounded) * Vector::<f32, N>::cast_from(gamma))
+}
+
 /// One cube per row.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn rms_norm_kernel<F: Float, N: Size>(
@@ -49,7 +62,7 @@ fn rms_norm_kernel<F: Float, N: Size>(
     let mut i = UNIT_POS as usize;
     while i < vectors {
         let value = Vector::<f32, N>::cast_from(x[row + i]);
-        output[row + i] = Vector::<F, N>::cast_from(value / rms) * gamma[i];
+        output[row + i] = scaled::<F, N>(value / rms, gamma[i]);
         i += units;
     }
 }

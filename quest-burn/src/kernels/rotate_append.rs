@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use super::{
     append::touched_pages,
     launch::{address_type, assert_in_place, empty},
+    rms_norm::scaled,
     row::RowLayout,
 };
 
@@ -49,8 +50,8 @@ fn rotated<F: Float, N: Size>(
         let rms = f32::sqrt(sum / comptime!(shape.head_dim as f32) + epsilon);
         let rms = Vector::<f32, N>::new(rms);
         // Rounded before the weight, as the models were trained.
-        let normed_low = Vector::<F, N>::cast_from(low / rms) * gammas[gamma + unit];
-        let normed_high = Vector::<F, N>::cast_from(high / rms) * gammas[gamma + half + unit];
+        let normed_low = scaled::<F, N>(low / rms, gammas[gamma + unit]);
+        let normed_high = scaled::<F, N>(high / rms, gammas[gamma + half + unit]);
         low = Vector::<f32, N>::cast_from(normed_low);
         high = Vector::<f32, N>::cast_from(normed_high);
     }

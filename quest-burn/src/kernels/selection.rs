@@ -29,7 +29,7 @@ struct Candidates {
     pub sinks: usize,
     /// Pages from this one on are kept.
     pub newest: usize,
-    /// Pages of this unit: from `first` on before `end`, a plane's width apart.
+    /// Pages of this unit: `first..end`.
     pub first: usize,
     pub end: usize,
     /// Pages to choose beside those that are kept.
@@ -45,8 +45,7 @@ struct Threshold {
     pub ties: u32,
 }
 
-/// Shares the first `n_pages` pages of a head among the units of a cube: planes have neighbouring
-/// runs of pages, whose units read neighbouring scores.
+/// Shares the first `n_pages` pages of a head among the units of a cube, as neighbouring runs.
 #[cube]
 fn candidates(
     offset: usize,
@@ -54,11 +53,10 @@ fn candidates(
     k: usize,
     sinks: usize,
     #[comptime] pin_newest: bool,
-    #[comptime] walk: Walk,
+    #[comptime] units: usize,
 ) -> Candidates {
-    let Walk { units, plane, .. } = comptime!(walk);
-    let run = (n_pages + units - 1) / units * plane;
-    let begin = UNIT_POS as usize / plane * run;
+    let run = (n_pages + units - 1) / units;
+    let first = min(UNIT_POS as usize * run, n_pages);
     let mut newest = n_pages;
     let mut missing = k - sinks;
     if comptime!(pin_newest) {
@@ -69,8 +67,8 @@ fn candidates(
         offset,
         sinks,
         newest,
-        first: begin + UNIT_POS as usize % plane,
-        end: min(begin + run, n_pages),
+        first,
+        end: min(first + run, n_pages),
         missing: missing as u32,
     }
 }
@@ -130,8 +128,7 @@ impl Walk {
         let items = n_pages.div_ceil(units).next_power_of_two();
         Self {
             units,
-            // A ballot is read in words of 32 units.
-            plane: plane.min(32),
+            plane,
             items,
             cached: items <= CACHED,
         }
@@ -145,16 +142,10 @@ fn load_keys(scores: &Tensor<f32>, candidates: &Candidates, #[comptime] walk: Wa
     if comptime!(walk.cached) {
         #[unroll]
         for i in 0..walk.items {
-            keys[i] = key_of(scores, candidates, nth_page(candidates, i, walk));
+            keys[i] = key_of(scores, candidates, candidates.first + i);
         }
     }
     keys
-}
-
-/// This unit's `i`-th page.
-#[cube]
-fn nth_page(candidates: &Candidates, i: usize, #[comptime] walk: Walk) -> usize {
-    candidates.first + i * walk.plane
 }
 
 /// The key of this unit's `i`-th page.
@@ -169,7 +160,7 @@ fn nth_key(
     if comptime!(walk.cached) {
         keys[i]
     } else {
-        key_of(scores, candidates, nth_page(candidates, i, walk))
+        key_of(scores, candidates, candidates.first + i)
     }
 }
 
@@ -259,7 +250,7 @@ fn find_threshold(
             if count > 0u32 && competes(key) && bin_of(key, low, scale) == bin {
                 let slot = n_ranked[0].fetch_add(1u32) as usize;
                 ranked_keys[slot] = key;
-                ranked_pages[slot] = nth_page(candidates, i, walk) as u32;
+                ranked_pages[slot] = (candidates.first + i) as u32;
             }
         }
         sync_cube();
@@ -369,51 +360,26 @@ fn find_bin(
     sync_cube();
 }
 
-/// How a key compares with the threshold: 1 above it, 1 in the upper 16 bits at it.
-///
-/// Sums of it over pages fit: there are no more than 65,536 pages, and not all are chosen.
+/// Chosen pages before this unit's, and pages with the threshold's key before them; both fit into
+/// 16 bits, as there are no more than 65,536 pages and not all are chosen.
 #[cube]
-fn standing(key: u32, threshold: &Threshold) -> u32 {
-    select(key > threshold.key, 1u32, 0u32) + select(key == threshold.key, 0x1_0000u32, 0u32)
-}
-
-/// The standing of all pages before this unit's plane, together.
-#[cube]
-fn standing_before(
+fn count_chosen(
     keys: &Array<u32>,
     scores: &Tensor<f32>,
     candidates: &Candidates,
     threshold: &Threshold,
     plane_sums: &mut Shared<[u32]>,
     #[comptime] walk: Walk,
-) -> u32 {
-    let mut own = 0u32;
+) -> (u32, u32) {
+    let mut counts = 0u32;
     #[unroll(walk.cached)]
     for i in 0..walk.items {
-        own += standing(nth_key(keys, scores, candidates, i, walk), threshold);
+        let key = nth_key(keys, scores, candidates, i, walk);
+        counts += select(key > threshold.key, 1u32, 0u32);
+        counts += select(key == threshold.key, 0x1_0000u32, 0u32);
     }
-    let before = cube_prefix_sum(own, plane_sums, walk.units, walk.plane);
-    plane_shuffle(before, first_of_plane(walk.plane))
-}
-
-/// Which units of an aligned run of `plane` units say yes, one bit each.
-#[cube]
-fn plane_bits(yes: bool, #[comptime] plane: usize) -> u32 {
-    let ballot = plane_ballot(yes);
-    let word = UNIT_POS_PLANE / 32u32;
-    let mut bits = ballot.extract(0usize);
-    #[unroll]
-    for i in 1..4usize {
-        bits = select(word == comptime!(i as u32), ballot.extract(i), bits);
-    }
-    let all = comptime!(u32::MAX >> (32 - plane));
-    (bits >> (first_of_plane(plane) % 32u32)) & all
-}
-
-/// The first unit of an aligned run of `plane` units, counted within the device's plane.
-#[cube]
-fn first_of_plane(#[comptime] plane: usize) -> u32 {
-    UNIT_POS_PLANE / comptime!(plane as u32) * comptime!(plane as u32)
+    let before = cube_prefix_sum(counts, plane_sums, walk.units, walk.plane);
+    (before & 0xFFFFu32, before >> 16u32)
 }
 
 /// Writes the `k` pages with the highest scores of a head to its row of `ids`, ascending. The
@@ -432,10 +398,10 @@ pub(super) fn choose_pages(
     let list = row * k;
     let mut plane_sums = Shared::<[u32]>::new_slice(comptime!(walk.units / walk.plane));
     let offset = row * scores.shape(2);
-    let candidates = candidates(offset, n_pages, k, sinks, pin_newest, walk);
+    let candidates = candidates(offset, n_pages, k, sinks, pin_newest, walk.units);
     let keys = load_keys(scores, &candidates, walk);
     let threshold = find_threshold(&keys, scores, &candidates, &mut plane_sums, walk);
-    let before = standing_before(
+    let (mut above, mut equal) = count_chosen(
         &keys,
         scores,
         &candidates,
@@ -443,24 +409,17 @@ pub(super) fn choose_pages(
         &mut plane_sums,
         walk,
     );
-    let mut above_before = before & 0xFFFFu32;
-    let mut equal_before = before >> 16u32;
-    let lower = (1u32 << (UNIT_POS % comptime!(walk.plane as u32))) - 1u32;
     #[unroll(walk.cached)]
     for i in 0..walk.items {
         let key = nth_key(&keys, scores, &candidates, i, walk);
         let is_above = key > threshold.key;
         let is_equal = key == threshold.key;
-        let all_above = plane_bits(is_above, walk.plane);
-        let all_equal = plane_bits(is_equal, walk.plane);
-        let equal = equal_before + (all_equal & lower).count_ones();
         if is_above || (is_equal && equal < threshold.ties) {
-            let slot = above_before + (all_above & lower).count_ones();
-            let slot = slot + min(equal, threshold.ties);
-            ids[list + slot as usize] = nth_page(&candidates, i, walk) as i32;
+            let slot = above + min(equal, threshold.ties);
+            ids[list + slot as usize] = (candidates.first + i) as i32;
         }
-        above_before += all_above.count_ones();
-        equal_before += all_equal.count_ones();
+        above += select(is_above, 1u32, 0u32);
+        equal += select(is_equal, 1u32, 0u32);
     }
 }
 

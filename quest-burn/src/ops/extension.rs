@@ -53,13 +53,16 @@ pub trait QuestOps: Backend {
         FloatTensor<Self>,
     );
 
-    /// A linear layer of a few rows, and what follows in the same launch.
+    /// A linear layer of a few rows, and what goes before and follows in the same launch.
     #[fusion(dtype = rows, shape = linear_shape(rows, weight, epilogue))]
     fn gemv(
         rows: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+        normed: bool,
+        epsilon: f32,
         epilogue: linear::Epilogue,
     ) -> FloatTensor<Self>;
 
@@ -233,12 +236,17 @@ impl QuestOps for CubeBackend {
 
     fn gemv(
         rows: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+        normed: bool,
+        epsilon: f32,
         epilogue: linear::Epilogue,
     ) -> FloatTensor<Self> {
-        linear::launch_gemv(rows, weight, bias, residual, epilogue)
+        linear::launch_gemv(
+            rows, gamma, weight, bias, residual, normed, epsilon, epilogue,
+        )
     }
 
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {

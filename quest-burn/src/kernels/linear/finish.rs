@@ -5,6 +5,93 @@ use super::{
     shape::GemvShape,
 };
 
+/// Writes an output channel of a left side: its sum, and that of its gated counterpart.
+#[cube]
+fn write<F: Float>(
+    sum: f32,
+    up: f32,
+    row: usize,
+    channel: usize,
+    bias: &Tensor<F>,
+    residual: &Tensor<F>,
+    output: &mut Tensor<F>,
+    #[comptime] shape: GemvShape,
+) {
+    let epilogue = comptime!(shape.epilogue);
+    let columns = output.shape(1);
+    if channel < columns {
+        let mut value = sum;
+        if comptime!(epilogue.biased) {
+            value += f32::cast_from(bias[channel]);
+        }
+        if comptime!(epilogue.gated) {
+            let mut up = up;
+            if comptime!(epilogue.biased) {
+                up += f32::cast_from(bias[columns + channel]);
+            }
+            value = value / (f32::exp(-value) + 1.0f32) * up;
+        }
+        if comptime!(epilogue.added) {
+            value += f32::cast_from(residual[row * columns + channel]);
+        }
+        output[row * columns + channel] = F::cast_from(value);
+    }
+}
+
+/// Adds up the sums of a plane's units, and writes its outputs from `first_output` on.
+///
+/// `sums[w * rows + row]` is a unit's part of the product of the plane's `w`-th weight row with a
+/// left side.
+#[cube]
+pub(super) fn finish_plane<F: Float>(
+    sums: &mut Array<f32>,
+    first_output: usize,
+    bias: &Tensor<F>,
+    residual: &Tensor<F>,
+    output: &mut Tensor<F>,
+    #[comptime] shape: GemvShape,
+) {
+    let GemvShape {
+        plane,
+        rows: m,
+        outputs,
+        ..
+    } = comptime!(shape);
+    let n_sums = comptime!(shape.sums());
+    let n = comptime!(outputs * m);
+    let gated = comptime!(shape.epilogue.gated);
+    let lane = UNIT_POS as usize % plane;
+    if comptime!(n_sums <= plane) {
+        let spread = comptime!(plane / n_sums);
+        let sum = lanes_scatter_sum(sums, n_sums, plane);
+        let mut up = f32::new(0.0);
+        if comptime!(gated) {
+            let base = UNIT_POS_PLANE / comptime!(plane as u32) * comptime!(plane as u32);
+            let counterpart = min(lane + comptime!(n * spread), comptime!(plane - 1));
+            up = plane_shuffle(sum, base + counterpart as u32);
+        }
+        let index = lane / spread;
+        if lane % spread == 0 && index < n {
+            let channel = first_output + index / m;
+            write::<F>(sum, up, index % m, channel, bias, residual, output, shape);
+        }
+    } else {
+        #[unroll]
+        for i in 0..n_sums {
+            sums[i] = lanes_sum(sums[i], plane);
+        }
+        if lane == 0 {
+            #[unroll]
+            for i in 0..n {
+                let up = sums[comptime!(if gated { i + n } else { i })];
+                let channel = first_output + comptime!(i / m);
+                let row = comptime!(i % m).runtime();
+                write::<F>(sums[i], up, row, channel, bias, residual, output, shape);
+            }
+        }
+    }
+}
+
 /// The sum of one weight row and one left side over the planes that share them.
 #[cube]
 fn total(
@@ -23,12 +110,9 @@ fn total(
     total
 }
 
-/// Adds up the sums of all units, and writes the outputs of a cube.
-///
-/// `sums[w * rows + row]` is a unit's part of the product of a plane's `w`-th weight row with a left
-/// side.
+/// As [`finish_plane`] for all planes of a cube, several of which share their weight rows.
 #[cube]
-pub(super) fn finish<F: Float>(
+pub(super) fn finish_cube<F: Float>(
     sums: &mut Array<f32>,
     bias: &Tensor<F>,
     residual: &Tensor<F>,
@@ -41,15 +125,12 @@ pub(super) fn finish<F: Float>(
         split,
         rows: m,
         outputs,
-        epilogue,
         ..
     } = comptime!(shape);
     let n_sums = comptime!(shape.sums());
-    let columns = output.shape(1);
     let lane = UNIT_POS as usize % plane;
     let own_plane = UNIT_POS as usize / plane;
 
-    // Sums of all planes in shared memory, for those that share a weight row and for the gates.
     let planes = comptime!(units / plane);
     let mut shared = Shared::<[f32]>::new_slice(comptime!(planes * n_sums));
     if comptime!(n_sums <= plane) {
@@ -70,29 +151,15 @@ pub(super) fn finish<F: Float>(
     sync_cube();
 
     let per_plane = comptime!(outputs * m);
+    let gate_to_up = comptime!(if shape.epilogue.gated { per_plane } else { 0 });
     let mut i = UNIT_POS as usize;
     while i < comptime!(units / plane / split * outputs * m) {
         let first_plane = i / per_plane * split;
-        let row = i % m;
-        let w = i % per_plane / m;
+        let index = i % per_plane;
         let channel = CUBE_POS_X as usize * comptime!(shape.cube_outputs()) + i / m;
-        if channel < columns {
-            let mut value = total(&shared, first_plane, w * m + row, shape);
-            if comptime!(epilogue.biased) {
-                value += f32::cast_from(bias[channel]);
-            }
-            if comptime!(epilogue.gated) {
-                let mut up = total(&shared, first_plane, (w + outputs) * m + row, shape);
-                if comptime!(epilogue.biased) {
-                    up += f32::cast_from(bias[columns + channel]);
-                }
-                value = value / (f32::exp(-value) + 1.0f32) * up;
-            }
-            if comptime!(epilogue.added) {
-                value += f32::cast_from(residual[row * columns + channel]);
-            }
-            output[row * columns + channel] = F::cast_from(value);
-        }
+        let sum = total(&shared, first_plane, index, shape);
+        let up = total(&shared, first_plane, index + gate_to_up, shape);
+        write::<F>(sum, up, i % m, channel, bias, residual, output, shape);
         i += units;
     }
 }

@@ -3,115 +3,210 @@ use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    super::launch::{address_type, empty, multiprocessors},
+    super::{
+        launch::{address_type, empty, multiprocessors},
+        rms_norm::launch_rms_norm,
+    },
     Epilogue,
-    finish::finish,
+    finish::{finish_cube, finish_plane},
+    left::{LeftSide, fits, left_side},
     shape::{GemvShape, vector_width},
 };
 
-/// One cube per `shape.cube_outputs()` output channels.
+/// Where the weight rows of output channels from `first_output` on begin.
+#[cube]
+fn weight_rows(first_output: usize, columns: usize, #[comptime] shape: GemvShape) -> Array<usize> {
+    let GemvShape {
+        vectors, outputs, ..
+    } = comptime!(shape);
+    let weights = comptime!(shape.weights());
+    let mut rows = Array::<usize>::new(weights);
+    #[unroll]
+    for w in 0..weights {
+        // A channel past the end reads the last one's weights; its sum is not written.
+        let output_channel = min(first_output + comptime!(w % outputs), columns - 1);
+        rows[w] = (comptime!(w / outputs) * columns + output_channel) * vectors;
+    }
+    rows
+}
+
+/// Loads what a unit has in flight of its weight rows.
+#[cube]
+fn load<F: Float, N: Size>(
+    loaded: &mut Array<Vector<F, N>>,
+    weight: &Tensor<Vector<F, N>>,
+    rows: &Array<usize>,
+    first: usize,
+    #[comptime] shape: GemvShape,
+) {
+    let weights = comptime!(shape.weights());
+    let stride = comptime!(shape.plane * shape.split);
+    #[unroll]
+    for i in 0..shape.in_flight {
+        let column = min(first + i * stride, comptime!(shape.vectors - 1));
+        #[unroll]
+        for w in 0..weights {
+            loaded[i * weights + w] = weight[rows[w] + column];
+        }
+    }
+}
+
+/// Adds the products of what is loaded with every left side.
+#[cube]
+fn add_products<F: Float, N: Size>(
+    sums: &mut Array<f32>,
+    loaded: &Array<Vector<F, N>>,
+    left: &LeftSide<F, N>,
+    rows: &Tensor<Vector<F, N>>,
+    first: usize,
+    #[comptime] width: usize,
+    #[comptime] shape: GemvShape,
+) {
+    let GemvShape {
+        rows: m, vectors, ..
+    } = comptime!(shape);
+    let weights = comptime!(shape.weights());
+    let stride = comptime!(shape.plane * shape.split);
+    #[unroll]
+    for i in 0..shape.in_flight {
+        let column = first + i * stride;
+        let is_in = column < vectors;
+        let column = min(column, vectors - 1);
+        #[unroll]
+        for row in 0..m {
+            let at = row * vectors + column;
+            let x = if comptime!(shape.normed) {
+                Vector::<f32, N>::cast_from(left.normed[at])
+            } else {
+                Vector::<f32, N>::cast_from(rows[at])
+            };
+            #[unroll]
+            for w in 0..weights {
+                let values = Vector::<f32, N>::cast_from(loaded[i * weights + w]);
+                let mut sum = f32::new(0.0);
+                #[unroll]
+                for j in 0..width {
+                    sum = fma(values.extract(j), x.extract(j), sum);
+                }
+                sums[w * m + row] += select(is_in, sum, 0.0f32);
+            }
+        }
+    }
+}
+
+#[cube]
+fn clear(sums: &mut Array<f32>, #[comptime] n: usize) {
+    #[unroll]
+    for i in 0..n {
+        sums[i] = 0.0f32;
+    }
+}
+
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn gemv_kernel<F: Float, N: Size>(
     rows: &Tensor<Vector<F, N>>,
+    gamma: &Tensor<Vector<F, N>>,
     weight: &Tensor<Vector<F, N>>,
     bias: &Tensor<F>,
     residual: &Tensor<F>,
     output: &mut Tensor<F>,
+    epsilon: f32,
     #[comptime] width: usize,
     #[comptime] shape: GemvShape,
     #[define(F)] _dtype: ElemType,
 ) {
     let GemvShape {
         plane,
+        units,
         split,
-        rows: m,
+        vectors,
         outputs,
         in_flight,
         ..
     } = comptime!(shape);
-    let weights = comptime!(shape.weights());
     let n_sums = comptime!(shape.sums());
     let columns = output.shape(1);
-    let vectors = weight.shape(1) / width;
     let lane = UNIT_POS as usize % plane;
     let own_plane = UNIT_POS as usize / plane;
-    let part = own_plane % split;
-    let first_output =
+    let start = own_plane % split * plane + lane;
+    let step = comptime!(plane * split * in_flight);
+    let mut first_output =
         CUBE_POS_X as usize * comptime!(shape.cube_outputs()) + own_plane / split * outputs;
 
+    let mut loaded = Array::<Vector<F, N>>::new(comptime!(in_flight * shape.weights()));
     let mut sums = Array::<f32>::new(n_sums);
-    #[unroll]
-    for i in 0..n_sums {
-        sums[i] = 0.0f32;
-    }
-    let mut loaded = Array::<Vector<F, N>>::new(comptime!(in_flight * weights));
-    let mut starts = Array::<usize>::new(weights);
-    #[unroll]
-    for w in 0..weights {
-        // A channel past the end reads the last one's weights; its sum is not written.
-        let output_channel = min(first_output + w % outputs, columns - 1);
-        starts[w] = (w / outputs * columns + output_channel) * vectors;
-    }
-
-    let stride = comptime!(plane * split);
-    let mut first = part * plane + lane;
-    while first < vectors {
-        #[unroll]
-        for i in 0..in_flight {
-            let column = min(first + i * stride, vectors - 1);
-            #[unroll]
-            for w in 0..weights {
-                loaded[i * weights + w] = weight[starts[w] + column];
-            }
-        }
-        #[unroll]
-        for i in 0..in_flight {
-            let column = first + i * stride;
-            let is_in = column < vectors;
-            let column = min(column, vectors - 1);
-            #[unroll]
-            for row in 0..m {
-                let x = Vector::<f32, N>::cast_from(rows[row * vectors + column]);
-                #[unroll]
-                for w in 0..weights {
-                    let values = Vector::<f32, N>::cast_from(loaded[i * weights + w]);
-                    let mut sum = f32::new(0.0);
-                    #[unroll]
-                    for j in 0..width {
-                        sum = fma(values.extract(j), x.extract(j), sum);
-                    }
-                    sums[w * m + row] += select(is_in, sum, 0.0f32);
+    // The first weights are on their way while the left side is normed.
+    let mut weights = weight_rows(first_output, columns, shape);
+    load::<F, N>(&mut loaded, weight, &weights, start, shape);
+    let left = left_side::<F, N>(rows, gamma, epsilon, width, shape);
+    if comptime!(split == 1) {
+        let outputs_at_once = CUBE_COUNT_X as usize * comptime!(units / plane * outputs);
+        while first_output < columns {
+            clear(&mut sums, n_sums);
+            let mut first = start;
+            while first < vectors {
+                add_products::<F, N>(&mut sums, &loaded, &left, rows, first, width, shape);
+                first += step;
+                if first < vectors {
+                    load::<F, N>(&mut loaded, weight, &weights, first, shape);
                 }
             }
+            // The next turn's first weights are on their way while this one's sums are added up.
+            let next = first_output + outputs_at_once;
+            if next < columns {
+                weights = weight_rows(next, columns, shape);
+                load::<F, N>(&mut loaded, weight, &weights, start, shape);
+            }
+            finish_plane::<F>(&mut sums, first_output, bias, residual, output, shape);
+            first_output = next;
         }
-        first += stride * in_flight;
+    } else {
+        clear(&mut sums, n_sums);
+        let mut first = start;
+        while first < vectors {
+            add_products::<F, N>(&mut sums, &loaded, &left, rows, first, width, shape);
+            first += step;
+            if first < vectors {
+                load::<F, N>(&mut loaded, weight, &weights, first, shape);
+            }
+        }
+        finish_cube::<F>(&mut sums, bias, residual, output, shape);
     }
-
-    finish::<F>(&mut sums, bias, residual, output, shape);
 }
 
-/// Products of a few rows with every weight row, and what follows.
+/// Products of a few rows with every weight row, and what goes before and follows.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn gemv(
     rows: CubeTensor,
+    gamma: CubeTensor,
     weight: CubeTensor,
     bias: CubeTensor,
     residual: CubeTensor,
+    normed: bool,
+    epsilon: f32,
     epilogue: Epilogue,
 ) -> CubeTensor {
-    let rows = into_contiguous(rows);
+    let mut rows = into_contiguous(rows);
     let weight = into_contiguous(weight);
+    let gamma = into_contiguous(gamma);
     let (m, d_input) = (rows.meta.shape()[0], rows.meta.shape()[1]);
     let n = weight.meta.shape()[0];
     let columns = if epilogue.gated { n / 2 } else { n };
     let client = rows.client.clone();
     let hardware = &client.properties().hardware;
+    let mut normed = normed;
+    if normed && !fits(m * d_input * rows.dtype.size(), hardware) {
+        rows = launch_rms_norm(rows, gamma.clone(), epsilon);
+        normed = false;
+    }
     let width = vector_width(d_input, rows.dtype, hardware);
-    let shape = GemvShape::new(
+    let (shape, cubes) = GemvShape::new(
         hardware,
         multiprocessors(&rows),
         m,
         columns,
         d_input / width,
+        normed,
         epilogue,
     );
     let output = empty(&rows, [m, columns], rows.dtype);
@@ -122,15 +217,17 @@ pub(crate) fn gemv(
     unsafe {
         gemv_kernel::launch_unchecked(
             &client,
-            CubeCount::Static(columns.div_ceil(shape.cube_outputs()) as u32, 1, 1),
+            CubeCount::Static(cubes as u32, 1, 1),
             CubeDim::new_1d(shape.units as u32),
             address,
             width,
             rows.into_tensor_arg(),
+            gamma.into_tensor_arg(),
             weight.into_tensor_arg(),
             into_contiguous(bias).into_tensor_arg(),
             into_contiguous(residual).into_tensor_arg(),
             output.clone().into_tensor_arg(),
+            epsilon,
             width,
             shape,
             dtype,

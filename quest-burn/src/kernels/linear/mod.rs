@@ -2,6 +2,7 @@
 
 mod finish;
 mod gemv;
+mod left;
 mod shape;
 
 use burn::{
@@ -26,11 +27,13 @@ pub struct Epilogue {
     pub added: bool,
 }
 
-/// `rows * weight^T`, with what follows in the same launch; sums are kept in f32 and rounded once.
+/// `rows * weight^T`, with an RMSNorm of the rows before it and what follows in the same launch; sums
+/// are kept in f32 and rounded once.
 ///
 /// # Shapes
 ///
 /// - rows: `[m, d_input]`, m from 1 to [`MAX_ROWS`]
+/// - norm: weight, `[d_input]`, and epsilon
 /// - weight: `[d_output, d_input]`
 /// - bias: `[d_output]`
 /// - residual, output: `[m, d_output]`, or half as many columns where `gated`
@@ -40,6 +43,7 @@ pub struct Epilogue {
 /// When shapes or dtypes do not fit together, or there are too many rows.
 pub fn gemv(
     rows: Tensor<2>,
+    norm: Option<(Tensor<1>, f64)>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
     residual: Option<Tensor<2>>,
@@ -60,6 +64,10 @@ pub fn gemv(
     let columns = if gated { n / 2 } else { n };
     let dtype = rows.dtype();
     check_dtype("weights", weight.dtype(), dtype);
+    if let Some((gamma, _)) = &norm {
+        assert_shape!(gamma, [d_input]);
+        check_dtype("weight of the norm", gamma.dtype(), dtype);
+    }
     if let Some(bias) = &bias {
         assert_shape!(bias, [n]);
         check_dtype("bias", bias.dtype(), dtype);
@@ -78,14 +86,22 @@ pub fn gemv(
         added: residual.is_some(),
     };
     let rows = rows.into_dispatch();
+    let normed = norm.is_some();
     // What is absent is not read.
+    let (gamma, epsilon) = match norm {
+        Some((gamma, epsilon)) => (gamma.into_dispatch(), epsilon),
+        None => (rows.clone(), 0.0),
+    };
     let bias = bias.map_or_else(|| rows.clone(), Tensor::into_dispatch);
     let residual = residual.map_or_else(|| rows.clone(), Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::gemv(
         rows,
+        gamma,
         weight.into_dispatch(),
         bias,
         residual,
+        normed,
+        epsilon as f32,
         epilogue,
     ))
 }

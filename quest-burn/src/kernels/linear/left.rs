@@ -1,0 +1,82 @@
+use cubecl::{ir::HardwareProperties, prelude::*};
+
+use super::{
+    super::{rms_norm::scaled, row::lanes_sum},
+    shape::GemvShape,
+};
+
+/// Bytes of shared memory that normed left sides may take: with more, fewer cubes would fit.
+const MOST_BYTES: usize = 32 << 10;
+
+/// The left sides of a linear layer.
+#[derive(CubeType)]
+pub(super) struct LeftSide<F: Float, N: Size> {
+    /// Normed, where they are to be; of no meaning elsewhere.
+    pub normed: Shared<[Vector<F, N>]>,
+}
+
+/// Whether there is room for this many bytes of normed left sides.
+pub(super) fn fits(bytes: usize, hardware: &HardwareProperties) -> bool {
+    // Sums of planes need some room too.
+    bytes <= MOST_BYTES.min(hardware.max_shared_memory_size / 2)
+}
+
+/// Norms the left sides, if they are to be normed. Every unit of the cube must reach it.
+///
+/// Every cube norms all of them: reading them again costs less than a launch.
+#[cube]
+pub(super) fn left_side<F: Float, N: Size>(
+    rows: &Tensor<Vector<F, N>>,
+    gamma: &Tensor<Vector<F, N>>,
+    epsilon: f32,
+    #[comptime] width: usize,
+    #[comptime] shape: GemvShape,
+) -> LeftSide<F, N> {
+    let GemvShape {
+        plane,
+        units,
+        rows: m,
+        vectors,
+        normed: is_normed,
+        ..
+    } = comptime!(shape);
+    let size = comptime!(if is_normed { m * vectors } else { 1 });
+    let mut normed = Shared::<[Vector<F, N>]>::new_slice(size);
+    if comptime!(is_normed) {
+        let planes = comptime!(units / plane);
+        let mut sums = Shared::<[f32]>::new_slice(comptime!(m * planes));
+        #[unroll]
+        for row in 0..m {
+            let mut sum = f32::new(0.0);
+            let mut i = UNIT_POS as usize;
+            while i < vectors {
+                let value = Vector::<f32, N>::cast_from(rows[row * vectors + i]);
+                sum += (value * value).vector_sum();
+                i += units;
+            }
+            let sum = lanes_sum(sum, plane);
+            if UNIT_POS as usize % plane == 0 {
+                sums[row * planes + UNIT_POS as usize / plane] = sum;
+            }
+        }
+        sync_cube();
+        #[unroll]
+        for row in 0..m {
+            let mut total = f32::new(0.0);
+            #[unroll]
+            for other in 0..planes {
+                total += sums[row * planes + other];
+            }
+            let d_input = comptime!((vectors * width) as f32);
+            let rms = Vector::<f32, N>::new(f32::sqrt(total / d_input + epsilon));
+            let mut i = UNIT_POS as usize;
+            while i < vectors {
+                let value = Vector::<f32, N>::cast_from(rows[row * vectors + i]);
+                normed[row * vectors + i] = scaled::<F, N>(value / rms, gamma[i]);
+                i += units;
+            }
+        }
+        sync_cube();
+    }
+    LeftSide::<F, N> { normed }
+}
