@@ -38,65 +38,11 @@ fn write<F: Float>(
     }
 }
 
-/// Adds up the sums of a plane's units, and writes its outputs from `first_output` on.
-///
-/// `sums[w * rows + row]` is a unit's part of the product of the plane's `w`-th weight row with a
-/// left side.
-#[cube]
-pub(super) fn finish_plane<F: Float>(
-    sums: &mut Array<f32>,
-    first_output: usize,
-    bias: &Tensor<F>,
-    residual: &Tensor<F>,
-    output: &mut Tensor<F>,
-    #[comptime] shape: GemvShape,
-) {
-    let GemvShape {
-        plane,
-        rows: m,
-        outputs,
-        ..
-    } = comptime!(shape);
-    let n_sums = comptime!(shape.sums());
-    let n = comptime!(outputs * m);
-    let gated = comptime!(shape.epilogue.gated);
-    let lane = UNIT_POS as usize % plane;
-    if comptime!(n_sums <= plane) {
-        let spread = comptime!(plane / n_sums);
-        let sum = lanes_scatter_sum(sums, n_sums, plane);
-        let mut up = f32::new(0.0);
-        if comptime!(gated) {
-            let base = UNIT_POS_PLANE / comptime!(plane as u32) * comptime!(plane as u32);
-            let counterpart = min(lane + comptime!(n * spread), comptime!(plane - 1));
-            up = plane_shuffle(sum, base + counterpart as u32);
-        }
-        let index = lane / spread;
-        if lane % spread == 0 && index < n {
-            let channel = first_output + index / m;
-            write::<F>(sum, up, index % m, channel, bias, residual, output, shape);
-        }
-    } else {
-        #[unroll]
-        for i in 0..n_sums {
-            sums[i] = lanes_sum(sums[i], plane);
-        }
-        if lane == 0 {
-            #[unroll]
-            for i in 0..n {
-                let up = sums[comptime!(if gated { i + n } else { i })];
-                let channel = first_output + comptime!(i / m);
-                let row = comptime!(i % m).runtime();
-                write::<F>(sums[i], up, row, channel, bias, residual, output, shape);
-            }
-        }
-    }
-}
-
 /// The sum of one weight row and one left side over the planes that share them.
 #[cube]
 fn total(
-    sums: &Shared<[f32]>,
-    first_plane: usize,
+    sums: &mut Shared<[f32]>,
+    first: usize,
     index: usize,
     #[comptime] shape: GemvShape,
 ) -> f32 {
@@ -105,15 +51,23 @@ fn total(
     let mut total = f32::new(0.0);
     #[unroll]
     for part in 0..split {
-        total += sums[(first_plane + part) * n + index];
+        total += sums[first + part * n + index];
     }
     total
 }
 
-/// As [`finish_plane`] for all planes of a cube, several of which share their weight rows.
+/// Adds up the sums of all units, and writes the outputs of a cube from `first_output` on. Every unit
+/// must reach it.
+///
+/// `sums[w * rows + row]` is a unit's part of the product of its plane's `w`-th weight row with a left
+/// side. `shared` holds the sums of all planes twice: those of one turn are read while those of the
+/// next are written.
 #[cube]
-pub(super) fn finish_cube<F: Float>(
+pub(super) fn finish<F: Float>(
     sums: &mut Array<f32>,
+    shared: &mut Shared<[f32]>,
+    turn: usize,
+    first_output: usize,
     bias: &Tensor<F>,
     residual: &Tensor<F>,
     output: &mut Tensor<F>,
@@ -131,20 +85,19 @@ pub(super) fn finish_cube<F: Float>(
     let lane = UNIT_POS as usize % plane;
     let own_plane = UNIT_POS as usize / plane;
 
-    let planes = comptime!(units / plane);
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(planes * n_sums));
+    let base = turn % 2 * comptime!(units / plane * n_sums);
     if comptime!(n_sums <= plane) {
         let spread = comptime!(plane / n_sums);
         let sum = lanes_scatter_sum(sums, n_sums, plane);
         if lane % spread == 0 {
-            shared[own_plane * n_sums + lane / spread] = sum;
+            shared[base + own_plane * n_sums + lane / spread] = sum;
         }
     } else {
         #[unroll]
         for i in 0..n_sums {
             let sum = lanes_sum(sums[i], plane);
             if lane == 0 {
-                shared[own_plane * n_sums + i] = sum;
+                shared[base + own_plane * n_sums + i] = sum;
             }
         }
     }
@@ -154,11 +107,11 @@ pub(super) fn finish_cube<F: Float>(
     let gate_to_up = comptime!(if shape.epilogue.gated { per_plane } else { 0 });
     let mut i = UNIT_POS as usize;
     while i < comptime!(units / plane / split * outputs * m) {
-        let first_plane = i / per_plane * split;
+        let first = base + i / per_plane * comptime!(split * n_sums);
         let index = i % per_plane;
-        let channel = CUBE_POS_X as usize * comptime!(shape.cube_outputs()) + i / m;
-        let sum = total(&shared, first_plane, index, shape);
-        let up = total(&shared, first_plane, index + gate_to_up, shape);
+        let sum = total(shared, first, index, shape);
+        let up = total(shared, first, index + gate_to_up, shape);
+        let channel = first_output + i / m;
         write::<F>(sum, up, i % m, channel, bias, residual, output, shape);
         i += units;
     }

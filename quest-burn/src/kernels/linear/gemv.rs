@@ -8,7 +8,7 @@ use super::{
         rms_norm::launch_rms_norm,
     },
     Epilogue,
-    finish::{finish_cube, finish_plane},
+    finish::finish,
     left::{LeftSide, fits, left_side},
     shape::{GemvShape, vector_width},
 };
@@ -94,14 +94,6 @@ fn add_products<F: Float, N: Size>(
     }
 }
 
-#[cube]
-fn clear(sums: &mut Array<f32>, #[comptime] n: usize) {
-    #[unroll]
-    for i in 0..n {
-        sums[i] = 0.0f32;
-    }
-}
-
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn gemv_kernel<F: Float, N: Size>(
     rows: &Tensor<Vector<F, N>>,
@@ -125,43 +117,28 @@ fn gemv_kernel<F: Float, N: Size>(
         ..
     } = comptime!(shape);
     let n_sums = comptime!(shape.sums());
+    let cube_outputs = comptime!(shape.cube_outputs());
     let columns = output.shape(1);
-    let lane = UNIT_POS as usize % plane;
     let own_plane = UNIT_POS as usize / plane;
-    let start = own_plane % split * plane + lane;
+    let start = own_plane % split * plane + UNIT_POS as usize % plane;
     let step = comptime!(plane * split * in_flight);
-    let mut first_output =
-        CUBE_POS_X as usize * comptime!(shape.cube_outputs()) + own_plane / split * outputs;
+    let own_output = own_plane / split * outputs;
+    let at_once = CUBE_COUNT_X as usize * cube_outputs;
+    let mut cube_output = CUBE_POS_X as usize * cube_outputs;
 
+    let mut shared = Shared::<[f32]>::new_slice(comptime!(2 * (units / plane) * n_sums));
     let mut loaded = Array::<Vector<F, N>>::new(comptime!(in_flight * shape.weights()));
     let mut sums = Array::<f32>::new(n_sums);
     // The first weights are on their way while the left side is normed.
-    let mut weights = weight_rows(first_output, columns, shape);
+    let mut weights = weight_rows(cube_output + own_output, columns, shape);
     load::<F, N>(&mut loaded, weight, &weights, start, shape);
     let left = left_side::<F, N>(rows, gamma, epsilon, width, shape);
-    if comptime!(split == 1) {
-        let outputs_at_once = CUBE_COUNT_X as usize * comptime!(units / plane * outputs);
-        while first_output < columns {
-            clear(&mut sums, n_sums);
-            let mut first = start;
-            while first < vectors {
-                add_products::<F, N>(&mut sums, &loaded, &left, rows, first, width, shape);
-                first += step;
-                if first < vectors {
-                    load::<F, N>(&mut loaded, weight, &weights, first, shape);
-                }
-            }
-            // The next turn's first weights are on their way while this one's sums are added up.
-            let next = first_output + outputs_at_once;
-            if next < columns {
-                weights = weight_rows(next, columns, shape);
-                load::<F, N>(&mut loaded, weight, &weights, start, shape);
-            }
-            finish_plane::<F>(&mut sums, first_output, bias, residual, output, shape);
-            first_output = next;
+    let mut turn = 0usize;
+    while cube_output < columns {
+        #[unroll]
+        for i in 0..n_sums {
+            sums[i] = 0.0f32;
         }
-    } else {
-        clear(&mut sums, n_sums);
         let mut first = start;
         while first < vectors {
             add_products::<F, N>(&mut sums, &loaded, &left, rows, first, width, shape);
@@ -170,7 +147,24 @@ fn gemv_kernel<F: Float, N: Size>(
                 load::<F, N>(&mut loaded, weight, &weights, first, shape);
             }
         }
-        finish_cube::<F>(&mut sums, bias, residual, output, shape);
+        // The next turn's first weights are on their way while this one's sums are added up.
+        let next = cube_output + at_once;
+        if next < columns {
+            weights = weight_rows(next + own_output, columns, shape);
+            load::<F, N>(&mut loaded, weight, &weights, start, shape);
+        }
+        finish::<F>(
+            &mut sums,
+            &mut shared,
+            turn,
+            cube_output,
+            bias,
+            residual,
+            output,
+            shape,
+        );
+        cube_output = next;
+        turn += 1;
     }
 }
 
