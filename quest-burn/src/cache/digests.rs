@@ -1,13 +1,13 @@
-use burn::{
-    config::Config,
-    tensor::{DType, Device, Int, Tensor},
-};
+use core::{fmt, str::FromStr};
+
+use burn::tensor::{DType, Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::CacheError;
-use crate::ops::reference;
 
 /// In which form the digests are read when pages are scored.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DigestFormat {
     /// As they are folded, in the cache's dtype.
     Full,
@@ -15,6 +15,42 @@ pub enum DigestFormat {
     /// keys: half the bytes of f16. The full digests are kept beside them, as new keys are folded
     /// into those.
     Int8,
+}
+
+impl DigestFormat {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Full, Self::Int8];
+
+    /// The name by which programs know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// What it is, in a line.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Full => "Digests in the dtype of the KV cache",
+            Self::Int8 => "In 8 bits, rounded outwards, to read half the bytes",
+        }
+    }
+}
+
+impl fmt::Display for DigestFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for DigestFormat {
+    type Err = CacheError;
+
+    fn from_str(name: &str) -> Result<Self, CacheError> {
+        let named = Self::ALL.into_iter().find(|format| format.name() == name);
+        named.ok_or_else(|| CacheError::DigestFormat(name.to_owned()))
+    }
 }
 
 /// Channels that share a scale, or the head dim where it is smaller.
@@ -44,8 +80,10 @@ pub struct Int8Digests {
 }
 
 impl Int8Digests {
-    pub(super) fn new(pool: [usize; 4], device: &Device) -> Self {
-        let (words, scales) = shapes(pool);
+    /// Those of zeros.
+    pub(crate) fn new(n_pages: usize, n_kv_heads: usize, head_dim: usize, device: &Device) -> Self {
+        let words = [n_kv_heads, n_pages, 2, head_dim / CHANNELS_PER_WORD];
+        let scales = [n_kv_heads, n_pages, n_scales(head_dim)];
         // CUDA pitches the rows of some tensors; a reshaped line has none.
         let n_words = words.iter().product::<usize>();
         let n_scales = scales.iter().product::<usize>();
@@ -53,15 +91,6 @@ impl Int8Digests {
             words: Tensor::<1, Int>::zeros([n_words], (device, DType::I32)).reshape(words),
             scales: Tensor::<1>::zeros([n_scales], (device, DType::F32)).reshape(scales),
         }
-    }
-
-    /// Those of full digests, `[n_pages, n_kv_heads, 2, head_dim]`.
-    pub(super) fn of(digests: Tensor<4>) -> Self {
-        let [n_pages, n_kv_heads, _, head_dim] = digests.dims();
-        let pools = shapes([n_pages, n_kv_heads, 2, head_dim]);
-        let (words, scales) = reference::quantized(digests);
-        debug_assert_eq!((words.dims(), scales.dims()), pools);
-        Self { words, scales }
     }
 
     /// Four channels per word, the first of them in the lowest byte, `[n_kv_heads, n_pages, 2,
@@ -93,12 +122,4 @@ pub(crate) fn check_head_dim(head_dim: usize) -> Result<(), CacheError> {
 
 pub(crate) fn n_scales(head_dim: usize) -> usize {
     head_dim.div_ceil(CHANNELS_PER_SCALE)
-}
-
-/// Shapes of words and scales for a pool `[n_pages, n_kv_heads, _, head_dim]`.
-fn shapes([n_pages, n_kv_heads, _, head_dim]: [usize; 4]) -> ([usize; 4], [usize; 3]) {
-    (
-        [n_kv_heads, n_pages, 2, head_dim / CHANNELS_PER_WORD],
-        [n_kv_heads, n_pages, n_scales(head_dim)],
-    )
 }

@@ -2,6 +2,8 @@
 use burn::tensor::Int;
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::ops;
+
 use super::{CacheError, DigestFormat, Int8Digests, PolicyStates, digests::check_head_dim};
 
 /// The pages of one layer: a pool of keys and values, and the digest of each page's keys.
@@ -37,7 +39,7 @@ impl LayerCache {
             values: pool(page_size),
             digests: pool(2),
             int8_digests: (format == DigestFormat::Int8)
-                .then(|| Int8Digests::new([n_pages, n_kv_heads, page_size, head_dim], device)),
+                .then(|| Int8Digests::new(n_pages, n_kv_heads, head_dim, device)),
             states: PolicyStates::default(),
             #[cfg(feature = "cube")]
             counters: None,
@@ -84,7 +86,7 @@ impl LayerCache {
     pub fn with_int8_digests(mut self) -> Result<Self, CacheError> {
         let [_, _, _, head_dim] = self.digests.dims();
         check_head_dim(head_dim)?;
-        self.int8_digests = Some(Int8Digests::of(self.digests.clone()));
+        self.int8_digests = Some(ops::int8::quantized_pool(self.digests.clone()));
         Ok(self)
     }
 

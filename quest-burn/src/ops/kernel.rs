@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 
 use crate::{
     NewestPage, PageSharing,
@@ -65,6 +65,37 @@ pub fn rotate_append(
     );
     (cache.keys, cache.values, cache.digests) = (keys, values, digests);
     query
+}
+
+/// Packs every digest of a pool: as those of one sequence with all its pages.
+pub fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
+    let [n_pages, n_kv_heads, _, head_dim] = digests.dims();
+    let device = digests.device();
+    let Int8Digests {
+        mut words,
+        mut scales,
+    } = Int8Digests::new(n_pages, n_kv_heads, head_dim, &device);
+    let pages = Tensor::<1, Int>::arange(0..n_pages as i64, (&device, DType::I32));
+    let pages = pages.reshape([1, n_pages]);
+    let count = |n: usize| Tensor::<1, Int>::full([1], n as i32, (&device, DType::I32));
+    // Some devices launch fewer than 65,536 cubes along an axis.
+    const PAGES: usize = 1 << 15;
+    for first in (0..n_pages).step_by(PAGES) {
+        let last = n_pages.min(first + PAGES);
+        // How many tokens a page holds does not matter to its digest.
+        let page_size = 1;
+        (words, scales) = kernels::quantize_digests(
+            words,
+            scales,
+            digests.clone(),
+            pages.clone(),
+            count(first),
+            count(last),
+            page_size,
+            last - first,
+        );
+    }
+    Int8Digests { words, scales }
 }
 
 /// Packs the digests of the pages that a step writes.

@@ -19,7 +19,7 @@
 
 #[cfg(feature = "cube")]
 pub(crate) mod extension;
-mod int8;
+pub(crate) mod int8;
 #[cfg(feature = "cube")]
 pub(crate) mod int8_extension;
 #[cfg(feature = "cube")]
