@@ -23,6 +23,21 @@ pub fn page_scores(queries: &[f32], digests: &[f32], head_dim: usize) -> Vec<f64
         .collect()
 }
 
+/// Digests in 8 bits as [`page_scores`] takes them. `words` holds rows of `2 * head_dim / 4`,
+/// `scales` one number for each 32 channels of a page.
+pub fn unpacked(words: &[i32], scales: &[f32], head_dim: usize) -> Vec<f32> {
+    let pages = words.chunks_exact(head_dim / 2);
+    let scales = scales.chunks_exact(head_dim.div_ceil(32));
+    pages
+        .zip(scales)
+        .flat_map(|(words, scales)| {
+            let integers = words.iter().flat_map(|word| word.to_le_bytes());
+            let scaled = integers.enumerate();
+            scaled.map(move |(i, byte)| f32::from(byte as i8) * scales[i % head_dim / 32])
+        })
+        .collect()
+}
+
 /// The `k` pages with the highest scores, ascending, the newest always among them; ties go to the
 /// lower page.
 pub fn top_pages(scores: &[f32], k: usize) -> Vec<i32> {
@@ -79,6 +94,20 @@ mod tests {
         // The second query: max(1, -3) + max(0, 0), then max(0, -1) + 0.
         let queries = [1.0, -2.0, -1.0, 0.0];
         assert_eq!(page_scores(&queries, &digests, 2), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn packed_digests_are_bytes_times_the_scale_of_their_channels() {
+        // -1, 2, 3, -128 in each word: 16 channels twice.
+        let words = [0x8003_02ff_u32 as i32; 8];
+        let found = unpacked(&words, &[0.5], 16);
+        assert_eq!(found.len(), 32);
+        assert_eq!(found[28..], [-0.5, 1.0, 1.5, -64.0]);
+        let wide = unpacked(&[1; 24], &[1.0, 2.0], 48);
+        assert_eq!(
+            (wide[28], wide[32], wide[48], wide[92]),
+            (1.0, 2.0, 1.0, 2.0)
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! KV caches whose content is random, made on the device.
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
-use quest_burn::cache::{LayerCache, PagedKvCache, PagedKvCacheConfig};
+use quest_burn::cache::{DigestFormat, LayerCache, PagedKvCache, PagedKvCacheConfig};
 
 use crate::BenchError;
 
@@ -23,7 +23,8 @@ pub fn filled_cache(
     let mut cache = config.init(device, dtype)?;
     for index in 0..cache.n_layers() {
         let layer = cache.layer_mut(index);
-        *layer = random_layer(index, layer.keys().dims(), device, dtype);
+        let random = random_layer(index, layer.keys().dims(), device, dtype);
+        *layer = with_format(random, config.digests)?;
         // Each layer is made before the next is begun, so that what it needs besides is reused.
         device.sync()?;
     }
@@ -32,6 +33,14 @@ pub fn filled_cache(
         cache.prefill(&vec![tokens; config.batch])?;
     }
     Ok(cache)
+}
+
+/// A layer with full digests, and packed ones where the format asks for them.
+pub fn with_format(layer: LayerCache, digests: DigestFormat) -> Result<LayerCache, BenchError> {
+    Ok(match digests {
+        DigestFormat::Full => layer,
+        DigestFormat::Int8 => layer.with_int8_digests()?,
+    })
 }
 
 fn random_layer(index: usize, pool: [usize; 4], device: &Device, dtype: DType) -> LayerCache {

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use burn::tensor::DType;
+use quest_burn::cache::{CacheError, DigestFormat};
 
 /// Query and KV heads, written `32:8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,11 @@ impl fmt::Display for Heads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.query, self.kv)
     }
+}
+
+/// A form of page digests, by its name.
+pub fn digests(name: &str) -> Result<DigestFormat, CacheError> {
+    name.parse::<DigestFormat>()
 }
 
 /// A number of tokens: `4096`, `4K`, `1M`.

@@ -49,6 +49,9 @@ pub struct Record {
     /// Element type of the weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
+    /// Form of the page digests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digests: Option<&'static str>,
     /// Sequences.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
@@ -263,10 +266,11 @@ impl Rows {
 
 fn header() -> String {
     format!(
-        "{:<17} {:<6} {:<5} {:>5} {:>6} {:>4} {:>4} {:>8} {:>7} {:>11} {:>11} {:>11} {:>8} {:>7}",
+        "{:<17} {:<6} {:<5} {:<7} {:>5} {:>6} {:>4} {:>4} {:>8} {:>7} {:>11} {:>11} {:>11} {:>8} {:>7}",
         "operation",
         "launch",
         "dtype",
+        "digests",
         "batch",
         "heads",
         "dim",
@@ -294,10 +298,11 @@ fn row(record: &Record) -> String {
     });
     let timing = record.timing;
     let shape = format!(
-        "{:<17} {:<6} {:<5} {:>5} {:>6} {:>4} {:>4} {:>8} {:>7}",
+        "{:<17} {:<6} {:<5} {:<7} {:>5} {:>6} {:>4} {:>4} {:>8} {:>7}",
         record.operation,
         shown(launch),
         shown(record.dtype.as_ref()),
+        shown(record.digests),
         shown(record.batch),
         shown(heads.map(|(query, kv)| format!("{query}:{kv}"))),
         shown(record.head_dim),

@@ -49,11 +49,7 @@ struct Output<'a> {
 
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     const LENGTH: usize = 16_384;
-    let laboratory = Laboratory::new(
-        &args.model,
-        args.selection.page_size,
-        args.length.unwrap_or(LENGTH),
-    )?;
+    let laboratory = Laboratory::new(&args.model, &args.selection, args.length.unwrap_or(LENGTH))?;
     let most = laboratory.subject.config.max_positions;
     let config = DemoConfig {
         length: args.length.unwrap_or(LENGTH.min(most)),

@@ -54,7 +54,7 @@ impl ExperimentOptions {
         if let Some(path) = &self.plot {
             check_folder_of(path)?;
         }
-        Laboratory::new(&self.model, self.selection.page_size, tokens)
+        Laboratory::new(&self.model, &self.selection, tokens)
     }
 
     /// The rows that there are, and what a run with these settings carries.
@@ -95,14 +95,18 @@ impl ExperimentOptions {
 
 impl Laboratory {
     /// Loads a model for contexts of up to `tokens` tokens.
-    pub fn new(options: &ModelOptions, page_size: usize, tokens: usize) -> Result<Self, Failure> {
+    pub fn new(
+        options: &ModelOptions,
+        selection: &SelectionOptions,
+        tokens: usize,
+    ) -> Result<Self, Failure> {
         let plan = ModelPlan::new(options)?;
         let folder = plan.folder.path();
         let tokenizer = ids::tokenizer(folder)?;
         // A cache beyond the model's context is refused by the experiment, with a better reason.
         let tokens = tokens.min(plan.config.max_positions);
         let loaded = plan.load()?;
-        loaded.cache(page_size, tokens)?;
+        loaded.cache(selection, tokens)?;
         let name = plan.folder.name();
         let model = ModelInfo::of_dir(folder, name, &loaded.config).map_err(anyhow::Error::new)?;
         Ok(Self {
@@ -114,6 +118,7 @@ impl Laboratory {
                 tokenizer,
                 device: loaded.device.device,
                 dtype: loaded.dtype,
+                digests: selection.digests,
             },
         })
     }
@@ -134,6 +139,7 @@ impl Laboratory {
             },
             device: self.device.clone(),
             dtype: dtype_name(self.subject.dtype),
+            digests: self.subject.digests.to_string(),
             seed,
             settings: serde_json::to_value(settings).map_err(Failure::internal)?,
         })

@@ -46,6 +46,7 @@ struct Info<'a> {
 struct KvCacheInfo {
     tokens: usize,
     page_size: usize,
+    digests: &'static str,
     key_value_bytes: u64,
     digest_bytes: u64,
     bytes: u64,
@@ -57,8 +58,10 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let config = &plan.model.config;
     let tokens = args.common.context;
     let tokens = tokens.map_or(config.max_positions, |asked| asked as usize);
-    let page_size = args.common.policy.selection.page_size;
+    let selection = &args.common.policy.selection;
+    let page_size = selection.page_size;
     let cache = config.cache(page_size, 1, tokens);
+    let cache = cache.with_digests(selection.digests);
     let info = Info {
         architecture: config.architecture,
         parameters: config.n_parameters(),
@@ -78,6 +81,7 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
         kv_cache: KvCacheInfo {
             tokens,
             page_size,
+            digests: selection.digests.name(),
             key_value_bytes: cache.key_value_bytes(dtype),
             digest_bytes: cache.digest_bytes(dtype),
             bytes: cache.bytes(dtype),

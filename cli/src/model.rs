@@ -14,7 +14,9 @@ use crate::{
     failure::Failure,
     folder::ModelFolder,
     memory,
-    options::{CommonOptions, ModelOptions, RopeFrequencies, dtype_name, value_name},
+    options::{
+        CommonOptions, ModelOptions, RopeFrequencies, SelectionOptions, dtype_name, value_name,
+    },
     output::{Progress, Unit},
 };
 
@@ -98,8 +100,13 @@ impl<'a> ModelPlan<'a> {
 impl LoadedModel {
     /// The size of a cache for `tokens` tokens, which is refused where there is no memory for it.
     /// Says on stderr what the model and the cache take.
-    pub fn cache(&self, page_size: usize, tokens: usize) -> anyhow::Result<PagedKvCacheConfig> {
-        let cache = self.config.cache(page_size, 1, tokens);
+    pub fn cache(
+        &self,
+        selection: &SelectionOptions,
+        tokens: usize,
+    ) -> anyhow::Result<PagedKvCacheConfig> {
+        let cache = self.config.cache(selection.page_size, 1, tokens);
+        let cache = cache.with_digests(selection.digests);
         if self.device.name.is_cpu() {
             memory::check(cache.bytes(self.dtype), tokens)?;
         }
@@ -153,7 +160,7 @@ impl<'a> Plan<'a> {
     pub fn load(&self, tokens: usize) -> Result<Loaded, Failure> {
         let loaded = self.model.load()?;
         let tokens = self.options.context.map_or(tokens, |asked| asked as usize);
-        let cache = loaded.cache(self.options.policy.selection.page_size, tokens)?;
+        let cache = loaded.cache(&self.options.policy.selection, tokens)?;
         let cache = cache.init(&loaded.device.device, loaded.dtype);
         Ok(Loaded {
             cache: cache.context("KV cache")?,

@@ -11,6 +11,7 @@ use clap::{
 use quest_burn::{
     QuestConfig,
     attention::RopeConfig,
+    cache::DigestFormat,
     policy::{PagePolicy, PolicyConfig, PolicyKind},
 };
 use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
@@ -75,6 +76,9 @@ pub struct SelectionOptions {
     /// Leading layers that attend to everything
     #[arg(long, value_name = "D", default_value_t = QuestConfig::new().dense_layers)]
     pub dense_layers: usize,
+    /// Form of the page digests that Quest reads
+    #[arg(long, value_parser = digest_formats(), default_value_t = DigestFormat::Full)]
+    pub digests: DigestFormat,
 }
 
 impl SelectionOptions {
@@ -183,6 +187,14 @@ pub fn policy_names() -> impl TypedValueParser<Value = PolicyKind> {
         .iter()
         .map(|kind| PossibleValue::new(kind.name()).help(kind.about()));
     PossibleValuesParser::new(names).try_map(|name| name.parse::<PolicyKind>())
+}
+
+/// The forms of digests that the library knows.
+pub fn digest_formats() -> impl TypedValueParser<Value = DigestFormat> {
+    let names = DigestFormat::ALL
+        .iter()
+        .map(|format| PossibleValue::new(format.name()).help(format.about()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<DigestFormat>())
 }
 
 /// The name of an option's value, as it is written on the command line.

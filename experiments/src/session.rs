@@ -1,7 +1,10 @@
 //! A model at work on one sequence: prefill once, then go on from there in several ways.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
+use quest_burn::{
+    cache::{DigestFormat, PagedKvCache},
+    policy::PagePolicy,
+};
 use quest_burn_models::{
     config::ModelConfig,
     generation::{GenerateError, LikelihoodMode, check_ids, negative_log_likelihoods},
@@ -25,6 +28,8 @@ pub struct Subject {
     pub device: Device,
     /// Element type of weights and KV cache.
     pub dtype: DType,
+    /// Form of the digests in the KV cache.
+    pub digests: DigestFormat,
 }
 
 impl Subject {
@@ -44,10 +49,11 @@ impl Subject {
     ///
     /// # Errors
     ///
-    /// When the cache cannot be made: there is no room to be made, or the page size is not one that
-    /// is supported.
+    /// When the cache cannot be made: there is no room to be made, or the page size, or the head dim
+    /// with these digests, is not one that is supported.
     pub fn session(&self, tokens: usize, page_size: usize) -> Result<Session<'_>, GenerateError> {
         let cache = self.config.cache(page_size, 1, tokens);
+        let cache = cache.with_digests(self.digests);
         Ok(Session {
             model: &self.model,
             cache: cache.init(&self.device, self.dtype)?,

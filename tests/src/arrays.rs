@@ -5,7 +5,16 @@ use rand::{RngExt, rngs::StdRng};
 
 /// Values evenly spread over -2..2.
 pub fn random<const D: usize>(shape: [usize; D], device: &Device, rng: &mut StdRng) -> Tensor<D> {
-    let values = (0..shape.iter().product()).map(|_| rng.random_range(-2.0f32..2.0));
+    drawn(shape, device, &mut || rng.random_range(-2.0f32..2.0))
+}
+
+/// Values that are drawn one by one.
+pub fn drawn<const D: usize>(
+    shape: [usize; D],
+    device: &Device,
+    draw: &mut dyn FnMut() -> f32,
+) -> Tensor<D> {
+    let values = (0..shape.iter().product()).map(|_| draw());
     Tensor::from_data(TensorData::new(values.collect::<Vec<_>>(), shape), device)
 }
 

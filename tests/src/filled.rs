@@ -2,13 +2,13 @@
 
 use burn::tensor::{Device, Tensor};
 use quest_burn::{
-    cache::{LayerCache, PagedKvCache, PagedKvCacheConfig, Step},
+    cache::{DigestFormat, LayerCache, PagedKvCache, PagedKvCacheConfig, Step},
     ops,
 };
-use rand::rngs::StdRng;
+use rand::{RngExt, rngs::StdRng};
 
 use crate::{
-    arrays::{random, rows},
+    arrays::{drawn, rows},
     catalogue::AttentionShape,
     poison::poisoned_cache,
 };
@@ -34,6 +34,21 @@ impl Filled {
     ///
     /// When the cache refuses a step.
     pub fn new(shape: &AttentionShape, device: &Device, rng: &mut StdRng) -> Self {
+        let mut draw = || rng.random_range(-2.0f32..2.0);
+        Self::drawn(shape, DigestFormat::Full, device, &mut draw)
+    }
+
+    /// The same with digests of some format and numbers that are drawn one by one.
+    ///
+    /// # Panics
+    ///
+    /// When the cache refuses the head dim or a step.
+    pub fn drawn(
+        shape: &AttentionShape,
+        digests: DigestFormat,
+        device: &Device,
+        draw: &mut dyn FnMut() -> f32,
+    ) -> Self {
         let batch = shape.lengths.len();
         let n_pages = shape
             .lengths
@@ -42,13 +57,14 @@ impl Filled {
             .sum::<usize>();
         let config = PagedKvCacheConfig::new(1, shape.n_kv_heads, shape.head_dim, n_pages)
             .with_page_size(shape.page_size)
-            .with_batch(batch);
+            .with_batch(batch)
+            .with_digests(digests);
         let mut cache = poisoned_cache(&config, device);
         let mut keys = vec![vec![Vec::new(); shape.n_kv_heads]; batch];
         let mut values = keys.clone();
         let mut fill = |cache: &mut PagedKvCache, step: &Step| {
             let [new_keys, new_values] = [&mut keys, &mut values].map(|tokens| {
-                let tensor = random(
+                let tensor = drawn(
                     [
                         batch,
                         shape.n_kv_heads,
@@ -56,7 +72,7 @@ impl Filled {
                         shape.head_dim,
                     ],
                     device,
-                    rng,
+                    draw,
                 );
                 remember(tokens, &tensor, step);
                 tensor

@@ -1,7 +1,7 @@
 //! Caches that betray whoever reads what was never written.
 
 use burn::tensor::{DType, Device};
-use quest_burn::cache::{LayerCache, PagedKvCache, PagedKvCacheConfig};
+use quest_burn::cache::{DigestFormat, LayerCache, PagedKvCache, PagedKvCacheConfig};
 
 use crate::arrays::poison;
 
@@ -16,12 +16,18 @@ pub fn poisoned_cache(config: &PagedKvCacheConfig, device: &Device) -> PagedKvCa
         .unwrap_or_else(|error| panic!("{error}"));
     for index in 0..cache.n_layers() {
         let layer = cache.layer_mut(index);
-        *layer = LayerCache::from_parts(
+        let poisoned = LayerCache::from_parts(
             index,
             poison(layer.keys().dims(), device),
             poison(layer.values().dims(), device),
             poison(layer.digests().dims(), device),
         );
+        *layer = match config.digests {
+            DigestFormat::Full => poisoned,
+            DigestFormat::Int8 => poisoned
+                .with_int8_digests()
+                .expect("the head dim was checked"),
+        };
     }
     cache
 }

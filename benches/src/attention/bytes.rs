@@ -1,3 +1,5 @@
+use quest_burn::cache::{DigestFormat, Int8Digests};
+
 use super::{Operation, grid::Shape};
 
 /// Bytes that an operation must read and write, if every byte goes once through the memory.
@@ -11,11 +13,17 @@ pub fn bytes(shape: &Shape, operation: Operation, budget: usize) -> u64 {
     let scores = shape.batch * shape.heads.kv * shape.n_pages() * size_of::<f32>();
     let k = (budget / shape.page_size).min(shape.n_pages());
     let list = shape.batch * shape.heads.kv * k * size_of::<i32>();
-    let digests = shape.n_pages() * 2 * row;
+    // Of one page after the other, for each KV head of each sequence.
+    let packed = |pages| shape.batch * shape.heads.kv * Int8Digests::bytes(pages, shape.head_dim);
+    let (digests, packed_digest) = match shape.digests {
+        DigestFormat::Full => (shape.n_pages() * 2 * row, 0),
+        DigestFormat::Int8 => (packed(shape.n_pages()), packed(1)),
+    };
     let listed = (k * shape.page_size).min(shape.context) * 2 * row;
     let bytes = match operation {
-        // The new key and value are read and written, and both rows of a digest.
-        Operation::Append => 8 * row,
+        // The new key and value are read and written, and both rows of a digest; a packed one is
+        // written.
+        Operation::Append => 8 * row + packed_digest,
         Operation::PageScores => query + digests + scores,
         Operation::TopPages => scores + list,
         Operation::PagedAttention => list + 2 * query + listed,
@@ -40,6 +48,7 @@ mod tests {
         page_size: 8,
         context: 64,
         dtype: DType::F16,
+        digests: DigestFormat::Full,
     };
 
     #[test]
@@ -71,6 +80,23 @@ mod tests {
     }
 
     #[test]
+    fn packed_digests_are_a_byte_per_channel_and_a_scale_for_each_32() {
+        let shape = Shape {
+            head_dim: 48,
+            digests: DigestFormat::Int8,
+            ..SHAPE
+        };
+        let of = |operation| bytes(&shape, operation, 16);
+        // 4 heads of 2 rows of 48 bytes and 2 scales. A row: 384 bytes. The queries: 1152.
+        let digest = 4 * (96 + 8);
+        assert_eq!(of(Operation::Append), 8 * 384 + digest);
+        assert_eq!(of(Operation::PageScores), 1152 + 8 * digest + 128);
+        let listed = 16 * 2 * 384;
+        assert_eq!(of(Operation::BestAttention), 2304 + 8 * digest + listed);
+        assert_eq!(of(Operation::TopPages), 128 + 32);
+    }
+
+    #[test]
     fn floors_of_the_target_table() {
         // At 4.32 TB/s: 15.5, 39, 3.9 and 9.7 us; dense 124 us.
         let floor = |kv, context, operation| {
@@ -81,6 +107,7 @@ mod tests {
                 page_size: 16,
                 context,
                 dtype: DType::F16,
+                digests: DigestFormat::Full,
             };
             bytes(&shape, operation, 2048) as f64 / 4.32e6
         };

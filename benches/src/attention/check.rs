@@ -209,8 +209,17 @@ fn first_queries(problem: &Problem, entry: usize) -> Result<Vec<f32>, BenchError
 }
 
 fn scores_on_host(problem: &Problem, entry: usize) -> Result<Vec<f64>, BenchError> {
-    let digests = problem.caches.layer(problem.cache_of(entry)).digests();
-    let digests = read::floats(first_head(problem, digests))?;
+    let layer = problem.caches.layer(problem.cache_of(entry));
+    let digests = match layer.int8_digests() {
+        None => read::floats(first_head(problem, layer.digests()))?,
+        Some(digests) => {
+            let pages = 0..problem.shape.n_pages();
+            let words = digests.words().clone().slice([0..1, pages.clone()]);
+            let scales = digests.scales().clone().slice([0..1, pages]);
+            let (words, scales) = (read::ints(words)?, read::floats(scales)?);
+            host::unpacked(&words, &scales, problem.shape.head_dim)
+        }
+    };
     let queries = first_queries(problem, entry)?;
     Ok(host::page_scores(
         &queries,

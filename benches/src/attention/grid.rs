@@ -1,5 +1,8 @@
 use burn::tensor::DType;
-use quest_burn::{QuestConfig, cache::PagedKvCacheConfig};
+use quest_burn::{
+    QuestConfig,
+    cache::{DigestFormat, PagedKvCacheConfig},
+};
 
 use super::AttentionOptions;
 use crate::{BenchError, Record, parse::Heads, record::Kind, target::dtype_name};
@@ -13,6 +16,7 @@ pub struct Shape {
     pub page_size: usize,
     pub context: usize,
     pub dtype: DType,
+    pub digests: DigestFormat,
 }
 
 impl Shape {
@@ -31,6 +35,7 @@ impl Shape {
             self.batch,
             self.context,
         )
+        .with_digests(self.digests)
     }
 
     /// A result's description, without the result.
@@ -39,6 +44,7 @@ impl Shape {
             kind,
             operation,
             dtype: Some(dtype_name(self.dtype)),
+            digests: Some(self.digests.name()),
             batch: Some(self.batch),
             n_heads: Some(self.heads.query),
             n_kv_heads: Some(self.heads.kv),
@@ -61,15 +67,20 @@ pub fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Shape>, Be
                 for (l, &page_size) in options.page_sizes.iter().enumerate() {
                     for (m, &context) in options.contexts.iter().enumerate() {
                         let differ = [i, j, k, l, m].into_iter().filter(|&index| index > 0);
-                        let shape = Shape {
-                            batch,
-                            heads,
-                            head_dim,
-                            page_size,
-                            context,
-                            dtype,
-                        };
-                        shapes.push((differ.count(), shape));
+                        let differ = differ.count();
+                        // One after the other, to be compared.
+                        shapes.extend(options.digests.iter().map(|&digests| {
+                            let shape = Shape {
+                                batch,
+                                heads,
+                                head_dim,
+                                page_size,
+                                context,
+                                dtype,
+                                digests,
+                            };
+                            (differ, shape)
+                        }));
                     }
                 }
             }
@@ -135,6 +146,24 @@ mod tests {
         assert_eq!(shapes.len(), 2);
         assert_eq!(shapes[1].n_pages(), 4096 / 32);
         assert_eq!(shapes[0].heads.query, 8);
+    }
+
+    #[test]
+    fn forms_of_digests_follow_one_another_for_each_shape() {
+        let options = options(&["--digests", "full,int8", "--contexts", "4K,8K"]);
+        let shapes = shapes(&options, DType::F16).unwrap();
+        let first = shapes[..4]
+            .iter()
+            .map(|s| (s.heads.kv, s.context >> 10, s.digests.name()));
+        assert_eq!(
+            first.collect::<Vec<_>>(),
+            [
+                (32, 4, "full"),
+                (32, 4, "int8"),
+                (32, 8, "full"),
+                (32, 8, "int8")
+            ]
+        );
     }
 
     #[test]

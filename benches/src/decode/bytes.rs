@@ -1,3 +1,4 @@
+use quest_burn::cache::{DigestFormat, Int8Digests};
 use quest_burn_models::config::ModelConfig;
 
 use super::DecodeOptions;
@@ -21,6 +22,7 @@ pub struct Reads {
     /// Nothing for dense attention.
     pub budget: Option<usize>,
     pub dense_layers: usize,
+    pub digests: DigestFormat,
 }
 
 impl StepBytes {
@@ -37,6 +39,7 @@ impl StepBytes {
             page_size: options.page_size,
             budget,
             dense_layers: options.dense_layers,
+            digests: options.digests,
         };
         Self::counted(&loaded.config, loaded.dtype.size(), &reads)
     }
@@ -53,22 +56,27 @@ impl StepBytes {
         let weights = config.n_parameters() - unread + token;
 
         // A key and a value of each KV head of each sequence.
-        let pair = (2 * reads.batch * config.n_kv_heads * config.head_dim) as u64;
-        let all = reads.context as u64 * pair;
+        let heads = reads.batch * config.n_kv_heads;
+        let pair = 2 * heads * config.head_dim * element;
+        let all = reads.context * pair;
         let chosen = |budget: usize| {
             let pages = reads.context.div_ceil(reads.page_size);
+            let digests = match reads.digests {
+                DigestFormat::Full => pages * pair,
+                DigestFormat::Int8 => heads * Int8Digests::bytes(pages, config.head_dim),
+            };
             let tokens = budget / reads.page_size * reads.page_size;
-            (pages + tokens.min(reads.context)) as u64 * pair
+            digests + tokens.min(reads.context) * pair
         };
         let dense = match reads.budget {
             None => config.n_layers,
             Some(_) => reads.dense_layers.min(config.n_layers),
         };
-        let sparse = (config.n_layers - dense) as u64;
-        let cache = dense as u64 * all + sparse * reads.budget.map_or(0, chosen);
+        let sparse = config.n_layers - dense;
+        let cache = dense * all + sparse * reads.budget.map_or(0, chosen);
         Self {
             weights: weights * element as u64,
-            cache: cache * element as u64,
+            cache: cache as u64,
         }
     }
 
@@ -89,6 +97,7 @@ mod tests {
         page_size: 16,
         budget: Some(2048),
         dense_layers: 2,
+        digests: DigestFormat::Full,
     };
 
     fn floor_ms(shape: ShapeName, reads: Reads) -> f64 {
@@ -120,6 +129,7 @@ mod tests {
             page_size: 8,
             budget: Some(16),
             dense_layers: 1,
+            digests: DigestFormat::Full,
         };
         let config = ShapeName::Tiny.config();
         let bytes = StepBytes::counted(&config, 4, &reads);
@@ -130,5 +140,12 @@ mod tests {
         // 3 sequences, 2 heads of 16 channels, key and value: 192. One layer of 64 tokens, three
         // of 8 digests and 16 tokens.
         assert_eq!(bytes.cache, (64 + 3 * (8 + 16)) * 192 * 4);
+        // In 8 bits: 6 heads with 2 rows of 16 bytes and a scale.
+        let packed = Reads {
+            digests: DigestFormat::Int8,
+            ..reads
+        };
+        let bytes = StepBytes::counted(&config, 4, &packed);
+        assert_eq!(bytes.cache, (64 + 3 * 16) * 192 * 4 + 3 * 8 * 6 * 36);
     }
 }

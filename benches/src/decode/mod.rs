@@ -34,7 +34,7 @@ pub fn run(options: &DecodeOptions, target: &Target, rows: &mut Rows) -> Result<
     let loaded = plan.load(target)?;
     for &batch in &options.batch {
         for &context in &options.contexts {
-            let needed = loaded.weight_bytes() + options.cache(&loaded, batch, context);
+            let needed = loaded.weight_bytes() + options.cache_bytes(&loaded, batch, context);
             let is_late = time_limit.is_some_and(|limit| begin.elapsed() >= limit);
             let reason = if is_late {
                 format!(
@@ -73,6 +73,7 @@ fn measure(
         let mut record = Record {
             budget,
             page_size: Some(options.page_size),
+            digests: Some(options.digests.name()),
             dense_layers: budget.map(|_| options.dense_layers),
             ..loaded.record(Kind::Decode, operation(budget), batch, context)
         };
@@ -102,7 +103,7 @@ fn measure(
                 timing: Some(steps.timing),
                 max_error: Some(steps.max_error),
                 memory_estimate: Some(
-                    loaded.weight_bytes() + options.cache(loaded, batch, context),
+                    loaded.weight_bytes() + options.cache_bytes(loaded, batch, context),
                 ),
                 memory_reserved: reserved(target),
                 ..record.clone()

@@ -1,5 +1,8 @@
 use clap::Args;
-use quest_burn::QuestConfig;
+use quest_burn::{
+    QuestConfig,
+    cache::{DigestFormat, PagedKvCacheConfig},
+};
 
 use crate::{
     BenchError, Launch, attention::Effort, model::LoadedModel, model::ModelOptions, parse,
@@ -25,6 +28,9 @@ pub struct DecodeOptions {
     /// Leading layers that attend to everything
     #[arg(long, value_name = "N", default_value_t = QuestConfig::new().dense_layers)]
     pub dense_layers: usize,
+    /// Form of the page digests: full or int8
+    #[arg(long, value_name = "FORM", value_parser = parse::digests, default_value_t = DigestFormat::Full)]
+    pub digests: DigestFormat,
     /// How the work reaches the device
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Launch::Graph, Launch::Plain])]
     pub launch: Vec<Launch>,
@@ -67,11 +73,15 @@ impl DecodeOptions {
         context + WARM_UP + usize::from(self.steps)
     }
 
+    /// The KV cache.
+    pub fn cache(&self, loaded: &LoadedModel, batch: usize, context: usize) -> PagedKvCacheConfig {
+        let capacity = self.capacity(context);
+        let cache = loaded.config.cache(self.page_size, batch, capacity);
+        cache.with_digests(self.digests)
+    }
+
     /// Bytes of the KV cache.
-    pub fn cache(&self, loaded: &LoadedModel, batch: usize, context: usize) -> u64 {
-        let cache = loaded
-            .config
-            .cache(self.page_size, batch, self.capacity(context));
-        cache.bytes(loaded.dtype)
+    pub fn cache_bytes(&self, loaded: &LoadedModel, batch: usize, context: usize) -> u64 {
+        self.cache(loaded, batch, context).bytes(loaded.dtype)
     }
 }

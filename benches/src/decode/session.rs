@@ -44,8 +44,7 @@ impl<'a> Session<'a> {
         batch: usize,
         context: usize,
     ) -> Result<Self, BenchError> {
-        let capacity = options.capacity(context);
-        let config = loaded.config.cache(options.page_size, batch, capacity);
+        let config = options.cache(loaded, batch, context);
         let cache = layer::filled_cache(&config, context, target.device(), loaded.dtype)?;
         Ok(Self {
             options,

@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use quest_burn::cache::DigestFormat;
 use quest_burn_models::config::ModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,10 +24,18 @@ pub struct RunInfo {
     pub device: String,
     /// Element type of weights and KV cache.
     pub dtype: String,
+    /// Form of the digests in the KV cache.
+    #[serde(default = "full_digests")]
+    pub digests: String,
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// All other settings of the experiment, as a JSON object.
     pub settings: Value,
+}
+
+/// Those of results that were written before there were others.
+fn full_digests() -> String {
+    DigestFormat::Full.to_string()
 }
 
 /// Which build of the program it was.

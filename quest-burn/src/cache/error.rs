@@ -11,6 +11,12 @@ pub enum CacheError {
     /// The page size is not supported.
     #[error(transparent)]
     PageSize(#[from] QuestConfigError),
+    /// Digests of this head dim cannot be kept in 8 bits.
+    #[error("int8 digests: expected a head dim that is a multiple of 16, found {0}")]
+    Int8HeadDim(usize),
+    /// No form of digests has this name.
+    #[error("digests: expected full or int8, found {0}")]
+    DigestFormat(String),
     /// The pool has too few free pages.
     #[error(
         "KV cache is full: expected at most {free} free pages of {page_size} tokens to be taken, \

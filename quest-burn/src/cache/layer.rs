@@ -2,7 +2,9 @@
 use burn::tensor::Int;
 use burn::tensor::{DType, Device, Tensor};
 
-use super::PolicyStates;
+use crate::ops;
+
+use super::{CacheError, DigestFormat, Int8Digests, PolicyStates, digests::check_head_dim};
 
 /// The pages of one layer: a pool of keys and values, and the digest of each page's keys.
 #[derive(Clone, Debug)]
@@ -11,6 +13,7 @@ pub struct LayerCache {
     pub(crate) keys: Tensor<4>,
     pub(crate) values: Tensor<4>,
     pub(crate) digests: Tensor<4>,
+    pub(crate) int8_digests: Option<Int8Digests>,
     pub(crate) states: PolicyStates,
     /// Counters of the kernels, once they have run; zero between launches.
     #[cfg(feature = "cube")]
@@ -23,6 +26,7 @@ impl LayerCache {
         [n_pages, n_kv_heads, page_size, head_dim]: [usize; 4],
         device: &Device,
         dtype: DType,
+        format: DigestFormat,
     ) -> Self {
         // CUDA pitches the rows of some tensors; a reshaped line has none.
         let pool = |rows: usize| {
@@ -34,6 +38,8 @@ impl LayerCache {
             keys: pool(page_size),
             values: pool(page_size),
             digests: pool(2),
+            int8_digests: (format == DigestFormat::Int8)
+                .then(|| Int8Digests::new(n_pages, n_kv_heads, head_dim, device)),
             states: PolicyStates::default(),
             #[cfg(feature = "cube")]
             counters: None,
@@ -64,10 +70,24 @@ impl LayerCache {
             keys,
             values,
             digests,
+            int8_digests: None,
             states: PolicyStates::default(),
             #[cfg(feature = "cube")]
             counters: None,
         }
+    }
+
+    /// Keeps the digests in 8 bits as well, to score pages by them; those that are there are packed
+    /// now.
+    ///
+    /// # Errors
+    ///
+    /// When the head dim is not a multiple of 16.
+    pub fn with_int8_digests(mut self) -> Result<Self, CacheError> {
+        let [_, _, _, head_dim] = self.digests.dims();
+        check_head_dim(head_dim)?;
+        self.int8_digests = Some(ops::int8::quantized_pool(self.digests.clone()));
+        Ok(self)
     }
 
     /// Takes the counters of the kernels for a batch; they are given back after use.
@@ -104,6 +124,11 @@ impl LayerCache {
     /// `[n_pages, n_kv_heads, 2, head_dim]`.
     pub fn digests(&self) -> &Tensor<4> {
         &self.digests
+    }
+
+    /// The digests in 8 bits, by which pages are scored where the cache has them.
+    pub fn int8_digests(&self) -> Option<&Int8Digests> {
+        self.int8_digests.as_ref()
     }
 
     /// What policies remember of each sequence.

@@ -3,7 +3,10 @@ use burn::{
     tensor::{DType, Device, Int, Tensor, TensorData},
 };
 
-use super::{CacheError, LayerCache, Phase, Step, table::PageTable};
+use super::{
+    CacheError, DigestFormat, Int8Digests, LayerCache, Phase, Step, digests::check_head_dim,
+    table::PageTable,
+};
 use crate::{config::validate_page_size, ops};
 
 /// Sizes of a [`PagedKvCache`].
@@ -25,6 +28,9 @@ pub struct PagedKvCacheConfig {
     pub batch: usize,
     /// Pages that one sequence can hold; the whole pool when not given.
     pub max_pages_per_sequence: Option<usize>,
+    /// In which form the digests are read.
+    #[config(default = "DigestFormat::Full")]
+    pub digests: DigestFormat,
 }
 
 impl PagedKvCacheConfig {
@@ -57,7 +63,14 @@ impl PagedKvCacheConfig {
 
     /// Bytes of digests: what Quest adds to a KV cache.
     pub fn digest_bytes(&self, dtype: DType) -> u64 {
-        2 * self.row_bytes(dtype)
+        let full = 2 * self.row_bytes(dtype);
+        let heads = self.n_layers * self.n_kv_heads;
+        match self.digests {
+            DigestFormat::Full => full,
+            DigestFormat::Int8 => {
+                full + heads as u64 * Int8Digests::bytes(self.n_pages, self.head_dim) as u64
+            }
+        }
     }
 
     /// Bytes of one row of every page of every layer.
@@ -78,7 +91,7 @@ impl PagedKvCacheConfig {
     ///
     /// # Errors
     ///
-    /// When a size is zero or the page size is not supported.
+    /// When a size is zero, or the page size or the head dim is not supported.
     pub fn init(&self, device: &Device, dtype: DType) -> Result<PagedKvCache, CacheError> {
         validate_page_size(self.page_size)?;
         let max_pages = self.max_pages_per_sequence.unwrap_or(self.n_pages);
@@ -94,11 +107,14 @@ impl PagedKvCacheConfig {
                 return Err(CacheError::Empty(what));
             }
         }
+        if self.digests == DigestFormat::Int8 {
+            check_head_dim(self.head_dim)?;
+        }
         let pool = [self.n_pages, self.n_kv_heads, self.page_size, self.head_dim];
         let table = PageTable::new(self.n_pages, max_pages, self.page_size, self.batch);
         Ok(PagedKvCache {
             layers: (0..self.n_layers)
-                .map(|index| LayerCache::new(index, pool, device, dtype))
+                .map(|index| LayerCache::new(index, pool, device, dtype, self.digests))
                 .collect(),
             device_page_table: Tensor::zeros([self.batch, max_pages], (device, DType::I32)),
             table,

@@ -19,6 +19,7 @@ pub(crate) mod advance;
 pub(crate) mod append;
 mod counters;
 pub(crate) mod decode_state;
+pub(crate) mod int8;
 mod launch;
 pub mod linear;
 pub(crate) mod page_scores;
@@ -37,6 +38,7 @@ use cubecl::ir::features::Plane;
 
 use self::counters::COUNTERS;
 pub use self::decode_state::{DecodeState, assign, next_tokens};
+pub use self::int8::{int8_best_attention, int8_page_scores, quantize_digests};
 use crate::{PageSharing, ops::extension::QuestOps};
 
 /// Whether the kernels run on this device: a CubeCL device whose units can exchange values

@@ -44,7 +44,11 @@ impl RowLayout {
             widest.min(PORTABLE_VECTOR)
         };
         let width = widest.min(power_of_two_factor(head_dim));
-        let row = head_dim / width;
+        Self::of_vectors(head_dim / width, width, plane)
+    }
+
+    /// The layout for rows of `row` vectors.
+    pub fn of_vectors(row: usize, width: usize, plane: usize) -> Self {
         let lanes = plane.min(power_of_two_factor(row));
         Self {
             width,

@@ -10,8 +10,9 @@ use burn::{
 use burn_cubecl::{CubeBackend, ops::numeric::zeros_client};
 
 use crate::kernels::{
-    BestPages, advance, append, decode_state, linear, page_scores, paged_attention, rms_norm,
-    rotate_append, top_pages,
+    BestPages, advance, append, decode_state, linear,
+    page_scores::{self, Digests},
+    paged_attention, rms_norm, rotate_append, top_pages,
 };
 
 /// The operations of a decode step as kernels; [`crate::kernels`] says what each does.
@@ -186,7 +187,7 @@ fn ids_shape(scores: &Shape, k: &usize) -> Shape {
 }
 
 /// Counters that no other launch can be using at the same time.
-fn own_counters(counters: IntTensor<CubeBackend>) -> IntTensor<CubeBackend> {
+pub(super) fn own_counters(counters: IntTensor<CubeBackend>) -> IntTensor<CubeBackend> {
     if counters.can_mut() {
         return counters;
     }
@@ -340,7 +341,15 @@ impl QuestOps for CubeBackend {
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
         let counters = own_counters(counters);
         let output = paged_attention::best_attention(
-            query, keys, values, digests, page_table, lengths, &counters, scale, pages,
+            query,
+            keys,
+            values,
+            Digests::Full(digests),
+            page_table,
+            lengths,
+            &counters,
+            scale,
+            pages,
         );
         (output, counters)
     }

@@ -2,12 +2,12 @@
 
 use std::mem;
 
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 
 use crate::{
     NewestPage, PageSharing,
     attention::{HeadNorms, Rotations},
-    cache::{LayerCache, Step},
+    cache::{Int8Digests, LayerCache, Step},
     kernels::{self, BestPages},
     policy::{PageSelection, Pages},
 };
@@ -67,14 +67,77 @@ pub fn rotate_append(
     query
 }
 
+/// Packs every digest of a pool: as those of one sequence with all its pages.
+pub fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
+    let [n_pages, n_kv_heads, _, head_dim] = digests.dims();
+    let device = digests.device();
+    let Int8Digests {
+        mut words,
+        mut scales,
+    } = Int8Digests::new(n_pages, n_kv_heads, head_dim, &device);
+    let pages = Tensor::<1, Int>::arange(0..n_pages as i64, (&device, DType::I32));
+    let pages = pages.reshape([1, n_pages]);
+    let count = |n: usize| Tensor::<1, Int>::full([1], n as i32, (&device, DType::I32));
+    // Some devices launch fewer than 65,536 cubes along an axis.
+    const PAGES: usize = 1 << 15;
+    for first in (0..n_pages).step_by(PAGES) {
+        let last = n_pages.min(first + PAGES);
+        // How many tokens a page holds does not matter to its digest.
+        let page_size = 1;
+        (words, scales) = kernels::quantize_digests(
+            words,
+            scales,
+            digests.clone(),
+            pages.clone(),
+            count(first),
+            count(last),
+            page_size,
+            last - first,
+        );
+    }
+    Int8Digests { words, scales }
+}
+
+/// Packs the digests of the pages that a step writes.
+pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
+    // Taken out, as they are written in place.
+    let Some(Int8Digests { words, scales }) = cache.int8_digests.take() else {
+        return;
+    };
+    let (words, scales) = kernels::quantize_digests(
+        words,
+        scales,
+        cache.digests.clone(),
+        step.device_page_table().clone(),
+        step.device_starts().clone(),
+        step.device_lengths().clone(),
+        step.page_size(),
+        step.max_new_tokens(),
+    );
+    cache.int8_digests = Some(Int8Digests { words, scales });
+}
+
 pub fn page_scores(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,
     sharing: PageSharing,
 ) -> Tensor<3> {
+    let query = query.cast(cache.keys.dtype());
+    if let Some(Int8Digests { words, scales }) = cache.int8_digests.clone() {
+        return kernels::int8_page_scores(
+            query,
+            words,
+            scales,
+            step.device_page_table().clone(),
+            step.device_lengths().clone(),
+            step.page_size(),
+            sharing,
+            step.max_pages(),
+        );
+    }
     kernels::page_scores(
-        query.cast(cache.keys.dtype()),
+        query,
         cache.digests.clone(),
         step.device_page_table().clone(),
         step.device_lengths().clone(),
@@ -136,23 +199,29 @@ pub fn best_attention(
 ) -> Tensor<3> {
     let dtype = query.dtype();
     let counters = cache.take_counters(step.batch());
-    let (out, counters) = kernels::best_attention(
-        query.cast(cache.keys.dtype()),
-        cache.keys.clone(),
-        cache.values.clone(),
-        cache.digests.clone(),
-        step.device_page_table().clone(),
-        step.device_lengths().clone(),
-        counters,
-        scale as f32,
-        BestPages {
-            k: selection.k,
-            pin_newest: selection.newest_page == NewestPage::Pinned,
-            sink_pages: selection.sink_pages,
-            sharing,
-            n_pages_bound: step.max_pages(),
-        },
-    );
+    let pages = BestPages {
+        k: selection.k,
+        pin_newest: selection.newest_page == NewestPage::Pinned,
+        sink_pages: selection.sink_pages,
+        sharing,
+        n_pages_bound: step.max_pages(),
+    };
+    let query = query.cast(cache.keys.dtype());
+    let (keys, values) = (cache.keys.clone(), cache.values.clone());
+    let page_table = step.device_page_table().clone();
+    let lengths = step.device_lengths().clone();
+    let scale = scale as f32;
+    let (out, counters) = match cache.int8_digests.clone() {
+        Some(Int8Digests { words, scales }) => kernels::int8_best_attention(
+            query, keys, values, words, scales, page_table, lengths, counters, scale, pages,
+        ),
+        None => {
+            let digests = cache.digests.clone();
+            kernels::best_attention(
+                query, keys, values, digests, page_table, lengths, counters, scale, pages,
+            )
+        }
+    };
     cache.give_counters_back(counters);
     zero_where_idle(out.cast(dtype), step)
 }

@@ -19,6 +19,9 @@
 
 #[cfg(feature = "cube")]
 pub(crate) mod extension;
+pub(crate) mod int8;
+#[cfg(feature = "cube")]
+pub(crate) mod int8_extension;
 #[cfg(feature = "cube")]
 mod kernel;
 pub mod reference;
@@ -39,7 +42,7 @@ use crate::{
 };
 
 /// Writes the keys and values of a step's new tokens into their pages, and folds the keys into
-/// the digests.
+/// the digests, which are packed anew where the cache has them in 8 bits.
 ///
 /// The pools are written in place as long as nothing else holds them.
 ///
@@ -58,7 +61,11 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
     assert_shape!(values, [batch, n_kv_heads, tokens, head_dim]);
     assert_eq!(page_size, step.page_size(), "page size of cache and step");
     let dtype = cache.keys.dtype();
-    let (keys, values) = (keys.cast(dtype), values.cast(dtype));
+    append_rows(cache, keys.cast(dtype), values.cast(dtype), step);
+    int8::quantize_digests(cache, step);
+}
+
+fn append_rows(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
     #[cfg(feature = "cube")]
     if kernel::supports(cache) {
         return kernel::append(cache, keys, values, step);
@@ -73,10 +80,11 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
 /// Folds the first `rows` keys of a pool page into its digest anew.
 pub(crate) fn rebuild_digest(cache: &mut LayerCache, page: usize, rows: usize) {
     reference::rebuild_digest(cache, page, rows);
+    reference::quantize_pages(cache, page..page + 1);
 }
 
 /// Upper bounds of `query . key` over the keys of each page:
-/// `sum_i max(query_i * min_i, query_i * max_i)`.
+/// `sum_i max(query_i * min_i, query_i * max_i)`, of the digests in 8 bits where the cache has them.
 ///
 /// # Shapes
 ///

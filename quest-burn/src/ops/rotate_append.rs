@@ -41,7 +41,9 @@ pub fn rotate_append(
         && super::kernel::supports(cache)
         && crate::kernels::rotates(&cache.keys.device(), norms.is_some())
     {
-        return super::kernel::rotate_append(cache, qkv, norms, rotations, step);
+        let query = super::kernel::rotate_append(cache, qkv, norms, rotations, step);
+        super::int8::quantize_digests(cache, step);
+        return query;
     }
     reference::rotate_append(cache, qkv, norms, rotations, step)
 }

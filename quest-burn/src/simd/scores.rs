@@ -45,6 +45,17 @@ pub fn scores_of_all(
     step: &Step,
     sharing: PageSharing,
 ) -> Vec<f32> {
+    if cache.int8_digests.is_some() {
+        let head_dim = cache.digests.dims()[3];
+        let query = pool::tensor(
+            query.to_vec(),
+            [step.batch(), n_heads, head_dim],
+            &cache.keys.device(),
+        );
+        return pool::floats(crate::ops::reference::page_scores(
+            query, cache, step, sharing,
+        ));
+    }
     let digests = pool::primitive(cache.digests.clone());
     with_element!(cache.digests.dtype(), E => {
         scores_of(query, n_heads, Pool::<E>::new(&digests), step, sharing)

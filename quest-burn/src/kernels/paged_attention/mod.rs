@@ -16,7 +16,7 @@ use self::{listed::SplittingLaunch, merge::Merge, partition::Partition};
 use super::{
     BestPages,
     launch::{address_type, cubes_hand_over, empty, multiprocessors},
-    page_scores::page_scores,
+    page_scores::Digests,
     row::RowLayout,
     top_pages::top_pages,
 };
@@ -244,7 +244,7 @@ pub(crate) fn best_attention(
     query: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,
-    digests: CubeTensor,
+    digests: Digests,
     page_table: CubeTensor,
     lengths: CubeTensor,
     counters: &CubeTensor,
@@ -252,9 +252,8 @@ pub(crate) fn best_attention(
     best: BestPages,
 ) -> CubeTensor {
     let page_size = keys.meta.shape()[2];
-    let scores = page_scores(
+    let scores = digests.page_scores(
         query.clone(),
-        digests,
         page_table.clone(),
         lengths.clone(),
         page_size,

@@ -7,6 +7,7 @@
 
 mod append;
 mod attention;
+mod int8;
 mod pool;
 mod prefill;
 mod rotate_append;
@@ -17,6 +18,7 @@ mod tokens;
 
 pub use append::{append, rebuild_digest};
 pub use attention::paged_attention;
+pub use int8::{quantize_digests, quantize_pages, quantized};
 pub use prefill::prefill_attention;
 pub use rotate_append::rotate_append;
 pub use scores::page_scores;

@@ -1,6 +1,6 @@
 use burn::tensor::{DType, Tensor};
 
-use super::pool::pages_of_all_heads;
+use super::{int8::dequantized_pages, pool::pages_of_all_heads};
 use crate::{
     PageSharing,
     cache::{LayerCache, Step},
@@ -29,11 +29,18 @@ pub fn page_scores(
         let scores = if pages.is_empty() {
             Tensor::empty([n_kv_heads, group, 0], &query.device())
         } else {
-            let digests = pages_of_all_heads(&cache.digests, pages).cast(DType::F32);
-            let digests = digests
-                .reshape([pages.len(), n_kv_heads, 2 * head_dim])
-                .permute([1, 2, 0]);
-            query.matmul(digests)
+            let digests = match &cache.int8_digests {
+                Some(digests) => dequantized_pages(digests, pages).reshape([
+                    n_kv_heads,
+                    pages.len(),
+                    2 * head_dim,
+                ]),
+                None => pages_of_all_heads(&cache.digests, pages)
+                    .cast(DType::F32)
+                    .reshape([pages.len(), n_kv_heads, 2 * head_dim])
+                    .swap_dims(0, 1),
+            };
+            query.matmul(digests.swap_dims(1, 2))
         };
         let scores = match sharing {
             PageSharing::QueryHead => scores.reshape([1, n_heads, pages.len()]),

@@ -1,0 +1,204 @@
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use cubecl::prelude::*;
+
+use super::{
+    super::{launch::address_type, row::RowLayout},
+    Plan, ScoreShape, next_pages, pages_of, write_scores,
+};
+use crate::cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD};
+
+/// Words that a unit loads at once, 16 bytes of them. They have one scale.
+const WORDS: usize = 4;
+const CHANNELS: usize = WORDS * CHANNELS_PER_WORD;
+
+/// 0xff in the bytes of those channels of a word in which a query is negative.
+#[cube]
+fn negative_channels<N: Size>(q: Vector<f32, N>) -> i32 {
+    let mut mask = i32::new(0);
+    #[unroll]
+    for i in 0..CHANNELS_PER_WORD {
+        let byte = comptime!((0xff_u32 << (8 * i)) as i32);
+        mask |= select(q.extract(i) < 0.0f32, byte, 0i32);
+    }
+    mask
+}
+
+/// `sum + q . integers` over the channels of a word.
+#[cube]
+fn dot_word<N: Size>(q: Vector<f32, N>, word: i32, sum: f32) -> f32 {
+    let mut sum = sum;
+    #[unroll]
+    for i in 0..CHANNELS_PER_WORD {
+        // Shifted up until the byte is on top, then down with its sign.
+        let up = comptime!(24 - 8 * i as i32);
+        let integer = (word << up) >> 24i32;
+        sum = fma(q.extract(i), f32::cast_from(integer), sum);
+    }
+    sum
+}
+
+/// Each lane's part of the bounds of `in_flight` pages, `[page, query head]`; each digest is read
+/// once for all query heads of its group.
+///
+/// Of `max(q_i * min_i, q_i * max_i)` the sign of `q_i` says which one it is, so bytes are chosen
+/// by words and only half of them become numbers.
+#[cube]
+fn sums_of_pages<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    words: &Tensor<Vector<i32, N>>,
+    scales: &Tensor<f32>,
+    pool_pages: &Array<usize>,
+    sequence: usize,
+    head: usize,
+    #[comptime] shape: ScoreShape,
+) -> Array<f32> {
+    let ScoreShape {
+        group,
+        lanes,
+        vectors,
+        in_flight,
+        ..
+    } = comptime!(shape);
+    let n_kv_heads = words.shape(0);
+    let n_pool_pages = words.shape(1);
+    let n_scales = scales.shape(2);
+    let lane = UNIT_POS as usize % lanes;
+    let row = comptime!(lanes * vectors);
+
+    let mut low = Array::<Vector<i32, N>>::new(comptime!(in_flight * vectors));
+    let mut high = Array::<Vector<i32, N>>::new(comptime!(in_flight * vectors));
+    let mut steps = Array::<f32>::new(comptime!(in_flight * vectors));
+    #[unroll]
+    for p in 0..in_flight {
+        let place = head * n_pool_pages + pool_pages[p];
+        let digest = place * 2 * row + lane;
+        #[unroll]
+        for v in 0..vectors {
+            low[p * vectors + v] = words[digest + v * lanes];
+            high[p * vectors + v] = words[digest + row + v * lanes];
+            let of_channels = (v * lanes + lane) * CHANNELS / CHANNELS_PER_SCALE;
+            steps[p * vectors + v] = scales[place * n_scales + of_channels];
+        }
+    }
+
+    let n = comptime!(group * in_flight);
+    let mut sums = Array::<f32>::new(n);
+    #[unroll]
+    for g in 0..group {
+        let query_head = (sequence * n_kv_heads + head) * group + g;
+        #[unroll]
+        for p in 0..in_flight {
+            sums[p * group + g] = f32::new(0.0);
+        }
+        #[unroll]
+        for v in 0..vectors {
+            let mut parts = Array::<f32>::new(in_flight);
+            #[unroll]
+            for p in 0..in_flight {
+                parts[p] = f32::new(0.0);
+            }
+            let from = (query_head * row + v * lanes + lane) * WORDS;
+            #[unroll]
+            for w in 0..WORDS {
+                let q = Vector::<f32, N>::cast_from(query[from + w]);
+                let mask = negative_channels::<N>(q);
+                #[unroll]
+                for p in 0..in_flight {
+                    let h = high[p * vectors + v].extract(w);
+                    let l = low[p * vectors + v].extract(w);
+                    let word = h ^ ((h ^ l) & mask);
+                    parts[p] = dot_word::<N>(q, word, parts[p]);
+                }
+            }
+            #[unroll]
+            for p in 0..in_flight {
+                let sum = sums[p * group + g];
+                sums[p * group + g] = fma(parts[p], steps[p * vectors + v], sum);
+            }
+        }
+    }
+    sums
+}
+
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn int8_page_scores_kernel<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    words: &Tensor<Vector<i32, N>>,
+    scales: &Tensor<f32>,
+    page_table: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    scores: &mut Tensor<f32>,
+    #[comptime] shape: ScoreShape,
+    #[define(F)] _dtype: ElemType,
+) {
+    let head = CUBE_POS_Y as usize;
+    let sequence = CUBE_POS_Z as usize;
+    let first = CUBE_POS_X as usize * comptime!(shape.pages());
+    let pool_pages = next_pages(page_table, words.shape(1), sequence, first, shape);
+    let n_pages = pages_of(page_table, lengths, scores.shape(2), sequence, shape);
+    if first < n_pages {
+        let mut sums =
+            sums_of_pages::<F, N>(query, words, scales, &pool_pages, sequence, head, shape);
+        write_scores(
+            &mut sums,
+            scores,
+            words.shape(0),
+            sequence,
+            head,
+            first,
+            n_pages,
+            shape,
+        );
+    }
+}
+
+/// Bounds of the attention scores of each page by digests in 8 bits, `[batch, heads, n_scores]`.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn int8_page_scores(
+    query: CubeTensor,
+    words: CubeTensor,
+    scales: CubeTensor,
+    page_table: CubeTensor,
+    lengths: CubeTensor,
+    page_size: usize,
+    shared: bool,
+    n_scores: usize,
+) -> CubeTensor {
+    let query = into_contiguous(query);
+    let words = into_contiguous(words);
+    let scales = into_contiguous(scales);
+    let n_kv_heads = words.meta.shape()[0];
+    let head_dim = query.meta.shape()[2];
+    let client = query.client.clone();
+    let plane = client.properties().hardware.plane_size_min as usize;
+    let layout = RowLayout::of_vectors(head_dim / CHANNELS, CHANNELS, plane);
+    let Plan {
+        shape,
+        cubes,
+        dim,
+        scores,
+    } = Plan::new(&query, &layout, n_kv_heads, shared, page_size, n_scores);
+    let address = address_type(&[&words, &scores]);
+    let dtype = dtype_to_storage_type(query.dtype);
+    // SAFETY: pages are masked by the lengths and clamped to the page table and the pool; the
+    // shapes were checked before the operation was registered.
+    unsafe {
+        int8_page_scores_kernel::launch_unchecked(
+            &client,
+            cubes,
+            dim,
+            address,
+            WORDS,
+            query.into_tensor_arg(),
+            words.into_tensor_arg(),
+            scales.into_tensor_arg(),
+            into_contiguous(page_table).into_tensor_arg(),
+            lengths.into_tensor_arg(),
+            scores.clone().into_tensor_arg(),
+            shape,
+            dtype,
+        );
+    }
+    scores
+}
