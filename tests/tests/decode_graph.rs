@@ -1,5 +1,7 @@
 //! Recorded decode steps: the same tokens as without a recording, and the same cache after them.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{DType, Device, Int, Tensor, TensorData},
@@ -73,6 +75,12 @@ fn model(device: &Device) -> CausalLm {
     let mut rng = StdRng::seed_from_u64(11);
     let model = config().init(device).map(&mut Randomize(&mut rng));
     model.map(&mut Sharpen)
+}
+
+/// A recording is not valid if another thread allocates on the device meanwhile: tests take turns.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Dense attention, and Quest with a list per KV head and per query head, both with more pages
@@ -269,17 +277,20 @@ fn assert_tokens_are_those_without_a_recording(prompts: &[Vec<u32>]) {
 
 #[test]
 fn tokens_of_one_sequence_are_those_without_a_recording() {
+    let _alone = alone();
     assert_tokens_are_those_without_a_recording(&[prompt(0, PROMPTS[0])]);
 }
 
 #[test]
 fn tokens_of_a_ragged_batch_are_those_without_a_recording() {
+    let _alone = alone();
     let prompts = PROMPTS.iter().enumerate().map(|(i, &n)| prompt(i, n));
     assert_tokens_are_those_without_a_recording(&prompts.collect::<Vec<_>>());
 }
 
 #[test]
 fn a_sequence_that_has_ended_stays_as_it_is_while_the_others_go_on() {
+    let _alone = alone();
     let prompts = PROMPTS.iter().enumerate().map(|(i, &n)| prompt(i, n));
     let prompts = prompts.collect::<Vec<_>>();
     for test_device in devices() {
@@ -322,6 +333,7 @@ fn a_sequence_that_has_ended_stays_as_it_is_while_the_others_go_on() {
 
 #[test]
 fn tokens_that_are_fed_take_the_place_of_the_most_probable() {
+    let _alone = alone();
     for test_device in devices() {
         let device = &test_device.device;
         let model = model(device);
@@ -360,6 +372,7 @@ fn tokens_that_are_fed_take_the_place_of_the_most_probable() {
 
 #[test]
 fn a_full_cache_ends_the_steps_with_an_error_and_keeps_what_there_is() {
+    let _alone = alone();
     for test_device in devices() {
         let device = &test_device.device;
         let model = model(device);
@@ -392,6 +405,7 @@ fn a_full_cache_ends_the_steps_with_an_error_and_keeps_what_there_is() {
 
 #[test]
 fn logits_without_an_answer_are_an_error_that_names_the_sequence() {
+    let _alone = alone();
     for test_device in devices() {
         let device = &test_device.device;
         let mut model = model(device);
@@ -420,6 +434,7 @@ fn logits_without_an_answer_are_an_error_that_names_the_sequence() {
 
 #[test]
 fn generated_tokens_do_not_depend_on_a_recording() {
+    let _alone = alone();
     let prompt = prompt(2, 40);
     for test_device in devices() {
         let device = &test_device.device;

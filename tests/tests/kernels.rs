@@ -212,10 +212,6 @@ impl Bench {
         self.ints(&self.case.lengths)
     }
 
-    fn counters(&self) -> Tensor<1, Int> {
-        kernels::counters(self.batch(), self.case.n_kv_heads, &self.device)
-    }
-
     /// `sum_i max(q_i * min_i, q_i * max_i)` of one query head and page.
     fn bound(&self, sequence: usize, head: usize, page: usize) -> f64 {
         let d = self.case.head_dim;
@@ -546,7 +542,7 @@ fn attention_over_all_pages_is_softmax_attention() {
     });
 }
 
-/// Attention over listed pages, or over all of them; the counters must be zero again afterwards.
+/// Attention over listed pages, or over all of them.
 fn attention(bench: &Bench, pages: Option<Tensor<3, Int>>) -> Vec<f32> {
     let n_pages_bound = if pages.is_some() {
         0
@@ -557,20 +553,16 @@ fn attention(bench: &Bench, pages: Option<Tensor<3, Int>>) -> Vec<f32> {
         bench.batch() * bench.n_heads() * bench.case.head_dim,
         &bench.device,
     );
-    let (out, counters) = kernels::paged_attention(
+    floats(kernels::paged_attention(
         bench.device_query(),
         bench.pool(&bench.keys),
         bench.pool(&bench.values),
         pages,
         bench.page_table(),
         bench.lengths(),
-        bench.counters(),
         bench.scale(),
         n_pages_bound,
-    );
-    let out = floats(out);
-    assert!(ints(counters).iter().all(|&counter| counter == 0));
-    out
+    ))
 }
 
 /// `k` distinct pages of each sequence and list, ascending, -1 past its pages.
@@ -672,14 +664,13 @@ fn selection_within_attention_reads_the_same_pages() {
                 ));
                 let expected = listed_attention(bench, &ids, lists, k);
                 poison(expected.len(), &bench.device);
-                let (found, counters) = kernels::best_attention(
+                let found = kernels::best_attention(
                     bench.device_query(),
                     bench.pool(&bench.keys),
                     bench.pool(&bench.values),
                     bench.device_digests(),
                     bench.page_table(),
                     bench.lengths(),
-                    bench.counters(),
                     bench.scale(),
                     kernels::BestPages {
                         k,
@@ -691,7 +682,6 @@ fn selection_within_attention_reads_the_same_pages() {
                 );
                 let name = bench.name();
                 assert_eq!(floats(found), expected, "{name} {sharing:?} {k}");
-                assert!(ints(counters).iter().all(|&counter| counter == 0));
             }
         }
     });
@@ -841,11 +831,10 @@ fn a_captured_step_replays_at_any_position() {
             bench.device_digests(),
             bench.ints(&[0]),
             bench.ints(&[1]),
-            bench.counters(),
         ));
         device.sync().unwrap();
         let mut graph = capture(&device, || {
-            let (keys, values, digests, start, length, counters) = state.take().unwrap();
+            let (keys, values, digests, start, length) = state.take().unwrap();
             let (keys, values, digests) = kernels::append(
                 keys,
                 values,
@@ -866,25 +855,23 @@ fn a_captured_step_replays_at_any_position() {
                 max_pages,
             );
             let pages = kernels::top_pages(scores, length.clone(), 16, 2, true, 0);
-            let (out, counters) = kernels::paged_attention(
+            let out = kernels::paged_attention(
                 query.clone(),
                 keys.clone(),
                 values.clone(),
                 Some(pages),
                 page_table.clone(),
                 length.clone(),
-                counters,
                 scale,
                 0,
             );
-            let (best, counters) = kernels::best_attention(
+            let best = kernels::best_attention(
                 query.clone(),
                 keys.clone(),
                 values.clone(),
                 digests.clone(),
                 page_table.clone(),
                 length.clone(),
-                counters,
                 scale,
                 kernels::BestPages {
                     k: 2,
@@ -895,7 +882,7 @@ fn a_captured_step_replays_at_any_position() {
                 },
             );
             let (start, length) = (kernels::advance(start), kernels::advance(length));
-            state = Some((keys, values, digests, start, length, counters));
+            state = Some((keys, values, digests, start, length));
             (out, best)
         });
         device.sync().unwrap();
@@ -909,7 +896,7 @@ fn a_captured_step_replays_at_any_position() {
         let (out, best) = (floats(out), floats(best));
         drop(graph);
         assert_eq!(best, out, "{dtype:?}");
-        let (keys, values, digests, start, _, _) = state.take().unwrap();
+        let (keys, values, digests, start, _) = state.take().unwrap();
         let length = ints(start)[0] as usize;
         println!("{dtype:?}: hardware graph {hardware}, {length} tokens");
         assert!(length > replays && length <= replays + warm_up, "{length}");
@@ -959,7 +946,6 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
             pages,
             bench.page_table(),
             bench.lengths(),
-            bench.counters(),
             1.0,
             bound,
         );

@@ -96,7 +96,6 @@ impl Measurement<'_> {
             rows.attempt(record.clone(), |rows| {
                 let timed = self.time(problem, operation, tokens, rotation, launch)?;
                 let Some(timed) = timed else {
-                    problem.renew_counters()?;
                     return rows.push(Record {
                         kind: Kind::Skipped,
                         reason: Some("the device recorded no graph".into()),

@@ -1,7 +1,7 @@
 use burn::tensor::{Int, Tensor};
 use quest_burn::{
     NewestPage, PageSharing,
-    cache::{LayerCache, PagedKvCache, Step},
+    cache::{PagedKvCache, Step},
     ops,
     policy::{PageSelection, Pages},
 };
@@ -72,23 +72,6 @@ impl Problem {
             step,
             entries,
         })
-    }
-
-    /// Gives the caches counters of their own anew: those of a recording that came to nothing are
-    /// not to be read.
-    ///
-    /// # Errors
-    ///
-    /// When the head dim does not allow the digests.
-    pub fn renew_counters(&mut self) -> Result<(), BenchError> {
-        for index in 0..self.caches.n_layers() {
-            let layer = self.caches.layer_mut(index);
-            let (keys, values) = (layer.keys().clone(), layer.values().clone());
-            let digests = layer.digests().clone();
-            let renewed = LayerCache::from_parts(index, keys, values, digests);
-            *layer = layer::with_format(renewed, self.shape.digests)?;
-        }
-        Ok(())
     }
 
     /// Chooses the pages of a budget for every entry.

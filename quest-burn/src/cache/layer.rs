@@ -1,5 +1,3 @@
-#[cfg(feature = "cube")]
-use burn::tensor::Int;
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::ops;
@@ -15,9 +13,6 @@ pub struct LayerCache {
     pub(crate) digests: Tensor<4>,
     pub(crate) int8_digests: Option<Int8Digests>,
     pub(crate) states: PolicyStates,
-    /// Counters of the kernels, once they have run; zero between launches.
-    #[cfg(feature = "cube")]
-    counters: Option<Tensor<1, Int>>,
 }
 
 impl LayerCache {
@@ -41,8 +36,6 @@ impl LayerCache {
             int8_digests: (format == DigestFormat::Int8)
                 .then(|| Int8Digests::new(n_pages, n_kv_heads, head_dim, device)),
             states: PolicyStates::default(),
-            #[cfg(feature = "cube")]
-            counters: None,
         }
     }
 
@@ -67,13 +60,11 @@ impl LayerCache {
         burn::tensor::assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
         Self {
             index,
-            keys,
-            values,
-            digests,
+            keys: in_line(keys),
+            values: in_line(values),
+            digests: in_line(digests),
             int8_digests: None,
             states: PolicyStates::default(),
-            #[cfg(feature = "cube")]
-            counters: None,
         }
     }
 
@@ -88,20 +79,6 @@ impl LayerCache {
         check_head_dim(head_dim)?;
         self.int8_digests = Some(ops::int8::quantized_pool(self.digests.clone()));
         Ok(self)
-    }
-
-    /// Takes the counters of the kernels for a batch; they are given back after use.
-    #[cfg(feature = "cube")]
-    pub(crate) fn take_counters(&mut self, batch: usize) -> Tensor<1, Int> {
-        let [_, n_kv_heads, _, _] = self.keys.dims();
-        let n = crate::kernels::n_counters(batch, n_kv_heads);
-        let kept = self.counters.take().filter(|kept| kept.dims() == [n]);
-        kept.unwrap_or_else(|| crate::kernels::counters(batch, n_kv_heads, &self.keys.device()))
-    }
-
-    #[cfg(feature = "cube")]
-    pub(crate) fn give_counters_back(&mut self, counters: Tensor<1, Int>) {
-        self.counters = Some(counters);
     }
 
     /// Which layer of the model this is, counted from 0.
@@ -140,4 +117,11 @@ impl LayerCache {
     pub fn states_mut(&mut self) -> &mut PolicyStates {
         &mut self.states
     }
+}
+
+/// Without gaps between rows, such as CUDA leaves in some tensors.
+fn in_line(pool: Tensor<4>) -> Tensor<4> {
+    let shape = pool.dims();
+    pool.reshape([shape.iter().product::<usize>()])
+        .reshape(shape)
 }

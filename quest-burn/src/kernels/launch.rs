@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
-use cubecl::{client::Client, ir::features::Plane, prelude::*};
+use cubecl::prelude::*;
 
 /// The address width that covers every tensor of a launch.
 pub(super) fn address_type(tensors: &[&CubeTensor]) -> AddressType {
@@ -32,15 +32,6 @@ pub(super) fn empty<const D: usize>(
 pub(super) fn multiprocessors(like: &CubeTensor) -> usize {
     let hardware = &like.client.properties().hardware;
     hardware.num_streaming_multiprocessors.unwrap_or(128) as usize
-}
-
-/// Whether cubes of one launch can hand each other what they wrote.
-pub(super) fn cubes_hand_over(client: &Client) -> bool {
-    let features = &client.properties().features;
-    // wgpu does not claim plane operations for drivers that run on the CPU. There a cube is a
-    // function on a thread, and x86 keeps the order of its stores.
-    let on_x86 = cfg!(target_arch = "x86_64") && !features.plane.contains(Plane::Ops);
-    features.device_memory_scope || on_x86
 }
 
 /// Refuses a tensor that cannot be written in place: a silent copy of a cache would be slow and,

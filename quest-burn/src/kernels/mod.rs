@@ -17,7 +17,6 @@
 
 pub(crate) mod advance;
 pub(crate) mod append;
-mod counters;
 pub(crate) mod decode_state;
 pub(crate) mod int8;
 mod launch;
@@ -36,7 +35,6 @@ use burn::{
 };
 use cubecl::ir::features::Plane;
 
-use self::counters::COUNTERS;
 pub use self::decode_state::{DecodeState, assign, next_tokens};
 pub use self::int8::{int8_best_attention, int8_page_scores, quantize_digests};
 use crate::{PageSharing, ops::extension::QuestOps};
@@ -379,8 +377,6 @@ pub fn top_pages(
 /// - page_table: `[batch, max_pages]`
 /// - lengths: `[batch]`
 ///
-/// - counters: from [`counters`]; they are returned for the next call
-///
 /// Without a list, `n_pages_bound` is the most pages that a sequence has now or when a captured
 /// step is replayed.
 ///
@@ -395,21 +391,18 @@ pub fn paged_attention(
     pages: Option<Tensor<3, Int>>,
     page_table: Tensor<2, Int>,
     lengths: Tensor<1, Int>,
-    counters: Tensor<1, Int>,
     scale: f32,
     n_pages_bound: usize,
-) -> (Tensor<3>, Tensor<1, Int>) {
+) -> Tensor<3> {
     let [_, n_kv_heads, _, _] = keys.dims();
     let [batch, n_heads, _] = query.dims();
     let [_, max_pages] = page_table.dims();
     check_attention(&query, &keys, &values, &page_table, &lengths);
-    check_counters(&counters, batch, n_kv_heads);
     let page_table = page_table.cast(DType::I32).into_dispatch();
     let lengths = lengths.cast(DType::I32).into_dispatch();
     let query = query.into_dispatch();
     let (keys, values) = (keys.into_dispatch(), values.into_dispatch());
-    let counters = counters.into_dispatch();
-    let (output, counters) = match pages {
+    let output = match pages {
         Some(pages) => {
             let [_, heads, k] = pages.dims();
             assert_shape!(pages, [batch, heads, k]);
@@ -420,9 +413,7 @@ pub fn paged_attention(
             );
             assert!(k > 0, "page lists: expected at least one page, found 0");
             let pages = pages.cast(DType::I32).into_dispatch();
-            Dispatch::listed_attention(
-                query, keys, values, pages, page_table, lengths, counters, scale,
-            )
+            Dispatch::listed_attention(query, keys, values, pages, page_table, lengths, scale)
         }
         None => {
             check_bound(n_pages_bound, max_pages);
@@ -432,30 +423,12 @@ pub fn paged_attention(
                 values,
                 page_table,
                 lengths,
-                counters,
                 scale,
                 n_pages_bound,
             )
         }
     };
-    (
-        Tensor::from_dispatch(output),
-        Tensor::from_dispatch(counters),
-    )
-}
-
-/// The counters by which the parts of an attention launch hand each other their results, zero
-/// between launches.
-///
-/// # Shapes
-///
-/// - output: `[n]` in i32, `n` depending on the batch and the KV heads
-pub fn counters(batch: usize, n_kv_heads: usize, device: &Device) -> Tensor<1, Int> {
-    Tensor::zeros([n_counters(batch, n_kv_heads)], (device, DType::I32))
-}
-
-pub(crate) fn n_counters(batch: usize, n_kv_heads: usize) -> usize {
-    batch * n_kv_heads * COUNTERS
+    Tensor::from_dispatch(output)
 }
 
 /// The pages that [`best_attention`] reads.
@@ -491,12 +464,10 @@ pub fn best_attention(
     digests: Tensor<4>,
     page_table: Tensor<2, Int>,
     lengths: Tensor<1, Int>,
-    counters: Tensor<1, Int>,
     scale: f32,
     pages: BestPages,
-) -> (Tensor<3>, Tensor<1, Int>) {
+) -> Tensor<3> {
     let [n_pages, n_kv_heads, _, head_dim] = keys.dims();
-    let [batch, _, _] = query.dims();
     let [_, max_pages] = page_table.dims();
     assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
     check_dtype("digests", digests.dtype(), keys.dtype());
@@ -504,25 +475,19 @@ pub fn best_attention(
     check_selection(pages.k, pages.pin_newest, pages.sink_pages);
     check_bound(pages.n_pages_bound, max_pages);
     check_scores(pages.n_pages_bound);
-    check_counters(&counters, batch, n_kv_heads);
-    let (output, counters) = Dispatch::best_attention(
+    Tensor::from_dispatch(Dispatch::best_attention(
         query.into_dispatch(),
         keys.into_dispatch(),
         values.into_dispatch(),
         digests.into_dispatch(),
         page_table.cast(DType::I32).into_dispatch(),
         lengths.cast(DType::I32).into_dispatch(),
-        counters.into_dispatch(),
         scale,
         pages,
-    );
-    (
-        Tensor::from_dispatch(output),
-        Tensor::from_dispatch(counters),
-    )
+    ))
 }
 
-/// Pages that fit the counters of a selection.
+/// Pages that a selection can count.
 const MAX_SCORES: usize = 1 << 16;
 
 fn check_scores(n_scores: usize) {
@@ -539,12 +504,6 @@ fn check_selection(k: usize, pin_newest: bool, sink_pages: usize) {
         kept <= k,
         "always-kept pages: expected at most the {k} pages to keep, found {kept}"
     );
-}
-
-fn check_counters(counters: &Tensor<1, Int>, batch: usize, n_kv_heads: usize) {
-    let n = n_counters(batch, n_kv_heads);
-    assert_shape!(counters, [n]);
-    check_dtype("counters", counters.dtype(), DType::I32);
 }
 
 fn check_bound(n_pages_bound: usize, max_pages: usize) {

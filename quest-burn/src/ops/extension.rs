@@ -7,7 +7,7 @@ use burn::{
     },
     tensor::{DType, Shape},
 };
-use burn_cubecl::{CubeBackend, ops::numeric::zeros_client};
+use burn_cubecl::CubeBackend;
 
 use crate::kernels::{
     BestPages, advance, append, decode_state, linear,
@@ -120,7 +120,7 @@ pub trait QuestOps: Backend {
     ) -> IntTensor<Self>;
 
     /// Attention over listed pages.
-    #[fusion(meta = |query, _, _, _, _, _, counters, _| (query.clone(), counters.clone()))]
+    #[fusion(dtype = query, shape = query)]
     fn listed_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
@@ -128,12 +128,11 @@ pub trait QuestOps: Backend {
         pages: IntTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
-        counters: IntTensor<Self>,
         scale: f32,
-    ) -> (FloatTensor<Self>, IntTensor<Self>);
+    ) -> FloatTensor<Self>;
 
     /// Page scores, selection and attention together.
-    #[fusion(meta = |query, _, _, _, _, _, counters, _, _| (query.clone(), counters.clone()))]
+    #[fusion(dtype = query, shape = query)]
     fn best_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
@@ -141,23 +140,21 @@ pub trait QuestOps: Backend {
         digests: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
-        counters: IntTensor<Self>,
         scale: f32,
         pages: BestPages,
-    ) -> (FloatTensor<Self>, IntTensor<Self>);
+    ) -> FloatTensor<Self>;
 
     /// Attention over all pages.
-    #[fusion(meta = |query, _, _, _, _, counters, _, _| (query.clone(), counters.clone()))]
+    #[fusion(dtype = query, shape = query)]
     fn dense_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
-        counters: IntTensor<Self>,
         scale: f32,
         n_pages_bound: usize,
-    ) -> (FloatTensor<Self>, IntTensor<Self>);
+    ) -> FloatTensor<Self>;
 }
 
 fn scores_shape(query: &Shape, digests: &Shape, shared: &bool, n_scores: &usize) -> Shape {
@@ -184,15 +181,6 @@ fn linear_shape(rows: &Shape, weight: &Shape, epilogue: &linear::Epilogue) -> Sh
 
 fn ids_shape(scores: &Shape, k: &usize) -> Shape {
     Shape::from([scores[0], scores[1], *k])
-}
-
-/// Counters that no other launch can be using at the same time.
-pub(super) fn own_counters(counters: IntTensor<CubeBackend>) -> IntTensor<CubeBackend> {
-    if counters.can_mut() {
-        return counters;
-    }
-    let shape = counters.meta.shape().clone();
-    zeros_client(counters.client, counters.device, shape, counters.dtype)
 }
 
 impl QuestOps for CubeBackend {
@@ -310,22 +298,18 @@ impl QuestOps for CubeBackend {
         pages: IntTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
-        counters: IntTensor<Self>,
         scale: f32,
-    ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let counters = own_counters(counters);
-        let output = paged_attention::paged_attention(
+    ) -> FloatTensor<Self> {
+        paged_attention::paged_attention(
             query,
             keys,
             values,
             Some(pages),
             page_table,
             lengths,
-            &counters,
             scale,
             0,
-        );
-        (output, counters)
+        )
     }
 
     fn best_attention(
@@ -335,23 +319,19 @@ impl QuestOps for CubeBackend {
         digests: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
-        counters: IntTensor<Self>,
         scale: f32,
         pages: BestPages,
-    ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let counters = own_counters(counters);
-        let output = paged_attention::best_attention(
+    ) -> FloatTensor<Self> {
+        paged_attention::best_attention(
             query,
             keys,
             values,
             Digests::Full(digests),
             page_table,
             lengths,
-            &counters,
             scale,
             pages,
-        );
-        (output, counters)
+        )
     }
 
     fn dense_attention(
@@ -360,22 +340,18 @@ impl QuestOps for CubeBackend {
         values: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
-        counters: IntTensor<Self>,
         scale: f32,
         n_pages_bound: usize,
-    ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let counters = own_counters(counters);
-        let output = paged_attention::paged_attention(
+    ) -> FloatTensor<Self> {
+        paged_attention::paged_attention(
             query,
             keys,
             values,
             None,
             page_table,
             lengths,
-            &counters,
             scale,
             n_pages_bound,
-        );
-        (output, counters)
+        )
     }
 }

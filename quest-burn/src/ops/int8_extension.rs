@@ -7,7 +7,6 @@ use burn::{
 };
 use burn_cubecl::CubeBackend;
 
-use super::extension::own_counters;
 use crate::kernels::{
     BestPages, int8,
     page_scores::{Digests, int8_page_scores},
@@ -45,7 +44,7 @@ pub trait Int8Ops: Backend {
     ) -> FloatTensor<Self>;
 
     /// Page scores, selection and attention together.
-    #[fusion(meta = |query, _, _, _, _, _, _, counters, _, _| (query.clone(), counters.clone()))]
+    #[fusion(dtype = query, shape = query)]
     fn int8_best_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
@@ -54,10 +53,9 @@ pub trait Int8Ops: Backend {
         scales: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
-        counters: IntTensor<Self>,
         scale: f32,
         pages: BestPages,
-    ) -> (FloatTensor<Self>, IntTensor<Self>);
+    ) -> FloatTensor<Self>;
 }
 
 fn scores_shape(query: &Shape, words: &Shape, shared: &bool, n_scores: &usize) -> Shape {
@@ -104,15 +102,12 @@ impl Int8Ops for CubeBackend {
         scales: FloatTensor<Self>,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
-        counters: IntTensor<Self>,
         scale: f32,
         pages: BestPages,
-    ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let counters = own_counters(counters);
+    ) -> FloatTensor<Self> {
         let digests = Digests::Int8 { words, scales };
-        let output = paged_attention::best_attention(
-            query, keys, values, digests, page_table, lengths, &counters, scale, pages,
-        );
-        (output, counters)
+        paged_attention::best_attention(
+            query, keys, values, digests, page_table, lengths, scale, pages,
+        )
     }
 }

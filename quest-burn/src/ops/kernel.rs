@@ -169,8 +169,7 @@ pub fn paged_attention(
     scale: f64,
 ) -> Tensor<3> {
     let dtype = query.dtype();
-    let counters = cache.take_counters(step.batch());
-    let (out, counters) = kernels::paged_attention(
+    let out = kernels::paged_attention(
         query.cast(cache.keys.dtype()),
         cache.keys.clone(),
         cache.values.clone(),
@@ -181,11 +180,9 @@ pub fn paged_attention(
         },
         step.device_page_table().clone(),
         step.device_lengths().clone(),
-        counters,
         scale as f32,
         step.max_pages(),
     );
-    cache.give_counters_back(counters);
     zero_where_idle(out.cast(dtype), step)
 }
 
@@ -198,7 +195,6 @@ pub fn best_attention(
     scale: f64,
 ) -> Tensor<3> {
     let dtype = query.dtype();
-    let counters = cache.take_counters(step.batch());
     let pages = BestPages {
         k: selection.k,
         pin_newest: selection.newest_page == NewestPage::Pinned,
@@ -211,18 +207,17 @@ pub fn best_attention(
     let page_table = step.device_page_table().clone();
     let lengths = step.device_lengths().clone();
     let scale = scale as f32;
-    let (out, counters) = match cache.int8_digests.clone() {
+    let out = match cache.int8_digests.clone() {
         Some(Int8Digests { words, scales }) => kernels::int8_best_attention(
-            query, keys, values, words, scales, page_table, lengths, counters, scale, pages,
+            query, keys, values, words, scales, page_table, lengths, scale, pages,
         ),
         None => {
             let digests = cache.digests.clone();
             kernels::best_attention(
-                query, keys, values, digests, page_table, lengths, counters, scale, pages,
+                query, keys, values, digests, page_table, lengths, scale, pages,
             )
         }
     };
-    cache.give_counters_back(counters);
     zero_where_idle(out.cast(dtype), step)
 }
 

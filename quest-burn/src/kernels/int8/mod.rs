@@ -9,8 +9,8 @@ use burn::{
 
 pub(crate) use self::pack::launch_quantize_digests;
 use super::{
-    BestPages, check_attention, check_bound, check_counters, check_dtype, check_groups,
-    check_scores, check_selection,
+    BestPages, check_attention, check_bound, check_dtype, check_groups, check_scores,
+    check_selection,
 };
 use crate::{PageSharing, cache::n_scales, ops::int8_extension::Int8Ops};
 
@@ -136,20 +136,17 @@ pub fn int8_best_attention(
     scales: Tensor<3>,
     page_table: Tensor<2, Int>,
     lengths: Tensor<1, Int>,
-    counters: Tensor<1, Int>,
     scale: f32,
     pages: BestPages,
-) -> (Tensor<3>, Tensor<1, Int>) {
+) -> Tensor<3> {
     let [n_pages, n_kv_heads, _, head_dim] = keys.dims();
-    let [batch, _, _] = query.dims();
     let [_, max_pages] = page_table.dims();
     check_packed(&words, &scales, [n_pages, n_kv_heads, head_dim]);
     check_attention(&query, &keys, &values, &page_table, &lengths);
     check_selection(pages.k, pages.pin_newest, pages.sink_pages);
     check_bound(pages.n_pages_bound, max_pages);
     check_scores(pages.n_pages_bound);
-    check_counters(&counters, batch, n_kv_heads);
-    let (output, counters) = Dispatch::int8_best_attention(
+    Tensor::from_dispatch(Dispatch::int8_best_attention(
         query.into_dispatch(),
         keys.into_dispatch(),
         values.into_dispatch(),
@@ -157,14 +154,9 @@ pub fn int8_best_attention(
         scales.into_dispatch(),
         page_table.cast(DType::I32).into_dispatch(),
         lengths.cast(DType::I32).into_dispatch(),
-        counters.into_dispatch(),
         scale,
         pages,
-    );
-    (
-        Tensor::from_dispatch(output),
-        Tensor::from_dispatch(counters),
-    )
+    ))
 }
 
 fn check_packed(

@@ -197,6 +197,8 @@ fn write_scores(
 }
 
 /// The digests of a pool in either form.
+// Moved once for each launch: a box would cost more.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Digests {
     Full(CubeTensor),
     Int8 {

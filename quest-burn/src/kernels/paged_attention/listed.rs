@@ -3,8 +3,6 @@
 use cubecl::prelude::*;
 
 use super::{
-    super::counters::{is_last, reset},
-    merge::{Merge, merge_splits},
     softmax::{Softmax, attend, softmax},
     split::{Place, Shape, pages_per_split, place, publish, publish_nothing, slots, stage_page},
 };
@@ -106,39 +104,6 @@ fn attend_listed<F: Float, N: Size>(
     }
 }
 
-/// Merges the splits of a KV head in the last of its cubes.
-#[cube]
-fn merge_when_last<F: Float, N: Size>(
-    partial: &mut Tensor<Vector<f32, N>>,
-    stats: &mut Tensor<f32>,
-    output: &mut Tensor<Vector<F, N>>,
-    counters: &mut Tensor<Atomic<u32>>,
-    n_active: usize,
-    place: &Place,
-    #[comptime] merge: Merge,
-    #[comptime] heads: usize,
-) {
-    let kv_head = place.sequence * place.n_kv_heads + place.kv_head;
-    let n_cubes = n_active * comptime!(merge.heads() / heads);
-    if is_last(counters, kv_head, n_cubes) {
-        merge_splits::<F, N>(
-            partial,
-            stats,
-            output,
-            kv_head * comptime!(merge.heads()),
-            n_active,
-            merge,
-        );
-        reset(counters, kv_head);
-    }
-}
-
-/// Splits that attend to something; the first of a sequence without tokens stays, to write zeros.
-#[cube]
-fn active_splits(n_pages: usize, per_split: usize) -> usize {
-    max((n_pages + per_split - 1) / per_split, 1usize)
-}
-
 /// Attention of one split. Cubes: splits, runs of query heads, sequences.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn listed_kernel<F: Float, N: Size>(
@@ -172,52 +137,4 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
         &mut state, keys, values, pages, page_table, &listing, first, end, &place, shape,
     );
     publish::<N>(&mut state, partial, stats, split, &place, shape);
-}
-
-/// As `listed_kernel`; the last cube of a KV head merges its splits.
-#[cube(launch_unchecked, address_type = "dynamic")]
-pub(super) fn listed_merged_kernel<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
-    pages: &Tensor<i32>,
-    page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
-    partial: &mut Tensor<Vector<f32, N>>,
-    stats: &mut Tensor<f32>,
-    counters: &mut Tensor<Atomic<u32>>,
-    output: &mut Tensor<Vector<F, N>>,
-    scale: f32,
-    splitting: Splitting,
-    #[comptime] listed: bool,
-    #[comptime] shape: Shape,
-    #[comptime] merge: Merge,
-    #[define(F)] _dtype: ElemType,
-) {
-    let (sequence, row) = (CUBE_POS_Z as usize, CUBE_POS_Y as usize);
-    let place = place(query, keys, page_table, lengths, sequence, row, shape.heads);
-    let split = CUBE_POS_X as usize;
-    let listing = listing(&place, pages, listed, shape.page_size);
-    let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
-    let n_active = active_splits(listing.n_pages, per_split);
-    if split >= n_active {
-        terminate!();
-    }
-    let first = split * per_split;
-    let end = min(first + per_split, listing.n_pages);
-    let mut state = softmax::<F, N>(query, scale, &place, shape);
-    attend_listed::<F, N>(
-        &mut state, keys, values, pages, page_table, &listing, first, end, &place, shape,
-    );
-    publish::<N>(&mut state, partial, stats, split, &place, shape);
-    merge_when_last::<F, N>(
-        partial,
-        stats,
-        output,
-        counters,
-        n_active,
-        &place,
-        merge,
-        shape.heads,
-    );
 }

@@ -15,14 +15,11 @@ use crate::PageSharing;
 use self::{listed::SplittingLaunch, merge::Merge, partition::Partition};
 use super::{
     BestPages,
-    launch::{address_type, cubes_hand_over, empty, multiprocessors},
+    launch::{address_type, empty, multiprocessors},
     page_scores::Digests,
     row::RowLayout,
     top_pages::top_pages,
 };
-
-/// Buffers of a launch that merges its splits.
-const MERGED_BINDINGS: usize = 10;
 
 /// The cache that a query reads, ready for a launch.
 struct Problem {
@@ -102,22 +99,6 @@ impl Problem {
         CubeCount::Static(n_splits as u32, rows as u32, self.batch as u32)
     }
 
-    /// How the last cube of a KV head merges the splits, where cubes can hand them over, shared
-    /// memory holds them, and they are few: with several query heads, a cube for each merges
-    /// faster.
-    fn merge_in_launch(&self, partition: &Partition) -> Option<Merge> {
-        let group = self.n_heads / self.n_kv_heads;
-        let RowLayout { width, .. } = self.layout;
-        let (row, units) = (self.layout.row_vectors(), partition.shape.units);
-        let merge = Merge::new(group, row, width, units, partition.max_splits);
-        let bytes = partition.shape.shared_bytes() + merge.shared_bytes();
-        let client = &self.query.client;
-        let hardware = &client.properties().hardware;
-        let fits = bytes <= hardware.max_shared_memory_size
-            && hardware.max_bindings as usize >= MERGED_BINDINGS;
-        (group == 1 && cubes_hand_over(client) && fits).then_some(merge)
-    }
-
     /// Merges the splits in a launch of their own.
     fn merge(&self, (partial, stats): (CubeTensor, CubeTensor), max_splits: usize) -> CubeTensor {
         let output = self.output();
@@ -136,7 +117,7 @@ impl Problem {
                 partial.into_tensor_arg(),
                 stats.into_tensor_arg(),
                 output.clone().into_tensor_arg(),
-                Merge::new(1, row, width, units, max_splits),
+                Merge::new(row, width, units, max_splits),
                 dtype_to_storage_type(output.dtype),
             );
         }
@@ -159,7 +140,6 @@ pub(crate) fn paged_attention(
     pages: Option<CubeTensor>,
     page_table: CubeTensor,
     lengths: CubeTensor,
-    counters: &CubeTensor,
     scale: f32,
     n_pages_bound: usize,
 ) -> CubeTensor {
@@ -180,37 +160,10 @@ pub(crate) fn paged_attention(
     let dim = CubeDim::new_1d(partition.shape.units as u32);
     let address = address_type(&[&problem.keys, &problem.values, &partial]);
     let dtype = dtype_to_storage_type(problem.keys.dtype);
-    let Some(merge) = problem.merge_in_launch(&partition) else {
-        // SAFETY: positions are masked by the lengths, pages clamped to the page table and the
-        // pool; the shapes were checked before the operation was registered.
-        unsafe {
-            listed::listed_kernel::launch_unchecked(
-                &client,
-                cubes,
-                dim,
-                address,
-                problem.layout.width,
-                problem.query.clone().into_tensor_arg(),
-                problem.keys.clone().into_tensor_arg(),
-                problem.values.clone().into_tensor_arg(),
-                pages.into_tensor_arg(),
-                problem.page_table.clone().into_tensor_arg(),
-                problem.lengths.clone().into_tensor_arg(),
-                partial.clone().into_tensor_arg(),
-                stats.clone().into_tensor_arg(),
-                scale,
-                partition.splitting(),
-                listed,
-                partition.shape,
-                dtype,
-            );
-        }
-        return problem.merge((partial, stats), partition.max_splits);
-    };
-    let output = problem.output();
-    // SAFETY: as above; the counters are zero between launches.
+    // SAFETY: positions are masked by the lengths, pages clamped to the page table and the
+    // pool; the shapes were checked before the operation was registered.
     unsafe {
-        listed::listed_merged_kernel::launch_unchecked(
+        listed::listed_kernel::launch_unchecked(
             &client,
             cubes,
             dim,
@@ -222,19 +175,16 @@ pub(crate) fn paged_attention(
             pages.into_tensor_arg(),
             problem.page_table.clone().into_tensor_arg(),
             problem.lengths.clone().into_tensor_arg(),
-            partial.into_tensor_arg(),
-            stats.into_tensor_arg(),
-            counters.clone().into_tensor_arg(),
-            output.clone().into_tensor_arg(),
+            partial.clone().into_tensor_arg(),
+            stats.clone().into_tensor_arg(),
             scale,
             partition.splitting(),
             listed,
             partition.shape,
-            merge,
             dtype,
         );
     }
-    output
+    problem.merge((partial, stats), partition.max_splits)
 }
 
 /// Attention over the pages with the highest scores, in three launches. Handing pages from cube to
@@ -247,7 +197,6 @@ pub(crate) fn best_attention(
     digests: Digests,
     page_table: CubeTensor,
     lengths: CubeTensor,
-    counters: &CubeTensor,
     scale: f32,
     best: BestPages,
 ) -> CubeTensor {
@@ -275,7 +224,6 @@ pub(crate) fn best_attention(
         Some(pages),
         page_table,
         lengths,
-        counters,
         scale,
         0,
     )

@@ -39,12 +39,6 @@ impl Shape {
     pub fn row(&self) -> usize {
         self.lanes * self.vectors
     }
-
-    /// Shared memory of the slots and of the merge of a cube's runs.
-    pub fn shared_bytes(&self) -> usize {
-        let merge = self.units / self.plane * self.heads * (self.head_dim + 2);
-        (merge + 2 * self.units) * size_of::<f32>()
-    }
 }
 
 /// Where a cube stands: constants of the launch and the part that is its own.
