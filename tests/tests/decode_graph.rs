@@ -9,7 +9,7 @@ use burn::{
 use quest_burn::{
     QuestConfig,
     attention::RopeConfig,
-    cache::PagedKvCache,
+    cache::{DigestFormat, PagedKvCache},
     decode::{DecodeError, DecodeGraph, DecodeGraphConfig},
     policy::{DensePolicy, PagePolicy},
 };
@@ -84,8 +84,9 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Dense attention, and Quest with a list per KV head and per query head, both with more pages
-/// than the budget from early on.
-fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>)> {
+/// than the budget from early on, and with digests of either form.
+fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, DigestFormat)> {
+    use DigestFormat::{Full, Int8};
     let quest = |config: QuestConfig| {
         let config = config
             .with_page_size(PAGE_SIZE)
@@ -94,10 +95,12 @@ fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>)> {
         Box::new(config.init().unwrap())
     };
     vec![
-        ("dense", Box::new(DensePolicy)),
-        ("kv-group", quest(QuestConfig::kv_group())),
-        ("kernels", quest(QuestConfig::kernels())),
-        ("accuracy-code", quest(QuestConfig::accuracy_code())),
+        ("dense", Box::new(DensePolicy), Full),
+        ("kv-group", quest(QuestConfig::kv_group()), Full),
+        ("kernels", quest(QuestConfig::kernels()), Full),
+        ("accuracy-code", quest(QuestConfig::accuracy_code()), Full),
+        ("kv-group", quest(QuestConfig::kv_group()), Int8),
+        ("kernels", quest(QuestConfig::kernels()), Int8),
     ]
 }
 
@@ -139,8 +142,18 @@ fn best_of_rows(logits: Tensor<2>) -> Vec<u32> {
 
 /// A cache with prompts, and the token that follows each.
 fn prefilled(model: &CausalLm, prompts: &[Vec<u32>], device: &Device) -> (PagedKvCache, Vec<u32>) {
+    prefilled_with(DigestFormat::Full, model, prompts, device)
+}
+
+fn prefilled_with(
+    digests: DigestFormat,
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    device: &Device,
+) -> (PagedKvCache, Vec<u32>) {
     let mut cache = config()
         .cache(PAGE_SIZE, prompts.len(), 61 + STEPS + 1)
+        .with_digests(digests)
         .init(device, DType::F32)
         .unwrap();
     let lengths = prompts.iter().map(Vec::len).collect::<Vec<_>>();
@@ -180,7 +193,7 @@ fn uncaptured(
     tokens
 }
 
-/// Keys, values and digests of what a sequence holds in every layer.
+/// Keys, values, digests and the scales of packed digests of what a sequence holds in every layer.
 fn contents(cache: &PagedKvCache, sequence: usize) -> Vec<Vec<f32>> {
     let length = cache.lengths()[sequence];
     let device = cache.layer(0).keys().device();
@@ -196,10 +209,15 @@ fn contents(cache: &PagedKvCache, sequence: usize) -> Vec<Vec<f32>> {
     };
     let layers = (0..cache.n_layers()).map(|layer| {
         let layer = cache.layer(layer);
+        let scales = layer.int8_digests().map(|digests| {
+            let scales = digests.scales().clone().select(1, pages.clone());
+            floats(scales)
+        });
         [
             rows(layer.keys(), PAGE_SIZE, length),
             rows(layer.values(), PAGE_SIZE, length),
             rows(layer.digests(), 2, 2 * n),
+            scales.unwrap_or_default(),
         ]
     });
     layers.flatten().collect()
@@ -245,13 +263,13 @@ fn assert_tokens_are_those_without_a_recording(prompts: &[Vec<u32>]) {
     for test_device in devices() {
         let device = &test_device.device;
         let model = model(device);
-        for (name, policy) in policies() {
-            let case = format!("{test_device}, {name}");
+        for (name, policy, digests) in policies() {
+            let case = format!("{test_device}, {name}, {digests} digests");
             let policy = policy.as_ref();
-            let (mut plain, newest) = prefilled(&model, prompts, device);
+            let (mut plain, newest) = prefilled_with(digests, &model, prompts, device);
             let expected = uncaptured(&model, &mut plain, policy, &newest, STEPS, device);
 
-            let (mut cache, newest) = prefilled(&model, prompts, device);
+            let (mut cache, newest) = prefilled_with(digests, &model, prompts, device);
             let mut graph =
                 decode_graph(&model, &mut cache, policy, &newest, graph_config()).unwrap();
             let mut tokens = vec![Vec::new(); prompts.len()];
@@ -286,6 +304,29 @@ fn tokens_of_a_ragged_batch_are_those_without_a_recording() {
     let _alone = alone();
     let prompts = PROMPTS.iter().enumerate().map(|(i, &n)| prompt(i, n));
     assert_tokens_are_those_without_a_recording(&prompts.collect::<Vec<_>>());
+}
+
+#[test]
+fn int8_digests_change_nothing_where_the_budget_covers_the_context() {
+    let prompts = [prompt(0, PROMPTS[0]), prompt(1, PROMPTS[2])];
+    for test_device in devices() {
+        let device = &test_device.device;
+        let model = model(device);
+        let quest = QuestConfig::kv_group().with_page_size(PAGE_SIZE);
+        let policy = quest.with_dense_layers(0).init().unwrap();
+        let [full, int8] = DigestFormat::ALL.map(|digests| {
+            let (mut cache, newest) = prefilled_with(digests, &model, &prompts, device);
+            assert_eq!(
+                cache.layer(0).int8_digests().is_some(),
+                digests == DigestFormat::Int8
+            );
+            let config = graph_config();
+            let mut graph = decode_graph(&model, &mut cache, &policy, &newest, config).unwrap();
+            let tokens = graph.run(40).unwrap();
+            (tokens, graph.logits().unwrap())
+        });
+        assert_eq!(full, int8, "{test_device}");
+    }
 }
 
 #[test]

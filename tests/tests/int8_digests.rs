@@ -275,6 +275,56 @@ fn scores_are_those_of_the_tensor_operations_for_both_sharings() {
 }
 
 #[test]
+fn half_precision_caches_are_packed_and_scored_as_by_the_tensor_operations() {
+    for device in devices() {
+        for dtype in [DType::F16, DType::BF16] {
+            if !device.device.supports_dtype(dtype) {
+                println!("SKIPPED: {device} has no {dtype:?}");
+                continue;
+            }
+            for (head_dim, group) in [(16, 1), (80, 2), (128, 4), (256, 3)] {
+                let context = format!("{device}, {dtype:?}, head dim {head_dim}, group {group}");
+                let config = PagedKvCacheConfig::for_tokens(1, 2, head_dim, 8, 1, 100);
+                let config = config.with_digests(DigestFormat::Int8);
+                let mut cache = config.init(&device.device, dtype).unwrap();
+                let mut rng = StdRng::seed_from_u64(head_dim as u64);
+                let step = cache.prefill(&[93]).unwrap();
+                let rows_of_step = [1, 2, 93, head_dim];
+                let keys = random(rows_of_step, &device.device, &mut rng);
+                ops::append(cache.layer_mut(0), keys.clone(), keys, &step);
+                let query = random([1, 2 * group, head_dim], &device.device, &mut rng);
+                let query = query.cast(dtype);
+
+                let layer = cache.layer(0);
+                let full = LayerCache::from_parts(
+                    0,
+                    layer.keys().clone(),
+                    layer.values().clone(),
+                    layer.digests().clone(),
+                );
+                let sharing = PageSharing::QueryHead;
+                let full = ops::reference::page_scores(query.clone(), &full, &step, sharing);
+                let expected = ops::reference::page_scores(query.clone(), layer, &step, sharing);
+                let found = ops::page_scores(query, layer, &step, sharing);
+                let [full, expected, found] = [full, expected, found].map(|t| rows(&t).concat());
+                assert_close(&found, &expected, TOLERANCE, &context);
+                for (found, full) in found.iter().zip(&full) {
+                    let rounding = TOLERANCE * (1.0 + full.abs());
+                    assert!(
+                        found >= &(full - rounding),
+                        "{context}: {found}, in full {full}"
+                    );
+                    assert!(
+                        found - full < 0.05 * full.abs() + 0.5,
+                        "{context}: {found}, {full}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_shortened_page_is_packed_anew() {
     for device in devices() {
         let shape = AttentionShape {

@@ -25,5 +25,9 @@ pub(super) fn quantize_digests(cache: &mut LayerCache, step: &Step) {
     if super::kernel::supports(cache) {
         return super::kernel::quantize_digests(cache, step);
     }
+    #[cfg(feature = "flex")]
+    if crate::simd::supports(cache, &cache.keys.device()) {
+        return crate::simd::quantize_digests(cache, step);
+    }
     reference::quantize_digests(cache, step);
 }

@@ -65,7 +65,9 @@ fn fold<E: Element>(digest: &mut [E], key: &[E], is_first: bool) {
 }
 
 /// The elements of a pool, to write to. They are copied first when something else holds them.
-fn elements<E: Element>(pool: &mut FlexTensor) -> &mut [E] {
+pub(super) fn elements<E: burn::backend::Element + bytemuck::Pod>(
+    pool: &mut FlexTensor,
+) -> &mut [E] {
     let range = pool.layout().contiguous_offsets();
     let (start, end) = range.expect("only contiguous pools are written");
     &mut pool.storage_mut::<E>()[start..end]

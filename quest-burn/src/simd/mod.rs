@@ -4,6 +4,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `append`, `scores`, `select`, `attention`, `prefill` | one operation each |
+//! | `int8` | digests in 8 bits: packing them, scoring pages by them |
 //! | `rows` | dot products with rows of a page, and weighted sums of them |
 //! | `softmax` | exponentials of a row of scores |
 //! | `element`, `lanes` | f32, f16 and bf16 as vectors of f32 |
@@ -16,6 +17,7 @@
 mod append;
 mod attention;
 mod element;
+mod int8;
 mod lanes;
 mod parallel;
 mod pool;
@@ -27,6 +29,7 @@ mod softmax;
 
 pub use append::append;
 pub use attention::{best_attention, paged_attention};
+pub use int8::quantize_digests;
 pub use prefill::prefill_attention;
 pub use scores::page_scores;
 pub use select::top_pages;
@@ -75,6 +78,7 @@ pub fn supports(cache: &LayerCache, device: &Device) -> bool {
         && [&cache.keys, &cache.values, &cache.digests]
             .iter()
             .all(|pool| pool.dtype() == cache.keys.dtype() && pool::is_contiguous(pool))
+        && cache.int8_digests.as_ref().is_none_or(int8::reads)
 }
 
 /// Whether this code reads such a choice of pages.

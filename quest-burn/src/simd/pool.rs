@@ -1,19 +1,25 @@
 use burn::{
     backend::{Flex, flex::FlexTensor},
-    tensor::{DType, Device, Tensor, TensorData},
+    tensor::{BackendPrimitive, DType, Device, Tensor, TensorData, kind::Basic},
 };
 
 use super::element::Element;
 
 /// The primitive of a tensor that is known to be Flex's.
-pub fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+pub fn primitive<const D: usize, K>(tensor: Tensor<D, K>) -> FlexTensor
+where
+    K: Basic + BackendPrimitive<Flex, Primitive = FlexTensor>,
+{
     tensor
         .try_into_primitive::<Flex>()
         .expect("a tensor on the Flex device")
 }
 
 /// Whether rows lie one after the other.
-pub fn is_contiguous<const D: usize>(tensor: &Tensor<D>) -> bool {
+pub fn is_contiguous<const D: usize, K>(tensor: &Tensor<D, K>) -> bool
+where
+    K: Basic + BackendPrimitive<Flex, Primitive = FlexTensor>,
+{
     primitive(tensor.clone()).is_contiguous()
 }
 

@@ -5,6 +5,8 @@ use macerator::Simd;
 
 use super::{
     element::{Element, arrange, vectors_of},
+    int8,
+    int8::Packed,
     lanes::{Floats, lanes, prefetch},
     parallel, pool,
     pool::Pool,
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     PageSharing,
-    cache::{LayerCache, Step},
+    cache::{Int8Digests, LayerCache, Step},
 };
 
 /// Pages that one task scores.
@@ -45,65 +47,82 @@ pub fn scores_of_all(
     step: &Step,
     sharing: PageSharing,
 ) -> Vec<f32> {
-    if cache.int8_digests.is_some() {
-        let head_dim = cache.digests.dims()[3];
-        let query = pool::tensor(
-            query.to_vec(),
-            [step.batch(), n_heads, head_dim],
-            &cache.keys.device(),
-        );
-        return pool::floats(crate::ops::reference::page_scores(
-            query, cache, step, sharing,
-        ));
+    let problem = Problem {
+        query,
+        n_heads,
+        n_kv_heads: cache.digests.dims()[1],
+        head_dim: cache.digests.dims()[3],
+        step,
+        sharing,
+    };
+    if let Some(Int8Digests { words, scales }) = cache.int8_digests.clone() {
+        let (words, scales) = (pool::primitive(words), pool::primitive(scales));
+        let packed = Packed::new(&words, &scales);
+        return problem.scores(|query, pages| int8::score_pages(query, packed, pages, sharing));
     }
     let digests = pool::primitive(cache.digests.clone());
     with_element!(cache.digests.dtype(), E => {
-        scores_of(query, n_heads, Pool::<E>::new(&digests), step, sharing)
+        let digests = Pool::<E>::new(&digests);
+        problem.scores(|query, pages| score_pages::<E>(query, digests, pages, sharing))
     })
 }
 
-fn scores_of<E: Element>(
-    query: &[f32],
+/// What is scored, whatever form the digests have.
+struct Problem<'a> {
+    query: &'a [f32],
     n_heads: usize,
-    digests: Pool<'_, E>,
-    step: &Step,
+    n_kv_heads: usize,
+    head_dim: usize,
+    step: &'a Step,
     sharing: PageSharing,
-) -> Vec<f32> {
-    let of_sequence = n_heads * digests.channels();
-    let max_pages = step.max_pages();
-    let tasks = (0..step.batch())
-        .flat_map(|sequence| {
-            let n = step.pages(sequence).len();
-            (0..n)
-                .step_by(PAGES)
-                .map(move |first| (sequence, first..n.min(first + PAGES)))
-        })
-        .collect::<Vec<(usize, Range<usize>)>>();
-    let n_pages = tasks.iter().map(|(_, pages)| pages.len()).sum::<usize>();
-    let elements = n_pages * digests.heads() * 2 * digests.channels();
-    let parts = parallel::map(tasks.clone(), elements, |(sequence, pages)| {
-        score_pages::<E>(
-            &query[sequence * of_sequence..][..of_sequence],
-            digests,
-            &step.pages(sequence)[pages],
-            sharing,
-        )
-    });
+}
 
-    let lists = match sharing {
-        PageSharing::QueryHead => n_heads,
-        PageSharing::KvHead => digests.heads(),
-    };
-    // What is past a sequence's pages is never read.
-    let mut scores = vec![f32::MIN; step.batch() * lists * max_pages];
-    for ((sequence, pages), part) in tasks.iter().zip(parts) {
-        let of_sequence = &mut scores[sequence * lists * max_pages..][..lists * max_pages];
-        let rows = of_sequence.chunks_exact_mut(max_pages);
-        for (row, part) in rows.zip(part.chunks_exact(pages.len())) {
-            row[pages.clone()].copy_from_slice(part);
+impl Problem<'_> {
+    /// `[batch, lists, max_pages]` from the scores `[lists, pages]` of a sequence's query heads for
+    /// some of its pages.
+    fn scores(&self, score: impl Fn(&[f32], &[u32]) -> Vec<f32> + Send + Sync) -> Vec<f32> {
+        let &Self {
+            query,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            step,
+            sharing,
+        } = self;
+        let of_sequence = n_heads * head_dim;
+        let max_pages = step.max_pages();
+        let tasks = (0..step.batch())
+            .flat_map(|sequence| {
+                let n = step.pages(sequence).len();
+                (0..n)
+                    .step_by(PAGES)
+                    .map(move |first| (sequence, first..n.min(first + PAGES)))
+            })
+            .collect::<Vec<(usize, Range<usize>)>>();
+        let n_pages = tasks.iter().map(|(_, pages)| pages.len()).sum::<usize>();
+        let elements = n_pages * n_kv_heads * 2 * head_dim;
+        let parts = parallel::map(tasks.clone(), elements, |(sequence, pages)| {
+            score(
+                &query[sequence * of_sequence..][..of_sequence],
+                &step.pages(sequence)[pages],
+            )
+        });
+
+        let lists = match sharing {
+            PageSharing::QueryHead => n_heads,
+            PageSharing::KvHead => n_kv_heads,
+        };
+        // What is past a sequence's pages is never read.
+        let mut scores = vec![f32::MIN; step.batch() * lists * max_pages];
+        for ((sequence, pages), part) in tasks.iter().zip(parts) {
+            let of_sequence = &mut scores[sequence * lists * max_pages..][..lists * max_pages];
+            let rows = of_sequence.chunks_exact_mut(max_pages);
+            for (row, part) in rows.zip(part.chunks_exact(pages.len())) {
+                row[pages.clone()].copy_from_slice(part);
+            }
         }
+        scores
     }
-    scores
 }
 
 /// `[lists, pages]`
