@@ -11,7 +11,7 @@ use quest_burn::{
 use quest_burn_tests::{
     arrays::{assert_close, random, rows},
     catalogue::{AttentionShape, attention_shapes},
-    devices::devices,
+    devices::{TestDevice, devices},
     filled::Filled,
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
@@ -83,13 +83,13 @@ fn filled(
 
 /// Calls `test` with a filled cache and a query for every device and shape, with all kinds of
 /// numbers in turn.
-fn for_each_shape(test: impl Fn(&AttentionShape, Filled, Tensor<3>, &str)) {
+fn for_each_shape(test: impl Fn(&TestDevice, &AttentionShape, Filled, Tensor<3>, &str)) {
     for device in devices() {
         for (seed, shape) in shapes().enumerate() {
             let numbers = NUMBERS[seed % NUMBERS.len()];
             let (filled, query) = filled(&shape, numbers, &device.device, seed as u64);
             let context = format!("{device}, {shape}, {numbers:?}, seed {seed}");
-            test(&shape, filled, query, &context);
+            test(&device, &shape, filled, query, &context);
         }
     }
 }
@@ -135,7 +135,7 @@ const LEAST: f64 = f32::MIN_POSITIVE as f64;
 
 #[test]
 fn minima_are_rounded_down_and_maxima_up_by_less_than_two_steps() {
-    for_each_shape(|shape, filled, _, context| {
+    for_each_shape(|_, shape, filled, _, context| {
         let layer = filled.layer();
         for kv_head in 0..shape.n_kv_heads {
             let (packed, scales) = unpacked(layer, kv_head);
@@ -165,7 +165,7 @@ fn minima_are_rounded_down_and_maxima_up_by_less_than_two_steps() {
 
 #[test]
 fn scales_are_the_largest_magnitude_over_127() {
-    for_each_shape(|shape, filled, _, context| {
+    for_each_shape(|_, shape, filled, _, context| {
         let layer = filled.layer();
         let groups = shape.head_dim.div_ceil(32);
         let digests = layer.digests().clone().swap_dims(0, 1);
@@ -195,7 +195,7 @@ fn scales_are_the_largest_magnitude_over_127() {
 
 #[test]
 fn a_page_score_bounds_the_score_of_each_key_and_is_near_the_full_one() {
-    for_each_shape(|shape, filled, query, context| {
+    for_each_shape(|_, shape, filled, query, context| {
         let group = shape.n_heads / shape.n_kv_heads;
         let found = ops::page_scores(
             query.clone(),
@@ -249,7 +249,8 @@ fn a_page_score_bounds_the_score_of_each_key_and_is_near_the_full_one() {
 
 #[test]
 fn scores_are_those_of_the_tensor_operations_for_both_sharings() {
-    for_each_shape(|shape, filled, query, context| {
+    for_each_shape(|device, shape, filled, query, context| {
+        let tolerance = device.tolerance(2.0 * TOLERANCE);
         for sharing in [PageSharing::KvHead, PageSharing::QueryHead] {
             let scores = |of: fn(_, &LayerCache, &_, _) -> Tensor<3>| {
                 rows(&of(query.clone(), filled.layer(), &filled.step, sharing))
@@ -268,7 +269,7 @@ fn scores_are_those_of_the_tensor_operations_for_both_sharings() {
                 let of = |scores: &[f64]| scores[..pages].iter().map(|x| x / unit).collect();
                 let (found, expected): (Vec<f64>, Vec<f64>) = (of(found), of(expected));
                 let context = format!("{context}, {sharing:?}, list {list}");
-                assert_close(&found, &expected, 2.0 * TOLERANCE, &context);
+                assert_close(&found, &expected, tolerance, &context);
             }
         }
     });

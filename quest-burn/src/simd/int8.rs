@@ -253,7 +253,7 @@ pub fn score_pages<'a, S: Simd>(
                 let low = integers::<S>(load_words::<S>(low, first));
                 let high = integers::<S>(load_words::<S>(high, first));
                 let scale = load_scales::<S>(scales, first);
-                for g in 0..group {
+                for (g, sum) in sums.iter_mut().enumerate() {
                     let query = &queries[(g * blocks + block) * PARTS..][..PARTS];
                     let mut minima = query[0] * low[0];
                     let mut maxima = query[CHANNELS_PER_WORD] * high[0];
@@ -261,11 +261,11 @@ pub fn score_pages<'a, S: Simd>(
                         minima = query[i].mul_add(low[i], minima);
                         maxima = query[CHANNELS_PER_WORD + i].mul_add(high[i], maxima);
                     }
-                    sums[g] = (minima + maxima).mul_add(scale, sums[g]);
+                    *sum = (minima + maxima).mul_add(scale, *sum);
                 }
             }
-            for g in 0..group {
-                let score = sums[g].reduce_add();
+            for (g, sum) in sums.iter().enumerate() {
+                let score = sum.reduce_add();
                 let list = if is_shared { 0 } else { g };
                 let to = &mut scores[list * pages.len() + place];
                 *to = if is_shared { to.max(score) } else { score };
