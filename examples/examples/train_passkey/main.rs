@@ -36,9 +36,10 @@ use anyhow::{Context, ensure};
 use burn::tensor::{DType, Device};
 use clap::Parser;
 use quest_burn_models::{config::ModelConfig, weights};
+use rand::{SeedableRng, rngs::StdRng};
 use serde_json::json;
 
-use corpus::Vocabulary;
+use corpus::{Recipe, Vocabulary};
 use evaluation::{Passkey, Policy, Row, with_windows};
 use options::Options;
 use schedule::Schedule;
@@ -49,6 +50,8 @@ const RUN: &str = "run.json";
 const LOG: &str = "log.jsonl";
 const EVALUATION: &str = "evaluation.json";
 const MODEL: &str = "model";
+/// Tokens of the vocabulary.
+const VOCABULARY_SIZE: usize = 1024;
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -64,6 +67,10 @@ fn run(options: &Options) -> anyhow::Result<()> {
     if options.print_schedule {
         let schedule = serde_json::to_string_pretty(&options.schedule()?)?;
         println!("{schedule}");
+        return Ok(());
+    }
+    if let Some(tokens) = options.print_text {
+        println!("{}", text_with_facts(options, tokens)?);
         return Ok(());
     }
     fs::create_dir_all(&options.out)
@@ -93,6 +100,23 @@ fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A text of the last phase's kind that has facts and questions, not one of those trained on.
+fn text_with_facts(options: &Options, tokens: usize) -> anyhow::Result<String> {
+    let schedule = options.schedule()?;
+    let last = schedule.phases.last().context("schedule: no phase")?;
+    let recipe = Recipe {
+        passkey: 0.0,
+        facts: 1.0,
+        copies: 0.0,
+        filler: last.recipe.filler,
+    };
+    let vocabulary = Vocabulary::train(VOCABULARY_SIZE, options.seed)?;
+    let mut rng = StdRng::seed_from_u64(!options.seed);
+    let document = recipe.document(&vocabulary, tokens, &mut rng)?;
+    // The first token begins a text, and is no part of it.
+    Ok(vocabulary.decode(&document.ids[1..])?)
+}
+
 /// The vocabulary and the schedule of a run, which are in its folder from then on.
 ///
 /// # Errors
@@ -103,7 +127,7 @@ fn begin(options: &Options) -> anyhow::Result<(Vocabulary, Schedule)> {
     let run = json!({ "seed": options.seed, "tiny": options.tiny, "schedule": schedule });
     let (run_file, vocabulary_file) = (options.out.join(RUN), options.out.join(VOCABULARY));
     if !run_file.exists() {
-        let size = if options.tiny { 600 } else { 1024 };
+        let size = if options.tiny { 600 } else { VOCABULARY_SIZE };
         let vocabulary = Vocabulary::train(size, options.seed)?;
         vocabulary.save(&vocabulary_file)?;
         fs::write(&run_file, serde_json::to_string_pretty(&run)?)?;

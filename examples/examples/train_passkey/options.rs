@@ -30,6 +30,10 @@ pub struct Options {
     /// Print the schedule and end
     #[arg(long)]
     pub print_schedule: bool,
+    /// Print a text with facts and questions, as long as this many tokens, and end: the experiments
+    /// of `quest` need one that the model can read
+    #[arg(long, value_name = "TOKENS")]
+    pub print_text: Option<usize>,
     /// Seed of the weights, texts and keys
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
