@@ -281,8 +281,8 @@ pub fn score_pages<'a, S: Simd>(
                     sums[g] = (minima + maxima).mul_add(scale, sums[g]);
                 }
             }
-            for g in 0..group {
-                let score = sums[g].reduce_add();
+            for (g, sum) in sums.iter().enumerate() {
+                let score = sum.reduce_add();
                 let list = if is_shared { 0 } else { g };
                 let to = &mut scores[list * pages.len() + place];
                 *to = if is_shared { to.max(score) } else { score };
