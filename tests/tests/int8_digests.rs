@@ -167,14 +167,13 @@ fn minima_are_rounded_down_and_maxima_up_by_less_than_two_steps() {
 fn scales_are_the_largest_magnitude_over_127() {
     for_each_shape(|_, shape, filled, _, context| {
         let layer = filled.layer();
-        let groups = shape.head_dim.div_ceil(32);
         let digests = layer.digests().clone().swap_dims(0, 1);
         let digests = rows(&digests);
         let scales = rows(layer.int8_digests().expect("packed").scales());
         let [n_pages, ..] = layer.keys().dims();
         for (place, scales) in scales.iter().enumerate() {
             let (kv_head, page) = (place / n_pages, place % n_pages);
-            assert_eq!(scales.len(), groups, "{context}");
+            assert_eq!(scales.len(), shape.head_dim.div_ceil(32));
             for (group, &found) in scales.iter().enumerate() {
                 let channels = 32 * group..shape.head_dim.min(32 * (group + 1));
                 let digest = &digests[2 * place..2 * place + 2];

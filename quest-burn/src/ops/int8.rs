@@ -12,6 +12,10 @@ pub(crate) fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
             return super::kernel::quantized_pool(digests);
         }
     }
+    #[cfg(feature = "flex")]
+    if crate::simd::packs(&digests) {
+        return crate::simd::quantized_pool(digests);
+    }
     let (words, scales) = reference::quantized(digests);
     Int8Digests { words, scales }
 }

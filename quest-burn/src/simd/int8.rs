@@ -37,8 +37,15 @@ pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
     let mut words = pool::primitive(packed.words);
     let mut scales = pool::primitive(packed.scales);
     let digests = pool::primitive(cache.digests.clone());
+    let pages = (0..step.batch()).filter(|&sequence| step.new_tokens(sequence) > 0);
+    let pages = pages.flat_map(|sequence| {
+        let first = step.starts()[sequence] / step.page_size();
+        let last = step.lengths()[sequence].div_ceil(step.page_size());
+        &step.pages(sequence)[first..last]
+    });
     with_element!(cache.digests.dtype(), E => {
-        pack_pages(&mut words, &mut scales, Pool::<E>::new(&digests), step);
+        let digests = Pool::<E>::new(&digests);
+        pack_pages(&mut words, &mut scales, digests, pages.map(|&page| page as usize));
     });
     cache.int8_digests = Some(Int8Digests {
         words: Tensor::from_primitive::<Flex>(words),
@@ -46,30 +53,40 @@ pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
     });
 }
 
+/// Packs every digest of a pool whose dtype [`super::supports`] allows.
+pub fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
+    let [n_pages, n_kv_heads, _, head_dim] = digests.dims();
+    let packed = Int8Digests::new(n_pages, n_kv_heads, head_dim, &digests.device());
+    let mut words = pool::primitive(packed.words);
+    let mut scales = pool::primitive(packed.scales);
+    let dtype = digests.dtype();
+    let digests = pool::primitive(digests).to_contiguous();
+    with_element!(dtype, E => {
+        pack_pages(&mut words, &mut scales, Pool::<E>::new(&digests), 0..n_pages);
+    });
+    Int8Digests {
+        words: Tensor::from_primitive::<Flex>(words),
+        scales: Tensor::from_primitive::<Flex>(scales),
+    }
+}
+
 fn pack_pages<E: Element>(
     words: &mut FlexTensor,
     scales: &mut FlexTensor,
     digests: Pool<'_, E>,
-    step: &Step,
+    pages: impl Iterator<Item = usize>,
 ) {
     let [heads, n_pages, _, row] = words.layout().shape().dims::<4>();
     let (words, scales) = (elements::<i32>(words), elements::<f32>(scales));
     let of_page = scales.len() / (heads * n_pages);
-    for sequence in 0..step.batch() {
-        if step.new_tokens(sequence) == 0 {
-            continue;
-        }
-        let first = step.starts()[sequence] / step.page_size();
-        let last = step.lengths()[sequence].div_ceil(step.page_size());
-        for &page in &step.pages(sequence)[first..last] {
-            for head in 0..heads {
-                let place = head * n_pages + page as usize;
-                pack(
-                    digests.page(page as usize, head),
-                    &mut words[place * 2 * row..][..2 * row],
-                    &mut scales[place * of_page..][..of_page],
-                );
-            }
+    for page in pages {
+        for head in 0..heads {
+            let place = head * n_pages + page;
+            pack(
+                digests.page(page, head),
+                &mut words[place * 2 * row..][..2 * row],
+                &mut scales[place * of_page..][..of_page],
+            );
         }
     }
 }

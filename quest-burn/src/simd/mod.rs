@@ -29,7 +29,7 @@ mod softmax;
 
 pub use append::append;
 pub use attention::{best_attention, paged_attention};
-pub use int8::quantize_digests;
+pub use int8::{quantize_digests, quantized_pool};
 pub use prefill::prefill_attention;
 pub use scores::page_scores;
 pub use select::top_pages;
@@ -58,7 +58,7 @@ use with_element;
 
 use burn::{
     backend::DispatchDevice,
-    tensor::{DType, Device},
+    tensor::{DType, Device, Tensor},
 };
 
 use crate::{cache::LayerCache, policy::Pages};
@@ -68,6 +68,13 @@ use crate::{cache::LayerCache, policy::Pages};
 /// An autodiff device is not, as this code has no backward pass.
 pub fn runs_on(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Whether this code packs a pool's digests.
+pub fn packs(digests: &Tensor<4>) -> bool {
+    cfg!(target_endian = "little")
+        && runs_on(&digests.device())
+        && matches!(digests.dtype(), DType::F32 | DType::F16 | DType::BF16)
 }
 
 /// Whether this code reads the cache and what comes from `device` along with it.

@@ -197,8 +197,10 @@ fn write_scores(
 }
 
 /// The digests of a pool in either form.
-// Moved once for each launch: a box would cost more.
-#[allow(clippy::large_enum_variant)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one is made per launch, and not stored"
+)]
 pub(crate) enum Digests {
     Full(CubeTensor),
     Int8 {
