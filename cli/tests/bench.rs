@@ -157,8 +157,8 @@ fn attention_is_timed_on_the_device_that_is_named() {
 fn bad_input_is_refused() {
     for (arguments, expected) in [
         (
-            &["decode", "--weights", "int4", "--shape", "tiny"][..],
-            "found int4",
+            &["decode", "--weights", "int3", "--shape", "tiny"][..],
+            "expected f32, f16, bf16, int8 or int4, found int3",
         ),
         (&["decode", "--shape", "gpt"], "gpt"),
         (&["decode", "--shape", "tiny", "--model", "x"], "--model"),
