@@ -62,7 +62,7 @@ fn rounded_weights_cost_little_perplexity() {
     let ids = tokenizer.encode(&prose(60)).unwrap();
     let full = mean_nll(&dir, &ids, WeightFormat::Full);
     println!("{} tokens, perplexity {:.4}", ids.len(), full.exp());
-    for (format, most) in [(WeightFormat::Int8, 0.01), (WeightFormat::Int4, 0.5)] {
+    for (format, most) in [(WeightFormat::Int8, 0.01), (WeightFormat::Int4, 0.05)] {
         let loss = mean_nll(&dir, &ids, format) - full;
         println!(
             "{format}: {loss:+.5} nats a token, perplexity * {:.4}",

@@ -172,10 +172,17 @@ fn rounded(weight: Tensor<2>, config: QuantizationConfig, group: usize) -> Quant
     let values = (values.int().cast(DType::I32)).reshape([n, d_input / per_word, per_word]);
     let words = (0..per_word)
         .map(|i| {
-            let values = values.clone().narrow(2, i, 1).squeeze_dim::<2>(2);
-            values.bitwise_left_shift_scalar((i * config.bits) as i32)
+            let mut values = values.clone().narrow(2, i, 1).squeeze_dim::<2>(2);
+            if i + 1 == per_word {
+                // With the sign that its highest bit is in the word: not every backend lets a number
+                // be shifted into the sign.
+                let is_high = values.clone().greater_equal_elem(config.middle());
+                let negative = values.clone().sub_scalar(config.most() + 1);
+                values = values.mask_where(is_high, negative);
+            }
+            values.mul_scalar(1 << (i * config.bits))
         })
-        .reduce(Tensor::bitwise_or)
+        .reduce(Tensor::add)
         .expect("a word holds weights");
     let small = |tensor: Tensor<3>| tensor.squeeze_dim::<2>(2).cast(dtype);
     QuantizedWeight {
