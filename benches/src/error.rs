@@ -1,5 +1,5 @@
 use burn::tensor::ExecutionError;
-use quest_burn::{QuestConfigError, cache::CacheError};
+use quest_burn::{QuestConfigError, cache::CacheError, inference::QuantizationError};
 use thiserror::Error;
 
 /// Why a benchmark gives no result.
@@ -21,6 +21,9 @@ pub enum BenchError {
     /// A KV cache is not valid.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// Weights cannot be rounded as asked for.
+    #[error(transparent)]
+    Quantization(#[from] QuantizationError),
     /// A checkpoint cannot be loaded.
     #[cfg(feature = "models")]
     #[error(transparent)]
@@ -62,7 +65,8 @@ impl BenchError {
     /// Whether what was asked for cannot be done, rather than something having failed on the way.
     pub fn is_bad_request(&self) -> bool {
         match self {
-            Self::Option { .. } | Self::Quest(_) | Self::Cache(_) => true,
+            Self::Quantization(QuantizationError::Device(_)) => false,
+            Self::Option { .. } | Self::Quest(_) | Self::Cache(_) | Self::Quantization(_) => true,
             #[cfg(feature = "models")]
             Self::Model(_) => true,
             #[cfg(feature = "models")]

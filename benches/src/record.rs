@@ -46,7 +46,7 @@ pub struct Record {
     /// Element type of the KV cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<String>,
-    /// Element type of the weights.
+    /// Element type of the weights, or the form of the projections' weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Form of the page digests.

@@ -119,6 +119,7 @@ impl Laboratory {
                 device: loaded.device.device,
                 dtype: loaded.dtype,
                 digests: selection.digests,
+                weights: loaded.weights,
             },
         })
     }
@@ -140,6 +141,7 @@ impl Laboratory {
             device: self.device.clone(),
             dtype: dtype_name(self.subject.dtype),
             digests: self.subject.digests.to_string(),
+            weights: self.subject.weights.to_string(),
             seed,
             settings: serde_json::to_value(settings).map_err(Failure::internal)?,
         })

@@ -72,6 +72,7 @@ struct Generation {
     finish: &'static str,
     device: String,
     dtype: String,
+    weights: &'static str,
     policy: String,
     kv_cache_bytes: u64,
 }
@@ -127,6 +128,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         },
         device: value_name(loaded.device.name),
         dtype: dtype_name(loaded.dtype),
+        weights: loaded.weights.name(),
         policy: args.common.policy.policy.name().to_owned(),
         kv_cache_bytes,
     })

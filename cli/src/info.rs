@@ -38,6 +38,7 @@ struct Info<'a> {
     context: usize,
     device: String,
     dtype: String,
+    weights: &'static str,
     weight_bytes: u64,
     kv_cache: KvCacheInfo,
 }
@@ -60,6 +61,7 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let tokens = tokens.map_or(config.max_positions, |asked| asked as usize);
     let selection = &args.common.policy.selection;
     let page_size = selection.page_size;
+    let weights = args.common.model.weights;
     let cache = config.cache(page_size, 1, tokens);
     let cache = cache.with_digests(selection.digests);
     let info = Info {
@@ -76,7 +78,10 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
         rope: &config.rope,
         context: config.max_positions,
         device: value_name(device.name),
-        weight_bytes: config.n_parameters() * dtype.size() as u64,
+        weights: weights.name(),
+        weight_bytes: config
+            .weight_bytes(dtype, weights)
+            .map_err(anyhow::Error::new)?,
         dtype: dtype_name(dtype),
         kv_cache: KvCacheInfo {
             tokens,
@@ -102,10 +107,14 @@ fn print_table(info: &Info, config: &ModelConfig) -> Result<(), Failure> {
         (
             "parameters",
             format!(
-                "{} ({} in {})",
+                "{} ({} in {}, projections in {})",
                 HumanCount(info.parameters),
                 BinaryBytes(info.weight_bytes),
-                info.dtype
+                info.dtype,
+                match info.weights {
+                    "full" => &info.dtype,
+                    format => format,
+                }
             ),
         ),
         ("checkpoint dtype", checkpoint_dtype.to_owned()),

@@ -5,6 +5,7 @@ use burn::tensor::DType;
 use indicatif::BinaryBytes;
 use quest_burn::{
     cache::{PagedKvCache, PagedKvCacheConfig},
+    inference::WeightFormat,
     policy::PagePolicy,
 };
 use quest_burn_models::{config::ModelConfig, inference::InferenceLm, weights};
@@ -34,6 +35,7 @@ pub struct LoadedModel {
     pub config: ModelConfig,
     pub device: SelectedDevice,
     pub dtype: DType,
+    pub weights: WeightFormat,
 }
 
 impl<'a> ModelPlan<'a> {
@@ -76,11 +78,12 @@ impl<'a> ModelPlan<'a> {
         let (device, dtype) = self.device()?;
         let config = self.config_for(dtype);
         let mut progress = None;
-        let model = weights::load(
+        let model = weights::load_for_inference(
             self.folder.path(),
             &config,
             &device.device,
             dtype,
+            self.options.weights,
             &mut |load| {
                 progress
                     .get_or_insert_with(|| Progress::new("loading", Unit::Bytes, load.total_bytes))
@@ -89,10 +92,11 @@ impl<'a> ModelPlan<'a> {
         );
         drop(progress);
         Ok(LoadedModel {
-            model: InferenceLm::from(model.map_err(anyhow::Error::new)?),
+            model: model.map_err(anyhow::Error::new)?,
             config,
             device,
             dtype,
+            weights: self.options.weights,
         })
     }
 }
@@ -111,9 +115,13 @@ impl LoadedModel {
             memory::check(cache.bytes(self.dtype), tokens)?;
         }
         eprintln!(
-            "model: {} parameters in {} on {}; KV cache: {} for {tokens} tokens",
+            "model: {} parameters in {}{} on {}; KV cache: {} for {tokens} tokens",
             self.config.n_parameters(),
             dtype_name(self.dtype),
+            match self.weights {
+                WeightFormat::Full => String::new(),
+                format => format!(", projections in {format},"),
+            },
             value_name(self.device.name),
             BinaryBytes(cache.bytes(self.dtype)),
         );
@@ -134,6 +142,7 @@ pub struct Loaded {
     pub policy: Box<dyn PagePolicy>,
     pub device: SelectedDevice,
     pub dtype: DType,
+    pub weights: WeightFormat,
 }
 
 impl<'a> Plan<'a> {
@@ -169,6 +178,7 @@ impl<'a> Plan<'a> {
             model: loaded.model,
             device: loaded.device,
             dtype: loaded.dtype,
+            weights: loaded.weights,
         })
     }
 }

@@ -12,6 +12,7 @@ use quest_burn::{
     QuestConfig,
     attention::RopeConfig,
     cache::DigestFormat,
+    inference::WeightFormat,
     policy::{PagePolicy, PolicyConfig, PolicyKind},
 };
 use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
@@ -31,6 +32,10 @@ pub struct ModelOptions {
     /// half type or f16]
     #[arg(long, value_enum)]
     pub dtype: Option<DTypeName>,
+    /// Form of the weights of the layers' projections; embeddings, norms and the projection to
+    /// logits are always in the element type
+    #[arg(long, value_name = "FORM", value_parser = weight_formats(), default_value_t = WeightFormat::Full)]
+    pub weights: WeightFormat,
     /// Rotary frequencies of a half-precision checkpoint that is computed in f32
     #[arg(long, value_enum, default_value_t = RopeFrequencies::Widened)]
     pub rope_frequencies: RopeFrequencies,
@@ -195,6 +200,14 @@ pub fn digest_formats() -> impl TypedValueParser<Value = DigestFormat> {
         .iter()
         .map(|format| PossibleValue::new(format.name()).help(format.about()));
     PossibleValuesParser::new(names).try_map(|name| name.parse::<DigestFormat>())
+}
+
+/// The forms of weights that the library knows.
+pub fn weight_formats() -> impl TypedValueParser<Value = WeightFormat> {
+    let names = WeightFormat::ALL
+        .iter()
+        .map(|format| PossibleValue::new(format.name()).help(format.about()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<WeightFormat>())
 }
 
 /// The name of an option's value, as it is written on the command line.

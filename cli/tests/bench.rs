@@ -112,6 +112,43 @@ fn a_decode_step_has_a_dense_row_beside_each_quest_row() {
 }
 
 #[test]
+fn rows_say_the_form_of_the_weights_and_count_their_bytes() {
+    let bytes = ["f32", "int8", "int4"].map(|form| {
+        let lines = lines(&[
+            "decode",
+            "--shape",
+            "tiny",
+            "--contexts",
+            "64",
+            "--budgets",
+            "32",
+            "--steps",
+            "3",
+            "--weights",
+            form,
+        ]);
+        let steps = lines.iter().filter(|line| line["kind"] == "decode");
+        let bytes = steps.map(|line| {
+            assert_eq!(
+                (&line["weights"], &line["dtype"]),
+                (&form.into(), &"f32".into())
+            );
+            assert!(line["memory_estimate"].as_u64() > line["bytes"].as_u64());
+            line["bytes"].as_u64().unwrap()
+        });
+        bytes.collect::<Vec<_>>()
+    });
+    // Four layers with two projections of 64 x 64 and two of 32 x 64, two of 128 x 64, one of
+    // 64 x 128; a scale of 4 bytes, and a zero point, for each 64 or 128.
+    let (weights, groups) = (4 * (12_288 + 3 * 8192), 4 * (192 + 2 * 128 + 64));
+    let [full, int8, int4] = bytes;
+    for ((full, int8), int4) in full.into_iter().zip(int8).zip(int4) {
+        assert_eq!(full - int8, 3 * weights - 4 * groups);
+        assert_eq!(full - int4, 4 * weights - weights / 2 - 8 * groups);
+    }
+}
+
+#[test]
 fn prefill_is_a_row_per_chunk() {
     let lines = lines(&[
         "prefill",
@@ -157,8 +194,8 @@ fn attention_is_timed_on_the_device_that_is_named() {
 fn bad_input_is_refused() {
     for (arguments, expected) in [
         (
-            &["decode", "--weights", "int4", "--shape", "tiny"][..],
-            "found int4",
+            &["decode", "--weights", "int3", "--shape", "tiny"][..],
+            "expected f32, f16, bf16, int8 or int4, found int3",
         ),
         (&["decode", "--shape", "gpt"], "gpt"),
         (&["decode", "--shape", "tiny", "--model", "x"], "--model"),

@@ -233,6 +233,34 @@ fn info_counts_parameters_and_cache_bytes() {
     assert!(text.contains("1024 tokens in f32"), "{text}");
 }
 
+#[test]
+fn weights_in_fewer_bits_are_said_and_counted() {
+    let (checkpoint, ids) = checkpoint();
+    let full = checkpoint.run_json("perplexity", &["--ids", &ids]);
+    assert_eq!(full["weights"], "full");
+    let full_bytes = checkpoint.run_json("info", &["--dtype", "f32"])["weight_bytes"]
+        .as_u64()
+        .unwrap();
+    // Weights of the projections of four layers, in groups of 64 or, in the last one, of 32.
+    let (per_64, per_32) = (64 * (64 + 32 + 32 + 64) + 2 * 64 * 96, 64 * 96);
+    let groups = per_64 / 64 + per_32 / 32;
+    for (format, of_projections) in [
+        ("int8", (per_64 + per_32) + 4 * groups),
+        ("int4", (per_64 + per_32) / 2 + 8 * groups),
+    ] {
+        let form = ["--weights", format];
+        let info = checkpoint.run_json("info", &[&["--dtype", "f32"], &form[..]].concat());
+        assert_eq!(info["weights"], format);
+        let saved = 4 * (4 * (per_64 + per_32) - of_projections);
+        assert_eq!(info["weight_bytes"], full_bytes - saved, "{format}");
+        let scored = checkpoint.run_json("perplexity", &[&["--ids", &ids], &form[..]].concat());
+        assert_eq!(scored["weights"], format);
+        assert_ne!(scored["mean_nll"], full["mean_nll"], "{format}");
+        let output = checkpoint.run("info", &["--weights", "int3"]);
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
 #[cfg(feature = "ndarray")]
 #[test]
 fn both_cpu_devices_give_the_same_greedy_ids() {

@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use quest_burn::{
     cache::{DigestFormat, PagedKvCache},
+    inference::WeightFormat,
     policy::PagePolicy,
 };
 use quest_burn_models::{
@@ -30,6 +31,8 @@ pub struct Subject {
     pub dtype: DType,
     /// Form of the digests in the KV cache.
     pub digests: DigestFormat,
+    /// Form of the weights of the layers' projections.
+    pub weights: WeightFormat,
 }
 
 impl Subject {

@@ -1,7 +1,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use burn::tensor::DType;
-use quest_burn::attention::RopeError;
+use quest_burn::{attention::RopeError, inference::QuantizationError};
 use thiserror::Error;
 
 /// Why a checkpoint is not a model that can be run here.
@@ -121,6 +121,9 @@ pub enum ModelError {
     /// The device cannot compute in the dtype.
     #[error("the device does not support weights in {0:?}")]
     DeviceDType(DType),
+    /// The weights cannot be rounded as asked for.
+    #[error(transparent)]
+    Quantization(#[from] QuantizationError),
 }
 
 /// How the tensors of a checkpoint differ from those that its configuration asks for.

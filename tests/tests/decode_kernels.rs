@@ -14,6 +14,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use quest_burn::{
     attention::{HeadNorms, RopeConfig},
     cache::{PagedKvCache, PagedKvCacheConfig, Step},
+    inference::{QuantizationConfig, QuantizedWeight},
     kernels::{self, DecodeState},
     ops,
 };
@@ -209,6 +210,124 @@ fn normed_rows(rows: &[f64], weight: &[f64]) -> Vec<f64> {
     normed.collect()
 }
 
+/// What goes before and after the products of a linear layer.
+#[derive(Clone, Copy, Debug)]
+struct Around {
+    normed: bool,
+    biased: bool,
+    gated: bool,
+    added: bool,
+}
+
+const AROUND: [Around; 5] = {
+    let nothing = Around {
+        normed: false,
+        biased: false,
+        gated: false,
+        added: false,
+    };
+    [
+        nothing,
+        Around {
+            biased: true,
+            added: true,
+            ..nothing
+        },
+        Around {
+            gated: true,
+            ..nothing
+        },
+        Around {
+            normed: true,
+            ..nothing
+        },
+        Around {
+            normed: true,
+            biased: true,
+            gated: true,
+            added: true,
+        },
+    ]
+};
+
+/// Random inputs of a linear layer of `n` outputs, on the device and on the host.
+struct LinearInputs {
+    around: Around,
+    k: usize,
+    n: usize,
+    rows: (Tensor<2>, Vec<f64>),
+    gamma: Tensor<1>,
+    bias: (Tensor<1>, Vec<f64>),
+    residual: (Tensor<2>, Vec<f64>),
+}
+
+impl LinearInputs {
+    fn new(
+        [m, k, n]: [usize; 3],
+        around: Around,
+        (device, dtype): (&Device, DType),
+        rng: &mut StdRng,
+    ) -> Self {
+        let columns = if around.gated { n / 2 } else { n };
+        Self {
+            around,
+            k,
+            n,
+            rows: random([m, k], dtype, device, rng),
+            gamma: random([k], dtype, device, rng).0,
+            bias: random([n], dtype, device, rng),
+            residual: random([m, columns], dtype, device, rng),
+        }
+    }
+
+    fn rows(&self) -> Tensor<2> {
+        self.rows.0.clone()
+    }
+
+    fn norm(&self) -> Option<(Tensor<1>, f64)> {
+        let norm = (self.gamma.clone(), EPSILON);
+        self.around.normed.then_some(norm)
+    }
+
+    fn bias(&self) -> Option<Tensor<1>> {
+        self.around.biased.then(|| self.bias.0.clone())
+    }
+
+    fn residual(&self) -> Option<Tensor<2>> {
+        self.around.added.then(|| self.residual.0.clone())
+    }
+
+    /// What the layer gives with weights `[n, k]`.
+    fn expected(&self, weight: &[f64]) -> Vec<f64> {
+        let Self { around, k, n, .. } = *self;
+        // Rounded as the kernel rounds: a gate multiplies what differs.
+        let x = match self.norm() {
+            Some((gamma, epsilon)) => floats(&kernels::rms_norm(self.rows(), gamma, epsilon)),
+            None => self.rows.1.clone(),
+        };
+        let columns = if around.gated { n / 2 } else { n };
+        let product = |row: usize, channel: usize| {
+            let x = &x[row * k..][..k];
+            let w = &weight[channel * k..][..k];
+            let sum = x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+            sum + if around.biased {
+                self.bias.1[channel]
+            } else {
+                0.0
+            }
+        };
+        let outputs = self.residual.1.iter().enumerate().map(|(i, r)| {
+            let (row, channel) = (i / columns, i % columns);
+            let mut value = product(row, channel);
+            if around.gated {
+                value = value / (1.0 + (-value).exp()) * product(row, columns + channel);
+            }
+            value + if around.added { *r } else { 0.0 }
+        });
+        outputs.collect()
+    }
+}
+
 #[test]
 fn linear_layers_of_a_few_rows_equal_sums_in_f64() {
     let mut rng = StdRng::seed_from_u64(2);
@@ -226,52 +345,115 @@ fn linear_layers_of_a_few_rows_equal_sums_in_f64() {
             (1, 16, 9000),
             (3, 8, 40_000),
         ] {
-            for (normed, biased, gated, added) in [
-                (false, false, false, false),
-                (false, true, false, true),
-                (false, false, true, false),
-                (true, false, false, false),
-                (true, true, true, true),
-            ] {
-                let (rows, x) = random([m, k], dtype, &device, &mut rng);
-                let (gamma, _) = random([k], dtype, &device, &mut rng);
-                // Rounded as the kernel rounds: a gate multiplies what differs.
-                let x = match normed {
-                    true => floats(&kernels::rms_norm(rows.clone(), gamma.clone(), EPSILON)),
-                    false => x,
-                };
+            for around in AROUND {
+                let inputs = LinearInputs::new([m, k, n], around, (&device, dtype), &mut rng);
                 let (weight, w) = random([n, k], dtype, &device, &mut rng);
-                let (bias, b) = random([n], dtype, &device, &mut rng);
-                let columns = if gated { n / 2 } else { n };
-                let (residual, r) = random([m, columns], dtype, &device, &mut rng);
                 let output = kernels::linear::gemv(
-                    rows,
-                    normed.then_some((gamma, EPSILON)),
+                    inputs.rows(),
+                    inputs.norm(),
                     weight,
-                    biased.then_some(bias),
-                    added.then_some(residual),
-                    gated,
+                    inputs.bias(),
+                    inputs.residual(),
+                    around.gated,
                 );
-                let product = |row: usize, channel: usize| {
-                    let x = &x[row * k..][..k];
-                    let w = &w[channel * k..][..k];
-                    let sum = x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
-                    sum + if biased { b[channel] } else { 0.0 }
-                };
-                let expected = (0..m * columns).map(|i| {
-                    let (row, channel) = (i / columns, i % columns);
-                    let mut value = product(row, channel);
-                    if gated {
-                        value = value / (1.0 + (-value).exp()) * product(row, columns + channel);
-                    }
-                    value + if added { r[i] } else { 0.0 }
-                });
-                let expected = expected.collect::<Vec<_>>();
-                let what =
-                    format!("{m} rows of {k}, {n} outputs, {normed}, {biased}, {gated}, {added}");
+                let what = format!("{m} rows of {k}, {n} outputs, {around:?}");
                 // Sums of terms up to 4 in size cancel.
                 let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
-                assert_close(&floats(&output), &expected, tolerance, &what);
+                assert_close(&floats(&output), &inputs.expected(&w), tolerance, &what);
+            }
+        }
+    }
+}
+
+/// What packed weights stand for, `[n, k]`.
+fn unpacked(weight: &QuantizedWeight) -> Vec<f64> {
+    let packed = weight.packed();
+    let [_, k] = packed.dims();
+    let (bits, group) = (packed.bits, weight.group());
+    let words = read(packed.words);
+    let scales = floats(&packed.scales);
+    let zeros = packed.zeros.map(|zeros| floats(&zeros));
+    let middle = (1 << (bits - 1)) as f64;
+    let per_word = 32 / bits;
+    let weights = (0..words.len() * per_word).map(|i| {
+        let word = words[i / per_word] as u32;
+        let integer = (word >> (i % per_word * bits)) & ((1 << bits) - 1);
+        let of_group = i / k * (k / group) + i % k / group;
+        let zero = zeros.as_ref().map_or(middle, |zeros| zeros[of_group]);
+        (f64::from(integer) - zero) * scales[of_group]
+    });
+    weights.collect()
+}
+
+/// 4 and 8 bits, symmetric and asymmetric.
+fn quantizations() -> impl Iterator<Item = QuantizationConfig> {
+    let configs = [(4, false), (4, true), (8, false), (8, true)];
+    let configs = configs.into_iter();
+    configs.map(|(bits, asymmetric)| QuantizationConfig::new(bits).with_asymmetric(asymmetric))
+}
+
+#[test]
+fn linear_layers_with_packed_weights_equal_sums_in_f64() {
+    let mut rng = StdRng::seed_from_u64(5);
+    for (device, dtype) in targets() {
+        for (m, k, n) in [
+            (1, 128, 32),
+            (1, 4096, 6),
+            // Groups of 16, of which 4 bits take half a load.
+            (2, 48, 130),
+            (3, 704, 34),
+            (4, 512, 96),
+            (5, 32, 10),
+            (8, 256, 98),
+            // More outputs than planes at once.
+            (1, 16, 9000),
+        ] {
+            for config in quantizations() {
+                // The left sides and what follows are the dense kernel's.
+                for around in [AROUND[0], AROUND[4]] {
+                    let inputs = LinearInputs::new([m, k, n], around, (&device, dtype), &mut rng);
+                    let (weight, _) = random([n, k], dtype, &device, &mut rng);
+                    let weight = QuantizedWeight::new(weight, config).unwrap();
+                    let output = kernels::linear::quantized_gemv(
+                        inputs.rows(),
+                        inputs.norm(),
+                        weight.packed(),
+                        inputs.bias(),
+                        inputs.residual(),
+                        around.gated,
+                    );
+                    let what = format!("{m} rows of {k}, {n} outputs, {config}, {around:?}");
+                    // Sums of terms up to 4 in size cancel.
+                    let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
+                    let expected = inputs.expected(&unpacked(&weight));
+                    assert_close(&floats(&output), &expected, tolerance, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_weights_are_unpacked_as_by_tensor_operations() {
+    let mut rng = StdRng::seed_from_u64(6);
+    for (device, dtype) in targets() {
+        for (n, k) in [(6, 128), (33, 48), (10, 704), (1, 16), (300, 4096)] {
+            for config in quantizations() {
+                let (weight, values) = random([n, k], dtype, &device, &mut rng);
+                let weight = QuantizedWeight::new(weight, config).unwrap();
+                let what = format!("{n} rows of {k}, {config}, {dtype:?}");
+                let expected = floats(&weight.reference());
+                assert_eq!(floats(&weight.dequantize()), expected, "{what}");
+                assert_close(&expected, &unpacked(&weight), tolerance(dtype), &what);
+                let scales = floats(weight.scales());
+                let of_group = |i: usize| i / k * (k / weight.group()) + i % k / weight.group();
+                for (i, (value, found)) in values.iter().zip(unpacked(&weight)).enumerate() {
+                    let step = scales[of_group(i)];
+                    assert!(
+                        (value - found).abs() <= 0.5001 * step,
+                        "{what}: {value}, {found}"
+                    );
+                }
             }
         }
     }

@@ -41,10 +41,17 @@ impl StepBytes {
             dense_layers: options.dense_layers,
             digests: options.digests,
         };
-        Self::counted(&loaded.config, loaded.dtype.size(), &reads)
+        Self::counted(
+            &loaded.config,
+            loaded.weight_bytes(),
+            loaded.dtype.size(),
+            &reads,
+        )
     }
 
-    fn counted(config: &ModelConfig, element: usize, reads: &Reads) -> Self {
+    /// Of a model with `weight_bytes` bytes of weights; those of embeddings, and the cache's rows, are
+    /// of `element` bytes each.
+    fn counted(config: &ModelConfig, weight_bytes: u64, element: usize, reads: &Reads) -> Self {
         let embedding = (config.vocab_size * config.d_model) as u64;
         // Tied embeddings are read whole, as the output projection.
         let unread = if config.tie_word_embeddings {
@@ -53,7 +60,7 @@ impl StepBytes {
             embedding
         };
         let token = (reads.batch * config.d_model) as u64;
-        let weights = config.n_parameters() - unread + token;
+        let weights = weight_bytes + token * element as u64 - unread * element as u64;
 
         // A key and a value of each KV head of each sequence.
         let heads = reads.batch * config.n_kv_heads;
@@ -75,7 +82,7 @@ impl StepBytes {
         let sparse = config.n_layers - dense;
         let cache = dense * all + sparse * reads.budget.map_or(0, chosen);
         Self {
-            weights: weights * element as u64,
+            weights,
             cache: cache as u64,
         }
     }
@@ -88,6 +95,9 @@ impl StepBytes {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::DType;
+    use quest_burn::inference::WeightFormat;
+
     use super::*;
     use crate::model::ShapeName;
 
@@ -101,7 +111,21 @@ mod tests {
     };
 
     fn floor_ms(shape: ShapeName, reads: Reads) -> f64 {
-        StepBytes::counted(&shape.config(), 2, &reads).total() as f64 / 4.3e9
+        let config = shape.config();
+        StepBytes::counted(&config, 2 * config.n_parameters(), 2, &reads).total() as f64 / 4.3e9
+    }
+
+    #[test]
+    fn quantised_projections_are_read_in_their_bytes() {
+        let config = ShapeName::Llama2_7b.config();
+        let weights = |format| {
+            let bytes = config.weight_bytes(DType::F16, format).unwrap();
+            StepBytes::counted(&config, bytes, 2, &READS).weights as f64
+        };
+        let full = weights(WeightFormat::Full);
+        // 6.48 of 6.61 billion weights that are read are projections'; 8.125 and 4.25 bits of 16.
+        assert!((weights(WeightFormat::Int8) / full - 0.518).abs() < 0.002);
+        assert!((weights(WeightFormat::Int4) / full - 0.280).abs() < 0.002);
     }
 
     #[test]
@@ -132,7 +156,8 @@ mod tests {
             digests: DigestFormat::Full,
         };
         let config = ShapeName::Tiny.config();
-        let bytes = StepBytes::counted(&config, 4, &reads);
+        let weight_bytes = 4 * config.n_parameters();
+        let bytes = StepBytes::counted(&config, weight_bytes, 4, &reads);
         // Two projections of 64 x 64 and two of 64 x 32, three of 64 x 128, two norms per layer;
         // the last norm, the output projection, three embeddings.
         let layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64;
@@ -145,7 +170,7 @@ mod tests {
             digests: DigestFormat::Int8,
             ..reads
         };
-        let bytes = StepBytes::counted(&config, 4, &packed);
+        let bytes = StepBytes::counted(&config, weight_bytes, 4, &packed);
         assert_eq!(bytes.cache, (64 + 3 * 16) * 192 * 4 + 3 * 8 * 6 * 36);
     }
 }

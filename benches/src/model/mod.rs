@@ -3,14 +3,17 @@
 mod options;
 mod random;
 mod shape;
+mod weights;
 
 pub use options::ModelOptions;
 pub(crate) use shape::ShapeName;
+pub use weights::Weights;
 
 use std::path::Path;
 
 use burn::tensor::DType;
-use quest_burn_models::{config::ModelConfig, inference::InferenceLm, weights};
+use quest_burn::inference::WeightFormat;
+use quest_burn_models::{config::ModelConfig, inference::InferenceLm, weights::load_for_inference};
 
 use crate::{BenchError, Record, Target, record::Kind, target::dtype_name};
 
@@ -20,6 +23,8 @@ pub struct LoadedModel {
     pub config: ModelConfig,
     pub model: InferenceLm,
     pub dtype: DType,
+    format: WeightFormat,
+    weight_bytes: u64,
 }
 
 /// A model that is known to fit, before anything heavy happens.
@@ -28,17 +33,20 @@ pub struct ModelPlan<'a> {
     name: String,
     config: ModelConfig,
     dtype: DType,
+    format: WeightFormat,
+    weight_bytes: u64,
 }
 
 impl<'a> ModelPlan<'a> {
     /// Refuses a model that cannot be had, and weights beyond the memory.
     pub fn new(options: &'a ModelOptions, target: &Target, limit: u64) -> Result<Self, BenchError> {
-        let dtype = target.dtype("--weights", options.weights)?;
+        let Weights { dtype, format } = options.weights.unwrap_or_default();
+        let dtype = target.dtype("--weights", dtype)?;
         let (name, config) = match &options.model {
             Some(dir) => (folder_name(dir), ModelConfig::from_dir(dir)?),
             None => (options.shape.name(), options.shape.config()),
         };
-        let weight_bytes = config.n_parameters() * dtype.size() as u64;
+        let weight_bytes = config.weight_bytes(dtype, format)?;
         if weight_bytes > limit {
             return Err(BenchError::Option {
                 option: "--memory-limit",
@@ -51,6 +59,8 @@ impl<'a> ModelPlan<'a> {
             name,
             config,
             dtype,
+            format,
+            weight_bytes,
         })
     }
 
@@ -61,33 +71,37 @@ impl<'a> ModelPlan<'a> {
             name,
             config,
             dtype,
+            format,
+            weight_bytes,
         } = self;
         eprintln!(
             "{name}: {} parameters in {}",
             config.n_parameters(),
-            dtype_name(dtype)
+            weights_name(dtype, format)
         );
         let device = target.device();
         let model = match &options.model {
             Some(dir) => {
                 let config = config.clone().widened(dtype);
-                weights::load(dir, &config, device, dtype, &mut |_| ())?
+                load_for_inference(dir, &config, device, dtype, format, &mut |_| ())?
             }
-            None => random::model(&config, device, dtype)?,
+            None => random::model(&config, device, dtype, format)?,
         };
         Ok(LoadedModel {
             name,
             config,
-            model: model.into(),
+            model,
             dtype,
+            format,
+            weight_bytes,
         })
     }
 }
 
 impl LoadedModel {
-    /// Bytes of all weights.
+    /// Bytes of all weights, with their scales and zero points.
     pub fn weight_bytes(&self) -> u64 {
-        self.config.n_parameters() * self.dtype.size() as u64
+        self.weight_bytes
     }
 
     /// A result's description, without the result.
@@ -97,7 +111,7 @@ impl LoadedModel {
             operation: operation.into(),
             model: Some(self.name.clone()),
             dtype: Some(dtype_name(self.dtype)),
-            weights: Some(dtype_name(self.dtype)),
+            weights: Some(weights_name(self.dtype, self.format)),
             batch: Some(batch),
             n_heads: Some(self.config.n_heads),
             n_kv_heads: Some(self.config.n_kv_heads),
@@ -105,6 +119,14 @@ impl LoadedModel {
             context: Some(context),
             ..Record::default()
         }
+    }
+}
+
+/// As it is written on the command line.
+fn weights_name(dtype: DType, format: WeightFormat) -> String {
+    match format {
+        WeightFormat::Full => dtype_name(dtype),
+        format => format.to_string(),
     }
 }
 

@@ -1,10 +1,8 @@
 use std::path::PathBuf;
 
-use burn::tensor::DType;
 use clap::Args;
 
-use super::ShapeName;
-use crate::parse;
+use super::{ShapeName, Weights};
 
 /// Which model is timed.
 #[derive(Args, Clone, Debug)]
@@ -15,7 +13,9 @@ pub struct ModelOptions {
     /// Folder of a Hugging Face checkpoint
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Element type of weights and KV cache: f32, f16 or bf16 [default: f16 on GPUs, f32 on CPUs]
-    #[arg(long, value_name = "DTYPE", value_parser = parse::float_dtype)]
-    pub weights: Option<DType>,
+    /// Element type of weights and KV cache: f32, f16 or bf16; or int8 or int4 for the weights of the
+    /// layers' projections, and the default element type for all else [default: f16 on GPUs, f32 on
+    /// CPUs]
+    #[arg(long, value_name = "FORM")]
+    pub weights: Option<Weights>,
 }

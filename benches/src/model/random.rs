@@ -2,16 +2,35 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{DType, Device, Tensor},
 };
-use quest_burn_models::{config::ModelConfig, model::CausalLm};
+use quest_burn::inference::WeightFormat;
+use quest_burn_models::{config::ModelConfig, inference::InferenceLm};
 
 use crate::BenchError;
 
-/// A model whose weights are random and of the given element type.
+/// A model whose weights are random, of the given element type and form.
 ///
-/// They are made on the device one after another, so that beside the model there is never more
-/// than one weight in f32.
-pub fn model(config: &ModelConfig, device: &Device, dtype: DType) -> Result<CausalLm, BenchError> {
-    let model = config.init(device).map(&mut Cast(dtype));
+/// They are made on the device one layer after another, so that beside the model there is never more
+/// than one layer in f32 and in the element type.
+pub fn model(
+    config: &ModelConfig,
+    device: &Device,
+    dtype: DType,
+    format: WeightFormat,
+) -> Result<InferenceLm, BenchError> {
+    // Nothing is drawn before it is used.
+    let model = config.init(device);
+    let layers = model.layers.into_iter().map(|layer| {
+        let layer = layer.map(&mut Cast(dtype));
+        device.sync()?;
+        Ok::<_, BenchError>(layer)
+    });
+    let model = InferenceLm::from_layers(
+        model.embed_tokens.map(&mut Cast(dtype)),
+        layers,
+        model.norm.map(&mut Cast(dtype)),
+        model.lm_head.map(|lm_head| lm_head.map(&mut Cast(dtype))),
+        format,
+    )?;
     device.sync()?;
     Ok(model)
 }
@@ -45,7 +64,7 @@ mod tests {
         }
         let config = ShapeName::Tiny.config();
         let device = Device::default();
-        let model = model(&config, &device, DType::F16).unwrap();
+        let model = config.init(&device).map(&mut Cast(DType::F16));
         let mut parameters = 0;
         model.visit(&mut Check(DType::F16, &mut parameters));
         assert_eq!(parameters, config.n_parameters());

@@ -46,6 +46,7 @@ struct Perplexity {
     tokens: usize,
     device: String,
     dtype: String,
+    weights: &'static str,
     policy: String,
 }
 
@@ -96,6 +97,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
         nll,
         device: value_name(loaded.device.name),
         dtype: dtype_name(loaded.dtype),
+        weights: loaded.weights.name(),
         policy: args.common.policy.policy.name().to_owned(),
     };
     if args.json {

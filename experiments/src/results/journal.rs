@@ -252,6 +252,7 @@ mod tests {
             device: "flex".into(),
             dtype: "f32".into(),
             digests: "full".into(),
+            weights: "full".into(),
             seed: 7,
             settings: json!({ "lengths": [128, 256], "share": 0.1 }),
         }

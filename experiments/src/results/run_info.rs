@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quest_burn::cache::DigestFormat;
+use quest_burn::{cache::DigestFormat, inference::WeightFormat};
 use quest_burn_models::config::ModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +27,9 @@ pub struct RunInfo {
     /// Form of the digests in the KV cache.
     #[serde(default = "full_digests")]
     pub digests: String,
+    /// Form of the weights of the layers' projections.
+    #[serde(default = "full_weights")]
+    pub weights: String,
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// All other settings of the experiment, as a JSON object.
@@ -36,6 +39,11 @@ pub struct RunInfo {
 /// Those of results that were written before there were others.
 fn full_digests() -> String {
     DigestFormat::Full.to_string()
+}
+
+/// Those of results that were written before there were others.
+fn full_weights() -> String {
+    WeightFormat::Full.to_string()
 }
 
 /// Which build of the program it was.

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
-use quest_burn::cache::DigestFormat;
+use quest_burn::{cache::DigestFormat, inference::WeightFormat};
 use quest_burn_experiments::{results, session::Subject};
 use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer, weights};
 use quest_burn_tests::{
@@ -41,6 +41,7 @@ pub fn subject_of(dir: &Path) -> Subject {
         device,
         dtype: DType::F32,
         digests: DigestFormat::Full,
+        weights: WeightFormat::Full,
     }
 }
 
@@ -60,6 +61,7 @@ pub fn run_info(subject: &Subject, experiment: &str) -> results::RunInfo {
         device: "default".into(),
         dtype: "f32".into(),
         digests: subject.digests.to_string(),
+        weights: subject.weights.to_string(),
         seed: 0,
         settings: json!({}),
     }

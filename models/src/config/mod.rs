@@ -11,7 +11,11 @@ pub use architecture::Architecture;
 use std::path::Path;
 
 use burn::tensor::DType;
-use quest_burn::{attention::RopeConfig, cache::PagedKvCacheConfig};
+use quest_burn::{
+    attention::RopeConfig,
+    cache::PagedKvCacheConfig,
+    inference::{QuantizationError, WeightFormat},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
@@ -112,6 +116,28 @@ impl ModelConfig {
             .map(|sizes| sizes.map(|n| n as u128).product::<u128>())
             .sum::<u128>();
         total.try_into().unwrap_or(u64::MAX)
+    }
+
+    /// Bytes of the model's weights in `dtype`, with those of the layers' projections in a form.
+    ///
+    /// # Errors
+    ///
+    /// When the form does not fit a projection.
+    pub fn weight_bytes(
+        &self,
+        dtype: DType,
+        format: WeightFormat,
+    ) -> Result<u64, QuantizationError> {
+        let times = |bytes: u64, n: usize| bytes.saturating_mul(n as u64);
+        let sizes = parameters::shapes(self).map(|(name, shape)| match shape[..] {
+            [d_output, d_input] if parameters::is_projection(&name) => {
+                format.bytes(d_output, d_input, dtype)
+            }
+            _ => Ok(shape.into_iter().fold(dtype.size() as u64, times)),
+        });
+        sizes
+            .reduce(|sum, bytes| Ok(sum?.saturating_add(bytes?)))
+            .unwrap_or(Ok(0))
     }
 
     /// A KV cache for `tokens` tokens in each of `batch` sequences.

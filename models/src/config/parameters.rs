@@ -14,6 +14,11 @@ pub fn shapes(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)
         .chain(lm_head)
 }
 
+/// Whether a tensor has the weights of a layer's projection.
+pub fn is_projection(name: &str) -> bool {
+    name.starts_with("model.layers.") && name.ends_with("_proj.weight")
+}
+
 fn layer_shapes(config: &ModelConfig, layer: usize) -> Vec<(String, Vec<usize>)> {
     let (d_model, d_ff) = (config.d_model, config.d_ff);
     let queries = config.n_heads * config.head_dim;

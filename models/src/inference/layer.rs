@@ -2,7 +2,7 @@ use burn::{nn::RmsNorm, tensor::Tensor};
 use quest_burn::{
     attention::Rotations,
     cache::{LayerCache, Step},
-    inference::{InferenceAttention, InferenceLinear},
+    inference::{InferenceAttention, InferenceLinear, QuantizationError, WeightFormat},
     policy::PagePolicy,
 };
 
@@ -29,6 +29,22 @@ impl From<DecoderLayer> for InferenceLayer {
 }
 
 impl InferenceLayer {
+    /// The layer with the weights of its projections in another form.
+    ///
+    /// # Errors
+    ///
+    /// When the form does not fit the layer.
+    pub fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
+        Ok(Self {
+            self_attn: self.self_attn.with_weights(format)?,
+            mlp: InferenceMlp {
+                gate_up_proj: self.mlp.gate_up_proj.with_weights(format)?,
+                down_proj: self.mlp.down_proj.with_weights(format)?,
+            },
+            ..self
+        })
+    }
+
     /// The rotations of a step's new tokens, the same in every layer.
     pub fn rotations(&self, step: &Step) -> Option<Rotations> {
         self.self_attn.rotations(step)

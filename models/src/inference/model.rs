@@ -1,20 +1,22 @@
 use burn::{
-    nn::{Embedding, RmsNorm},
+    nn::{Embedding, Linear, RmsNorm},
     tensor::{Device, Int, Tensor},
 };
 use quest_burn::{
     attention::rms_norm,
     cache::{PagedKvCache, Step},
-    inference::InferenceLinear,
+    inference::{InferenceLinear, QuantizationError, WeightFormat},
     policy::PagePolicy,
 };
 
 use super::InferenceLayer;
-use crate::model::{CausalLm, LanguageModel};
+use crate::model::{CausalLm, DecoderLayer, LanguageModel};
 
 /// A [`CausalLm`] for inference only, with merged projections.
 ///
-/// Should be created with `CausalLm::into`.
+/// Should be created with `CausalLm::into`, or with [`InferenceLm::with_weights`] where the weights
+/// of the layers' projections are to be rounded. Embeddings, norms, biases and the projection to
+/// logits are in full in any case.
 #[derive(Clone, Debug)]
 pub struct InferenceLm {
     embed_tokens: Embedding,
@@ -27,16 +29,72 @@ pub struct InferenceLm {
 impl From<CausalLm> for InferenceLm {
     /// One layer at a time, so that no more than one layer's weights are there twice.
     fn from(model: CausalLm) -> Self {
-        let lm_head = match model.lm_head {
-            Some(lm_head) => lm_head.into(),
-            None => InferenceLinear::new(model.embed_tokens.weight.val(), None),
-        };
+        let lm_head = lm_head(model.lm_head, &model.embed_tokens);
         Self {
             layers: model.layers.into_iter().map(Into::into).collect(),
             embed_tokens: model.embed_tokens,
             norm: model.norm,
             lm_head,
         }
+    }
+}
+
+impl InferenceLm {
+    /// A model with the weights of its layers' projections in the given form. One layer at a time is
+    /// there in full beside the result.
+    ///
+    /// # Errors
+    ///
+    /// When the form does not fit a layer.
+    pub fn with_weights(model: CausalLm, format: WeightFormat) -> Result<Self, QuantizationError> {
+        let layers = model.layers.into_iter().map(Ok);
+        Self::from_layers(
+            model.embed_tokens,
+            layers,
+            model.norm,
+            model.lm_head,
+            format,
+        )
+    }
+
+    /// The same of layers that come one by one, each of them taken once the one before is in its
+    /// form and dropped: a model that fits the device only in that form can be loaded so.
+    ///
+    /// The embedding stands for a projection to logits that is absent.
+    ///
+    /// # Errors
+    ///
+    /// When a layer is an error, or the form does not fit it.
+    pub fn from_layers<E: From<QuantizationError>>(
+        embed_tokens: Embedding,
+        layers: impl IntoIterator<Item = Result<DecoderLayer, E>>,
+        norm: RmsNorm,
+        lm_head: Option<Linear>,
+        format: WeightFormat,
+    ) -> Result<Self, E> {
+        let lm_head = self::lm_head(lm_head, &embed_tokens);
+        let device = embed_tokens.weight.device();
+        let mut quantized = Vec::new();
+        for layer in layers {
+            quantized.push(InferenceLayer::from(layer?).with_weights(format)?);
+            if format != WeightFormat::Full {
+                // What is queued holds on to the layer's full weights.
+                device.sync().map_err(QuantizationError::from)?;
+            }
+        }
+        Ok(Self {
+            layers: quantized,
+            embed_tokens,
+            norm,
+            lm_head,
+        })
+    }
+}
+
+fn lm_head(lm_head: Option<Linear>, embed_tokens: &Embedding) -> InferenceLinear {
+    match lm_head {
+        Some(lm_head) => lm_head.into(),
+        None => InferenceLinear::new(embed_tokens.weight.val(), None),
     }
 }
 

@@ -18,10 +18,12 @@ use burn::{
     store::{Applier, FloatCastAdapter, ModuleAdapter, PyTorchToBurnAdapter},
     tensor::{DType, Device},
 };
+use quest_burn::inference::WeightFormat;
 
 use crate::{
     config::ModelConfig,
     error::ModelError,
+    inference::InferenceLm,
     model::{CausalLm, LAYOUT},
 };
 use checkpoint::{Checkpoint, Tensors};
@@ -56,24 +58,7 @@ pub fn load(
     dtype: DType,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<CausalLm, ModelError> {
-    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-        return Err(ModelError::DType(dtype));
-    }
-    if !device.supports_dtype(dtype) {
-        return Err(ModelError::DeviceDType(dtype));
-    }
-    let checkpoint = Checkpoint::open(dir, config)?;
-    let mut loader = Loader {
-        dtype,
-        done: LoadProgress {
-            total_tensors: checkpoint.len(),
-            total_bytes: checkpoint.bytes(),
-            ..LoadProgress::default()
-        },
-        checkpoint,
-        progress,
-    };
-    (loader.progress)(loader.done);
+    let mut loader = Loader::new(dir, config, device, dtype, progress)?;
 
     // Parameters are initialised when they are first used: until then they take no memory, and
     // those that are replaced never do.
@@ -94,6 +79,38 @@ pub fn load(
     })
 }
 
+/// Loads the weights in a folder into a model for inference, with the weights of its layers'
+/// projections in the given form. They take that form layer by layer, as they are read.
+///
+/// # Errors
+///
+/// As [`load`], and when the form does not fit a layer.
+pub fn load_for_inference(
+    dir: &Path,
+    config: &ModelConfig,
+    device: &Device,
+    dtype: DType,
+    format: WeightFormat,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<InferenceLm, ModelError> {
+    // Refused now rather than once weights are there.
+    config.weight_bytes(dtype, format)?;
+    let mut loader = Loader::new(dir, config, device, dtype, progress)?;
+    let model = config.init(device);
+    let embed_tokens = loader.fill(model.embed_tokens, "model.embed_tokens.")?;
+    let norm = loader.fill(model.norm, "model.norm.")?;
+    let lm_head = model
+        .lm_head
+        .map(|lm_head| loader.fill(lm_head, "lm_head."))
+        .transpose()?;
+    let layers = model
+        .layers
+        .into_iter()
+        .enumerate()
+        .map(|(index, layer)| loader.fill(layer, &format!("model.layers.{index}.")));
+    InferenceLm::from_layers(embed_tokens, layers, norm, lm_head, format)
+}
+
 struct Loader<'a> {
     checkpoint: Checkpoint,
     dtype: DType,
@@ -101,7 +118,35 @@ struct Loader<'a> {
     progress: &'a mut dyn FnMut(LoadProgress),
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    fn new(
+        dir: &Path,
+        config: &ModelConfig,
+        device: &Device,
+        dtype: DType,
+        progress: &'a mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, ModelError> {
+        if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+            return Err(ModelError::DType(dtype));
+        }
+        if !device.supports_dtype(dtype) {
+            return Err(ModelError::DeviceDType(dtype));
+        }
+        let checkpoint = Checkpoint::open(dir, config)?;
+        let loader = Self {
+            dtype,
+            done: LoadProgress {
+                total_tensors: checkpoint.len(),
+                total_bytes: checkpoint.bytes(),
+                ..LoadProgress::default()
+            },
+            checkpoint,
+            progress,
+        };
+        (loader.progress)(loader.done);
+        Ok(loader)
+    }
+
     /// Gives a part of the model its tensors, those whose names begin with `prefix`.
     fn fill<M: Module>(&mut self, part: M, prefix: &str) -> Result<M, ModelError> {
         let Tensors { tensors, files } = self.checkpoint.take(prefix);

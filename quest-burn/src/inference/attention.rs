@@ -3,7 +3,7 @@ use burn::{
     tensor::{Tensor, assert_shape},
 };
 
-use super::InferenceLinear;
+use super::{InferenceLinear, QuantizationError, WeightFormat};
 use crate::{
     attention::{HeadNorms, QuestAttention, Rope, Rotations},
     cache::{LayerCache, Phase, Step},
@@ -40,6 +40,19 @@ impl From<QuestAttention> for InferenceAttention {
 }
 
 impl InferenceAttention {
+    /// The layer with the weights of its projections in another form.
+    ///
+    /// # Errors
+    ///
+    /// When the form does not fit the layer.
+    pub fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
+        Ok(Self {
+            qkv_proj: self.qkv_proj.with_weights(format)?,
+            o_proj: self.o_proj.with_weights(format)?,
+            ..self
+        })
+    }
+
     /// The rotations of a step's new tokens, the same in every layer of a model.
     pub fn rotations(&self, step: &Step) -> Option<Rotations> {
         let rope = self.rope.as_ref()?;

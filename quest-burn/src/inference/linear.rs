@@ -1,19 +1,32 @@
 use burn::{
     nn::{Linear, RmsNorm},
-    tensor::{Tensor, activation::silu},
+    tensor::{Tensor, activation::silu, kind::Basic},
 };
 
+use super::{QuantizationConfig, QuantizationError, QuantizedWeight, WeightFormat};
 use crate::attention::rms_norm;
 #[cfg(feature = "cube")]
 use crate::kernels;
 
-/// A linear layer whose weights lie as in checkpoints, a row per output channel.
+/// A linear layer whose weights lie as in checkpoints, a row per output channel; they may be
+/// [quantised](Self::quantize).
+///
+/// Where kernels run, quantised weights of a few rows are unpacked in registers. For more rows, and on
+/// other backends, they are made whole for the product and dropped after it.
 #[derive(Clone, Debug)]
 pub struct InferenceLinear {
-    /// `[d_output, d_input]`
-    weight: Tensor<2>,
+    weight: Weight,
     /// `[d_output]`
     bias: Option<Tensor<1>>,
+}
+
+/// `[d_output, d_input]`
+// A model has a few hundred of them.
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Debug)]
+enum Weight {
+    Full(Tensor<2>),
+    Quantized(QuantizedWeight),
 }
 
 impl InferenceLinear {
@@ -32,7 +45,43 @@ impl InferenceLinear {
         if let Some(bias) = &bias {
             burn::tensor::assert_shape!(bias, [d_output]);
         }
-        Self { weight, bias }
+        Self {
+            weight: Weight::Full(weight),
+            bias,
+        }
+    }
+
+    /// The layer with its weights rounded to a few bits.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration is not valid or does not fit the layer.
+    pub fn quantize(self, config: QuantizationConfig) -> Result<Self, QuantizationError> {
+        let weight = QuantizedWeight::new(self.full_weight(), config)?;
+        Ok(Self {
+            weight: Weight::Quantized(weight),
+            ..self
+        })
+    }
+
+    /// The layer with its weights in another form; full ones stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// When the form does not fit the layer.
+    pub fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
+        match format.quantization() {
+            None => Ok(self),
+            Some(config) => self.quantize(config),
+        }
+    }
+
+    /// `[d_output, d_input]`
+    fn full_weight(&self) -> Tensor<2> {
+        match &self.weight {
+            Weight::Full(weight) => weight.clone(),
+            Weight::Quantized(weight) => weight.dequantize(),
+        }
     }
 
     /// One layer whose outputs are those of several, one after the other.
@@ -53,7 +102,7 @@ impl InferenceLinear {
             biases.len()
         );
         Self {
-            weight: joined(weights),
+            weight: Weight::Full(joined(weights)),
             bias: (!biases.is_empty()).then(|| joined(biases)),
         }
     }
@@ -73,7 +122,7 @@ impl InferenceLinear {
         if let Some(output) = self.forward_few(&rows, None, None, false) {
             return output;
         }
-        let product = rows.matmul(self.weight.clone().transpose());
+        let product = rows.matmul(self.full_weight().transpose());
         match &self.bias {
             Some(bias) => product + bias.clone().unsqueeze(),
             None => product,
@@ -154,26 +203,35 @@ impl InferenceLinear {
     ) -> Option<Tensor<2>> {
         let [m, _] = rows.dims();
         let norm = norm.map(|norm| (norm.gamma.val(), norm.epsilon));
+        let dtype = match &self.weight {
+            Weight::Full(weight) => weight.dtype(),
+            Weight::Quantized(weight) => weight.dtype(),
+        };
         let runs = m <= kernels::linear::MAX_ROWS
-            && rows.dtype() == self.weight.dtype()
+            && rows.dtype() == dtype
             && (norm.as_ref()).is_none_or(|(gamma, _)| gamma.dtype() == rows.dtype())
             && residual.is_none_or(|residual| residual.dtype() == rows.dtype())
             && kernels::supports(&rows.device(), rows.dtype(), 1);
         runs.then(|| {
-            kernels::linear::gemv(
-                rows.clone(),
-                norm,
-                self.weight.clone(),
-                self.bias.clone(),
-                residual.cloned(),
-                gated,
-            )
+            let (rows, bias, residual) = (rows.clone(), self.bias.clone(), residual.cloned());
+            match &self.weight {
+                Weight::Full(weight) => {
+                    kernels::linear::gemv(rows, norm, weight.clone(), bias, residual, gated)
+                }
+                Weight::Quantized(weight) => {
+                    let packed = weight.packed();
+                    kernels::linear::quantized_gemv(rows, norm, packed, bias, residual, gated)
+                }
+            }
         })
     }
 
     /// Channels of the output.
     pub fn d_output(&self) -> usize {
-        self.weight.dims()[0]
+        match &self.weight {
+            Weight::Full(weight) => weight.dims()[0],
+            Weight::Quantized(weight) => weight.dims()[0],
+        }
     }
 }
 
@@ -184,7 +242,7 @@ impl From<Linear> for InferenceLinear {
 }
 
 /// Laid one after the other along the first axis, in one piece of memory.
-fn joined<const D: usize>(mut parts: Vec<Tensor<D>>) -> Tensor<D> {
+pub(super) fn joined<const D: usize, K: Basic>(mut parts: Vec<Tensor<D, K>>) -> Tensor<D, K> {
     let joined = match parts.len() {
         1 => parts.remove(0),
         _ => Tensor::cat(parts, 0),

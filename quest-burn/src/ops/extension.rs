@@ -170,7 +170,7 @@ fn query_of(keys: &TensorSpec, qkv: &TensorSpec) -> TensorSpec {
     TensorSpec::new(shape, qkv.dtype)
 }
 
-fn linear_shape(rows: &Shape, weight: &Shape, epilogue: &linear::Epilogue) -> Shape {
+pub(super) fn linear_shape(rows: &Shape, weight: &Shape, epilogue: &linear::Epilogue) -> Shape {
     let columns = if epilogue.gated {
         weight[0] / 2
     } else {

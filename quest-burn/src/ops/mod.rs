@@ -24,6 +24,8 @@ pub(crate) mod int8;
 pub(crate) mod int8_extension;
 #[cfg(feature = "cube")]
 mod kernel;
+#[cfg(feature = "cube")]
+pub(crate) mod quantized_extension;
 pub mod reference;
 mod rotate_append;
 mod tokens;

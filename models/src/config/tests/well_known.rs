@@ -1,3 +1,6 @@
+use burn::tensor::DType;
+use quest_burn::inference::WeightFormat;
+
 use super::*;
 
 /// The shapes of well-known models, with the number of parameters that they are known for.
@@ -120,6 +123,20 @@ fn well_known_models_have_their_sizes() {
     for (name, config, n_parameters, sizes) in table {
         let config = read(&config).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(config.n_parameters(), n_parameters, "{name}");
+        let bytes = |format| config.weight_bytes(DType::F16, format).unwrap();
+        assert_eq!(bytes(WeightFormat::Full), 2 * n_parameters, "{name}");
+        // Embeddings and output projection are not rounded.
+        let tables = if config.tie_word_embeddings { 1 } else { 2 };
+        let rounded = n_parameters - (tables * config.vocab_size * config.d_model) as u64;
+        for (format, bits) in [(WeightFormat::Int8, 8.0), (WeightFormat::Int4, 4.0)] {
+            let saved = 2 * n_parameters - bytes(format);
+            // Scales and zero points of a group take 16 bits each; groups are of 128, 64 or 32.
+            let found = 16.0 - 8.0 * saved as f64 / rounded as f64;
+            assert!(
+                (bits + 0.1..bits + 0.6).contains(&found),
+                "{name}, {format}: {found}"
+            );
+        }
         let found = (config.n_kv_heads, config.head_dim, config.max_positions);
         assert_eq!(found, sizes, "{name}");
         assert_eq!(config.sliding_window, None, "{name}");

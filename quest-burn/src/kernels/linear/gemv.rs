@@ -15,7 +15,11 @@ use super::{
 
 /// Where the weight rows of output channels from `first_output` on begin.
 #[cube]
-fn weight_rows(first_output: usize, columns: usize, #[comptime] shape: GemvShape) -> Array<usize> {
+pub(super) fn weight_rows(
+    first_output: usize,
+    columns: usize,
+    #[comptime] shape: GemvShape,
+) -> Array<usize> {
     let GemvShape {
         vectors, outputs, ..
     } = comptime!(shape);
@@ -200,6 +204,7 @@ pub(crate) fn gemv(
         m,
         columns,
         d_input / width,
+        1,
         normed,
         epilogue,
     );

@@ -11,7 +11,7 @@ const MOST_BYTES: usize = 32 << 10;
 /// The left sides of a linear layer.
 #[derive(CubeType)]
 pub(super) struct LeftSide<F: Float, N: Size> {
-    /// Normed, where they are to be; of no meaning elsewhere.
+    /// Normed, where they are to be, and at [`place`]; of no meaning elsewhere.
     pub normed: Shared<[Vector<F, N>]>,
 }
 
@@ -19,6 +19,22 @@ pub(super) struct LeftSide<F: Float, N: Size> {
 pub(super) fn fits(bytes: usize, hardware: &HardwareProperties) -> bool {
     // Sums of planes need some room too.
     bytes <= MOST_BYTES.min(hardware.max_shared_memory_size / 2)
+}
+
+/// Where the `i`-th vector of a normed left side lies.
+///
+/// Of the vectors that a load of packed weights is for, the first ones of all loads lie together, then
+/// the second ones: units that read their loads' vectors side by side read one stretch.
+#[cube]
+pub(super) fn place(i: usize, #[comptime] shape: GemvShape) -> usize {
+    let GemvShape {
+        vectors, pieces, ..
+    } = comptime!(shape);
+    if comptime!(pieces == 1) {
+        i
+    } else {
+        i % pieces * vectors + i / pieces
+    }
 }
 
 /// Norms the left sides, if they are to be normed. Every unit of the cube must reach it.
@@ -36,10 +52,10 @@ pub(super) fn left_side<F: Float, N: Size>(
         plane,
         units,
         rows: m,
-        vectors,
         normed: is_normed,
         ..
     } = comptime!(shape);
+    let vectors = comptime!(shape.left_vectors());
     let size = comptime!(if is_normed { m * vectors } else { 1 });
     let mut normed = Shared::<[Vector<F, N>]>::new_slice(size);
     if comptime!(is_normed) {
@@ -72,7 +88,7 @@ pub(super) fn left_side<F: Float, N: Size>(
             let mut i = UNIT_POS as usize;
             while i < vectors {
                 let value = Vector::<f32, N>::cast_from(rows[row * vectors + i]);
-                normed[row * vectors + i] = scaled::<F, N>(value / rms, gamma[i]);
+                normed[row * vectors + place(i, shape)] = scaled::<F, N>(value / rms, gamma[i]);
                 i += units;
             }
         }

@@ -1,20 +1,26 @@
 //! Linear layers of a few rows: matrix-vector products bound by the bytes of the weights.
 
+mod dequantize;
 mod finish;
 mod gemv;
 mod left;
+mod packing;
+mod quantized;
 mod shape;
 
 use burn::{
-    backend::Dispatch,
+    backend::{Dispatch, DispatchTensor},
     tensor::{DType, Tensor, assert_shape},
 };
 
+pub(crate) use dequantize::dequantize as launch_dequantize;
 pub(crate) use gemv::gemv as launch_gemv;
+pub use packing::{PackedWeight, Packing};
+pub(crate) use quantized::quantized_gemv as launch_quantized_gemv;
 pub use shape::MAX_ROWS;
 
 use super::check_dtype;
-use crate::ops::extension::QuestOps;
+use crate::ops::{extension::QuestOps, quantized_extension::QuantizedOps};
 
 /// What becomes of the products of a linear layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -49,59 +55,153 @@ pub fn gemv(
     residual: Option<Tensor<2>>,
     gated: bool,
 ) -> Tensor<2> {
-    let [m, d_input] = rows.dims();
+    let [_, d_input] = rows.dims();
     let [n, _] = weight.dims();
     assert_shape!(weight, [n, d_input]);
-    assert!(
-        (1..=MAX_ROWS).contains(&m) && n > 0 && d_input > 0,
-        "rows of a matrix-vector product: expected 1 to {MAX_ROWS}, found {m} of {d_input} for \
-         {n} outputs"
-    );
-    assert!(
-        !gated || n.is_multiple_of(2),
-        "outputs of a gated layer: expected an even number, found {n}"
-    );
-    let columns = if gated { n / 2 } else { n };
-    let dtype = rows.dtype();
-    check_dtype("weights", weight.dtype(), dtype);
-    if let Some((gamma, _)) = &norm {
-        assert_shape!(gamma, [d_input]);
-        check_dtype("weight of the norm", gamma.dtype(), dtype);
-    }
-    if let Some(bias) = &bias {
-        assert_shape!(bias, [n]);
-        check_dtype("bias", bias.dtype(), dtype);
-    }
-    if let Some(residual) = &residual {
-        assert_shape!(residual, [m, columns]);
-        check_dtype("residual", residual.dtype(), dtype);
-    }
-    assert!(
-        matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
-        "dtype of a linear layer: expected F32, F16 or BF16, found {dtype:?}"
-    );
-    let epilogue = Epilogue {
-        biased: bias.is_some(),
-        gated,
-        added: residual.is_some(),
-    };
-    let rows = rows.into_dispatch();
-    let normed = norm.is_some();
-    // What is absent is not read.
-    let (gamma, epsilon) = match norm {
-        Some((gamma, epsilon)) => (gamma.into_dispatch(), epsilon),
-        None => (rows.clone(), 0.0),
-    };
-    let bias = bias.map_or_else(|| rows.clone(), Tensor::into_dispatch);
-    let residual = residual.map_or_else(|| rows.clone(), Tensor::into_dispatch);
+    check_dtype("weights", weight.dtype(), rows.dtype());
+    let beside = Beside::new(rows, norm, n, bias, residual, gated);
     Tensor::from_dispatch(Dispatch::gemv(
-        rows,
-        gamma,
+        beside.rows,
+        beside.gamma,
         weight.into_dispatch(),
-        bias,
-        residual,
-        normed,
-        epsilon as f32,
-        epilogue,
+        beside.bias,
+        beside.residual,
+        beside.normed,
+        beside.epsilon,
+        beside.epilogue,
     ))
+}
+
+/// [`gemv`] with weights that are unpacked in registers.
+///
+/// # Shapes
+///
+/// - rows: `[m, d_input]`, m from 1 to [`MAX_ROWS`]
+/// - norm: weight, `[d_input]`, and epsilon
+/// - weight: `[d_output, d_input]`
+/// - bias: `[d_output]`
+/// - residual, output: `[m, d_output]`, or half as many columns where `gated`
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together, there are too many rows, or groups are no powers of two
+/// from 16.
+pub fn quantized_gemv(
+    rows: Tensor<2>,
+    norm: Option<(Tensor<1>, f64)>,
+    weight: PackedWeight,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<2>>,
+    gated: bool,
+) -> Tensor<2> {
+    let packing = weight.packing();
+    let [_, d_input] = rows.dims();
+    let [n, weight_input] = weight.dims();
+    assert_eq!(weight_input, d_input, "inputs of packed weights");
+    check_dtype("scales", weight.scales.dtype(), rows.dtype());
+    let beside = Beside::new(rows, norm, n, bias, residual, gated);
+    let scales = weight.scales.into_dispatch();
+    // What is absent is not read.
+    let zeros = (weight.zeros).map_or_else(|| scales.clone(), Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::quantized_gemv(
+        beside.rows,
+        beside.gamma,
+        weight.words.into_dispatch(),
+        scales,
+        zeros,
+        beside.bias,
+        beside.residual,
+        beside.normed,
+        beside.epsilon,
+        packing,
+        beside.epilogue,
+    ))
+}
+
+/// The weights, `[d_output, d_input]`, in the dtype of their scales.
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together, or groups are no powers of two from 16.
+pub fn dequantize(weight: PackedWeight) -> Tensor<2> {
+    let packing = weight.packing();
+    let scales = weight.scales.into_dispatch();
+    // What is absent is not read.
+    let zeros = (weight.zeros).map_or_else(|| scales.clone(), Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::dequantize(
+        weight.words.into_dispatch(),
+        scales,
+        zeros,
+        packing,
+    ))
+}
+
+/// What a linear layer's kernel takes beside the weights. What is absent is not read, and another
+/// tensor stands for it.
+struct Beside {
+    rows: DispatchTensor,
+    gamma: DispatchTensor,
+    bias: DispatchTensor,
+    residual: DispatchTensor,
+    normed: bool,
+    epsilon: f32,
+    epilogue: Epilogue,
+}
+
+impl Beside {
+    /// # Panics
+    ///
+    /// When it does not fit a layer of `n` outputs.
+    fn new(
+        rows: Tensor<2>,
+        norm: Option<(Tensor<1>, f64)>,
+        n: usize,
+        bias: Option<Tensor<1>>,
+        residual: Option<Tensor<2>>,
+        gated: bool,
+    ) -> Self {
+        let [m, d_input] = rows.dims();
+        assert!(
+            (1..=MAX_ROWS).contains(&m) && n > 0 && d_input > 0,
+            "rows of a matrix-vector product: expected 1 to {MAX_ROWS}, found {m} of {d_input} for \
+             {n} outputs"
+        );
+        assert!(
+            !gated || n.is_multiple_of(2),
+            "outputs of a gated layer: expected an even number, found {n}"
+        );
+        let columns = if gated { n / 2 } else { n };
+        let dtype = rows.dtype();
+        if let Some((gamma, _)) = &norm {
+            assert_shape!(gamma, [d_input]);
+            check_dtype("weight of the norm", gamma.dtype(), dtype);
+        }
+        if let Some(bias) = &bias {
+            assert_shape!(bias, [n]);
+            check_dtype("bias", bias.dtype(), dtype);
+        }
+        if let Some(residual) = &residual {
+            assert_shape!(residual, [m, columns]);
+            check_dtype("residual", residual.dtype(), dtype);
+        }
+        assert!(
+            matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
+            "dtype of a linear layer: expected F32, F16 or BF16, found {dtype:?}"
+        );
+        let epilogue = Epilogue {
+            biased: bias.is_some(),
+            gated,
+            added: residual.is_some(),
+        };
+        let rows = rows.into_dispatch();
+        Self {
+            normed: norm.is_some(),
+            epsilon: norm.as_ref().map_or(0.0, |(_, epsilon)| *epsilon as f32),
+            gamma: norm.map_or_else(|| rows.clone(), |(gamma, _)| gamma.into_dispatch()),
+            bias: bias.map_or_else(|| rows.clone(), Tensor::into_dispatch),
+            residual: residual.map_or_else(|| rows.clone(), Tensor::into_dispatch),
+            rows,
+            epilogue,
+        }
+    }
 }

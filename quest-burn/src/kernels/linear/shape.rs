@@ -33,25 +33,29 @@ pub struct GemvShape {
     pub split: usize,
     /// Rows of the left side.
     pub rows: usize,
-    /// Vectors of a left side.
+    /// Loads of a weight row.
     pub vectors: usize,
+    /// Vectors of a left side to each load of a weight row: more than one where weights are packed.
+    pub pieces: usize,
     /// Whether the left side is normed first, and kept in shared memory.
     pub normed: bool,
     /// Output channels of a plane at a time.
     pub outputs: usize,
-    /// Vectors of each weight row that a unit has in flight.
+    /// Loads of each weight row that a unit has in flight.
     pub in_flight: usize,
     pub epilogue: Epilogue,
 }
 
 impl GemvShape {
     /// The shape, and the number of cubes.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         hardware: &HardwareProperties,
         multiprocessors: usize,
         rows: usize,
         columns: usize,
         vectors: usize,
+        pieces: usize,
         normed: bool,
         epilogue: Epilogue,
     ) -> (Self, usize) {
@@ -80,6 +84,7 @@ impl GemvShape {
             split,
             rows,
             vectors,
+            pieces,
             normed,
             outputs,
             in_flight: (IN_FLIGHT / weights)
@@ -89,6 +94,11 @@ impl GemvShape {
         };
         let turns = columns.div_ceil(shape.cube_outputs());
         (shape, turns.min(at_once))
+    }
+
+    /// Vectors of a left side.
+    pub fn left_vectors(&self) -> usize {
+        self.vectors * self.pieces
     }
 
     /// Weight rows of a plane at a time.
