@@ -307,3 +307,20 @@ fn show_row(row: &Row) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_printed_text_has_facts_and_depends_on_the_seed_alone() {
+        let text = |seed: &str| {
+            let options = Options::parse_from(["train_passkey", "--seed", seed]);
+            text_with_facts(&options, 700).unwrap()
+        };
+        let (first, other) = (text("1"), text("2"));
+        assert!(first.contains(" is "), "{first}");
+        assert_eq!(first, text("1"));
+        assert_ne!(first, other);
+    }
+}
