@@ -123,6 +123,12 @@ impl ModelConfig {
         total.try_into().unwrap_or(u64::MAX)
     }
 
+    /// The name of the form of the projections' weights where `format` is asked for.
+    pub fn weights_name(&self, format: WeightFormat) -> &'static str {
+        self.quantization
+            .map_or(format.name(), |stored| stored.name())
+    }
+
     /// Bytes of the model's weights in `dtype`, with those of the layers' projections in a form; in the
     /// one that they are stored in where they are quantised already.
     ///

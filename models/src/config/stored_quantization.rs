@@ -49,6 +49,15 @@ impl StoredQuantization {
         self.group_size.map_or(1, |size| d_input.div_ceil(size))
     }
 
+    /// The name by which programs know it.
+    pub fn name(&self) -> &'static str {
+        match (self.layout, self.bits) {
+            (PackedLayout::Awq, _) => "awq-int4",
+            (PackedLayout::Gptq | PackedLayout::GptqV2, 4) => "gptq-int4",
+            (PackedLayout::Gptq | PackedLayout::GptqV2, _) => "gptq-int8",
+        }
+    }
+
     /// Weights of a 32-bit word.
     pub fn per_word(&self) -> usize {
         32 / self.bits

@@ -6,6 +6,7 @@
 //! 3. Tensors are read one by one, cast and moved to the device. Of the model there is one copy,
 //!    beside the one tensor in hand; safetensors files are mapped rather than read, so what of them
 //!    is in memory is page cache that the system takes back when it needs it.
+//! 4. Projections of GPTQ and AWQ checkpoints keep their bits; their words are put in order on the host.
 
 mod checkpoint;
 mod files;
