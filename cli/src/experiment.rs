@@ -141,7 +141,9 @@ impl Laboratory {
             device: self.device.clone(),
             dtype: dtype_name(self.subject.dtype),
             digests: self.subject.digests.to_string(),
-            weights: self.subject.weights.to_string(),
+            weights: (self.subject.config)
+                .weights_name(self.subject.weights)
+                .to_owned(),
             seed,
             settings: serde_json::to_value(settings).map_err(Failure::internal)?,
         })

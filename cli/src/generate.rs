@@ -128,7 +128,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         },
         device: value_name(loaded.device.name),
         dtype: dtype_name(loaded.dtype),
-        weights: loaded.weights.name(),
+        weights: plan.model.config.weights_name(loaded.weights),
         policy: args.common.policy.policy.name().to_owned(),
         kv_cache_bytes,
     })

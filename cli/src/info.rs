@@ -78,7 +78,7 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
         rope: &config.rope,
         context: config.max_positions,
         device: value_name(device.name),
-        weights: weights.name(),
+        weights: config.weights_name(weights),
         weight_bytes: config
             .weight_bytes(dtype, weights)
             .map_err(anyhow::Error::new)?,

@@ -118,8 +118,8 @@ impl LoadedModel {
             "model: {} parameters in {}{} on {}; KV cache: {} for {tokens} tokens",
             self.config.n_parameters(),
             dtype_name(self.dtype),
-            match self.weights {
-                WeightFormat::Full => String::new(),
+            match self.config.weights_name(self.weights) {
+                "full" => String::new(),
                 format => format!(", projections in {format},"),
             },
             value_name(self.device.name),

@@ -33,7 +33,8 @@ pub struct ModelOptions {
     #[arg(long, value_enum)]
     pub dtype: Option<DTypeName>,
     /// Form of the weights of the layers' projections; embeddings, norms and the projection to
-    /// logits are always in the element type
+    /// logits are always in the element type. `full` leaves those of GPTQ and AWQ checkpoints as they
+    /// are
     #[arg(long, value_name = "FORM", value_parser = weight_formats(), default_value_t = WeightFormat::Full)]
     pub weights: WeightFormat,
     /// Rotary frequencies of a half-precision checkpoint that is computed in f32

@@ -121,6 +121,33 @@ pub enum ModelError {
     /// The device cannot compute in the dtype.
     #[error("the device does not support weights in {0:?}")]
     DeviceDType(DType),
+    /// The weights are quantised already, and something else is asked for.
+    #[error("{}: expected weights in full to {what}, found weights in {bits} bits", dir.display())]
+    Quantized {
+        /// The folder of the checkpoint.
+        dir: PathBuf,
+        /// What they should be good for.
+        what: &'static str,
+        /// Bits of a weight.
+        bits: usize,
+    },
+    /// The order of the inputs of a projection is not theirs.
+    #[error(
+        "{}: unsupported order of inputs (desc_act) in `{name}`: expected input {input} in group \
+         {expected}, found {found}", path.display()
+    )]
+    InputOrder {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The first input that is not in its place.
+        input: usize,
+        /// Its group in order.
+        expected: usize,
+        /// Its group in the file.
+        found: i32,
+    },
     /// The weights cannot be rounded as asked for.
     #[error(transparent)]
     Quantization(#[from] QuantizationError),
@@ -137,6 +164,8 @@ pub struct TensorMismatch {
     pub misshapen: Vec<MisshapenTensor>,
     /// Tensors that do not hold floating-point numbers.
     pub not_float: Vec<(String, DType)>,
+    /// Tensors that do not hold packed weights, 32-bit integers.
+    pub not_packed: Vec<(String, DType)>,
 }
 
 /// A tensor of another shape than the model's.
@@ -157,6 +186,7 @@ impl TensorMismatch {
             && self.unexpected.is_empty()
             && self.misshapen.is_empty()
             && self.not_float.is_empty()
+            && self.not_packed.is_empty()
     }
 }
 
@@ -183,11 +213,16 @@ impl fmt::Display for TensorMismatch {
             .not_float
             .iter()
             .map(|(name, dtype)| format!("{name} ({dtype:?})"));
+        let not_packed = self
+            .not_packed
+            .iter()
+            .map(|(name, dtype)| format!("{name} ({dtype:?})"));
         let groups = [
             ("missing", missing.collect::<Vec<_>>()),
             ("unexpected", unexpected.collect()),
             ("of another shape", misshapen.collect()),
             ("not floating-point", not_float.collect()),
+            ("not 32-bit integers", not_packed.collect()),
         ];
         let groups = groups.iter().filter(|(_, tensors)| !tensors.is_empty());
         let groups = groups

@@ -9,6 +9,7 @@ pub mod fixtures;
 pub mod layer;
 pub mod loaded;
 pub mod naive;
+pub mod packed_checkpoint;
 pub mod poison;
 pub mod session;
 pub mod tokenizer;

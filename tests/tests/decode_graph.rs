@@ -51,6 +51,7 @@ fn config() -> ModelConfig {
         mlp_bias: false,
         qk_norm: true,
         tie_word_embeddings: false,
+        quantization: None,
         dtype: None,
         bos_token_id: None,
         stop_token_ids: Vec::new(),

@@ -41,6 +41,7 @@ fn config(qkv_bias: bool, qk_norm: bool, tied: bool) -> ModelConfig {
         mlp_bias: qkv_bias,
         qk_norm,
         tie_word_embeddings: tied,
+        quantization: None,
         dtype: None,
         bos_token_id: None,
         stop_token_ids: Vec::new(),

@@ -77,7 +77,7 @@ impl<'a> ModelPlan<'a> {
         eprintln!(
             "{name}: {} parameters in {}",
             config.n_parameters(),
-            weights_name(dtype, format)
+            weights_name(&config, dtype, format)
         );
         let device = target.device();
         let model = match &options.model {
@@ -111,7 +111,7 @@ impl LoadedModel {
             operation: operation.into(),
             model: Some(self.name.clone()),
             dtype: Some(dtype_name(self.dtype)),
-            weights: Some(weights_name(self.dtype, self.format)),
+            weights: Some(weights_name(&self.config, self.dtype, self.format)),
             batch: Some(batch),
             n_heads: Some(self.config.n_heads),
             n_kv_heads: Some(self.config.n_kv_heads),
@@ -122,11 +122,11 @@ impl LoadedModel {
     }
 }
 
-/// As it is written on the command line.
-fn weights_name(dtype: DType, format: WeightFormat) -> String {
-    match format {
-        WeightFormat::Full => dtype_name(dtype),
-        format => format.to_string(),
+/// As it is written on the command line, or the form that a checkpoint has.
+fn weights_name(config: &ModelConfig, dtype: DType, format: WeightFormat) -> String {
+    match config.weights_name(format) {
+        "full" => dtype_name(dtype),
+        name => name.to_owned(),
     }
 }
 

@@ -97,7 +97,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
         nll,
         device: value_name(loaded.device.name),
         dtype: dtype_name(loaded.dtype),
-        weights: loaded.weights.name(),
+        weights: plan.model.config.weights_name(loaded.weights),
         policy: args.common.policy.policy.name().to_owned(),
     };
     if args.json {

@@ -7,6 +7,7 @@ use super::{
     Architecture, ModelConfig,
     fields::{Fields, MAX_SIZE},
     rope::{Positions, positions},
+    stored_quantization::StoredQuantization,
 };
 use crate::error::ModelError;
 
@@ -77,6 +78,10 @@ fn parse(fields: &Fields<'_>) -> Result<ModelConfig, ModelError> {
             && fields.optional("mlp_bias")?.unwrap_or(false),
         qk_norm: architecture == Architecture::Qwen3,
         tie_word_embeddings: fields.optional("tie_word_embeddings")?.unwrap_or(false),
+        quantization: fields
+            .object("quantization_config")?
+            .map(|quantization| StoredQuantization::read(&quantization))
+            .transpose()?,
         dtype: dtype(fields)?,
         bos_token_id: fields.optional("bos_token_id")?,
         stop_token_ids: token_ids(fields, "eos_token_id")?,
@@ -107,11 +112,6 @@ fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ModelError> {
     let activation = fields.optional::<String>("hidden_act")?;
     if let Some(activation) = activation.filter(|name| name != "silu" && name != "swish") {
         return Err(fields.unsupported("hidden_act", activation, "silu"));
-    }
-    if let Some(quantization) = fields.object("quantization_config")? {
-        let method = quantization.optional::<String>("quant_method")?;
-        let method = method.unwrap_or_else(|| "of unknown method".into());
-        return Err(fields.unsupported("quantization", method, "weights in f32, f16 or bf16"));
     }
     Ok(())
 }

@@ -5,8 +5,10 @@ pub(crate) mod fields;
 mod hugging_face;
 pub(crate) mod parameters;
 mod rope;
+mod stored_quantization;
 
 pub use architecture::Architecture;
+pub use stored_quantization::{PackedLayout, StoredQuantization};
 
 use std::path::Path;
 
@@ -61,6 +63,9 @@ pub struct ModelConfig {
     pub qk_norm: bool,
     /// Whether the embedding is the output projection too.
     pub tie_word_embeddings: bool,
+    /// How the weights of the layers' projections are stored where they are quantised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<StoredQuantization>,
     /// The dtype that the weights are said to have.
     pub dtype: Option<DType>,
     /// The token that begins a text.
@@ -118,7 +123,14 @@ impl ModelConfig {
         total.try_into().unwrap_or(u64::MAX)
     }
 
-    /// Bytes of the model's weights in `dtype`, with those of the layers' projections in a form.
+    /// The name of the form of the projections' weights where `format` is asked for.
+    pub fn weights_name(&self, format: WeightFormat) -> &'static str {
+        self.quantization
+            .map_or(format.name(), |stored| stored.name())
+    }
+
+    /// Bytes of the model's weights in `dtype`, with those of the layers' projections in a form; in the
+    /// one that they are stored in where they are quantised already.
     ///
     /// # Errors
     ///
@@ -130,9 +142,10 @@ impl ModelConfig {
     ) -> Result<u64, QuantizationError> {
         let times = |bytes: u64, n: usize| bytes.saturating_mul(n as u64);
         let sizes = parameters::shapes(self).map(|(name, shape)| match shape[..] {
-            [d_output, d_input] if parameters::is_projection(&name) => {
-                format.bytes(d_output, d_input, dtype)
-            }
+            [d_output, d_input] if parameters::is_projection(&name) => match self.quantization {
+                Some(stored) => stored.config(d_input)?.bytes(d_output, d_input, dtype),
+                None => format.bytes(d_output, d_input, dtype),
+            },
             _ => Ok(shape.into_iter().fold(dtype.size() as u64, times)),
         });
         sizes

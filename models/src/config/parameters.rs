@@ -1,4 +1,6 @@
-use super::ModelConfig;
+use std::collections::HashSet;
+
+use super::{ModelConfig, PackedLayout};
 
 /// The tensors of a model: name in a checkpoint, and shape there.
 ///
@@ -12,6 +14,73 @@ pub fn shapes(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)
         .chain((0..config.n_layers).flat_map(|layer| layer_shapes(config, layer)))
         .chain([("model.norm.weight".into(), vec![config.d_model])])
         .chain(lm_head)
+}
+
+/// A tensor of a checkpoint.
+pub struct StoredTensor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// Whether it holds packed integers; otherwise it holds floating-point numbers.
+    pub is_packed: bool,
+    /// Whether it may be absent.
+    pub is_optional: bool,
+}
+
+/// The tensors of a checkpoint of the model: those of [`shapes`], with others in the place of the
+/// weights that are stored quantised.
+pub fn stored(config: &ModelConfig) -> Vec<StoredTensor> {
+    let tensor = |name: String, shape: Vec<usize>| StoredTensor {
+        name,
+        shape,
+        is_packed: false,
+        is_optional: false,
+    };
+    let mut tensors = Vec::new();
+    let mut biases = Vec::new();
+    for (name, shape) in shapes(config) {
+        let (Some(quantization), true, &[d_output, d_input]) =
+            (config.quantization, is_projection(&name), &shape[..])
+        else {
+            tensors.push(tensor(name, shape));
+            continue;
+        };
+        let name = name.trim_end_matches(".weight");
+        let groups = quantization.groups(d_input);
+        let per_word = quantization.per_word();
+        let words = match quantization.layout {
+            PackedLayout::Gptq | PackedLayout::GptqV2 => [d_input / per_word, d_output],
+            PackedLayout::Awq => [d_input, d_output / per_word],
+        };
+        tensors.push(StoredTensor {
+            is_packed: true,
+            ..tensor(format!("{name}.qweight"), words.to_vec())
+        });
+        tensors.push(StoredTensor {
+            is_packed: true,
+            ..tensor(format!("{name}.qzeros"), vec![groups, d_output / per_word])
+        });
+        tensors.push(tensor(format!("{name}.scales"), vec![groups, d_output]));
+        if quantization.layout != PackedLayout::Awq {
+            tensors.push(StoredTensor {
+                is_packed: true,
+                is_optional: true,
+                ..tensor(format!("{name}.g_idx"), vec![d_input])
+            });
+        }
+        // Some writers give every layer a bias, of zeros where the model has none.
+        biases.push(StoredTensor {
+            is_optional: true,
+            ..tensor(format!("{name}.bias"), vec![d_output])
+        });
+    }
+    let names = tensors.iter().map(|tensor| tensor.name.clone());
+    let names = names.collect::<HashSet<_>>();
+    tensors.extend(
+        biases
+            .into_iter()
+            .filter(|bias| !names.contains(&bias.name)),
+    );
+    tensors
 }
 
 /// Whether a tensor has the weights of a layer's projection.

@@ -31,6 +31,7 @@ fn config() -> ModelConfig {
         mlp_bias: false,
         qk_norm: false,
         tie_word_embeddings: false,
+        quantization: None,
         dtype: None,
         bos_token_id: None,
         stop_token_ids: Vec::new(),

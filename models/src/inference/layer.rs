@@ -29,6 +29,24 @@ impl From<DecoderLayer> for InferenceLayer {
 }
 
 impl InferenceLayer {
+    pub(crate) fn from_parts(
+        input_layernorm: RmsNorm,
+        self_attn: InferenceAttention,
+        post_attention_layernorm: RmsNorm,
+        gate_up_proj: InferenceLinear,
+        down_proj: InferenceLinear,
+    ) -> Self {
+        Self {
+            input_layernorm,
+            self_attn,
+            post_attention_layernorm,
+            mlp: InferenceMlp {
+                gate_up_proj,
+                down_proj,
+            },
+        }
+    }
+
     /// The layer with the weights of its projections in another form.
     ///
     /// # Errors

@@ -72,7 +72,6 @@ impl InferenceLm {
         lm_head: Option<Linear>,
         format: WeightFormat,
     ) -> Result<Self, E> {
-        let lm_head = self::lm_head(lm_head, &embed_tokens);
         let device = embed_tokens.weight.device();
         let mut quantized = Vec::new();
         for layer in layers {
@@ -82,12 +81,21 @@ impl InferenceLm {
                 device.sync().map_err(QuantizationError::from)?;
             }
         }
-        Ok(Self {
-            layers: quantized,
+        Ok(Self::from_parts(embed_tokens, quantized, norm, lm_head))
+    }
+
+    pub(crate) fn from_parts(
+        embed_tokens: Embedding,
+        layers: Vec<InferenceLayer>,
+        norm: RmsNorm,
+        lm_head: Option<Linear>,
+    ) -> Self {
+        Self {
+            lm_head: self::lm_head(lm_head, &embed_tokens),
+            layers,
             embed_tokens,
             norm,
-            lm_head,
-        })
+        }
     }
 }
 

@@ -3,7 +3,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::store::{ApplyError, burn_pack::Tensor};
+use burn::{
+    store::{ApplyError, burn_pack::Tensor},
+    tensor::DType,
+};
 
 use super::files::{self, Format};
 use crate::{
@@ -29,6 +32,7 @@ pub struct Tensors {
 }
 
 /// Which file each of some tensors is in.
+#[derive(Clone)]
 pub struct Files {
     format: Format,
     files: HashMap<String, PathBuf>,
@@ -111,8 +115,17 @@ impl Files {
         | ApplyError::DTypeMismatch { path, .. }
         | ApplyError::AdapterError { path, .. }
         | ApplyError::LoadError { path, .. }) = error;
-        let file = &self.files[path];
-        self.format.garbled(file, error.to_string())
+        self.garbled(path, error.to_string())
+    }
+
+    /// An error about the content of a tensor.
+    pub fn garbled(&self, tensor: &str, problem: impl Into<String>) -> ModelError {
+        self.format.garbled(self.path(tensor), problem)
+    }
+
+    /// The file that a tensor is in.
+    pub fn path(&self, tensor: &str) -> &Path {
+        &self.files[tensor]
     }
 }
 
@@ -134,8 +147,10 @@ fn is_redundant(name: &str, config: &ModelConfig) -> bool {
 fn compare(config: &ModelConfig, tensors: &BTreeMap<String, Stored>) -> TensorMismatch {
     let mut mismatch = TensorMismatch::default();
     let mut expected_names = HashSet::new();
-    for (name, expected) in parameters::shapes(config) {
+    for stored in parameters::stored(config) {
+        let (name, expected) = (stored.name, stored.shape);
         match tensors.get(&name) {
+            None if stored.is_optional => {}
             None => mismatch.missing.push((name.clone(), expected)),
             Some(Stored { tensor, .. }) => {
                 let found = tensor.shape.to_vec();
@@ -147,7 +162,10 @@ fn compare(config: &ModelConfig, tensors: &BTreeMap<String, Stored>) -> TensorMi
                         found,
                     });
                 }
-                if !tensor.dtype.is_float() {
+                if stored.is_packed && tensor.dtype != DType::I32 {
+                    mismatch.not_packed.push((name.clone(), tensor.dtype));
+                }
+                if !stored.is_packed && !tensor.dtype.is_float() {
                     mismatch.not_float.push((name.clone(), tensor.dtype));
                 }
             }

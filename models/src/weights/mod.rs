@@ -6,27 +6,30 @@
 //! 3. Tensors are read one by one, cast and moved to the device. Of the model there is one copy,
 //!    beside the one tensor in hand; safetensors files are mapped rather than read, so what of them
 //!    is in memory is page cache that the system takes back when it needs it.
+//! 4. Projections of GPTQ and AWQ checkpoints keep their bits; their words are put in order on the host.
 
 mod checkpoint;
 mod files;
+mod quantized;
 
 use std::path::Path;
 
 use burn::{
     module::Module,
     nn::LinearLayout,
-    store::{Applier, FloatCastAdapter, ModuleAdapter, PyTorchToBurnAdapter},
+    store::{Applier, FloatCastAdapter, ModuleAdapter, PyTorchToBurnAdapter, burn_pack},
     tensor::{DType, Device},
 };
 use quest_burn::inference::WeightFormat;
 
 use crate::{
-    config::ModelConfig,
+    config::{ModelConfig, StoredQuantization},
     error::ModelError,
-    inference::InferenceLm,
-    model::{CausalLm, LAYOUT},
+    inference::{InferenceLayer, InferenceLm},
+    model::{CausalLm, DecoderLayer, LAYOUT},
 };
-use checkpoint::{Checkpoint, Tensors};
+use checkpoint::{Checkpoint, Files, Tensors};
+use quantized::PackedTensors;
 
 /// How far [`load`] has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,8 +52,8 @@ pub struct LoadProgress {
 /// # Errors
 ///
 /// When there are no weights, when a file is absent, truncated or garbled, when the tensors are
-/// not those of the configuration (every missing, unexpected and misshapen one is listed), and
-/// when the device does not compute in `dtype`.
+/// not those of the configuration (every missing, unexpected and misshapen one is listed), when
+/// they are quantised, and when the device does not compute in `dtype`.
 pub fn load(
     dir: &Path,
     config: &ModelConfig,
@@ -58,6 +61,13 @@ pub fn load(
     dtype: DType,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<CausalLm, ModelError> {
+    if let Some(quantization) = config.quantization {
+        return Err(ModelError::Quantized {
+            dir: dir.into(),
+            what: "train or convert them",
+            bits: quantization.bits,
+        });
+    }
     let mut loader = Loader::new(dir, config, device, dtype, progress)?;
 
     // Parameters are initialised when they are first used: until then they take no memory, and
@@ -80,11 +90,13 @@ pub fn load(
 }
 
 /// Loads the weights in a folder into a model for inference, with the weights of its layers'
-/// projections in the given form. They take that form layer by layer, as they are read.
+/// projections in the given form. They take that form layer by layer, as they are read. Those of GPTQ
+/// and AWQ checkpoints keep the bits that they have; [`WeightFormat::Full`] asks for nothing else.
 ///
 /// # Errors
 ///
-/// As [`load`], and when the form does not fit a layer.
+/// As [`load`], when the form does not fit a layer or is another than that of quantised weights, and
+/// when GPTQ has ordered the inputs of a projection by their activations (`desc_act`).
 pub fn load_for_inference(
     dir: &Path,
     config: &ModelConfig,
@@ -103,11 +115,22 @@ pub fn load_for_inference(
         .lm_head
         .map(|lm_head| loader.fill(lm_head, "lm_head."))
         .transpose()?;
-    let layers = model
-        .layers
-        .into_iter()
-        .enumerate()
-        .map(|(index, layer)| loader.fill(layer, &format!("model.layers.{index}.")));
+    let layers = model.layers.into_iter().enumerate();
+    let layers = layers.map(|(index, layer)| (layer, format!("model.layers.{index}.")));
+    if let Some(quantization) = config.quantization {
+        if format != WeightFormat::Full {
+            return Err(ModelError::Quantized {
+                dir: dir.into(),
+                what: "round them",
+                bits: quantization.bits,
+            });
+        }
+        let layers = layers
+            .map(|(layer, prefix)| loader.fill_packed(layer, &prefix, quantization, device))
+            .collect::<Result<_, _>>()?;
+        return Ok(InferenceLm::from_parts(embed_tokens, layers, norm, lm_head));
+    }
+    let layers = layers.map(|(layer, prefix)| loader.fill(layer, &prefix));
     InferenceLm::from_layers(embed_tokens, layers, norm, lm_head, format)
 }
 
@@ -149,10 +172,54 @@ impl<'a> Loader<'a> {
 
     /// Gives a part of the model its tensors, those whose names begin with `prefix`.
     fn fill<M: Module>(&mut self, part: M, prefix: &str) -> Result<M, ModelError> {
-        let Tensors { tensors, files } = self.checkpoint.take(prefix);
+        let Tensors { tensors, files } = self.take(prefix);
+        let (part, missing) = self.apply(part, tensors, &files)?;
+        assert!(
+            missing.is_empty(),
+            "the expected tensors are the parameters of the model: {missing:?} are missing"
+        );
+        (self.progress)(self.done);
+        Ok(part)
+    }
+
+    /// The same for a layer of which the projections' weights are packed.
+    fn fill_packed(
+        &mut self,
+        layer: DecoderLayer,
+        prefix: &str,
+        quantization: StoredQuantization,
+        device: &Device,
+    ) -> Result<InferenceLayer, ModelError> {
+        let Tensors { mut tensors, files } = self.take(prefix);
+        let dtype = self.dtype;
+        let packed = PackedTensors::take(&mut tensors, &layer, files.clone(), quantization, dtype)?;
+        let (layer, missing) = self.apply(layer, tensors, &files)?;
+        let is_packed = |name: &String| name.ends_with("_proj.weight");
+        assert!(
+            missing.iter().all(is_packed),
+            "the expected tensors are the parameters of the model: {missing:?} are missing"
+        );
+        let layer = packed.layer(layer, device)?;
+        (self.progress)(self.done);
+        Ok(layer)
+    }
+
+    /// The tensors whose names begin with `prefix`.
+    fn take(&mut self, prefix: &str) -> Tensors {
+        let taken = self.checkpoint.take(prefix);
+        let tensors = &taken.tensors;
         self.done.tensors += tensors.len();
         self.done.bytes += tensors.iter().map(|t| t.byte_len() as u64).sum::<u64>();
+        taken
+    }
 
+    /// Gives a part of the model some tensors; parameters that there is none for are named.
+    fn apply<M: Module>(
+        &self,
+        part: M,
+        tensors: Vec<burn_pack::Tensor>,
+        files: &Files,
+    ) -> Result<(M, Vec<String>), ModelError> {
         let cast = FloatCastAdapter::to(self.dtype);
         let adapter: Box<dyn ModuleAdapter> = match LAYOUT {
             // The checkpoint's own layout.
@@ -166,11 +233,11 @@ impl<'a> Loader<'a> {
             return Err(files.error(error));
         }
         assert!(
-            result.missing.is_empty() && result.unused.is_empty(),
+            result.unused.is_empty(),
             "the expected tensors are the parameters of the model: {result}"
         );
-        (self.progress)(self.done);
-        Ok(part)
+        let missing = result.missing.into_iter().map(|(name, _)| name);
+        Ok((part, missing.collect()))
     }
 }
 

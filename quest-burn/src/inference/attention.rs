@@ -40,6 +40,25 @@ impl From<QuestAttention> for InferenceAttention {
 }
 
 impl InferenceAttention {
+    /// What `layer` is with other projections: to the query heads, the key heads and the value heads,
+    /// and from the heads. Those of the layer are not touched, and not initialised if they were not.
+    pub fn with_projections(
+        layer: QuestAttention,
+        qkv_proj: InferenceLinear,
+        o_proj: InferenceLinear,
+    ) -> Self {
+        let norms = layer.q_norm.zip(layer.k_norm);
+        Self {
+            qkv_proj,
+            o_proj,
+            norms: norms.map(|(query, keys)| HeadNorms::new(query, keys)),
+            rope: layer.rope,
+            n_heads: layer.n_heads,
+            n_kv_heads: layer.n_kv_heads,
+            head_dim: layer.head_dim,
+        }
+    }
+
     /// The layer with the weights of its projections in another form.
     ///
     /// # Errors

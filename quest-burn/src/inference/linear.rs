@@ -51,6 +51,26 @@ impl InferenceLinear {
         }
     }
 
+    /// A layer with weights that are quantised already.
+    ///
+    /// # Shapes
+    ///
+    /// - bias: `[d_output]`
+    ///
+    /// # Panics
+    ///
+    /// When the shapes do not fit together.
+    pub fn quantized(weight: QuantizedWeight, bias: Option<Tensor<1>>) -> Self {
+        let [d_output, _] = weight.dims();
+        if let Some(bias) = &bias {
+            burn::tensor::assert_shape!(bias, [d_output]);
+        }
+        Self {
+            weight: Weight::Quantized(weight),
+            bias,
+        }
+    }
+
     /// The layer with its weights rounded to a few bits.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData, assert_shape};
 
 use super::{QuantizationConfig, QuantizationError, linear::joined};
 #[cfg(feature = "cube")]
@@ -55,6 +55,50 @@ impl QuantizedWeight {
             words: joined(words),
             scales: joined(scales),
             zeros: (!zeros.is_empty()).then(|| joined(zeros)),
+        })
+    }
+
+    /// Weights that are quantised already.
+    ///
+    /// # Shapes
+    ///
+    /// - words: `[d_output, d_input * bits / 32]` in i32; the first weight of a word in its lowest bits
+    /// - scales: `[d_output, d_input / group]`, in the dtype that is computed in
+    /// - zeros, where asymmetric: as scales, integers
+    ///
+    /// # Errors
+    ///
+    /// When the configuration is not valid or does not fit the weights.
+    ///
+    /// # Panics
+    ///
+    /// When shapes or dtypes do not fit together.
+    pub fn from_packed(
+        config: QuantizationConfig,
+        words: Tensor<2, Int>,
+        scales: Tensor<2>,
+        zeros: Option<Tensor<2>>,
+    ) -> Result<Self, QuantizationError> {
+        config.validate()?;
+        let [n, words_per_row] = words.dims();
+        let d_input = words_per_row * config.per_word();
+        let groups = d_input / config.group_of(d_input)?;
+        assert_shape!(scales, [n, groups]);
+        assert_eq!(words.dtype(), DType::I32, "dtype of packed weights");
+        assert_eq!(
+            zeros.is_some(),
+            config.asymmetric,
+            "zero points where asymmetric, and there only"
+        );
+        if let Some(zeros) = &zeros {
+            assert_shape!(zeros, [n, groups]);
+            assert_eq!(zeros.dtype(), scales.dtype(), "dtype of zero points");
+        }
+        Ok(Self {
+            config,
+            words: joined(vec![words]),
+            scales: joined(vec![scales]),
+            zeros: zeros.map(|zeros| joined(vec![zeros])),
         })
     }
 

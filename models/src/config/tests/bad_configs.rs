@@ -33,8 +33,36 @@ fn what_is_not_supported_is_named() {
             "unsupported partial_rotary_factor `0.5`",
         ),
         (
+            json!({ "quantization_config": { "quant_method": "bitsandbytes" } }),
+            "unsupported quantization `bitsandbytes`; supported: weights in f32, f16 or bf16, gptq, awq",
+        ),
+        (
+            json!({ "quantization_config": { "quant_method": "gptq", "bits": 3, "group_size": 128 } }),
+            "unsupported bits `3`",
+        ),
+        (
+            json!({ "quantization_config": { "quant_method": "awq", "bits": 8, "group_size": 128 } }),
+            "unsupported bits `8`",
+        ),
+        (
             json!({ "quantization_config": { "quant_method": "gptq", "bits": 4 } }),
-            "unsupported quantization `gptq`",
+            "expected field `quantization_config.group_size`, found none",
+        ),
+        (
+            json!({ "quantization_config": { "quant_method": "gptq", "bits": 4, "group_size": 24 } }),
+            "`quantization_config.group_size`: expected -1 or a multiple of 16, found 24",
+        ),
+        (
+            json!({ "quantization_config": {
+                "quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "marlin"
+            } }),
+            "unsupported checkpoint_format `marlin`; supported: gptq, gptq_v2",
+        ),
+        (
+            json!({ "quantization_config": {
+                "quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"
+            } }),
+            "unsupported version `gemv`; supported: gemm",
         ),
         (
             json!({ "rope_parameters": { "full_attention": { "rope_theta": 1e4 } } }),
