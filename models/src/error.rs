@@ -113,7 +113,7 @@ pub enum ModelError {
         /// The folder of the checkpoint.
         dir: PathBuf,
         /// Every difference.
-        mismatch: TensorMismatch,
+        mismatch: Box<TensorMismatch>,
     },
     /// Weights cannot be converted to the dtype.
     #[error("weights: expected one of the dtypes F32, F16 and BF16, found {0:?}")]

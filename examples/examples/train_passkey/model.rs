@@ -33,6 +33,7 @@ pub fn standard_model(vocab_size: usize) -> ModelConfig {
         mlp_bias: false,
         qk_norm: false,
         tie_word_embeddings: true,
+        quantization: None,
         dtype: None,
         bos_token_id: Some(0),
         stop_token_ids: vec![1],

@@ -67,7 +67,7 @@ impl Checkpoint {
         if !mismatch.is_empty() {
             return Err(ModelError::Mismatch {
                 dir: dir.into(),
-                mismatch,
+                mismatch: Box::new(mismatch),
             });
         }
         Ok(Self { format, tensors })
