@@ -308,11 +308,7 @@ pub fn page_scores(
     check_dtype("query", query.dtype(), digests.dtype());
     check_groups(n_heads, n_kv_heads);
     check_cache(&digests);
-    assert!(page_size > 0, "page size: expected at least 1, found 0");
-    assert!(
-        n_scores > 0,
-        "number of page scores: expected at least 1, found 0"
-    );
+    check_scoring(page_size, n_scores);
     Tensor::from_dispatch(Dispatch::page_scores(
         query.into_dispatch(),
         digests.into_dispatch(),
@@ -485,6 +481,14 @@ pub fn best_attention(
         scale,
         pages,
     ))
+}
+
+fn check_scoring(page_size: usize, n_scores: usize) {
+    assert!(page_size > 0, "page size: expected at least 1, found 0");
+    assert!(
+        n_scores > 0,
+        "number of page scores: expected at least 1, found 0"
+    );
 }
 
 /// Pages that a selection can count.

@@ -10,7 +10,7 @@ use burn::{
 pub(crate) use self::pack::launch_quantize_digests;
 use super::{
     BestPages, check_attention, check_bound, check_dtype, check_groups, check_scores,
-    check_selection,
+    check_scoring, check_selection,
 };
 use crate::{PageSharing, cache::n_scales, ops::int8_extension::Int8Ops};
 
@@ -101,11 +101,7 @@ pub fn int8_page_scores(
         query.device(),
         query.dtype()
     );
-    assert!(page_size > 0, "page size: expected at least 1, found 0");
-    assert!(
-        n_scores > 0,
-        "number of page scores: expected at least 1, found 0"
-    );
+    check_scoring(page_size, n_scores);
     Tensor::from_dispatch(Dispatch::int8_page_scores(
         query.into_dispatch(),
         words.into_dispatch(),

@@ -3,14 +3,12 @@ use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    super::{
-        launch::{address_type, empty, multiprocessors},
-        rms_norm::launch_rms_norm,
-    },
+    super::launch::address_type,
     Epilogue,
     finish::finish,
-    left::{LeftSide, fits, left_side},
-    shape::{GemvShape, vector_width},
+    left::{LeftSide, left_side},
+    plan::Plan,
+    shape::GemvShape,
 };
 
 /// Where the weight rows of output channels from `first_output` on begin.
@@ -184,31 +182,18 @@ pub(crate) fn gemv(
     epsilon: f32,
     epilogue: Epilogue,
 ) -> CubeTensor {
-    let mut rows = into_contiguous(rows);
     let weight = into_contiguous(weight);
-    let gamma = into_contiguous(gamma);
-    let (m, d_input) = (rows.meta.shape()[0], rows.meta.shape()[1]);
     let n = weight.meta.shape()[0];
-    let columns = if epilogue.gated { n / 2 } else { n };
+    let Plan {
+        rows,
+        gamma,
+        output,
+        width,
+        shape,
+        cubes,
+        dim,
+    } = Plan::new(rows, gamma, n, None, normed, epsilon, epilogue);
     let client = rows.client.clone();
-    let hardware = &client.properties().hardware;
-    let mut normed = normed;
-    if normed && !fits(m * d_input * rows.dtype.size(), hardware) {
-        rows = launch_rms_norm(rows, gamma.clone(), epsilon);
-        normed = false;
-    }
-    let width = vector_width(d_input, rows.dtype, hardware);
-    let (shape, cubes) = GemvShape::new(
-        hardware,
-        multiprocessors(&rows),
-        m,
-        columns,
-        d_input / width,
-        1,
-        normed,
-        epilogue,
-    );
-    let output = empty(&rows, [m, columns], rows.dtype);
     let address = address_type(&[&weight, &rows, &output]);
     let dtype = dtype_to_storage_type(rows.dtype);
     // SAFETY: columns of the input and output channels are masked by their numbers; the shapes were
@@ -216,8 +201,8 @@ pub(crate) fn gemv(
     unsafe {
         gemv_kernel::launch_unchecked(
             &client,
-            CubeCount::Static(cubes as u32, 1, 1),
-            CubeDim::new_1d(shape.units as u32),
+            cubes,
+            dim,
             address,
             width,
             rows.into_tensor_arg(),

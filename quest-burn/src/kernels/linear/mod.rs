@@ -5,6 +5,7 @@ mod finish;
 mod gemv;
 mod left;
 mod packing;
+mod plan;
 mod quantized;
 mod shape;
 

@@ -3,16 +3,14 @@ use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    super::{
-        launch::{address_type, empty, multiprocessors},
-        rms_norm::launch_rms_norm,
-    },
+    super::launch::address_type,
     Epilogue, Packing,
     finish::finish,
     gemv::weight_rows,
-    left::{LeftSide, fits, left_side, place},
+    left::{LeftSide, left_side, place},
     packing::Place,
-    shape::{GemvShape, vector_width},
+    plan::Plan,
+    shape::GemvShape,
 };
 
 /// The bits of 2^23.
@@ -295,31 +293,26 @@ pub(crate) fn quantized_gemv(
     packing: Packing,
     epilogue: Epilogue,
 ) -> CubeTensor {
-    let mut rows = into_contiguous(rows);
     let words = into_contiguous(words);
-    let gamma = into_contiguous(gamma);
-    let (m, d_input) = (rows.meta.shape()[0], rows.meta.shape()[1]);
     let n = words.meta.shape()[0];
-    let columns = if epilogue.gated { n / 2 } else { n };
-    let client = rows.client.clone();
-    let hardware = &client.properties().hardware;
-    let mut normed = normed;
-    if normed && !fits(m * d_input * rows.dtype.size(), hardware) {
-        rows = launch_rms_norm(rows, gamma.clone(), epsilon);
-        normed = false;
-    }
-    let width = vector_width(d_input, rows.dtype, hardware);
-    let (shape, cubes) = GemvShape::new(
-        hardware,
-        multiprocessors(&rows),
-        m,
-        columns,
-        d_input / packing.per_load(),
-        packing.per_load() / width,
+    let Plan {
+        rows,
+        gamma,
+        output,
+        width,
+        shape,
+        cubes,
+        dim,
+    } = Plan::new(
+        rows,
+        gamma,
+        n,
+        Some(packing.per_load()),
         normed,
+        epsilon,
         epilogue,
     );
-    let output = empty(&rows, [m, columns], rows.dtype);
+    let client = rows.client.clone();
     let address = address_type(&[&words, &rows, &output]);
     let dtype = dtype_to_storage_type(rows.dtype);
     // SAFETY: columns of the input and output channels are masked by their numbers; the shapes were
@@ -327,8 +320,8 @@ pub(crate) fn quantized_gemv(
     unsafe {
         quantized_gemv_kernel::launch_unchecked(
             &client,
-            CubeCount::Static(cubes as u32, 1, 1),
-            CubeDim::new_1d(shape.units as u32),
+            cubes,
+            dim,
             address,
             width,
             packing.words(),
