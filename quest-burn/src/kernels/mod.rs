@@ -23,6 +23,7 @@ mod launch;
 pub mod linear;
 pub(crate) mod page_scores;
 pub(crate) mod paged_attention;
+pub(crate) mod prefill_attention;
 pub(crate) mod rms_norm;
 pub(crate) mod rotate_append;
 mod row;
@@ -139,6 +140,75 @@ pub fn append(
         Tensor::from_dispatch(values),
         Tensor::from_dispatch(digests),
     )
+}
+
+/// Whether [`prefill_attention`] runs on a device: one with matrix instructions for the dtype.
+pub fn prefills(device: &Device, dtype: DType, head_dim: usize) -> bool {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(cube) => {
+            let client = cube.client();
+            supported(device) && prefill_attention::supports(client.properties(), dtype, head_dim)
+        }
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+/// Causal attention of the query tokens of a step over the pages of their sequences: token `i` of a
+/// sequence, at position `starts + i`, sees the keys up to its own, which are in the cache already.
+///
+/// Rows past the tokens that a sequence gains are zeros.
+///
+/// # Shapes
+///
+/// - query, output: `[batch, n_heads, tokens, head_dim]`
+/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
+/// - page_table: `[batch, max_pages]`
+/// - starts, lengths: `[batch]`
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together, or [`prefills`] says no.
+pub fn prefill_attention(
+    query: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    page_table: Tensor<2, Int>,
+    starts: Tensor<1, Int>,
+    lengths: Tensor<1, Int>,
+    scale: f32,
+) -> Tensor<4> {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [batch, n_heads, tokens, _] = query.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    assert_shape!(query, [batch, n_heads, tokens, head_dim]);
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(starts, [batch]);
+    assert_shape!(lengths, [batch]);
+    check_dtype("values", values.dtype(), keys.dtype());
+    check_dtype("query", query.dtype(), keys.dtype());
+    check_groups(n_heads, n_kv_heads);
+    check_cache(&keys);
+    assert!(
+        prefills(&query.device(), query.dtype(), head_dim) && max_pages > 0,
+        "query: expected a dtype and a head dim that the matrix instructions of {:?} take, found \
+         {:?} and {head_dim}",
+        query.device(),
+        query.dtype()
+    );
+    if batch == 0 || tokens == 0 {
+        return query;
+    }
+    Tensor::from_dispatch(Dispatch::prefill_attention(
+        query.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        page_table.cast(DType::I32).into_dispatch(),
+        starts.cast(DType::I32).into_dispatch(),
+        lengths.cast(DType::I32).into_dispatch(),
+        scale,
+    ))
 }
 
 /// Whether [`rotate_append`] runs on a device where the kernels do: some bind few buffers at a time.

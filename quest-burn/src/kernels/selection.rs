@@ -19,6 +19,8 @@ const FAR: f32 = 3.0e38;
 const NARROW: f32 = 1e-30;
 /// Most keys that a unit keeps in registers.
 const CACHED: usize = 32;
+/// Scores that a unit loads at a time where rows allow it.
+const WIDTH: usize = 4;
 
 /// The pages of one head that a cube chooses from.
 #[derive(CubeType, Clone, Copy)]
@@ -45,7 +47,8 @@ struct Threshold {
     pub ties: u32,
 }
 
-/// Shares the first `n_pages` pages of a head among the units of a cube, as neighbouring runs.
+/// Shares the first `n_pages` pages of a head among the units of a cube, as neighbouring runs of
+/// whole loads.
 #[cube]
 fn candidates(
     offset: usize,
@@ -53,9 +56,10 @@ fn candidates(
     k: usize,
     sinks: usize,
     #[comptime] pin_newest: bool,
-    #[comptime] units: usize,
+    #[comptime] walk: Walk,
 ) -> Candidates {
-    let run = (n_pages + units - 1) / units;
+    let step = comptime!(walk.units * walk.width);
+    let run = (n_pages + step - 1) / step * walk.width;
     let first = min(UNIT_POS as usize * run, n_pages);
     let mut newest = n_pages;
     let mut missing = k - sinks;
@@ -74,26 +78,26 @@ fn candidates(
 }
 
 /// Maps a page's score to an integer of the same order; 0 stands for no page.
+///
+/// By selects, not branches: into a branch the load of the score would sink, and each load would
+/// wait for the one before it.
 #[cube]
-fn key_of(scores: &Tensor<f32>, candidates: &Candidates, page: usize) -> u32 {
-    let mut key = 0u32;
-    if page < candidates.end {
-        if page < candidates.sinks || page >= candidates.newest {
-            key = KEPT;
-        } else {
-            let score = scores[candidates.offset + page];
-            let bits = u32::reinterpret(score);
-            let ordered = select(
-                (bits >> 31u32) == 1u32,
-                bits ^ 0xFFFF_FFFFu32,
-                bits | 0x8000_0000u32,
-            );
-            // -0 and +0 tie.
-            let ordered = select(score == 0.0f32, 0x8000_0000u32, ordered);
-            key = min(max(ordered, 1u32), comptime!(KEPT - 1));
-        }
-    }
-    key
+fn key_of(score: f32, page: usize, candidates: &Candidates) -> u32 {
+    let bits = u32::reinterpret(score);
+    let ordered = select(
+        (bits >> 31u32) == 1u32,
+        bits ^ 0xFFFF_FFFFu32,
+        bits | 0x8000_0000u32,
+    );
+    // -0 and +0 tie.
+    let ordered = select(score == 0.0f32, 0x8000_0000u32, ordered);
+    let key = min(max(ordered, 1u32), comptime!(KEPT - 1));
+    let kept = page < candidates.sinks || page >= candidates.newest;
+    select(
+        page < candidates.end,
+        select(kept, KEPT.runtime(), key),
+        0u32,
+    )
 }
 
 /// The score that a key stands for.
@@ -119,6 +123,8 @@ pub(super) struct Walk {
     pub units: usize,
     pub plane: usize,
     pub items: usize,
+    /// Scores of a load.
+    pub width: usize,
     pub cached: bool,
 }
 
@@ -126,23 +132,54 @@ impl Walk {
     /// The walk of a cube of `units` over up to `n_pages` pages.
     pub fn new(units: usize, plane: usize, n_pages: usize) -> Self {
         let items = n_pages.div_ceil(units).next_power_of_two();
+        let cached = items <= CACHED;
+        let whole = cached && n_pages.is_multiple_of(WIDTH);
+        let width = if whole { WIDTH } else { 1 };
         Self {
             units,
             plane,
-            items,
-            cached: items <= CACHED,
+            items: items.max(width),
+            width,
+            cached,
         }
     }
 }
 
+/// The scores from this unit's `i`-th page on, a load of them; those past the last page of a head
+/// are of no meaning, but they are in the tensor.
+#[cube]
+fn load_scores<N: Size>(
+    scores: &Tensor<Vector<f32, N>>,
+    candidates: &Candidates,
+    i: usize,
+    #[comptime] walk: Walk,
+) -> Vector<f32, N> {
+    let page = min(candidates.first + i, scores.shape(2) - walk.width);
+    scores[(candidates.offset + page) / walk.width]
+}
+
 /// The keys of this unit's pages, when they are kept in registers.
 #[cube]
-fn load_keys(scores: &Tensor<f32>, candidates: &Candidates, #[comptime] walk: Walk) -> Array<u32> {
+fn load_keys<N: Size>(
+    scores: &Tensor<Vector<f32, N>>,
+    candidates: &Candidates,
+    #[comptime] walk: Walk,
+) -> Array<u32> {
     let mut keys = Array::<u32>::new(comptime!(if walk.cached { walk.items } else { 1 }));
     if comptime!(walk.cached) {
+        let loads = comptime!(walk.items / walk.width);
+        let mut loaded = Array::<Vector<f32, N>>::new(loads);
         #[unroll]
-        for i in 0..walk.items {
-            keys[i] = key_of(scores, candidates, candidates.first + i);
+        for i in 0..loads {
+            loaded[i] = load_scores::<N>(scores, candidates, i * walk.width, walk);
+        }
+        #[unroll]
+        for i in 0..loads {
+            #[unroll]
+            for lane in 0..walk.width {
+                let item = i * walk.width + lane;
+                keys[item] = key_of(loaded[i].extract(lane), candidates.first + item, candidates);
+            }
         }
     }
     keys
@@ -150,9 +187,9 @@ fn load_keys(scores: &Tensor<f32>, candidates: &Candidates, #[comptime] walk: Wa
 
 /// The key of this unit's `i`-th page.
 #[cube]
-fn nth_key(
+fn nth_key<N: Size>(
     keys: &Array<u32>,
-    scores: &Tensor<f32>,
+    scores: &Tensor<Vector<f32, N>>,
     candidates: &Candidates,
     i: usize,
     #[comptime] walk: Walk,
@@ -160,15 +197,17 @@ fn nth_key(
     if comptime!(walk.cached) {
         keys[i]
     } else {
-        key_of(scores, candidates, candidates.first + i)
+        // A load is one score.
+        let score = load_scores::<N>(scores, candidates, i, walk).extract(0usize);
+        key_of(score, candidates.first + i, candidates)
     }
 }
 
 /// Finds the threshold of a head. Every unit of the cube must reach it.
 #[cube]
-fn find_threshold(
+fn find_threshold<N: Size>(
     keys: &Array<u32>,
-    scores: &Tensor<f32>,
+    scores: &Tensor<Vector<f32, N>>,
     candidates: &Candidates,
     plane_sums: &mut Shared<[u32]>,
     #[comptime] walk: Walk,
@@ -188,7 +227,7 @@ fn find_threshold(
     let mut high = f32::new(-FAR);
     #[unroll(walk.cached)]
     for i in 0..walk.items {
-        let key = nth_key(keys, scores, candidates, i, walk);
+        let key = nth_key::<N>(keys, scores, candidates, i, walk);
         if competes(key) {
             low = min(low, score_of(key));
             high = max(high, score_of(key));
@@ -219,7 +258,7 @@ fn find_threshold(
 
     #[unroll(walk.cached)]
     for i in 0..walk.items {
-        let key = nth_key(keys, scores, candidates, i, walk);
+        let key = nth_key::<N>(keys, scores, candidates, i, walk);
         if competes(key) {
             histogram[bin_of(key, low, scale) as usize].fetch_add(1u32);
         }
@@ -246,7 +285,7 @@ fn find_threshold(
         }
         #[unroll(walk.cached)]
         for i in 0..walk.items {
-            let key = nth_key(keys, scores, candidates, i, walk);
+            let key = nth_key::<N>(keys, scores, candidates, i, walk);
             if count > 0u32 && competes(key) && bin_of(key, low, scale) == bin {
                 let slot = n_ranked[0].fetch_add(1u32) as usize;
                 ranked_keys[slot] = key;
@@ -282,7 +321,7 @@ fn find_threshold(
             sync_cube();
             #[unroll(walk.cached)]
             for i in 0..walk.items {
-                let key = nth_key(keys, scores, candidates, i, walk);
+                let key = nth_key::<N>(keys, scores, candidates, i, walk);
                 let mut inside = competes(key);
                 if comptime!(digit > 0) {
                     inside = inside && (key >> comptime!(shift + bits)) == prefix;
@@ -363,9 +402,9 @@ fn find_bin(
 /// Chosen pages before this unit's, and pages with the threshold's key before them; both fit into
 /// 16 bits, as there are no more than 65,536 pages and not all are chosen.
 #[cube]
-fn count_chosen(
+fn count_chosen<N: Size>(
     keys: &Array<u32>,
-    scores: &Tensor<f32>,
+    scores: &Tensor<Vector<f32, N>>,
     candidates: &Candidates,
     threshold: &Threshold,
     plane_sums: &mut Shared<[u32]>,
@@ -374,7 +413,7 @@ fn count_chosen(
     let mut counts = 0u32;
     #[unroll(walk.cached)]
     for i in 0..walk.items {
-        let key = nth_key(keys, scores, candidates, i, walk);
+        let key = nth_key::<N>(keys, scores, candidates, i, walk);
         counts += select(key > threshold.key, 1u32, 0u32);
         counts += select(key == threshold.key, 0x1_0000u32, 0u32);
     }
@@ -385,8 +424,8 @@ fn count_chosen(
 /// Writes the `k` pages with the highest scores of a head to its row of `ids`, ascending. The
 /// head has more than `k` pages. Every unit of the cube must reach it.
 #[cube]
-pub(super) fn choose_pages(
-    scores: &Tensor<f32>,
+pub(super) fn choose_pages<N: Size>(
+    scores: &Tensor<Vector<f32, N>>,
     ids: &mut Tensor<i32>,
     row: usize,
     n_pages: usize,
@@ -398,10 +437,10 @@ pub(super) fn choose_pages(
     let list = row * k;
     let mut plane_sums = Shared::<[u32]>::new_slice(comptime!(walk.units / walk.plane));
     let offset = row * scores.shape(2);
-    let candidates = candidates(offset, n_pages, k, sinks, pin_newest, walk.units);
-    let keys = load_keys(scores, &candidates, walk);
-    let threshold = find_threshold(&keys, scores, &candidates, &mut plane_sums, walk);
-    let (mut above, mut equal) = count_chosen(
+    let candidates = candidates(offset, n_pages, k, sinks, pin_newest, walk);
+    let keys = load_keys::<N>(scores, &candidates, walk);
+    let threshold = find_threshold::<N>(&keys, scores, &candidates, &mut plane_sums, walk);
+    let (mut above, mut equal) = count_chosen::<N>(
         &keys,
         scores,
         &candidates,
@@ -411,7 +450,7 @@ pub(super) fn choose_pages(
     );
     #[unroll(walk.cached)]
     for i in 0..walk.items {
-        let key = nth_key(&keys, scores, &candidates, i, walk);
+        let key = nth_key::<N>(&keys, scores, &candidates, i, walk);
         let is_above = key > threshold.key;
         let is_equal = key == threshold.key;
         if is_above || (is_equal && equal < threshold.ties) {

@@ -12,8 +12,8 @@ const UNITS: usize = 512;
 
 /// One cube per sequence and head; each unit owns a run of neighbouring pages.
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn top_pages_kernel(
-    scores: &Tensor<f32>,
+fn top_pages_kernel<N: Size>(
+    scores: &Tensor<Vector<f32, N>>,
     lengths: &Tensor<i32>,
     ids: &mut Tensor<i32>,
     sink_pages: u32,
@@ -28,7 +28,7 @@ fn top_pages_kernel(
         list_all_pages(ids, row, n_pages);
     } else {
         let sinks = sink_pages as usize;
-        choose_pages(scores, ids, row, n_pages, sinks, pin_newest, walk);
+        choose_pages::<N>(scores, ids, row, n_pages, sinks, pin_newest, walk);
     }
 }
 
@@ -63,6 +63,7 @@ pub(crate) fn top_pages(
             CubeCount::Static((batch * heads) as u32, 1, 1),
             CubeDim::new_1d(units as u32),
             address,
+            walk.width,
             scores.into_tensor_arg(),
             lengths.into_tensor_arg(),
             ids.clone().into_tensor_arg(),

@@ -12,7 +12,7 @@ use burn_cubecl::CubeBackend;
 use crate::kernels::{
     BestPages, advance, append, decode_state, linear,
     page_scores::{self, Digests},
-    paged_attention, rms_norm, rotate_append, top_pages,
+    paged_attention, prefill_attention, rms_norm, rotate_append, top_pages,
 };
 
 /// The operations of a decode step as kernels; [`crate::kernels`] says what each does.
@@ -154,6 +154,18 @@ pub trait QuestOps: Backend {
         lengths: IntTensor<Self>,
         scale: f32,
         n_pages_bound: usize,
+    ) -> FloatTensor<Self>;
+
+    /// Causal attention of many query tokens.
+    #[fusion(dtype = query, shape = query)]
+    fn prefill_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        scale: f32,
     ) -> FloatTensor<Self>;
 }
 
@@ -352,6 +364,20 @@ impl QuestOps for CubeBackend {
             lengths,
             scale,
             n_pages_bound,
+        )
+    }
+
+    fn prefill_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        prefill_attention::prefill_attention(
+            query, keys, values, page_table, starts, lengths, scale,
         )
     }
 }

@@ -67,6 +67,31 @@ pub fn rotate_append(
     query
 }
 
+/// Whether the prompt's attention is a kernel on this cache.
+pub fn prefills(cache: &LayerCache) -> bool {
+    let [_, _, _, head_dim] = cache.keys.dims();
+    kernels::prefills(&cache.keys.device(), cache.keys.dtype(), head_dim)
+}
+
+pub fn prefill_attention(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    step: &Step,
+    scale: f64,
+) -> Tensor<4> {
+    let dtype = query.dtype();
+    let output = kernels::prefill_attention(
+        query.cast(cache.keys.dtype()),
+        cache.keys.clone(),
+        cache.values.clone(),
+        step.device_page_table().clone(),
+        step.device_starts().clone(),
+        step.device_lengths().clone(),
+        scale as f32,
+    );
+    output.cast(dtype)
+}
+
 /// Packs every digest of a pool: as those of one sequence with all its pages.
 pub fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
     let [n_pages, n_kv_heads, _, head_dim] = digests.dims();

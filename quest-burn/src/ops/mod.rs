@@ -13,9 +13,9 @@
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]). On
-//! CubeCL devices those above [`prefill_attention`] are kernels, on the Flex backend all but those
-//! on single tokens are native code; both are tested against these bodies. This module decides
-//! which one runs.
+//! CubeCL devices those above [`prefill_attention`] are kernels, and this one too where the device has
+//! matrix instructions for the cache's dtype; on the Flex backend all but those on single tokens are
+//! native code. All are tested against these bodies. This module decides which one runs.
 
 #[cfg(feature = "cube")]
 pub(crate) mod extension;
@@ -230,6 +230,10 @@ pub fn prefill_attention(
         [step.batch(), n_heads, step.max_new_tokens(), head_dim]
     );
     check_groups(n_heads, n_kv_heads);
+    #[cfg(feature = "cube")]
+    if kernel::prefills(cache) {
+        return kernel::prefill_attention(query, cache, step, scale);
+    }
     #[cfg(feature = "flex")]
     if simd::supports(cache, &query.device()) {
         return simd::prefill_attention(query, cache, step, scale);

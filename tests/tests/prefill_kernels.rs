@@ -1,0 +1,156 @@
+//! The kernel of a prompt's attention against its body in tensor operations, in half precision, where
+//! the device has matrix instructions; elsewhere there is no such kernel.
+//!
+//! Runs on the devices that `QUEST_TEST_DEVICES` names.
+#![cfg(any(
+    feature = "cuda",
+    feature = "rocm",
+    feature = "wgpu",
+    feature = "vulkan",
+    feature = "metal"
+))]
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use quest_burn::{
+    cache::{LayerCache, PagedKvCache, PagedKvCacheConfig},
+    kernels, ops,
+};
+use quest_burn_tests::{
+    arrays::{assert_close, poison},
+    catalogue::{AttentionShape, attention_shapes},
+    devices::devices,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+/// Shapes of the catalogue, and prompts that take several runs of query tokens and tiles of keys.
+fn shapes() -> Vec<AttentionShape> {
+    let mut shapes = attention_shapes();
+    let long = AttentionShape {
+        page_size: 16,
+        head_dim: 128,
+        n_heads: 4,
+        n_kv_heads: 2,
+        lengths: vec![700, 129, 64],
+        budget_pages: 3,
+    };
+    for (page_size, head_dim) in [(16, 128), (8, 64), (128, 96), (32, 16), (64, 112)] {
+        shapes.push(AttentionShape {
+            page_size,
+            head_dim,
+            ..long.clone()
+        });
+    }
+    shapes
+}
+
+fn config(shape: &AttentionShape) -> PagedKvCacheConfig {
+    let pages = shape.lengths.iter().map(|n| n.div_ceil(shape.page_size));
+    PagedKvCacheConfig::new(1, shape.n_kv_heads, shape.head_dim, pages.sum())
+        .with_page_size(shape.page_size)
+        .with_batch(shape.lengths.len())
+}
+
+/// A cache whose keys and values are NaN until they are written.
+fn poisoned(shape: &AttentionShape, dtype: DType, device: &Device) -> PagedKvCache {
+    let mut cache = config(shape).init(device, dtype).unwrap();
+    let layer = cache.layer_mut(0);
+    *layer = LayerCache::from_parts(
+        0,
+        poison(layer.keys().dims(), device).cast(dtype),
+        poison(layer.values().dims(), device).cast(dtype),
+        poison(layer.digests().dims(), device).cast(dtype),
+    );
+    cache
+}
+
+fn random(shape: [usize; 4], dtype: DType, device: &Device, rng: &mut StdRng) -> Tensor<4> {
+    let values = (0..shape.iter().product()).map(|_| rng.random_range(-2.0f32..2.0));
+    let data = TensorData::new(values.collect::<Vec<_>>(), shape);
+    Tensor::<4>::from_data(data, device).cast(dtype)
+}
+
+fn floats(tensor: Tensor<4>) -> Vec<f64> {
+    let data = tensor.into_data().convert::<f32>();
+    let values = data.try_to_vec::<f32>().unwrap();
+    values.into_iter().map(f64::from).collect()
+}
+
+/// Chunks that bring every sequence to its length: some end within pages, and some sequences wait.
+fn chunks(lengths: &[usize]) -> Vec<Vec<usize>> {
+    let mut left = lengths.to_vec();
+    let mut chunks = Vec::new();
+    let mut size = 1;
+    while left.iter().any(|&n| n > 0) {
+        let chunk = left.iter().enumerate();
+        let chunk = chunk.map(|(i, &n)| {
+            if i == 1 && chunks.len() == 1 {
+                0
+            } else {
+                n.min(size)
+            }
+        });
+        let chunk = chunk.collect::<Vec<_>>();
+        left.iter_mut().zip(&chunk).for_each(|(n, new)| *n -= new);
+        if chunk.iter().any(|&n| n > 0) {
+            chunks.push(chunk);
+        }
+        size = size * 3 + 7;
+    }
+    chunks
+}
+
+#[test]
+fn a_prompt_in_chunks_attends_as_the_tensor_operations_do() {
+    let mut rng = StdRng::seed_from_u64(5);
+    let mut compared = 0;
+    for test_device in devices() {
+        let device = &test_device.device;
+        for dtype in [DType::F16, DType::BF16] {
+            let tolerance = if dtype == DType::F16 { 4e-3 } else { 3e-2 };
+            for shape in shapes() {
+                if !kernels::prefills(device, dtype, shape.head_dim) {
+                    continue;
+                }
+                let [batch, d] = [shape.lengths.len(), shape.head_dim];
+                let mut expected = config(&shape).init(device, dtype).unwrap();
+                let mut found = poisoned(&shape, dtype, device);
+                for chunk in chunks(&shape.lengths) {
+                    let step = expected.prefill(&chunk).unwrap();
+                    let tokens = step.max_new_tokens();
+                    let mut rows =
+                        |heads| random([batch, heads, tokens, d], dtype, device, &mut rng);
+                    let (keys, values) = (rows(shape.n_kv_heads), rows(shape.n_kv_heads));
+                    let query = rows(shape.n_heads);
+                    let scale = 1.0 / (d as f64).sqrt();
+                    let layer = expected.layer_mut(0);
+                    ops::reference::append(layer, keys.clone(), values.clone(), &step);
+                    let reference =
+                        ops::reference::prefill_attention(query.clone(), layer, &step, scale);
+                    let step = found.prefill(&chunk).unwrap();
+                    let layer = found.layer_mut(0);
+                    ops::append(layer, keys, values, &step);
+                    let attended = ops::prefill_attention(query, layer, &step, scale);
+                    assert_close(
+                        &floats(attended),
+                        &floats(reference),
+                        tolerance,
+                        &format!("{test_device}, {shape}, {dtype:?}, chunk {chunk:?}"),
+                    );
+                    compared += 1;
+                }
+            }
+        }
+    }
+    println!("{compared} chunks compared");
+}
+
+#[test]
+fn a_head_too_wide_for_the_registers_is_left_to_the_tensor_operations() {
+    for test_device in devices() {
+        for dtype in [DType::F16, DType::BF16] {
+            assert!(!kernels::prefills(&test_device.device, dtype, 256));
+            assert!(!kernels::prefills(&test_device.device, dtype, 24));
+        }
+        assert!(!kernels::prefills(&test_device.device, DType::F32, 64));
+    }
+}
