@@ -3,6 +3,7 @@ use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
+    int8::pack::{PACKED_BINDINGS, PackedDigests, PackedPools, PackedRow, largest_of, pack},
     launch::{address_type, assert_in_place},
     row::RowLayout,
 };
@@ -14,6 +15,7 @@ fn append_kernel<F: Float, N: Size>(
     keys: &mut Tensor<Vector<F, N>>,
     values: &mut Tensor<Vector<F, N>>,
     digests: &mut Tensor<Vector<F, N>>,
+    packed: &mut ComptimeOption<PackedDigests>,
     new_keys: &Tensor<Vector<F, N>>,
     new_values: &Tensor<Vector<F, N>>,
     page_table: &Tensor<i32>,
@@ -68,19 +70,39 @@ fn append_kernel<F: Float, N: Size>(
     }
     digests[digest] = Vector::cast_from(low);
     digests[digest + row] = Vector::cast_from(high);
+    #[comptime]
+    if let ComptimeOption::Some(packed) = packed {
+        let packed_row = comptime!(packed.row);
+        let mut largest = Shared::<[f32]>::new_slice(comptime!(packed_row.vectors));
+        largest[column] = largest_of::<N>(low, high, packed_row);
+        sync_cube();
+        pack::<N>(
+            packed,
+            &largest,
+            low,
+            high,
+            head * n_pages + pool_page,
+            column,
+        );
+    }
 }
+
+/// Buffers of a launch that packs.
+pub(crate) const INT8_BINDINGS: usize = 8 + PACKED_BINDINGS;
 
 /// Most pages that a run of tokens touches: when only the first one lies in the first page.
 pub(super) fn touched_pages(tokens: usize, page_size: usize) -> usize {
     (tokens - 1).div_ceil(page_size) + 1
 }
 
-/// Writes new rows and folds their keys into the digests, all in place.
+/// Writes new rows, folds their keys into the digests and packs those where they are to be
+/// `packed`, all in place.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn append(
     keys: CubeTensor,
     values: CubeTensor,
     digests: CubeTensor,
+    packed: Option<&PackedPools>,
     new_keys: CubeTensor,
     new_values: CubeTensor,
     page_table: CubeTensor,
@@ -101,6 +123,10 @@ pub(crate) fn append(
     let (batch, n_kv_heads, tokens) = (new[0], new[1], new[2]);
     let touched = touched_pages(tokens, page_size);
     let layout = RowLayout::of(&keys);
+    let packed = packed.map(|packed| {
+        let row = PackedRow::new(layout.width, layout.row_vectors());
+        packed.arg("append", row)
+    });
     let client = keys.client.clone();
     let address = address_type(&[&keys, &values, &digests, &new_keys, &new_values]);
     let dtype = dtype_to_storage_type(keys.dtype);
@@ -116,6 +142,7 @@ pub(crate) fn append(
             keys.clone().into_tensor_arg(),
             values.clone().into_tensor_arg(),
             digests.clone().into_tensor_arg(),
+            packed.into(),
             new_keys.into_tensor_arg(),
             new_values.into_tensor_arg(),
             into_contiguous(page_table).into_tensor_arg(),

@@ -31,13 +31,16 @@ mod selection;
 pub(crate) mod top_pages;
 
 use burn::{
-    backend::{Dispatch, DispatchDevice, cubecl::dtype_to_storage_type},
+    backend::{Dispatch, DispatchDevice, DispatchTensor, cubecl::dtype_to_storage_type},
     tensor::{DType, Device, Int, Tensor, assert_shape},
 };
 use cubecl::ir::features::Plane;
 
 pub use self::decode_state::{DecodeState, assign, next_tokens};
-pub use self::int8::{int8_best_attention, int8_page_scores, quantize_digests};
+pub use self::int8::{
+    int8_append, int8_appends, int8_best_attention, int8_page_scores, int8_rotate_append,
+    int8_rotates, quantize_digests,
+};
 use crate::{PageSharing, ops::extension::QuestOps};
 
 /// Whether the kernels run on this device: a CubeCL device whose units can exchange values
@@ -106,22 +109,12 @@ pub fn append(
     starts: Tensor<1, Int>,
     lengths: Tensor<1, Int>,
 ) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
-    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
     let [batch, _, tokens, _] = new_keys.dims();
-    let [_, max_pages] = page_table.dims();
-    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
-    assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
-    assert_shape!(new_keys, [batch, n_kv_heads, tokens, head_dim]);
-    assert_shape!(new_values, [batch, n_kv_heads, tokens, head_dim]);
-    assert_shape!(page_table, [batch, max_pages]);
-    assert_shape!(starts, [batch]);
-    assert_shape!(lengths, [batch]);
-    let dtype = keys.dtype();
-    check_dtype("values", values.dtype(), dtype);
-    check_dtype("digests", digests.dtype(), dtype);
-    check_dtype("new keys", new_keys.dtype(), dtype);
-    check_dtype("new values", new_values.dtype(), dtype);
-    check_cache(&keys);
+    check_append(
+        (&keys, &values, &digests),
+        (&new_keys, &new_values),
+        (&page_table, &starts, &lengths),
+    );
     if batch == 0 || tokens == 0 {
         return (keys, values, digests);
     }
@@ -213,14 +206,7 @@ pub fn prefill_attention(
 
 /// Whether [`rotate_append`] runs on a device where the kernels do: some bind few buffers at a time.
 pub fn rotates(device: &Device, normed: bool) -> bool {
-    match device.as_dispatch() {
-        DispatchDevice::Cube(cube) => {
-            let bindings = cube.client().properties().hardware.max_bindings as usize;
-            bindings >= rotate_append::bindings(normed)
-        }
-        #[allow(unreachable_patterns)]
-        _ => false,
-    }
+    binds(device, rotate_append::bindings(normed))
 }
 
 /// Norms and rotates the queries and keys of a merged projection, appends as [`append`] does, and
@@ -247,42 +233,13 @@ pub fn rotate_append(
     starts: Tensor<1, Int>,
     lengths: Tensor<1, Int>,
 ) -> (Tensor<4>, Tensor<4>, Tensor<4>, Tensor<4>) {
-    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
-    let [batch, tokens, heads, _] = qkv.dims();
-    let [_, max_pages] = page_table.dims();
-    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
-    assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
-    assert_shape!(qkv, [batch, tokens, heads, head_dim]);
-    assert_shape!(rotations, [batch, tokens, head_dim]);
-    assert_shape!(page_table, [batch, max_pages]);
-    assert_shape!(starts, [batch]);
-    assert_shape!(lengths, [batch]);
-    let dtype = keys.dtype();
-    check_dtype("values", values.dtype(), dtype);
-    check_dtype("digests", digests.dtype(), dtype);
-    check_dtype("merged projection", qkv.dtype(), dtype);
-    check_dtype("rotations", rotations.dtype(), DType::F32);
-    check_cache(&keys);
-    assert!(
-        batch > 0 && tokens > 0 && head_dim.is_multiple_of(2),
-        "merged projection: expected tokens and an even head dim, found {:?}",
-        qkv.dims()
-    );
-    assert!(
-        heads > 2 * n_kv_heads,
-        "heads of a merged projection: expected more than twice the {n_kv_heads} KV heads, found \
-         {heads}"
+    check_rotate_append(
+        (&keys, &values, &digests),
+        (&qkv, norms.as_ref(), &rotations),
+        (&page_table, &starts, &lengths),
     );
     let normed = norms.is_some();
-    let (gammas, epsilon) = match norms {
-        Some((gammas, epsilon)) => {
-            assert_shape!(gammas, [2, head_dim]);
-            check_dtype("weights of norms", gammas.dtype(), dtype);
-            (gammas.into_dispatch(), epsilon)
-        }
-        // Not read.
-        None => (qkv.clone().into_dispatch(), 0.0),
-    };
+    let (gammas, epsilon) = norm_arguments(norms, &qkv);
     let (keys, values, digests, query) = Dispatch::rotate_append(
         keys.into_dispatch(),
         values.into_dispatch(),
@@ -294,7 +251,7 @@ pub fn rotate_append(
         starts.cast(DType::I32).into_dispatch(),
         lengths.cast(DType::I32).into_dispatch(),
         normed,
-        epsilon as f32,
+        epsilon,
     );
     (
         Tensor::from_dispatch(keys),
@@ -551,6 +508,88 @@ pub fn best_attention(
         scale,
         pages,
     ))
+}
+
+/// Whether a launch on this device may have so many buffers.
+fn binds(device: &Device, buffers: usize) -> bool {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(cube) => {
+            cube.client().properties().hardware.max_bindings as usize >= buffers
+        }
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+/// Weights of norms and their epsilon, and what stands in where there are none.
+fn norm_arguments(norms: Option<(Tensor<2>, f64)>, qkv: &Tensor<4>) -> (DispatchTensor, f32) {
+    match norms {
+        Some((gammas, epsilon)) => (gammas.into_dispatch(), epsilon as f32),
+        // Not read.
+        None => (qkv.clone().into_dispatch(), 0.0),
+    }
+}
+
+fn check_append(
+    pools: (&Tensor<4>, &Tensor<4>, &Tensor<4>),
+    (new_keys, new_values): (&Tensor<4>, &Tensor<4>),
+    places: (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
+) {
+    let (keys, _, _) = pools;
+    let [_, n_kv_heads, _, head_dim] = keys.dims();
+    let [batch, _, tokens, _] = new_keys.dims();
+    check_written(pools, batch, places);
+    assert_shape!(new_keys, [batch, n_kv_heads, tokens, head_dim]);
+    assert_shape!(new_values, [batch, n_kv_heads, tokens, head_dim]);
+    check_dtype("new keys", new_keys.dtype(), keys.dtype());
+    check_dtype("new values", new_values.dtype(), keys.dtype());
+}
+
+fn check_rotate_append(
+    pools: (&Tensor<4>, &Tensor<4>, &Tensor<4>),
+    (qkv, norms, rotations): (&Tensor<4>, Option<&(Tensor<2>, f64)>, &Tensor<3>),
+    places: (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
+) {
+    let (keys, _, _) = pools;
+    let [_, n_kv_heads, _, head_dim] = keys.dims();
+    let [batch, tokens, heads, _] = qkv.dims();
+    check_written(pools, batch, places);
+    assert_shape!(qkv, [batch, tokens, heads, head_dim]);
+    assert_shape!(rotations, [batch, tokens, head_dim]);
+    check_dtype("merged projection", qkv.dtype(), keys.dtype());
+    check_dtype("rotations", rotations.dtype(), DType::F32);
+    assert!(
+        batch > 0 && tokens > 0 && head_dim.is_multiple_of(2),
+        "merged projection: expected tokens and an even head dim, found {:?}",
+        qkv.dims()
+    );
+    assert!(
+        heads > 2 * n_kv_heads,
+        "heads of a merged projection: expected more than twice the {n_kv_heads} KV heads, found \
+         {heads}"
+    );
+    if let Some((gammas, _)) = norms {
+        assert_shape!(gammas, [2, head_dim]);
+        check_dtype("weights of norms", gammas.dtype(), keys.dtype());
+    }
+}
+
+/// Pools that are written, and where: page table, starts and lengths.
+fn check_written(
+    (keys, values, digests): (&Tensor<4>, &Tensor<4>, &Tensor<4>),
+    batch: usize,
+    (page_table, starts, lengths): (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
+) {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(starts, [batch]);
+    assert_shape!(lengths, [batch]);
+    check_dtype("values", values.dtype(), keys.dtype());
+    check_dtype("digests", digests.dtype(), keys.dtype());
+    check_cache(keys);
 }
 
 fn check_scoring(page_size: usize, n_scores: usize) {

@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::{
     append::touched_pages,
+    int8::pack::{PACKED_BINDINGS, PackedDigests, PackedPools, PackedRow, largest_of, pack},
     launch::{address_type, assert_in_place, empty},
     rms_norm::scaled,
     row::RowLayout,
@@ -77,6 +78,7 @@ fn rotate_append_kernel<F: Float, N: Size>(
     page_table: &Tensor<i32>,
     starts: &Tensor<i32>,
     lengths: &Tensor<i32>,
+    packed: &mut ComptimeOption<PackedDigests>,
     epsilon: f32,
     #[comptime] shape: RotateShape,
     #[define(F)] _dtype: ElemType,
@@ -178,6 +180,17 @@ fn rotate_append_kernel<F: Float, N: Size>(
     digests[digest + half] = Vector::cast_from(least_high);
     digests[digest + row] = Vector::cast_from(most_low);
     digests[digest + row + half] = Vector::cast_from(most_high);
+    #[comptime]
+    if let ComptimeOption::Some(packed) = packed {
+        let packed_row = comptime!(packed.row);
+        let place = kv_head * n_pages + pool_page;
+        let mut largest = Shared::<[f32]>::new_slice(comptime!(packed_row.vectors));
+        largest[unit] = largest_of::<N>(least_low, most_low, packed_row);
+        largest[unit + half] = largest_of::<N>(least_high, most_high, packed_row);
+        sync_cube();
+        pack::<N>(packed, &largest, least_low, most_low, place, unit);
+        pack::<N>(packed, &largest, least_high, most_high, place, unit + half);
+    }
 }
 
 /// Where the merged projection is among the buffers of a launch.
@@ -188,14 +201,20 @@ pub(crate) fn bindings(normed: bool) -> usize {
     if normed { 10 } else { 9 }
 }
 
+/// Buffers of a launch that packs.
+pub(crate) fn int8_bindings(normed: bool) -> usize {
+    bindings(normed) + PACKED_BINDINGS
+}
+
 /// Norms and rotates queries and keys of a merged projection, and writes keys and values with
-/// their digests in place. Gives the pools back, and the queries
-/// `[batch, n_heads, tokens, head_dim]`.
+/// their digests, which are packed where they are to be, in place. Gives the pools back, and the
+/// queries `[batch, n_heads, tokens, head_dim]`.
 #[allow(clippy::type_complexity)]
 pub(crate) fn rotate_append(
     keys: CubeTensor,
     values: CubeTensor,
     digests: CubeTensor,
+    packed: Option<&PackedPools>,
     qkv: CubeTensor,
     gammas: CubeTensor,
     rotations: CubeTensor,
@@ -229,6 +248,10 @@ pub(crate) fn rotate_append(
         normed,
         head_dim,
     };
+    let packed = packed.map(|packed| {
+        let row = PackedRow::new(width, 2 * shape.half);
+        packed.arg("rotate_append", row)
+    });
     let client = keys.client.clone();
     let address = address_type(&[&keys, &values, &digests, &qkv, &query]);
     let dtype = dtype_to_storage_type(keys.dtype);
@@ -260,6 +283,7 @@ pub(crate) fn rotate_append(
             into_contiguous(page_table).into_tensor_arg(),
             starts.into_tensor_arg(),
             lengths.into_tensor_arg(),
+            packed.into(),
             epsilon,
             shape,
             dtype,

@@ -176,7 +176,7 @@ fn scores_shape(query: &Shape, digests: &Shape, shared: &bool, n_scores: &usize)
 
 /// The queries of a merged projection `[batch, tokens, heads, head_dim]`.
 #[cfg(feature = "fusion")]
-fn query_of(keys: &TensorSpec, qkv: &TensorSpec) -> TensorSpec {
+pub(super) fn query_of(keys: &TensorSpec, qkv: &TensorSpec) -> TensorSpec {
     let n_heads = qkv.shape[2] - 2 * keys.shape[1];
     let shape = Shape::from([qkv.shape[0], n_heads, qkv.shape[1], qkv.shape[3]]);
     TensorSpec::new(shape, qkv.dtype)
@@ -207,7 +207,7 @@ impl QuestOps for CubeBackend {
         lengths: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         append::append(
-            keys, values, digests, new_keys, new_values, page_table, starts, lengths,
+            keys, values, digests, None, new_keys, new_values, page_table, starts, lengths,
         )
     }
 
@@ -230,8 +230,8 @@ impl QuestOps for CubeBackend {
         FloatTensor<Self>,
     ) {
         rotate_append::rotate_append(
-            keys, values, digests, qkv, gammas, rotations, page_table, starts, lengths, normed,
-            epsilon,
+            keys, values, digests, None, qkv, gammas, rotations, page_table, starts, lengths,
+            normed, epsilon,
         )
     }
 

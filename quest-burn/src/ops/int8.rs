@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 
 use super::reference;
-use crate::cache::{Int8Digests, LayerCache, Step};
+use crate::cache::Int8Digests;
 
 /// Packs every digest of a pool, `[n_pages, n_kv_heads, 2, head_dim]`.
 pub(crate) fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
@@ -18,20 +18,4 @@ pub(crate) fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
     }
     let (words, scales) = reference::quantized(digests);
     Int8Digests { words, scales }
-}
-
-/// Packs the digests of the pages that a step writes, where the cache has them in 8 bits too.
-pub(super) fn quantize_digests(cache: &mut LayerCache, step: &Step) {
-    if cache.int8_digests.is_none() {
-        return;
-    }
-    #[cfg(feature = "cube")]
-    if super::kernel::supports(cache) {
-        return super::kernel::quantize_digests(cache, step);
-    }
-    #[cfg(feature = "flex")]
-    if crate::simd::supports(cache, &cache.keys.device()) {
-        return crate::simd::quantize_digests(cache, step);
-    }
-    reference::quantize_digests(cache, step);
 }

@@ -7,16 +7,67 @@ use burn::{
 };
 use burn_cubecl::CubeBackend;
 
+#[cfg(feature = "fusion")]
+use super::extension::query_of;
 use crate::kernels::{
-    BestPages, int8,
+    BestPages, append,
+    int8::{PackedPools, launch_quantize_digests},
     page_scores::{Digests, int8_page_scores},
-    paged_attention,
+    paged_attention, rotate_append,
 };
 
 /// The operations on digests in 8 bits as kernels; [`crate::kernels`] says what each does.
 #[allow(clippy::too_many_arguments)]
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait Int8Ops: Backend {
+    /// Writes new rows, folds their keys into the digests and packs those, in place.
+    #[allow(clippy::type_complexity)]
+    #[fusion(meta = |keys, values, digests, words, scales, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), words.clone(), scales.clone()))]
+    fn int8_append(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        new_keys: FloatTensor<Self>,
+        new_values: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        IntTensor<Self>,
+        FloatTensor<Self>,
+    );
+
+    /// Norms and rotates queries and keys of a merged projection, appends, and packs digests.
+    #[allow(clippy::type_complexity)]
+    #[fusion(meta = |keys, values, digests, words, scales, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), words.clone(), scales.clone(), query_of(keys, qkv)))]
+    fn int8_rotate_append(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        gammas: FloatTensor<Self>,
+        rotations: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        normed: bool,
+        epsilon: f32,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        IntTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    );
+
     /// Packs the digests of the pages that a step writes, in place.
     #[fusion(meta = |words, scales, _, _, _, _, _, _| (words.clone(), scales.clone()))]
     fn quantize_digests(
@@ -64,6 +115,79 @@ fn scores_shape(query: &Shape, words: &Shape, shared: &bool, n_scores: &usize) -
 }
 
 impl Int8Ops for CubeBackend {
+    fn int8_append(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        new_keys: FloatTensor<Self>,
+        new_values: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        IntTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let packed = PackedPools { words, scales };
+        let (keys, values, digests) = append::append(
+            keys,
+            values,
+            digests,
+            Some(&packed),
+            new_keys,
+            new_values,
+            page_table,
+            starts,
+            lengths,
+        );
+        (keys, values, digests, packed.words, packed.scales)
+    }
+
+    fn int8_rotate_append(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        digests: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        gammas: FloatTensor<Self>,
+        rotations: FloatTensor<Self>,
+        page_table: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        lengths: IntTensor<Self>,
+        normed: bool,
+        epsilon: f32,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        IntTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let packed = PackedPools { words, scales };
+        let (keys, values, digests, query) = rotate_append::rotate_append(
+            keys,
+            values,
+            digests,
+            Some(&packed),
+            qkv,
+            gammas,
+            rotations,
+            page_table,
+            starts,
+            lengths,
+            normed,
+            epsilon,
+        );
+        (keys, values, digests, packed.words, packed.scales, query)
+    }
+
     fn quantize_digests(
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
@@ -74,9 +198,11 @@ impl Int8Ops for CubeBackend {
         page_size: usize,
         tokens: usize,
     ) -> (IntTensor<Self>, FloatTensor<Self>) {
-        int8::launch_quantize_digests(
-            words, scales, digests, page_table, starts, lengths, page_size, tokens,
-        )
+        let packed = PackedPools { words, scales };
+        launch_quantize_digests(
+            &packed, digests, page_table, starts, lengths, page_size, tokens,
+        );
+        (packed.words, packed.scales)
     }
 
     fn int8_page_scores(

@@ -31,19 +31,42 @@ fn take_pools(cache: &mut LayerCache, stand_in: &Tensor<4>) -> (Tensor<4>, Tenso
     )
 }
 
+/// Takes the packed digests of a layer, where it has them and the launch that writes their pages
+/// can pack them; those that are left need a launch of their own.
+fn take_packed(cache: &mut LayerCache, packs: bool) -> Option<(Tensor<4, Int>, Tensor<3>)> {
+    let packed = cache.int8_digests.take_if(|_| packs);
+    packed.map(|Int8Digests { words, scales }| (words, scales))
+}
+
 pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
-    let (pool_keys, pool_values, pool_digests) = take_pools(cache, &keys);
-    let pools = kernels::append(
-        pool_keys,
-        pool_values,
-        pool_digests,
-        keys,
-        values,
-        step.device_page_table().clone(),
-        step.device_starts().clone(),
-        step.device_lengths().clone(),
-    );
-    (cache.keys, cache.values, cache.digests) = pools;
+    let packs = kernels::int8_appends(&cache.keys.device());
+    let packed = take_packed(cache, packs);
+    let pools = take_pools(cache, &keys);
+    let page_table = step.device_page_table().clone();
+    let starts = step.device_starts().clone();
+    let lengths = step.device_lengths().clone();
+    let (pools, packed) = match packed {
+        Some(packed) => {
+            let (pools, (words, scales)) =
+                kernels::int8_append(pools, packed, keys, values, page_table, starts, lengths);
+            (pools, Some(Int8Digests { words, scales }))
+        }
+        None => {
+            let (pool_keys, pool_values, digests) = pools;
+            let pools = kernels::append(
+                pool_keys,
+                pool_values,
+                digests,
+                keys,
+                values,
+                page_table,
+                starts,
+                lengths,
+            );
+            (pools, None)
+        }
+    };
+    put_back(cache, pools, packed, step);
 }
 
 pub fn rotate_append(
@@ -54,16 +77,29 @@ pub fn rotate_append(
     step: &Step,
 ) -> Tensor<4> {
     let dtype = cache.keys.dtype();
-    let (keys, values, digests, query) = kernels::rotate_append(
-        take_pools(cache, &qkv),
-        qkv.cast(dtype),
-        norms.map(|norms| (norms.gammas().cast(dtype), norms.epsilon())),
-        rotations.table(),
-        step.device_page_table().clone(),
-        step.device_starts().clone(),
-        step.device_lengths().clone(),
-    );
-    (cache.keys, cache.values, cache.digests) = (keys, values, digests);
+    let packs = kernels::int8_rotates(&cache.keys.device(), norms.is_some());
+    let packed = take_packed(cache, packs);
+    let pools = take_pools(cache, &qkv);
+    let qkv = qkv.cast(dtype);
+    let norms = norms.map(|norms| (norms.gammas().cast(dtype), norms.epsilon()));
+    let rotations = rotations.table();
+    let page_table = step.device_page_table().clone();
+    let starts = step.device_starts().clone();
+    let lengths = step.device_lengths().clone();
+    let (pools, packed, query) = match packed {
+        Some(packed) => {
+            let (pools, (words, scales), query) = kernels::int8_rotate_append(
+                pools, packed, qkv, norms, rotations, page_table, starts, lengths,
+            );
+            (pools, Some(Int8Digests { words, scales }), query)
+        }
+        None => {
+            let (keys, values, digests, query) =
+                kernels::rotate_append(pools, qkv, norms, rotations, page_table, starts, lengths);
+            ((keys, values, digests), None, query)
+        }
+    };
+    put_back(cache, pools, packed, step);
     query
 }
 
@@ -90,6 +126,20 @@ pub fn prefill_attention(
         scale as f32,
     );
     output.cast(dtype)
+}
+
+/// Puts back the pools that a step wrote, and packs the digests that were not packed by then.
+fn put_back(
+    cache: &mut LayerCache,
+    pools: (Tensor<4>, Tensor<4>, Tensor<4>),
+    packed: Option<Int8Digests>,
+    step: &Step,
+) {
+    (cache.keys, cache.values, cache.digests) = pools;
+    match packed {
+        Some(packed) => cache.int8_digests = Some(packed),
+        None => quantize_digests(cache, step),
+    }
 }
 
 /// Packs every digest of a pool: as those of one sequence with all its pages.
@@ -124,7 +174,7 @@ pub fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
 }
 
 /// Packs the digests of the pages that a step writes.
-pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
+fn quantize_digests(cache: &mut LayerCache, step: &Step) {
     // Taken out, as they are written in place.
     let Some(Int8Digests { words, scales }) = cache.int8_digests.take() else {
         return;

@@ -63,20 +63,18 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
     assert_shape!(values, [batch, n_kv_heads, tokens, head_dim]);
     assert_eq!(page_size, step.page_size(), "page size of cache and step");
     let dtype = cache.keys.dtype();
-    append_rows(cache, keys.cast(dtype), values.cast(dtype), step);
-    int8::quantize_digests(cache, step);
-}
-
-fn append_rows(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
+    let (keys, values) = (keys.cast(dtype), values.cast(dtype));
     #[cfg(feature = "cube")]
     if kernel::supports(cache) {
         return kernel::append(cache, keys, values, step);
     }
     #[cfg(feature = "flex")]
     if simd::supports(cache, &keys.device()) {
-        return simd::append(cache, keys, values, step);
+        simd::append(cache, keys, values, step);
+        return simd::quantize_digests(cache, step);
     }
     reference::append(cache, keys, values, step);
+    reference::quantize_digests(cache, step);
 }
 
 /// Folds the first `rows` keys of a pool page into its digest anew.

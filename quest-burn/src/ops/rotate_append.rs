@@ -41,9 +41,7 @@ pub fn rotate_append(
         && super::kernel::supports(cache)
         && crate::kernels::rotates(&cache.keys.device(), norms.is_some())
     {
-        let query = super::kernel::rotate_append(cache, qkv, norms, rotations, step);
-        super::int8::quantize_digests(cache, step);
-        return query;
+        return super::kernel::rotate_append(cache, qkv, norms, rotations, step);
     }
     reference::rotate_append(cache, qkv, norms, rotations, step)
 }

@@ -1,13 +1,16 @@
 //! Digests in 8 bits, rounded outwards, as [`crate::cache::Int8Digests`] has them.
 
-mod pack;
+mod append;
+pub(super) mod pack;
+mod quantize;
 
 use burn::{
     backend::Dispatch,
     tensor::{DType, Int, Tensor, assert_shape},
 };
 
-pub(crate) use self::pack::launch_quantize_digests;
+pub use self::append::{int8_append, int8_appends, int8_rotate_append, int8_rotates};
+pub(crate) use self::{pack::PackedPools, quantize::launch_quantize_digests};
 use super::{
     BestPages, check_attention, check_bound, check_dtype, check_groups, check_scores,
     check_scoring, check_selection,

@@ -1,12 +1,7 @@
-use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::super::{
-    append::touched_pages,
-    launch::{address_type, assert_in_place},
-    row::RowLayout,
-};
+use super::super::launch::assert_in_place;
 use crate::cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST};
 
 /// A digest's rows as vectors.
@@ -27,6 +22,39 @@ impl PackedRow {
         );
         Self { width, vectors }
     }
+}
+
+/// Pools of packed digests that a launch writes in place.
+#[derive(Debug)]
+pub(crate) struct PackedPools {
+    pub words: CubeTensor,
+    pub scales: CubeTensor,
+}
+
+/// Buffers that [`PackedPools`] are in a launch.
+pub(in crate::kernels) const PACKED_BINDINGS: usize = 2;
+
+impl PackedPools {
+    /// The argument of a kernel whose units hold such rows. The address width of the digests that
+    /// are packed covers it, as there are fewer words.
+    pub(in crate::kernels) fn arg(&self, operation: &str, row: PackedRow) -> PackedDigestsLaunch {
+        assert_in_place(operation, "words of int8 digests", &self.words);
+        assert_in_place(operation, "scales of int8 digests", &self.scales);
+        PackedDigestsLaunch::new(
+            self.words.clone().into_buffer_arg(),
+            self.scales.clone().into_buffer_arg(),
+            row,
+        )
+    }
+}
+
+/// [`PackedPools`] in a kernel.
+#[derive(CubeType, CubeLaunch)]
+pub(in crate::kernels) struct PackedDigests {
+    words: Box<[i32]>,
+    scales: Box<[f32]>,
+    #[cube(comptime)]
+    pub row: PackedRow,
 }
 
 /// The largest magnitude in a vector of minima and one of maxima.
@@ -50,15 +78,14 @@ pub(in crate::kernels) fn largest_of<N: Size>(
 /// synchronised since. `place` counts the pool's pages of all KV heads.
 #[cube]
 pub(in crate::kernels) fn pack<N: Size>(
-    words: &mut Tensor<i32>,
-    scales: &mut Tensor<f32>,
+    packed: &mut PackedDigests,
     largest: &Shared<[f32]>,
     low: Vector<f32, N>,
     high: Vector<f32, N>,
     place: usize,
     vector: usize,
-    #[comptime] row: PackedRow,
 ) {
+    let row = comptime!(packed.row);
     let per_scale = comptime!(CHANNELS_PER_SCALE / row.width);
     let last = comptime!(row.vectors - 1);
     let of_vector = comptime!(row.width / CHANNELS_PER_WORD);
@@ -86,100 +113,10 @@ pub(in crate::kernels) fn pack<N: Size>(
             maxima |= (i32::cast_from(maximum) & 0xffi32) << up;
         }
         let to = place * 2 * of_row + vector * of_vector + w;
-        words[to] = minima;
-        words[to + of_row] = maxima;
+        packed.words[to] = minima;
+        packed.words[to + of_row] = maxima;
     }
     if vector % per_scale == 0 {
-        scales[place * n_scales + group] = scale;
+        packed.scales[place * n_scales + group] = scale;
     }
-}
-
-/// One cube per page that is written, KV head and sequence; a unit per vector of a digest's row.
-#[cube(launch_unchecked, address_type = "dynamic")]
-fn quantize_digests_kernel<F: Float, N: Size>(
-    words: &mut Tensor<i32>,
-    scales: &mut Tensor<f32>,
-    digests: &Tensor<Vector<F, N>>,
-    page_table: &Tensor<i32>,
-    starts: &Tensor<i32>,
-    lengths: &Tensor<i32>,
-    #[comptime] page_size: usize,
-    #[comptime] row: PackedRow,
-    #[define(F)] _dtype: ElemType,
-) {
-    let n_pages = digests.shape(0);
-    let n_kv_heads = digests.shape(1);
-    let max_pages = page_table.shape(1);
-    let vectors = comptime!(row.vectors);
-    let unit = UNIT_POS as usize;
-    let head = CUBE_POS_Y as usize;
-    let sequence = CUBE_POS_Z as usize;
-    let mut largest = Shared::<[f32]>::new_slice(vectors);
-
-    let start = starts[sequence] as usize;
-    let page = start / page_size + CUBE_POS_X as usize;
-    if max(page * page_size, start) >= lengths[sequence] as usize || page >= max_pages {
-        terminate!();
-    }
-    let pool_page = page_table[sequence * max_pages + page] as usize;
-    if pool_page >= n_pages {
-        terminate!();
-    }
-    let digest = (pool_page * n_kv_heads + head) * 2 * vectors + unit;
-    let low = Vector::<f32, N>::cast_from(digests[digest]);
-    let high = Vector::<f32, N>::cast_from(digests[digest + vectors]);
-    largest[unit] = largest_of::<N>(low, high, row);
-    sync_cube();
-    let place = head * n_pages + pool_page;
-    pack::<N>(words, scales, &largest, low, high, place, unit, row);
-}
-
-/// Packs the digests of the pages of positions `starts..lengths`, of at most `tokens` tokens, anew
-/// and in place.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn launch_quantize_digests(
-    words: CubeTensor,
-    scales: CubeTensor,
-    digests: CubeTensor,
-    page_table: CubeTensor,
-    starts: CubeTensor,
-    lengths: CubeTensor,
-    page_size: usize,
-    tokens: usize,
-) -> (CubeTensor, CubeTensor) {
-    assert_in_place("quantize_digests", "words of int8 digests", &words);
-    assert_in_place("quantize_digests", "scales of int8 digests", &scales);
-    let digests = into_contiguous(digests);
-    let layout = RowLayout::of(&digests);
-    let row = PackedRow::new(layout.width, layout.row_vectors());
-    let n_kv_heads = digests.meta.shape()[1];
-    let batch = page_table.meta.shape()[0];
-    let client = digests.client.clone();
-    let address = address_type(&[&words, &digests]);
-    let dtype = dtype_to_storage_type(digests.dtype);
-    // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
-    // the shapes were checked before the operation was registered.
-    unsafe {
-        quantize_digests_kernel::launch_unchecked(
-            &client,
-            CubeCount::Static(
-                touched_pages(tokens, page_size) as u32,
-                n_kv_heads as u32,
-                batch as u32,
-            ),
-            CubeDim::new_1d(row.vectors as u32),
-            address,
-            layout.width,
-            words.clone().into_tensor_arg(),
-            scales.clone().into_tensor_arg(),
-            digests.into_tensor_arg(),
-            into_contiguous(page_table).into_tensor_arg(),
-            starts.into_tensor_arg(),
-            lengths.into_tensor_arg(),
-            page_size,
-            row,
-            dtype,
-        );
-    }
-    (words, scales)
 }

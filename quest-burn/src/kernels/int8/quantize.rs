@@ -1,0 +1,96 @@
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use cubecl::prelude::*;
+
+use super::{
+    super::{append::touched_pages, launch::address_type, row::RowLayout},
+    pack::{PackedDigests, PackedPools, PackedRow, largest_of, pack},
+};
+
+/// One cube per page that is written, KV head and sequence; a unit per vector of a digest's row.
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn quantize_digests_kernel<F: Float, N: Size>(
+    packed: &mut PackedDigests,
+    digests: &Tensor<Vector<F, N>>,
+    page_table: &Tensor<i32>,
+    starts: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    #[comptime] page_size: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let n_pages = digests.shape(0);
+    let n_kv_heads = digests.shape(1);
+    let max_pages = page_table.shape(1);
+    let row = comptime!(packed.row);
+    let vectors = comptime!(row.vectors);
+    let unit = UNIT_POS as usize;
+    let head = CUBE_POS_Y as usize;
+    let sequence = CUBE_POS_Z as usize;
+    let mut largest = Shared::<[f32]>::new_slice(vectors);
+
+    let start = starts[sequence] as usize;
+    let page = start / page_size + CUBE_POS_X as usize;
+    if max(page * page_size, start) >= lengths[sequence] as usize || page >= max_pages {
+        terminate!();
+    }
+    let pool_page = page_table[sequence * max_pages + page] as usize;
+    if pool_page >= n_pages {
+        terminate!();
+    }
+    let digest = (pool_page * n_kv_heads + head) * 2 * vectors + unit;
+    let low = Vector::<f32, N>::cast_from(digests[digest]);
+    let high = Vector::<f32, N>::cast_from(digests[digest + vectors]);
+    largest[unit] = largest_of::<N>(low, high, row);
+    sync_cube();
+    pack::<N>(
+        packed,
+        &largest,
+        low,
+        high,
+        head * n_pages + pool_page,
+        unit,
+    );
+}
+
+/// Packs the digests of the pages of positions `starts..lengths`, of at most `tokens` tokens, anew
+/// and in place.
+pub(crate) fn launch_quantize_digests(
+    packed: &PackedPools,
+    digests: CubeTensor,
+    page_table: CubeTensor,
+    starts: CubeTensor,
+    lengths: CubeTensor,
+    page_size: usize,
+    tokens: usize,
+) {
+    let digests = into_contiguous(digests);
+    let layout = RowLayout::of(&digests);
+    let row = PackedRow::new(layout.width, layout.row_vectors());
+    let n_kv_heads = digests.meta.shape()[1];
+    let batch = page_table.meta.shape()[0];
+    let client = digests.client.clone();
+    let address = address_type(&[&packed.words, &digests]);
+    let dtype = dtype_to_storage_type(digests.dtype);
+    // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
+    // the shapes were checked before the operation was registered.
+    unsafe {
+        quantize_digests_kernel::launch_unchecked(
+            &client,
+            CubeCount::Static(
+                touched_pages(tokens, page_size) as u32,
+                n_kv_heads as u32,
+                batch as u32,
+            ),
+            CubeDim::new_1d(row.vectors as u32),
+            address,
+            layout.width,
+            packed.arg("quantize_digests", row),
+            digests.into_tensor_arg(),
+            into_contiguous(page_table).into_tensor_arg(),
+            starts.into_tensor_arg(),
+            lengths.into_tensor_arg(),
+            page_size,
+            dtype,
+        );
+    }
+}
