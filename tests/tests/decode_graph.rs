@@ -309,6 +309,7 @@ fn tokens_of_a_ragged_batch_are_those_without_a_recording() {
 
 #[test]
 fn int8_digests_change_nothing_where_the_budget_covers_the_context() {
+    let _alone = alone();
     let prompts = [prompt(0, PROMPTS[0]), prompt(1, PROMPTS[2])];
     for test_device in devices() {
         let device = &test_device.device;

@@ -407,6 +407,7 @@ fn linear_layers_with_packed_weights_equal_sums_in_f64() {
             (8, 256, 98),
             // More outputs than planes at once.
             (1, 16, 9000),
+            (2, 256, 9000),
         ] {
             for config in quantizations() {
                 // The left sides and what follows are the dense kernel's.

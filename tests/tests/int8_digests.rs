@@ -311,9 +311,10 @@ fn half_precision_caches_are_packed_and_scored_as_by_the_tensor_operations() {
                 let expected = ops::reference::page_scores(query.clone(), layer, &step, sharing);
                 let found = ops::page_scores(query, layer, &step, sharing);
                 let [full, expected, found] = [full, expected, found].map(|t| rows(&t).concat());
-                assert_close(&found, &expected, TOLERANCE, &context);
+                let tolerance = device.tolerance(TOLERANCE);
+                assert_close(&found, &expected, tolerance, &context);
                 for (found, full) in found.iter().zip(&full) {
-                    let rounding = TOLERANCE * (1.0 + full.abs());
+                    let rounding = tolerance * (1.0 + full.abs());
                     assert!(
                         found >= &(full - rounding),
                         "{context}: {found}, in full {full}"

@@ -17,30 +17,31 @@ use quest_burn::{
 };
 use quest_burn_tests::{
     arrays::{assert_close, poison},
-    catalogue::{AttentionShape, attention_shapes},
+    catalogue::AttentionShape,
     devices::devices,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-/// Shapes of the catalogue, and prompts that take several runs of query tokens and tiles of keys.
+/// Page sizes, head dims and groups, each kernel of which is compiled, over prompts that take several
+/// runs of query tokens and tiles of keys.
 fn shapes() -> Vec<AttentionShape> {
-    let mut shapes = attention_shapes();
-    let long = AttentionShape {
-        page_size: 16,
-        head_dim: 128,
-        n_heads: 4,
-        n_kv_heads: 2,
-        lengths: vec![700, 129, 64],
-        budget_pages: 3,
-    };
-    for (page_size, head_dim) in [(16, 128), (8, 64), (128, 96), (32, 16), (64, 112)] {
-        shapes.push(AttentionShape {
+    [
+        (16, 128, 4, 2),
+        (8, 64, 2, 2),
+        (128, 80, 4, 1),
+        (32, 16, 7, 1),
+    ]
+    .map(
+        |(page_size, head_dim, n_heads, n_kv_heads)| AttentionShape {
             page_size,
             head_dim,
-            ..long.clone()
-        });
-    }
-    shapes
+            n_heads,
+            n_kv_heads,
+            lengths: vec![700, 129, 64],
+            budget_pages: 3,
+        },
+    )
+    .to_vec()
 }
 
 fn config(shape: &AttentionShape) -> PagedKvCacheConfig {

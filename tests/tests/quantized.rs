@@ -15,7 +15,7 @@ use quest_burn_models::{
 };
 use quest_burn_tests::{
     checkpoint::{self, CheckpointSpec},
-    devices::devices,
+    devices::{TestDevice, devices},
 };
 
 fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
@@ -29,8 +29,9 @@ fn norm(d: usize, device: &Device) -> RmsNorm {
 }
 
 #[track_caller]
-fn assert_close<const D: usize>(found: Tensor<D>, expected: Tensor<D>) {
-    let tolerance = Tolerance::rel_abs(1e-3, 1e-3);
+fn assert_close<const D: usize>(found: Tensor<D>, expected: Tensor<D>, device: &TestDevice) {
+    let tolerance = device.tolerance(1e-3) as f32;
+    let tolerance = Tolerance::rel_abs(tolerance, tolerance);
     (found.into_data()).assert_approx_eq::<f32>(&expected.into_data(), tolerance);
 }
 
@@ -63,7 +64,7 @@ fn a_quantised_layer_is_the_layer_with_rounded_weights() {
                             .map(|layer| layer.forward_normed_gated(x.clone(), &norm)),
                     ] {
                         let [found, expected] = outputs;
-                        assert_close(found, expected);
+                        assert_close(found, expected, &test_device);
                     }
                 }
             }
@@ -108,7 +109,7 @@ fn weights_take_their_form_as_they_are_read() {
             let model =
                 weights::load_for_inference(dir, &config, device, DType::F32, format, progress);
             let found = logits(&model.unwrap(), &config, device);
-            assert_close(found.clone(), expected);
+            assert_close(found.clone(), expected, &test_device);
             let size = |logits: Tensor<3>| (logits.powi_scalar(2)).mean().sqrt();
             let error = size(found - full.clone()) / size(full.clone());
             let error = error.into_scalar::<f32>();

@@ -184,6 +184,18 @@ fn rotate_append_kernel<F: Float, N: Size>(
     if let ComptimeOption::Some(packed) = packed {
         let packed_row = comptime!(packed.row);
         let place = kv_head * n_pages + pool_page;
+        // What is packed are the digests as they are kept. A compiler may leave out the rounding of a
+        // value that it still holds, but not that of one which other units may have changed.
+        let mut rounded = Shared::<[Vector<F, N>]>::new_slice(comptime!(4 * shape.half));
+        rounded[unit] = Vector::cast_from(least_low);
+        rounded[unit + half] = Vector::cast_from(least_high);
+        rounded[unit + row] = Vector::cast_from(most_low);
+        rounded[unit + row + half] = Vector::cast_from(most_high);
+        sync_cube();
+        let least_low = Vector::<f32, N>::cast_from(rounded[unit]);
+        let least_high = Vector::<f32, N>::cast_from(rounded[unit + half]);
+        let most_low = Vector::<f32, N>::cast_from(rounded[unit + row]);
+        let most_high = Vector::<f32, N>::cast_from(rounded[unit + row + half]);
         let mut largest = Shared::<[f32]>::new_slice(comptime!(packed_row.vectors));
         largest[unit] = largest_of::<N>(least_low, most_low, packed_row);
         largest[unit + half] = largest_of::<N>(least_high, most_high, packed_row);

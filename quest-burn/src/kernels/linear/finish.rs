@@ -2,12 +2,13 @@ use cubecl::prelude::*;
 
 use super::{
     super::row::{lanes_scatter_sum, lanes_sum},
+    Epilogue,
     shape::GemvShape,
 };
 
 /// Writes an output channel of a left side: its sum, and that of its gated counterpart.
 #[cube]
-fn write<F: Float>(
+pub(super) fn write<F: Float>(
     sum: f32,
     up: f32,
     row: usize,
@@ -15,9 +16,8 @@ fn write<F: Float>(
     bias: &Tensor<F>,
     residual: &Tensor<F>,
     output: &mut Tensor<F>,
-    #[comptime] shape: GemvShape,
+    #[comptime] epilogue: Epilogue,
 ) {
-    let epilogue = comptime!(shape.epilogue);
     let columns = output.shape(1);
     if channel < columns {
         let mut value = sum;
@@ -112,7 +112,16 @@ pub(super) fn finish<F: Float>(
         let sum = total(shared, first, index, shape);
         let up = total(shared, first, index + gate_to_up, shape);
         let channel = first_output + i / m;
-        write::<F>(sum, up, i % m, channel, bias, residual, output, shape);
+        write::<F>(
+            sum,
+            up,
+            i % m,
+            channel,
+            bias,
+            residual,
+            output,
+            shape.epilogue,
+        );
         i += units;
     }
 }

@@ -4,6 +4,7 @@ mod dequantize;
 mod finish;
 mod gemv;
 mod left;
+mod matrix;
 mod packing;
 mod plan;
 mod quantized;

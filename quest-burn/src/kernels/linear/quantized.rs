@@ -8,6 +8,7 @@ use super::{
     finish::finish,
     gemv::weight_rows,
     left::{LeftSide, left_side, place},
+    matrix,
     packing::Place,
     plan::Plan,
     shape::GemvShape,
@@ -293,6 +294,19 @@ pub(crate) fn quantized_gemv(
     packing: Packing,
     epilogue: Epilogue,
 ) -> CubeTensor {
+    let d_input = rows.meta.shape()[1];
+    let properties = rows.client.properties();
+    if matrix::takes(
+        properties,
+        rows.dtype,
+        rows.meta.shape()[0],
+        d_input,
+        packing,
+    ) {
+        return matrix::matrix_gemv(
+            rows, gamma, words, scales, zeros, bias, residual, normed, epsilon, packing, epilogue,
+        );
+    }
     let words = into_contiguous(words);
     let n = words.meta.shape()[0];
     let Plan {
