@@ -1,0 +1,151 @@
+//! What the operations refuse before anything is launched: shapes, dtypes and numbers that do not fit
+//! together.
+
+use burn::tensor::{DType, Int, Tensor, assert_shape};
+
+use super::supports;
+
+pub(super) fn check_append(
+    pools: (&Tensor<4>, &Tensor<4>, &Tensor<4>),
+    (new_keys, new_values): (&Tensor<4>, &Tensor<4>),
+    places: (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
+) {
+    let (keys, _, _) = pools;
+    let [_, n_kv_heads, _, head_dim] = keys.dims();
+    let [batch, _, tokens, _] = new_keys.dims();
+    check_written(pools, batch, places);
+    assert_shape!(new_keys, [batch, n_kv_heads, tokens, head_dim]);
+    assert_shape!(new_values, [batch, n_kv_heads, tokens, head_dim]);
+    check_dtype("new keys", new_keys.dtype(), keys.dtype());
+    check_dtype("new values", new_values.dtype(), keys.dtype());
+}
+
+pub(super) fn check_rotate_append(
+    pools: (&Tensor<4>, &Tensor<4>, &Tensor<4>),
+    (qkv, norms, rotations): (&Tensor<4>, Option<&(Tensor<2>, f64)>, &Tensor<3>),
+    places: (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
+) {
+    let (keys, _, _) = pools;
+    let [_, n_kv_heads, _, head_dim] = keys.dims();
+    let [batch, tokens, heads, _] = qkv.dims();
+    check_written(pools, batch, places);
+    assert_shape!(qkv, [batch, tokens, heads, head_dim]);
+    assert_shape!(rotations, [batch, tokens, head_dim]);
+    check_dtype("merged projection", qkv.dtype(), keys.dtype());
+    check_dtype("rotations", rotations.dtype(), DType::F32);
+    assert!(
+        batch > 0 && tokens > 0 && head_dim.is_multiple_of(2),
+        "merged projection: expected tokens and an even head dim, found {:?}",
+        qkv.dims()
+    );
+    assert!(
+        heads > 2 * n_kv_heads,
+        "heads of a merged projection: expected more than twice the {n_kv_heads} KV heads, found \
+         {heads}"
+    );
+    if let Some((gammas, _)) = norms {
+        assert_shape!(gammas, [2, head_dim]);
+        check_dtype("weights of norms", gammas.dtype(), keys.dtype());
+    }
+}
+
+/// Pools that are written, and where: page table, starts and lengths.
+pub(super) fn check_written(
+    (keys, values, digests): (&Tensor<4>, &Tensor<4>, &Tensor<4>),
+    batch: usize,
+    (page_table, starts, lengths): (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
+) {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(starts, [batch]);
+    assert_shape!(lengths, [batch]);
+    check_dtype("values", values.dtype(), keys.dtype());
+    check_dtype("digests", digests.dtype(), keys.dtype());
+    check_cache(keys);
+}
+
+pub(super) fn check_scoring(page_size: usize, n_scores: usize) {
+    assert!(page_size > 0, "page size: expected at least 1, found 0");
+    assert!(
+        n_scores > 0,
+        "number of page scores: expected at least 1, found 0"
+    );
+}
+
+/// Pages that a selection can count.
+const MAX_SCORES: usize = 1 << 16;
+
+pub(super) fn check_scores(n_scores: usize) {
+    assert!(
+        (1..=MAX_SCORES).contains(&n_scores),
+        "number of page scores: expected 1 to {MAX_SCORES}, found {n_scores}"
+    );
+}
+
+pub(super) fn check_selection(k: usize, pin_newest: bool, sink_pages: usize) {
+    assert!(k > 0, "pages to keep: expected at least 1, found 0");
+    let kept = sink_pages + usize::from(pin_newest);
+    assert!(
+        kept <= k,
+        "always-kept pages: expected at most the {k} pages to keep, found {kept}"
+    );
+}
+
+pub(super) fn check_bound(n_pages_bound: usize, max_pages: usize) {
+    assert!(
+        n_pages_bound <= max_pages,
+        "pages of a sequence: expected at most the page table's {max_pages}, found {n_pages_bound}"
+    );
+}
+
+pub(super) fn check_attention(
+    query: &Tensor<3>,
+    keys: &Tensor<4>,
+    values: &Tensor<4>,
+    page_table: &Tensor<2, Int>,
+    lengths: &Tensor<1, Int>,
+) {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [batch, n_heads, _] = query.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    assert_shape!(query, [batch, n_heads, head_dim]);
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(lengths, [batch]);
+    check_dtype("values", values.dtype(), keys.dtype());
+    check_dtype("query", query.dtype(), keys.dtype());
+    check_groups(n_heads, n_kv_heads);
+    check_cache(keys);
+}
+
+pub(super) fn check_dtype(what: &str, found: DType, expected: DType) {
+    assert!(
+        found == expected,
+        "dtype of {what}: expected {expected:?}, found {found:?}"
+    );
+}
+
+pub(super) fn check_groups(n_heads: usize, n_kv_heads: usize) {
+    assert!(
+        n_heads > 0 && n_heads.is_multiple_of(n_kv_heads),
+        "query heads: expected a multiple of the {n_kv_heads} KV heads, found {n_heads}"
+    );
+}
+
+pub(super) fn check_cache(cache: &Tensor<4>) {
+    let [n_pages, n_kv_heads, _, head_dim] = cache.dims();
+    assert!(
+        n_pages > 0 && n_kv_heads > 0,
+        "KV cache: expected pages and heads, found {n_pages} pages of {n_kv_heads} KV heads"
+    );
+    assert!(
+        supports(&cache.device(), cache.dtype(), head_dim),
+        "KV cache: expected a dtype and a head dim that the kernels run on {:?}, found {:?} and \
+         {head_dim}",
+        cache.device(),
+        cache.dtype()
+    );
+}

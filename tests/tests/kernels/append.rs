@@ -1,0 +1,114 @@
+//! Writing rows and digests in place.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::tensor::{DType, Tensor};
+use quest_burn::kernels;
+
+use super::attention::assert_same;
+use super::bench::{Bench, Case, case, device, floats, for_each, normal, rng};
+
+#[test]
+fn append_writes_rows_and_digests_in_place_and_nothing_else() {
+    for_each(|bench, rng| {
+        let Case {
+            head_dim,
+            n_kv_heads,
+            page_size,
+            ..
+        } = bench.case;
+        // The case's lengths are the capacity; appended in chunks of these sizes.
+        let capacity = bench.case.lengths.clone();
+        bench.keys.fill(f32::NAN);
+        bench.values.fill(f32::NAN);
+        bench.digests.fill(f32::NAN);
+        let mut keys = bench.pool(&bench.keys);
+        let mut values = bench.pool(&bench.values);
+        let mut digests = bench.device_digests();
+        // An upload that is under way holds the memory as well.
+        bench.device.sync().unwrap();
+        let mut starts = vec![0; bench.batch()];
+        for chunk in [1, page_size - 1, 3, page_size * 2 + 1, 1, 1, page_size] {
+            let new: Vec<usize> = starts
+                .iter()
+                .zip(&capacity)
+                .enumerate()
+                .map(|(i, (&start, &capacity))| {
+                    // Every third sequence gains fewer tokens than the chunk has.
+                    let wanted = if i % 3 == 2 { chunk / 2 } else { chunk };
+                    wanted.min(capacity - start)
+                })
+                .collect();
+            let lengths: Vec<usize> = starts.iter().zip(&new).map(|(s, n)| s + n).collect();
+            let rows = bench.batch() * n_kv_heads * chunk * head_dim;
+            let new_keys = normal(rows, bench.dtype, rng);
+            let new_values = normal(rows, bench.dtype, rng);
+            for sequence in 0..bench.batch() {
+                for head in 0..n_kv_heads {
+                    for j in 0..new[sequence] {
+                        let at = ((sequence * n_kv_heads + head) * chunk + j) * head_dim;
+                        let (key, value) = (
+                            new_keys[at..at + head_dim].to_vec(),
+                            new_values[at..at + head_dim].to_vec(),
+                        );
+                        bench.write(sequence, head, starts[sequence] + j, &key, &value);
+                    }
+                }
+            }
+            let shape = [bench.batch(), n_kv_heads, chunk, head_dim];
+            (keys, values, digests) = kernels::append(
+                keys,
+                values,
+                digests,
+                bench.float(&new_keys, shape),
+                bench.float(&new_values, shape),
+                bench.page_table(),
+                bench.ints(&starts),
+                bench.ints(&lengths),
+            );
+            starts = lengths;
+        }
+        assert_same(
+            &floats(keys),
+            &bench.keys,
+            &format!("{} keys", bench.name()),
+        );
+        assert_same(
+            &floats(values),
+            &bench.values,
+            &format!("{} values", bench.name()),
+        );
+        assert_same(
+            &floats(digests),
+            &bench.digests,
+            &format!("{} digests", bench.name()),
+        );
+    });
+}
+
+#[test]
+fn append_refuses_a_pool_that_something_else_holds() {
+    let ((device, _alone), mut rng) = (device(), rng());
+    let small = case((16, 64), (2, 2), &[20], &[1]);
+    let bench = Bench::new(small, DType::F32, &device, &mut rng);
+    let keys = bench.pool(&bench.keys);
+    let held = keys.clone();
+    device.sync().unwrap();
+    let row = || Tensor::<4>::zeros([1, 2, 1, 64], &device);
+    // With fusion the refusal comes when the operations drain.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let (keys, values, digests) = kernels::append(
+            keys,
+            bench.pool(&bench.values),
+            bench.device_digests(),
+            row(),
+            row(),
+            bench.page_table(),
+            bench.ints(&[3]),
+            bench.ints(&[4]),
+        );
+        (floats(keys), floats(values), floats(digests))
+    }));
+    assert!(outcome.is_err());
+    assert_same(&floats(held), &bench.keys, "the keys that are held");
+}

@@ -1,0 +1,358 @@
+//! A pool of pages on the device and on the host, and the cases that the kernels are tried on.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use quest_burn::kernels;
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+/// One problem: a pool of pages that several sequences share.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    pub(super) page_size: usize,
+    pub(super) head_dim: usize,
+    pub(super) n_kv_heads: usize,
+    pub(super) group: usize,
+    pub(super) lengths: Vec<usize>,
+    pub(super) ks: Vec<usize>,
+}
+
+pub(super) fn case(
+    (page_size, head_dim): (usize, usize),
+    (n_kv_heads, group): (usize, usize),
+    lengths: &[usize],
+    ks: &[usize],
+) -> Case {
+    Case {
+        page_size,
+        head_dim,
+        n_kv_heads,
+        group,
+        lengths: lengths.to_vec(),
+        ks: ks.to_vec(),
+    }
+}
+
+/// Page sizes, head dims and groups at their extremes, lengths at and around page edges.
+pub(super) fn catalogue() -> Vec<Case> {
+    vec![
+        case((16, 128), (2, 4), &[1, 16, 17, 100, 0], &[1, 3, 7]),
+        case((16, 128), (3, 1), &[333], &[5, 20, 21, 30]),
+        case((8, 64), (1, 3), &[7, 8, 9, 64], &[1, 2, 8]),
+        case((32, 32), (2, 2), &[31, 32, 200], &[2, 6]),
+        case((64, 80), (1, 8), &[63, 64, 65, 300], &[3]),
+        case((128, 256), (1, 2), &[129, 500], &[1, 3]),
+        case((16, 8), (4, 2), &[40, 5], &[2]),
+        case((16, 16), (1, 16), &[77, 160], &[4]),
+        case((16, 96), (2, 7), &[50], &[3]),
+        case((16, 64), (2, 2), &[5001], &[64, 313]),
+        case((8, 48), (1, 5), &[2048, 2049, 1], &[100]),
+    ]
+}
+
+pub(super) struct Bench {
+    pub(super) case: Case,
+    pub(super) dtype: DType,
+    pub(super) device: Device,
+    /// Pool pages of each sequence.
+    pub(super) pages: Vec<Vec<usize>>,
+    pub(super) n_pool: usize,
+    pub(super) keys: Vec<f32>,
+    pub(super) values: Vec<f32>,
+    pub(super) digests: Vec<f32>,
+    pub(super) query: Vec<f32>,
+}
+
+impl Bench {
+    pub(super) fn new(case: Case, dtype: DType, device: &Device, rng: &mut StdRng) -> Self {
+        let Case {
+            page_size,
+            head_dim,
+            n_kv_heads,
+            group,
+            ..
+        } = case;
+        let counts: Vec<usize> = case.lengths.iter().map(|l| l.div_ceil(page_size)).collect();
+        let n_pool = counts.iter().sum::<usize>() + 3;
+        let mut order: Vec<usize> = (0..n_pool).collect();
+        order.shuffle(rng);
+        let mut order = order.into_iter();
+        let pages: Vec<Vec<usize>> = counts
+            .iter()
+            .map(|&n| order.by_ref().take(n).collect())
+            .collect();
+        let mut bench = Self {
+            keys: vec![f32::NAN; n_pool * n_kv_heads * page_size * head_dim],
+            values: vec![f32::NAN; n_pool * n_kv_heads * page_size * head_dim],
+            digests: vec![f32::NAN; n_pool * n_kv_heads * 2 * head_dim],
+            query: normal(
+                case.lengths.len() * n_kv_heads * group * head_dim,
+                dtype,
+                rng,
+            ),
+            case,
+            dtype,
+            device: device.clone(),
+            pages,
+            n_pool,
+        };
+        for sequence in 0..bench.case.lengths.len() {
+            for position in 0..bench.case.lengths[sequence] {
+                for head in 0..n_kv_heads {
+                    let key = normal(head_dim, dtype, rng);
+                    let value = normal(head_dim, dtype, rng);
+                    bench.write(sequence, head, position, &key, &value);
+                }
+            }
+        }
+        bench
+    }
+
+    /// Offset of a row of keys or values.
+    pub(super) fn row(&self, sequence: usize, head: usize, position: usize) -> usize {
+        let Case {
+            page_size,
+            head_dim,
+            n_kv_heads,
+            ..
+        } = self.case;
+        let page = self.pages[sequence][position / page_size];
+        ((page * n_kv_heads + head) * page_size + position % page_size) * head_dim
+    }
+
+    pub(super) fn write(
+        &mut self,
+        sequence: usize,
+        head: usize,
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let d = self.case.head_dim;
+        let row = self.row(sequence, head, position);
+        self.keys[row..row + d].copy_from_slice(key);
+        self.values[row..row + d].copy_from_slice(value);
+        let page = self.pages[sequence][position / self.case.page_size];
+        let digest = (page * self.case.n_kv_heads + head) * 2 * d;
+        for (channel, &k) in key.iter().enumerate() {
+            let fresh = position.is_multiple_of(self.case.page_size);
+            let low = &mut self.digests[digest + channel];
+            *low = if fresh { k } else { low.min(k) };
+            let high = &mut self.digests[digest + d + channel];
+            *high = if fresh { k } else { high.max(k) };
+        }
+    }
+
+    pub(super) fn batch(&self) -> usize {
+        self.case.lengths.len()
+    }
+    pub(super) fn n_heads(&self) -> usize {
+        self.case.n_kv_heads * self.case.group
+    }
+    pub(super) fn n_pages(&self, sequence: usize) -> usize {
+        self.pages[sequence].len()
+    }
+    pub(super) fn max_pages(&self) -> usize {
+        self.pages.iter().map(Vec::len).max().unwrap().max(1)
+    }
+    pub(super) fn scale(&self) -> f32 {
+        1.0 / (self.case.head_dim as f32).sqrt()
+    }
+
+    pub(super) fn float<const D: usize>(&self, data: &[f32], shape: [usize; D]) -> Tensor<D> {
+        // CUDA may pitch the rows of an upload; a reshaped line has none.
+        let data = TensorData::new(data.to_vec(), [data.len()]).convert_dtype(self.dtype);
+        Tensor::<1>::from_data(data, (&self.device, self.dtype)).reshape(shape)
+    }
+    pub(super) fn pool(&self, data: &[f32]) -> Tensor<4> {
+        let Case {
+            page_size,
+            head_dim,
+            n_kv_heads,
+            ..
+        } = self.case;
+        self.float(data, [self.n_pool, n_kv_heads, page_size, head_dim])
+    }
+    pub(super) fn device_digests(&self) -> Tensor<4> {
+        let shape = [self.n_pool, self.case.n_kv_heads, 2, self.case.head_dim];
+        self.float(&self.digests, shape)
+    }
+    pub(super) fn device_query(&self) -> Tensor<3> {
+        self.float(
+            &self.query,
+            [self.batch(), self.n_heads(), self.case.head_dim],
+        )
+    }
+    pub(super) fn page_table(&self) -> Tensor<2, Int> {
+        let max_pages = self.max_pages();
+        // Past a sequence's pages the table names one that nobody wrote.
+        let used: Vec<usize> = self.pages.iter().flatten().copied().collect();
+        let unused = (0..self.n_pool).find(|page| !used.contains(page)).unwrap();
+        let mut entries = vec![unused as i32; self.batch() * max_pages];
+        for (row, pages) in entries.chunks_exact_mut(max_pages).zip(&self.pages) {
+            for (entry, &page) in row.iter_mut().zip(pages) {
+                *entry = page as i32;
+            }
+        }
+        let entries = TensorData::new(entries, [self.batch(), max_pages]);
+        Tensor::from_data(entries, (&self.device, DType::I32))
+    }
+    pub(super) fn ints(&self, counts: &[usize]) -> Tensor<1, Int> {
+        let counts: Vec<i32> = counts.iter().map(|&n| n as i32).collect();
+        let n = counts.len();
+        Tensor::from_data(TensorData::new(counts, [n]), (&self.device, DType::I32))
+    }
+    pub(super) fn lengths(&self) -> Tensor<1, Int> {
+        self.ints(&self.case.lengths)
+    }
+
+    /// `sum_i max(q_i * min_i, q_i * max_i)` of one query head and page.
+    pub(super) fn bound(&self, sequence: usize, head: usize, page: usize) -> f64 {
+        let d = self.case.head_dim;
+        let q = &self.query[(sequence * self.n_heads() + head) * d..][..d];
+        let pool_page = self.pages[sequence][page];
+        let kv_head = head / self.case.group;
+        let digest = (pool_page * self.case.n_kv_heads + kv_head) * 2 * d;
+        (0..d)
+            .map(|i| {
+                let (low, high) = (self.digests[digest + i], self.digests[digest + d + i]);
+                (f64::from(q[i]) * f64::from(low)).max(f64::from(q[i]) * f64::from(high))
+            })
+            .sum()
+    }
+
+    /// Attention of one query head over pages.
+    pub(super) fn attention(&self, sequence: usize, head: usize, pages: &[usize]) -> Vec<f64> {
+        let (d, page_size) = (self.case.head_dim, self.case.page_size);
+        let q = &self.query[(sequence * self.n_heads() + head) * d..][..d];
+        let tokens: Vec<usize> = pages
+            .iter()
+            .flat_map(|&page| page * page_size..(page + 1) * page_size)
+            .filter(|&token| token < self.case.lengths[sequence])
+            .map(|token| self.row(sequence, head / self.case.group, token))
+            .collect();
+        let scores: Vec<f64> = tokens
+            .iter()
+            .map(|&row| {
+                let dot: f64 = (0..d)
+                    .map(|i| f64::from(q[i]) * f64::from(self.keys[row + i]))
+                    .sum();
+                dot * f64::from(self.scale())
+            })
+            .collect();
+        let highest = scores.iter().copied().fold(f64::MIN, f64::max);
+        let mut out = vec![0.0; d];
+        let mut total = 0.0;
+        for (&row, &score) in tokens.iter().zip(&scores) {
+            let weight = (score - highest).exp();
+            total += weight;
+            for (i, out) in out.iter_mut().enumerate() {
+                *out += weight * f64::from(self.values[row + i]);
+            }
+        }
+        if total > 0.0 {
+            out.iter_mut().for_each(|x| *x /= total);
+        }
+        out
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("{:?} {:?}", self.dtype, self.case)
+    }
+}
+
+/// Normal numbers as the dtype holds them.
+pub(super) fn normal(n: usize, dtype: DType, rng: &mut impl Rng) -> Vec<f32> {
+    let numbers: Vec<f32> = (0..n)
+        .map(|_| {
+            let sum: f32 = (0..6).map(|_| rng.random_range(-1.0f32..1.0)).sum();
+            sum / 2f32.sqrt()
+        })
+        .collect();
+    let data = TensorData::new(numbers, [n]).convert_dtype(dtype);
+    data.convert::<f32>().try_into_vec().unwrap()
+}
+
+pub(super) fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_into_vec().unwrap()
+}
+
+pub(super) fn ints<const D: usize>(tensor: Tensor<D, Int>) -> Vec<i32> {
+    tensor.into_data().convert::<i32>().try_into_vec().unwrap()
+}
+
+/// Leaves NaN in memory that the next allocations of up to `n` elements will get.
+pub(super) fn poison(n: usize, device: &Device) {
+    let buffers: Vec<Tensor<1>> = (0..4)
+        .map(|_| Tensor::full([n.max(64)], f32::NAN, (device, DType::F32)))
+        .collect();
+    device.sync().unwrap();
+    drop(buffers);
+}
+
+/// `|found - expected| / |expected|`; infinite where a number is not finite.
+pub(super) fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    if found.iter().any(|x| !x.is_finite()) {
+        return f64::INFINITY;
+    }
+    let square = |x: f64| x * x;
+    let difference: f64 = found
+        .iter()
+        .zip(expected)
+        .map(|(&f, &e)| square(f64::from(f) - e))
+        .sum();
+    let size: f64 = expected.iter().map(|&e| square(e)).sum();
+    if size == 0.0 {
+        difference.sqrt()
+    } else {
+        (difference / size).sqrt()
+    }
+}
+
+pub(super) fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 1e-5,
+        DType::F16 => 1e-3,
+        _ => 8e-3,
+    }
+}
+
+/// The device, for one test at a time: while a thread records a CUDA graph, no other may wait for
+/// the device.
+pub(super) fn device() -> (Device, MutexGuard<'static, ()>) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let device = Device::default();
+    assert!(kernels::supported(&device), "{device:?} runs the kernels");
+    (device, alone)
+}
+
+pub(super) fn dtypes(device: &Device) -> Vec<DType> {
+    let dtypes: Vec<DType> = [DType::F32, DType::F16, DType::BF16]
+        .into_iter()
+        .filter(|&dtype| kernels::supports(device, dtype, 128))
+        .collect();
+    assert!(dtypes.contains(&DType::F32));
+    println!("{device:?}: {dtypes:?}");
+    dtypes
+}
+
+pub(super) fn rng() -> StdRng {
+    let seed: u64 = std::env::var("QUEST_TEST_SEED")
+        .ok()
+        .map(|seed| seed.parse().expect("QUEST_TEST_SEED is a number"))
+        .unwrap_or_else(|| rand::rng().random());
+    println!("QUEST_TEST_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+/// Calls `test` for every case and dtype of the device.
+pub(super) fn for_each(test: impl Fn(&mut Bench, &mut StdRng)) {
+    let ((device, _alone), mut rng) = (device(), rng());
+    for dtype in dtypes(&device) {
+        for case in catalogue() {
+            test(&mut Bench::new(case, dtype, &device, &mut rng), &mut rng);
+        }
+    }
+}

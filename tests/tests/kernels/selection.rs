@@ -1,0 +1,121 @@
+//! The choice of the best pages.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use quest_burn::kernels;
+
+use super::bench::{device, ints, normal, poison, rng};
+
+/// The selection as its contract says, on the host.
+fn select(scores: &[f32], k: usize, pin_newest: bool, sinks: usize) -> Vec<i32> {
+    let n = scores.len();
+    let kept = |page: usize| page < sinks || (pin_newest && page + 1 == n);
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|&a, &b| {
+        (kept(b).cmp(&kept(a)))
+            .then(scores[b].partial_cmp(&scores[a]).unwrap())
+            .then(a.cmp(&b))
+    });
+    order.truncate(k);
+    order.sort_unstable();
+    let mut ids: Vec<i32> = order.into_iter().map(|page| page as i32).collect();
+    ids.resize(k, -1);
+    ids
+}
+
+/// Runs the selection on rows of scores, with one length per row, and checks all of it.
+fn check_selection(
+    rows: &[Vec<f32>],
+    lengths: &[usize],
+    k: usize,
+    pin_newest: bool,
+    sinks: usize,
+    device: &Device,
+) {
+    let page_size = 16;
+    let n_scores = rows[0].len();
+    let scores: Vec<f32> = rows
+        .iter()
+        .zip(lengths)
+        .flat_map(|(row, &length)| {
+            let n = length.div_ceil(page_size);
+            (0..n_scores).map(move |page| if page < n { row[page] } else { f32::NAN })
+        })
+        .collect();
+    let scores = TensorData::new(scores, [rows.len(), 1, n_scores]);
+    let counts: Vec<i32> = lengths.iter().map(|&n| n as i32).collect();
+    let counts = TensorData::new(counts, [rows.len()]);
+    poison(rows.len() * k, device);
+    let ids = ints(kernels::top_pages(
+        Tensor::from_data(scores, (device, DType::F32)),
+        Tensor::from_data(counts, (device, DType::I32)),
+        page_size,
+        k,
+        pin_newest,
+        sinks,
+    ));
+    for (row, &length) in lengths.iter().enumerate() {
+        let n = length.div_ceil(page_size);
+        assert_eq!(
+            ids[row * k..(row + 1) * k],
+            select(&rows[row][..n], k, pin_newest, sinks),
+            "{n} of {n_scores} pages, k {k}, pinned {pin_newest}, first {sinks}, row {row}"
+        );
+    }
+}
+
+#[test]
+fn top_pages_are_exact_ascending_and_ties_go_to_the_lower_page() {
+    let ((device, _alone), mut rng) = (device(), rng());
+    for n in [1, 2, 31, 33, 64, 255, 1000, 2048, 5000] {
+        let normal = normal(n, DType::F32, &mut rng);
+        let rows = vec![
+            normal.clone(),
+            normal.iter().map(|x| (x * 2.0).round()).collect(),
+            vec![-3.5; n],
+            (0..n)
+                .map(|i| if i % 2 == 0 { 0.0 } else { -0.0 })
+                .collect(),
+            normal.iter().map(|x| x.powi(15) * 1e20).collect(),
+            (0..n).map(|i| 1000.0 + i as f32 * 1e-3).collect(),
+            (0..n)
+                .map(|i| f32::from_bits(0x3f80_0000 + (i % 7) as u32))
+                .collect(),
+        ];
+        for k in [1, 2, 17, n / 2, n - 1, n, n + 3] {
+            for (pin_newest, sinks) in [(false, 0), (true, 0), (true, 1), (false, 3), (true, 4)] {
+                if k == 0 || sinks + usize::from(pin_newest) > k {
+                    continue;
+                }
+                let lengths = vec![n * 16 - 3; rows.len()];
+                check_selection(&rows, &lengths, k, pin_newest, sinks, &device);
+            }
+        }
+    }
+}
+
+#[test]
+fn top_pages_of_ragged_sequences_leave_scores_past_their_pages_unread() {
+    let ((device, _alone), mut rng) = (device(), rng());
+    let n = 700;
+    let lengths = [0, 1, 16, 17, 100, 16 * n, 16 * 64, 16 * 65, 5000];
+    let rows: Vec<Vec<f32>> = lengths
+        .iter()
+        .map(|_| normal(n, DType::F32, &mut rng))
+        .collect();
+    for k in [1, 4, 64, 65, 700] {
+        check_selection(&rows, &lengths, k, true, 0, &device);
+    }
+}
+
+#[test]
+fn top_pages_of_a_million_tokens() {
+    let ((device, _alone), mut rng) = (device(), rng());
+    for n in [16_384, 65_536] {
+        let normal = normal(n, DType::F32, &mut rng);
+        let ties: Vec<f32> = normal.iter().map(|x| x.round()).collect();
+        for k in [1, 128, 4097, n - 1, n] {
+            let rows = [normal.clone(), ties.clone()];
+            check_selection(&rows, &[n * 16, n * 16 - 15], k, true, 0, &device);
+        }
+    }
+}
