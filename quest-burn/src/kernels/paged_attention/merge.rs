@@ -1,6 +1,6 @@
 use cubecl::prelude::*;
 
-use super::softmax::NO_SCORE;
+use super::{super::row::lanes_max, softmax::NO_SCORE};
 
 /// Channels that a unit has in flight.
 const CHANNELS_IN_FLIGHT: usize = 32;
@@ -12,17 +12,20 @@ pub(super) struct Merge {
     row: usize,
     width: usize,
     units: usize,
+    /// Units that find the highest score together.
+    lanes: usize,
     /// Room for the splits.
     slots: usize,
 }
 
 impl Merge {
     /// The merge of up to `max_splits` splits.
-    pub fn new(row: usize, width: usize, units: usize, max_splits: usize) -> Self {
+    pub fn new(row: usize, width: usize, units: usize, plane: usize, max_splits: usize) -> Self {
         Self {
             row,
             width,
             units,
+            lanes: plane.min(1 << units.trailing_zeros()),
             slots: max_splits,
         }
     }
@@ -45,11 +48,32 @@ fn ratio<N: Size>(out: Vector<f32, N>, total: f32) -> Vector<f32, N> {
     out * Vector::new(select(none, f32::new(0.0), inverse))
 }
 
+/// Loads what a unit has in flight: a vector of the splits from `first` on, as many apart as are read
+/// at a time.
+#[cube]
+fn load_rows<N: Size>(
+    values: &mut Array<Vector<f32, N>>,
+    partial: &Tensor<Vector<f32, N>>,
+    head: usize,
+    first: usize,
+    column: usize,
+    #[comptime] merge: Merge,
+) {
+    let n_splits = partial.shape(1);
+    let in_flight = comptime!(merge.in_flight());
+    let rows = comptime!(merge.rows());
+    #[unroll]
+    for i in 0..in_flight {
+        let split = min(first + i * rows, n_splits - 1);
+        values[i] = partial[(head * n_splits + split) * merge.row + column];
+    }
+}
+
 /// Merges the splits of a head by log-sum-exp. One cube per sequence and query head; a unit for each
 /// vector of as many splits as are read at a time.
 ///
 /// `partial` is `[heads, n_splits, head_dim]`, `stats` `[heads, n_splits, 2]`: highest score and
-/// total of the weights.
+/// total of the weights. The first rows of `partial` are on their way while the highest score is found.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn merge_kernel<F: Float, N: Size>(
     partial: &Tensor<Vector<f32, N>>,
@@ -65,6 +89,11 @@ pub(super) fn merge_kernel<F: Float, N: Size>(
     let in_flight = comptime!(merge.in_flight());
     let unit = UNIT_POS as usize;
 
+    let row = unit / columns;
+    let column = unit % columns;
+    let mut values = Array::<Vector<f32, N>>::new(in_flight);
+    load_rows::<N>(&mut values, partial, head, row, column, merge);
+
     let mut highests = Shared::<[f32]>::new_slice(merge.slots);
     let mut totals = Shared::<[f32]>::new_slice(merge.slots);
     let mut split = unit;
@@ -75,31 +104,26 @@ pub(super) fn merge_kernel<F: Float, N: Size>(
         split += merge.units;
     }
     sync_cube();
+    let mut highest = f32::new(NO_SCORE);
+    let mut split = unit % merge.lanes;
+    while split < n_splits {
+        highest = max(highest, highests[split]);
+        split += merge.lanes;
+    }
+    let highest = lanes_max(highest, merge.lanes);
 
     let mut row_outs = Shared::<[Vector<f32, N>]>::new_slice(comptime!(rows * columns));
     let mut row_totals = Shared::<[f32]>::new_slice(comptime!(rows * columns));
-    let row = unit / columns;
-    let column = unit % columns;
     let zero = Vector::<f32, N>::new(0.0f32);
-    let mut highest = f32::new(NO_SCORE);
-    for split in 0..n_splits {
-        highest = max(highest, highests[split]);
-    }
     let mut total = f32::new(0.0);
     let mut out = zero;
     let mut first = row;
     while first < n_splits {
-        let mut values = Array::<Vector<f32, N>>::new(in_flight);
-        #[unroll]
-        for i in 0..in_flight {
-            let split = min(first + i * rows, n_splits - 1);
-            values[i] = partial[(head * n_splits + split) * columns + column];
-        }
         #[unroll]
         for i in 0..in_flight {
             let split = first + i * rows;
             // A split without tokens has not written its output. Selects, not a branch: into a
-            // branch the loads above would sink, and wait for one another.
+            // branch the loads would sink, and wait for one another.
             let slot = min(split, n_splits - 1);
             let used = split < n_splits && totals[slot] > 0.0f32;
             let weight = f32::exp(highests[slot] - highest);
@@ -108,6 +132,9 @@ pub(super) fn merge_kernel<F: Float, N: Size>(
             out = fma(Vector::new(weight), select(used, values[i], zero), out);
         }
         first += comptime!(rows * in_flight);
+        if first < n_splits {
+            load_rows::<N>(&mut values, partial, head, first, column, merge);
+        }
     }
     row_outs[unit] = out;
     row_totals[unit] = total;

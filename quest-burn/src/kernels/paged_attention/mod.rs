@@ -117,7 +117,7 @@ impl Problem {
                 partial.into_tensor_arg(),
                 stats.into_tensor_arg(),
                 output.clone().into_tensor_arg(),
-                Merge::new(row, width, units, max_splits),
+                Merge::new(row, width, units, self.layout.plane, max_splits),
                 dtype_to_storage_type(output.dtype),
             );
         }

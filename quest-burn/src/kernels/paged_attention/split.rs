@@ -127,6 +127,20 @@ pub(super) fn stage_page(
     slots.tokens[slot] = tokens as u32;
 }
 
+/// Puts a page with tokens of the sequence into a slot.
+#[cube]
+pub(super) fn put_page(
+    slots: &mut Slots,
+    slot: usize,
+    page: usize,
+    pool_page: usize,
+    place: &Place,
+    #[comptime] page_size: usize,
+) {
+    slots.pages[slot] = min(pool_page, place.n_pool_pages - 1) as u32;
+    slots.tokens[slot] = min(page_size, place.length - page * page_size) as u32;
+}
+
 /// Merges the runs of the cube and writes the split's sum to `partial`, `[heads, n_splits,
 /// head_dim]`, its highest score and total to `stats`, `[heads, n_splits, 2]`.
 #[cube]
