@@ -138,6 +138,12 @@ class Charts(unittest.TestCase):
         xml.fromstring(chart)
         self.assertIn("x &amp; y", chart)
 
+    def test_lines_of_one_colour_differ_in_their_legend(self):
+        lines = {f"line {i}": [(1024, 1.0), (2048, 2.0)] for i in range(len(svg.COLORS) + 1)}
+        chart = svg.line_charts([("many", lines)], "y")
+        # In the panel and in the legend.
+        self.assertEqual(chart.count("stroke-dasharray"), 2)
+
     def test_ticks_are_round_numbers_within_the_bounds(self):
         self.assertEqual(svg.ticks(3, 120), [5, 10, 20, 50, 100])
 
