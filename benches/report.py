@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One Markdown report and its plots from the JSON lines of `quest bench` and the peers.
 
-    python3 report.py --out DIR FILE.jsonl ...
+    python3 report.py --out DIR [--contexts N,..] [--budgets N,..] FILE.jsonl ...
 
 Times are medians, with the quartiles in brackets. Ratios compare only what is in the files: pass
 files of one run on one machine.
@@ -45,6 +45,23 @@ def read(paths):
                 records.append(parsed(line, f"{path}:{number}"))
     if not records:
         raise BadInput("expected at least one result, found none")
+    return records
+
+
+def numbers(text):
+    """Of an option that lists them."""
+    return [int(number) for number in text.split(",")]
+
+
+def limited(records, contexts, budgets):
+    """Those of the given contexts and budgets, and what has none."""
+    limits = {"context": contexts, "budget": budgets}
+    records = [
+        r for r in records
+        if all(not values or r.get(key) is None or r[key] in values for key, values in limits.items())
+    ]
+    if not records:
+        raise BadInput("expected results of the contexts and budgets asked for, found none")
     return records
 
 
@@ -102,9 +119,15 @@ def floor_us(record):
 
 
 def who(record):
-    """The implementation, with its backend where it has several."""
+    """The implementation, with its backend where it has several, and digests that are not whole."""
     name = record["implementation"]
-    return f"{name}, {record.get('backend', '?')}" if name == OURS else name
+    return f"{name}, {variant(record)}" if name == OURS else name
+
+
+def variant(record):
+    """Backend and form of the digests of a result of ours."""
+    backend, digests = record.get("backend", "?"), record.get("digests", "full")
+    return backend if digests == "full" else f"{backend}, {digests} digests"
 
 
 def groups_of(records, keys):
@@ -159,17 +182,20 @@ def attention_table(rows, columns):
 
     def whole(column, backend):
         found = [r for name in WHOLE for r in at(column, operation=name, implementation=OURS)]
-        return least([r for r in found if r.get("backend") == backend])
+        return least([r for r in found if variant(r) == backend])
 
     def peers(column, operations):
         found = [r for name in operations for r in at(column, operation=name)]
         return least([r for r in found if r["implementation"] != OURS])
 
-    backends = ordered({r.get("backend") for r in rows if r["implementation"] == OURS})
+    backends = ordered({variant(r) for r in rows if r["implementation"] == OURS})
     for backend in backends:
         quest = [whole(c, backend) for c in columns]
         dense = [
-            least(at(c, operation="dense_attention", implementation=OURS, backend=backend))
+            least([
+                r for r in at(c, operation="dense_attention", implementation=OURS)
+                if variant(r) == backend
+            ])
             for c in columns
         ]
         best_dense = [peers(c, ["dense_attention"]) for c in columns]
@@ -191,8 +217,10 @@ def attention_table(rows, columns):
             body.append([f"*{backend}: byte floor of Quest*", *shown])
     if "cuda" in backends:
         for backend in backends:
+            if backend.startswith("cuda"):
+                continue
             cells = [ratio(us(whole(c, backend)), us(whole(c, "cuda"))) for c in columns]
-            if backend != "cuda" and any(cell != "-" for cell in cells):
+            if any(cell != "-" for cell in cells):
                 body.append([f"*our Quest, {backend} / cuda*", *cells])
     return table(header, body)
 
@@ -204,7 +232,7 @@ def decode(records):
     )
     for (device, model, weights, batch), rows in settings.items():
         contexts = sorted({r["context"] for r in rows})
-        lines = groups_of(rows, ["implementation", "backend", "operation", "budget", "launch"])
+        lines = groups_of(rows, ["implementation", "backend", "digests", "operation", "budget", "launch"])
 
         def cell(line, context):
             return least([r for r in line if r["context"] == context])
@@ -222,7 +250,7 @@ def decode(records):
                 least([
                     r for r in rows
                     if r["context"] == c and r["operation"] == "dense"
-                    and all(r.get(k) == first.get(k) for k in ("implementation", "backend", "launch"))
+                    and who(r) == who(first) and r["launch"] == first["launch"]
                 ])
                 for c in contexts
             ]
@@ -298,7 +326,8 @@ def plots(records):
     out = {}
     settings = groups_of(
         [r for r in records if r["kind"] == "attention"],
-        ["device", "backend", "dtype", "batch", "head_dim", "page_size", "n_heads", "n_kv_heads"],
+        ["device", "backend", "dtype", "batch", "head_dim", "page_size", "n_heads", "n_kv_heads",
+         "digests"],
     )
     # Peers belong to every backend of ours on the same device.
     peers = [r for r in records if r["kind"] == "attention" and r["implementation"] != OURS]
@@ -306,15 +335,19 @@ def plots(records):
         rows = [r for r in rows if r["implementation"] == OURS]
         if not rows:
             continue
-        device, backend, dtype, batch, head_dim, page_size, n_heads, n_kv_heads = setting
+        device, backend, dtype, batch, head_dim, page_size, n_heads, n_kv_heads, digests = setting
         same = dict(device=device, dtype=dtype, batch=batch, head_dim=head_dim,
                     page_size=page_size, n_heads=n_heads, n_kv_heads=n_kv_heads)
         rows += [r for r in peers if all(r.get(k) == v for k, v in same.items())]
         launch = "graph" if any(r["launch"] == "graph" for r in rows) else "plain"
         rows = [r for r in rows if r["launch"] == launch]
         name = f"{backend}-{dtype}-b{batch}-h{n_heads}x{n_kv_heads}-d{head_dim}-p{page_size}"
+        if digests not in (None, "full"):
+            name += f"-{digests}"
         out[f"kernels-{name}.svg"] = kernels_plot(rows)
-        out[f"breakdown-{name}.svg"] = breakdown_plot(rows, f"{n_heads}:{n_kv_heads} heads, {backend}")
+        out[f"breakdown-{name}.svg"] = breakdown_plot(
+            rows, f"{n_heads}:{n_kv_heads} heads, {variant(rows[0])}"
+        )
     steps = groups_of(
         [r for r in records if r["kind"] == "decode"], ["device", "model", "weights", "batch"]
     )
@@ -386,9 +419,11 @@ def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", help="JSON lines")
     parser.add_argument("--out", default="bench-results", help="folder of the report and plots")
+    parser.add_argument("--contexts", type=numbers, help="only these, such as 8192,32768")
+    parser.add_argument("--budgets", type=numbers, help="only these")
     options = parser.parse_args(arguments)
     try:
-        records = read(options.files)
+        records = limited(read(options.files), options.contexts, options.budgets)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

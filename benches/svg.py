@@ -56,6 +56,16 @@ def legend(x, y, labels):
     return parts
 
 
+def line_legend(x, y, labels):
+    """As `legend`, of lines: those of one colour differ in their dashes."""
+    parts = []
+    for row, (label, color, dash) in enumerate(labels):
+        at = y + row * LEGEND_ROW
+        parts.append(line([(x, at - 4), (x + 26, at - 4)], color, dash))
+        parts.append(text(x + 32, at, label, anchor="start"))
+    return parts
+
+
 def line_charts(panels, y_label):
     """Panels next to each other: `(title, {label: [(context, value)]})`, both axes logarithmic."""
     panels = [(title, {k: sorted(v) for k, v in lines.items() if v}) for title, lines in panels]
@@ -93,7 +103,7 @@ def line_charts(panels, y_label):
             placed = [place(*point) for point in points]
             parts.append(line(placed, colors[label], dashes[label]))
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colors[label]}"/>' for x, y in placed]
-    parts += legend(LEFT, bottom + 6, [(label, colors[label]) for label in labels])
+    parts += line_legend(LEFT, bottom + 6, [(label, colors[label], dashes[label]) for label in labels])
     return document(total, bottom + len(labels) * LEGEND_ROW + 12, parts)
 
 

@@ -70,6 +70,32 @@ class Report(unittest.TestCase):
             for path in Path(folder).glob("*.svg"):
                 xml.parse(path)
 
+    def test_results_with_packed_digests_stand_apart(self):
+        packed = [
+            {**r, "digests": "int8", "median_us": r["median_us"] / 2}
+            for r in self.records if r["kind"] in ("attention", "decode") and r["implementation"] == report.OURS
+        ]
+        text = report.report(self.records + packed)
+        self.assertEqual(cells(text, "quest-burn, cuda: page_scores"), ["5.00 (4.90-5.10)"])
+        found = cells(text, "quest-burn, cuda, int8 digests: page_scores")
+        self.assertTrue(found[0].startswith("2.50 "), found)
+        self.assertEqual(cells(text, "*cuda: best dense peer / our Quest*"), ["2.00x"])
+        self.assertEqual(cells(text, "*cuda, int8 digests: best dense peer / our Quest*"), ["4.00x"])
+        quest = "quest-burn, cuda, int8 digests: quest 2048, plain"
+        self.assertEqual(cells(text, f"*our dense / {quest}*"), ["1.25x", "1.60x"])
+        self.assertIn(
+            "breakdown-cuda-f16-b1-h32x8-d128-p16-int8.svg", report.plots(self.records + packed)
+        )
+
+    def test_contexts_and_budgets_can_be_limited(self):
+        contexts = {r["context"] for r in self.records if r["kind"] == "decode"}
+        kept = report.limited(self.records, [max(contexts)], None)
+        self.assertEqual({r["context"] for r in kept if "context" in r}, {max(contexts)})
+        self.assertTrue(any(r["kind"] == "bandwidth" for r in kept))
+        self.assertFalse(any("budget" in r for r in report.limited(self.records, None, [7])))
+        with self.assertRaises(report.BadInput):
+            report.limited([r for r in self.records if "context" in r], [7], None)
+
     def test_the_breakdown_stacks_the_parts(self):
         chart = report.plots(self.records)["breakdown-cuda-f16-b1-h32x8-d128-p16.svg"]
         for label in ("page scores", "top pages", "paged attention", ">18.0<", ">40.0<", ">32.0<"):
@@ -111,6 +137,12 @@ class Charts(unittest.TestCase):
         chart = svg.line_charts([("a < b", {"x & y": [(1024, 1.0), (2048, 2.0)]})], "y")
         xml.fromstring(chart)
         self.assertIn("x &amp; y", chart)
+
+    def test_lines_of_one_colour_differ_in_their_legend(self):
+        lines = {f"line {i}": [(1024, 1.0), (2048, 2.0)] for i in range(len(svg.COLORS) + 1)}
+        chart = svg.line_charts([("many", lines)], "y")
+        # In the panel and in the legend.
+        self.assertEqual(chart.count("stroke-dasharray"), 2)
 
     def test_ticks_are_round_numbers_within_the_bounds(self):
         self.assertEqual(svg.ticks(3, 120), [5, 10, 20, 50, 100])
