@@ -449,9 +449,11 @@ fn packed_weights_are_unpacked_as_by_tensor_operations() {
                 let scales = floats(weight.scales());
                 let of_group = |i: usize| i / k * (k / weight.group()) + i % k / weight.group();
                 for (i, (value, found)) in values.iter().zip(unpacked(&weight)).enumerate() {
+                    // A driver may divide by a scale before it is rounded, of which a weight is up to 255.
                     let step = scales[of_group(i)];
+                    let most = if dtype == DType::F32 { 0.5001 } else { 0.65 };
                     assert!(
-                        (value - found).abs() <= 0.5001 * step,
+                        (value - found).abs() <= most * step,
                         "{what}: {value}, {found}"
                     );
                 }

@@ -253,7 +253,7 @@ fn a_page_score_bounds_the_score_of_each_key_and_is_near_the_full_one() {
 #[test]
 fn scores_are_those_of_the_tensor_operations_for_both_sharings() {
     for_each_shape(|device, shape, filled, query, context| {
-        let tolerance = device.tolerance(2.0 * TOLERANCE);
+        let tolerance = device.tolerance_of_sums(2.0 * TOLERANCE);
         for sharing in [PageSharing::KvHead, PageSharing::QueryHead] {
             let scores = |of: fn(_, &LayerCache, &_, _) -> Tensor<3>| {
                 rows(&of(query.clone(), filled.layer(), &filled.step, sharing))
@@ -311,7 +311,7 @@ fn half_precision_caches_are_packed_and_scored_as_by_the_tensor_operations() {
                 let expected = ops::reference::page_scores(query.clone(), layer, &step, sharing);
                 let found = ops::page_scores(query, layer, &step, sharing);
                 let [full, expected, found] = [full, expected, found].map(|t| rows(&t).concat());
-                let tolerance = device.tolerance(TOLERANCE);
+                let tolerance = device.tolerance_of_sums(TOLERANCE);
                 assert_close(&found, &expected, tolerance, &context);
                 for (found, full) in found.iter().zip(&full) {
                     let rounding = tolerance * (1.0 + full.abs());

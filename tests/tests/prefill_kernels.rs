@@ -1,13 +1,16 @@
-//! The kernel of a prompt's attention against its body in tensor operations, in half precision, where
-//! the device has matrix instructions; elsewhere there is no such kernel.
+//! The kernel of a prompt's attention against its body in tensor operations on the CPU, in half precision,
+//! where the device has matrix instructions; elsewhere there is no such kernel.
 //!
 //! Runs on the devices that `QUEST_TEST_DEVICES` names.
-#![cfg(any(
-    feature = "cuda",
-    feature = "rocm",
-    feature = "wgpu",
-    feature = "vulkan",
-    feature = "metal"
+#![cfg(all(
+    feature = "flex",
+    any(
+        feature = "cuda",
+        feature = "rocm",
+        feature = "wgpu",
+        feature = "vulkan",
+        feature = "metal"
+    )
 ))]
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -64,10 +67,17 @@ fn poisoned(shape: &AttentionShape, dtype: DType, device: &Device) -> PagedKvCac
     cache
 }
 
-fn random(shape: [usize; 4], dtype: DType, device: &Device, rng: &mut StdRng) -> Tensor<4> {
+/// Random values that the dtype holds exactly: on the device, and in f32 on the CPU.
+fn random(
+    shape: [usize; 4],
+    dtype: DType,
+    device: &Device,
+    rng: &mut StdRng,
+) -> (Tensor<4>, Tensor<4>) {
     let values = (0..shape.iter().product()).map(|_| rng.random_range(-2.0f32..2.0));
-    let data = TensorData::new(values.collect::<Vec<_>>(), shape);
-    Tensor::<4>::from_data(data, device).cast(dtype)
+    let data = TensorData::new(values.collect::<Vec<_>>(), shape).convert_dtype(dtype);
+    let exact = Tensor::<4>::from_data(data.clone().convert::<f32>(), &Device::flex());
+    (Tensor::from_data(data, (device, dtype)), exact)
 }
 
 fn floats(tensor: Tensor<4>) -> Vec<f64> {
@@ -113,20 +123,21 @@ fn a_prompt_in_chunks_attends_as_the_tensor_operations_do() {
                     continue;
                 }
                 let [batch, d] = [shape.lengths.len(), shape.head_dim];
-                let mut expected = config(&shape).init(device, dtype).unwrap();
+                let mut expected = config(&shape).init(&Device::flex(), DType::F32).unwrap();
                 let mut found = poisoned(&shape, dtype, device);
                 for chunk in chunks(&shape.lengths) {
                     let step = expected.prefill(&chunk).unwrap();
                     let tokens = step.max_new_tokens();
                     let mut rows =
                         |heads| random([batch, heads, tokens, d], dtype, device, &mut rng);
-                    let (keys, values) = (rows(shape.n_kv_heads), rows(shape.n_kv_heads));
-                    let query = rows(shape.n_heads);
+                    let (keys, exact_keys) = rows(shape.n_kv_heads);
+                    let (values, exact_values) = rows(shape.n_kv_heads);
+                    let (query, exact_query) = rows(shape.n_heads);
                     let scale = 1.0 / (d as f64).sqrt();
                     let layer = expected.layer_mut(0);
-                    ops::reference::append(layer, keys.clone(), values.clone(), &step);
+                    ops::reference::append(layer, exact_keys, exact_values, &step);
                     let reference =
-                        ops::reference::prefill_attention(query.clone(), layer, &step, scale);
+                        ops::reference::prefill_attention(exact_query, layer, &step, scale);
                     let step = found.prefill(&chunk).unwrap();
                     let layer = found.layer_mut(0);
                     ops::append(layer, keys, values, &step);

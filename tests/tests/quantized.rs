@@ -30,7 +30,7 @@ fn norm(d: usize, device: &Device) -> RmsNorm {
 
 #[track_caller]
 fn assert_close<const D: usize>(found: Tensor<D>, expected: Tensor<D>, device: &TestDevice) {
-    let tolerance = device.tolerance(1e-3) as f32;
+    let tolerance = device.tolerance_of_sums(1e-3) as f32;
     let tolerance = Tolerance::rel_abs(tolerance, tolerance);
     (found.into_data()).assert_approx_eq::<f32>(&expected.into_data(), tolerance);
 }

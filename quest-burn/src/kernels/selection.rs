@@ -17,7 +17,7 @@ const KEPT: u32 = u32::MAX;
 const FAR: f32 = 3.0e38;
 /// A narrower range of scores is not worth a division.
 const NARROW: f32 = 1e-30;
-/// Most keys that a unit keeps in registers.
+/// Most keys that a unit has in registers.
 const CACHED: usize = 32;
 /// Scores that a unit loads at a time where rows allow it.
 const WIDTH: usize = 4;
@@ -116,31 +116,35 @@ fn competes(key: u32) -> bool {
     key != 0u32 && key != KEPT
 }
 
-/// How a cube walks its pages: each unit visits `items` of them, and keeps their keys in registers
-/// when they are few.
+/// How a cube walks its pages: each unit visits `chunks` times `items` of them. A single chunk stays in
+/// registers; of several each is read again whenever the pages are gone through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Walk {
     pub units: usize,
     pub plane: usize,
     pub items: usize,
+    pub chunks: usize,
     /// Scores of a load.
     pub width: usize,
-    pub cached: bool,
 }
 
 impl Walk {
     /// The walk of a cube of `units` over up to `n_pages` pages.
     pub fn new(units: usize, plane: usize, n_pages: usize) -> Self {
-        let items = n_pages.div_ceil(units).next_power_of_two();
-        let cached = items <= CACHED;
-        let whole = cached && n_pages.is_multiple_of(WIDTH);
-        let width = if whole { WIDTH } else { 1 };
+        let per_unit = n_pages.div_ceil(units).next_power_of_two();
+        let width = if n_pages.is_multiple_of(WIDTH) {
+            WIDTH
+        } else {
+            1
+        };
+        let per_unit = per_unit.max(width);
+        let items = per_unit.min(CACHED);
         Self {
             units,
             plane,
-            items: items.max(width),
+            items,
+            chunks: per_unit / items,
             width,
-            cached,
         }
     }
 }
@@ -158,55 +162,53 @@ fn load_scores<N: Size>(
     scores[(candidates.offset + page) / walk.width]
 }
 
-/// The keys of this unit's pages, when they are kept in registers.
+/// Reads the keys of this unit's pages from `first` on, a chunk of them.
 #[cube]
 fn load_keys<N: Size>(
+    keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
     candidates: &Candidates,
+    first: usize,
     #[comptime] walk: Walk,
-) -> Array<u32> {
-    let mut keys = Array::<u32>::new(comptime!(if walk.cached { walk.items } else { 1 }));
-    if comptime!(walk.cached) {
-        let loads = comptime!(walk.items / walk.width);
-        let mut loaded = Array::<Vector<f32, N>>::new(loads);
+) {
+    let loads = comptime!(walk.items / walk.width);
+    let mut loaded = Array::<Vector<f32, N>>::new(loads);
+    #[unroll]
+    for i in 0..loads {
+        loaded[i] = load_scores::<N>(scores, candidates, first + i * walk.width, walk);
+    }
+    #[unroll]
+    for i in 0..loads {
         #[unroll]
-        for i in 0..loads {
-            loaded[i] = load_scores::<N>(scores, candidates, i * walk.width, walk);
-        }
-        #[unroll]
-        for i in 0..loads {
-            #[unroll]
-            for lane in 0..walk.width {
-                let item = i * walk.width + lane;
-                keys[item] = key_of(loaded[i].extract(lane), candidates.first + item, candidates);
-            }
+        for lane in 0..walk.width {
+            let item = i * walk.width + lane;
+            keys[item] = key_of(
+                loaded[i].extract(lane),
+                candidates.first + first + item,
+                candidates,
+            );
         }
     }
-    keys
 }
 
-/// The key of this unit's `i`-th page.
+/// Has the keys of a chunk in registers, where they are if there is but one.
 #[cube]
-fn nth_key<N: Size>(
-    keys: &Array<u32>,
+fn turn_to<N: Size>(
+    keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
     candidates: &Candidates,
-    i: usize,
+    chunk: usize,
     #[comptime] walk: Walk,
-) -> u32 {
-    if comptime!(walk.cached) {
-        keys[i]
-    } else {
-        // A load is one score.
-        let score = load_scores::<N>(scores, candidates, i, walk).extract(0usize);
-        key_of(score, candidates.first + i, candidates)
+) {
+    if comptime!(walk.chunks > 1) {
+        load_keys::<N>(keys, scores, candidates, chunk * walk.items, walk);
     }
 }
 
 /// Finds the threshold of a head. Every unit of the cube must reach it.
 #[cube]
 fn find_threshold<N: Size>(
-    keys: &Array<u32>,
+    keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
     candidates: &Candidates,
     plane_sums: &mut Shared<[u32]>,
@@ -225,12 +227,15 @@ fn find_threshold<N: Size>(
 
     let mut low = f32::new(FAR);
     let mut high = f32::new(-FAR);
-    #[unroll(walk.cached)]
-    for i in 0..walk.items {
-        let key = nth_key::<N>(keys, scores, candidates, i, walk);
-        if competes(key) {
-            low = min(low, score_of(key));
-            high = max(high, score_of(key));
+    for chunk in 0..walk.chunks {
+        turn_to::<N>(keys, scores, candidates, chunk, walk);
+        #[unroll]
+        for i in 0..walk.items {
+            let key = keys[i];
+            if competes(key) {
+                low = min(low, score_of(key));
+                high = max(high, score_of(key));
+            }
         }
     }
     let low_of_plane = -lanes_max(-low, plane);
@@ -256,11 +261,14 @@ fn find_threshold<N: Size>(
         scale = f32::new(BINS as f32) / range;
     }
 
-    #[unroll(walk.cached)]
-    for i in 0..walk.items {
-        let key = nth_key::<N>(keys, scores, candidates, i, walk);
-        if competes(key) {
-            histogram[bin_of(key, low, scale) as usize].fetch_add(1u32);
+    for chunk in 0..walk.chunks {
+        turn_to::<N>(keys, scores, candidates, chunk, walk);
+        #[unroll]
+        for i in 0..walk.items {
+            let key = keys[i];
+            if competes(key) {
+                histogram[bin_of(key, low, scale) as usize].fetch_add(1u32);
+            }
         }
     }
     sync_cube();
@@ -283,13 +291,16 @@ fn find_threshold<N: Size>(
             found[0] = comptime!(KEPT - 1);
             found[1] = 0u32;
         }
-        #[unroll(walk.cached)]
-        for i in 0..walk.items {
-            let key = nth_key::<N>(keys, scores, candidates, i, walk);
-            if count > 0u32 && competes(key) && bin_of(key, low, scale) == bin {
-                let slot = n_ranked[0].fetch_add(1u32) as usize;
-                ranked_keys[slot] = key;
-                ranked_pages[slot] = (candidates.first + i) as u32;
+        for chunk in 0..walk.chunks {
+            turn_to::<N>(keys, scores, candidates, chunk, walk);
+            #[unroll]
+            for i in 0..walk.items {
+                let key = keys[i];
+                if count > 0u32 && competes(key) && bin_of(key, low, scale) == bin {
+                    let slot = n_ranked[0].fetch_add(1u32) as usize;
+                    ranked_keys[slot] = key;
+                    ranked_pages[slot] = (candidates.first + chunk * walk.items + i) as u32;
+                }
             }
         }
         sync_cube();
@@ -319,16 +330,19 @@ fn find_threshold<N: Size>(
             let bits = comptime!([11u32, 11, 10][digit as usize]);
             clear(&histogram, units);
             sync_cube();
-            #[unroll(walk.cached)]
-            for i in 0..walk.items {
-                let key = nth_key::<N>(keys, scores, candidates, i, walk);
-                let mut inside = competes(key);
-                if comptime!(digit > 0) {
-                    inside = inside && (key >> comptime!(shift + bits)) == prefix;
-                }
-                if inside {
-                    let digit = (key >> shift) & comptime!((1u32 << bits) - 1);
-                    histogram[digit as usize].fetch_add(1u32);
+            for chunk in 0..walk.chunks {
+                turn_to::<N>(keys, scores, candidates, chunk, walk);
+                #[unroll]
+                for i in 0..walk.items {
+                    let key = keys[i];
+                    let mut inside = competes(key);
+                    if comptime!(digit > 0) {
+                        inside = inside && (key >> comptime!(shift + bits)) == prefix;
+                    }
+                    if inside {
+                        let digit = (key >> shift) & comptime!((1u32 << bits) - 1);
+                        histogram[digit as usize].fetch_add(1u32);
+                    }
                 }
             }
             sync_cube();
@@ -403,7 +417,7 @@ fn find_bin(
 /// 16 bits, as there are no more than 65,536 pages and not all are chosen.
 #[cube]
 fn count_chosen<N: Size>(
-    keys: &Array<u32>,
+    keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
     candidates: &Candidates,
     threshold: &Threshold,
@@ -411,11 +425,14 @@ fn count_chosen<N: Size>(
     #[comptime] walk: Walk,
 ) -> (u32, u32) {
     let mut counts = 0u32;
-    #[unroll(walk.cached)]
-    for i in 0..walk.items {
-        let key = nth_key::<N>(keys, scores, candidates, i, walk);
-        counts += select(key > threshold.key, 1u32, 0u32);
-        counts += select(key == threshold.key, 0x1_0000u32, 0u32);
+    for chunk in 0..walk.chunks {
+        turn_to::<N>(keys, scores, candidates, chunk, walk);
+        #[unroll]
+        for i in 0..walk.items {
+            let key = keys[i];
+            counts += select(key > threshold.key, 1u32, 0u32);
+            counts += select(key == threshold.key, 0x1_0000u32, 0u32);
+        }
     }
     let before = cube_prefix_sum(counts, plane_sums, walk.units, walk.plane);
     (before & 0xFFFFu32, before >> 16u32)
@@ -438,27 +455,32 @@ pub(super) fn choose_pages<N: Size>(
     let mut plane_sums = Shared::<[u32]>::new_slice(comptime!(walk.units / walk.plane));
     let offset = row * scores.shape(2);
     let candidates = candidates(offset, n_pages, k, sinks, pin_newest, walk);
-    let keys = load_keys::<N>(scores, &candidates, walk);
-    let threshold = find_threshold::<N>(&keys, scores, &candidates, &mut plane_sums, walk);
+    let mut keys = Array::<u32>::new(walk.items);
+    load_keys::<N>(&mut keys, scores, &candidates, 0usize, walk);
+    let threshold = find_threshold::<N>(&mut keys, scores, &candidates, &mut plane_sums, walk);
     let (mut above, mut equal) = count_chosen::<N>(
-        &keys,
+        &mut keys,
         scores,
         &candidates,
         &threshold,
         &mut plane_sums,
         walk,
     );
-    #[unroll(walk.cached)]
-    for i in 0..walk.items {
-        let key = nth_key::<N>(&keys, scores, &candidates, i, walk);
-        let is_above = key > threshold.key;
-        let is_equal = key == threshold.key;
-        if is_above || (is_equal && equal < threshold.ties) {
-            let slot = above + min(equal, threshold.ties);
-            ids[list + slot as usize] = (candidates.first + i) as i32;
+    for chunk in 0..walk.chunks {
+        turn_to::<N>(&mut keys, scores, &candidates, chunk, walk);
+        #[unroll]
+        for i in 0..walk.items {
+            let key = keys[i];
+            let is_above = key > threshold.key;
+            let is_equal = key == threshold.key;
+            if is_above || (is_equal && equal < threshold.ties) {
+                let slot = above + min(equal, threshold.ties);
+                let page = candidates.first + chunk * walk.items + i;
+                ids[list + slot as usize] = page as i32;
+            }
+            above += select(is_above, 1u32, 0u32);
+            equal += select(is_equal, 1u32, 0u32);
         }
-        above += select(is_above, 1u32, 0u32);
-        equal += select(is_equal, 1u32, 0u32);
     }
 }
 

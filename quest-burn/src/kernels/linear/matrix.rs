@@ -143,9 +143,10 @@ pub(super) fn takes(
 
 /// Left sides in shared memory.
 #[derive(CubeType)]
-struct Left<F: Float, N: Size> {
-    /// For each block the first vectors of its lanes' loads, then the second ones, and so on.
-    vectors: Shared<[Vector<F, N>]>,
+struct Left<W: Size> {
+    /// The bits of vectors: for each block the first ones of its lanes' loads, then the second ones, and
+    /// so on.
+    vectors: Shared<[Vector<i32, W>]>,
     /// The sum of each block.
     sums: Shared<[f32]>,
 }
@@ -153,16 +154,18 @@ struct Left<F: Float, N: Size> {
 /// Norms the left sides, if they are to be normed, and puts them in order. Every unit of the cube must
 /// reach it.
 #[cube]
-fn stage_left<F: Float, N: Size>(
+fn stage_left<F: Float, N: Size, W: Size>(
     rows: &Tensor<Vector<F, N>>,
     gamma: &Tensor<Vector<F, N>>,
     epsilon: f32,
     #[comptime] shape: MatrixShape,
-) -> Left<F, N> {
+) -> Left<W> {
     let m = comptime!(shape.left_sides);
     let vectors = comptime!(shape.vectors());
     let units = comptime!(PLANES * PLANE);
-    let mut ordered = Shared::<[Vector<F, N>]>::new_slice(comptime!(m * vectors));
+    let blocks = comptime!(shape.blocks());
+    let mut ordered = Shared::<[Vector<i32, W>]>::new_slice(comptime!(m * vectors));
+    let mut sums = Shared::<[f32]>::new_slice(comptime!(m * blocks));
     let mut squares = Shared::<[f32]>::new_slice(comptime!(m * PLANES));
     if comptime!(shape.normed) {
         #[unroll]
@@ -192,8 +195,12 @@ fn stage_left<F: Float, N: Size>(
             }
             rms = Vector::new(f32::sqrt(total / comptime!(shape.d_input as f32) + epsilon));
         }
-        let mut i = UNIT_POS as usize;
-        while i < vectors {
+        let rounds = comptime!(vectors.div_ceil(units));
+        // Every unit takes part in every round, as lanes sum up together.
+        for round in 0..rounds {
+            let i = round * units + UNIT_POS as usize;
+            let is_in = i < vectors;
+            let i = min(i, vectors - 1);
             let mut value = rows[row * vectors + i];
             if comptime!(shape.normed) {
                 let exact = Vector::<f32, N>::cast_from(value);
@@ -205,29 +212,19 @@ fn stage_left<F: Float, N: Size>(
                 moved.insert(index, value.extract(comptime!(shape.channel(index))));
             }
             let of_block = comptime!(LANES * shape.pieces());
+            let sum = lanes_sum(Vector::<f32, N>::cast_from(value).vector_sum(), of_block);
             let within = i % of_block;
             let place = i - within + within % shape.pieces() * LANES + within / shape.pieces();
-            ordered[row * vectors + place] = moved;
-            i += units;
+            if is_in {
+                ordered[row * vectors + place] = Vector::reinterpret(moved);
+                if within == 0 {
+                    sums[row * blocks + i / of_block] = sum;
+                }
+            }
         }
     }
     sync_cube();
-
-    let blocks = comptime!(shape.blocks());
-    let mut sums = Shared::<[f32]>::new_slice(comptime!(m * blocks));
-    let mut i = UNIT_POS as usize;
-    while i < comptime!(m * blocks) {
-        let of_block = comptime!(LANES * shape.pieces());
-        let mut sum = f32::new(0.0);
-        #[unroll]
-        for vector in 0..of_block {
-            sum += Vector::<f32, N>::cast_from(ordered[i * of_block + vector]).vector_sum();
-        }
-        sums[i] = sum;
-        i += units;
-    }
-    sync_cube();
-    Left::<F, N> {
+    Left::<W> {
         vectors: ordered,
         sums,
     }
@@ -293,31 +290,26 @@ fn weights<F: Float, P: Size>(
     registers
 }
 
-/// Two registers of left sides: the `half`-th four of a vector.
+/// Two registers of left sides: the `half`-th two words of a vector.
 #[cube]
-fn left_registers<F: Float, N: Size, P: Size>(
-    vector: Vector<F, N>,
+fn left_registers<F: Float, W: Size, P: Size>(
+    vector: Vector<i32, W>,
     #[comptime] half: usize,
 ) -> Array<Vector<F, P>> {
     let mut registers = Array::<Vector<F, P>>::new(2usize);
     #[unroll]
     for i in 0..2usize {
-        let mut pair = Vector::<F, P>::empty();
-        #[unroll]
-        for j in 0..PACKED {
-            pair.insert(j, vector.extract(comptime!(4 * half + 2 * i + j)));
-        }
-        registers[i] = pair;
+        registers[i] = Vector::reinterpret(vector.extract(comptime!(2 * half + i)));
     }
     registers
 }
 
 /// Adds a block's products: `totals` are those of this lane's two rows of each tile with its columns.
 #[cube]
-fn add_block<F: Float, N: Size, W: Size, P: Size>(
+fn add_block<F: Float, W: Size, P: Size>(
     totals: &mut Array<f32>,
     loaded: &Loaded<F, W>,
-    left: &Left<F, N>,
+    left: &Left<W>,
     block: usize,
     #[comptime] slot: usize,
     #[comptime] shape: MatrixShape,
@@ -332,15 +324,14 @@ fn add_block<F: Float, N: Size, W: Size, P: Size>(
     let lane = UNIT_POS_PLANE as usize;
     let is_in = block < blocks;
     let block = min(block, blocks - 1);
-    let own = lane / LANES;
-    let zero = Vector::<F, N>::new(F::new(0.0));
+    // Of a column without a left side the sums are not used.
+    let own = min(lane / LANES, m - 1);
 
-    let mut vectors = Array::<Vector<F, N>>::new(pieces);
+    let mut vectors = Array::<Vector<i32, W>>::new(pieces);
     #[unroll]
     for piece in 0..pieces {
         let at = block * comptime!(LANES * pieces) + comptime!(LANES * piece) + lane % LANES;
-        let vector = left.vectors[min(own, m - 1) * shape.vectors() + at];
-        vectors[piece] = select(own < m, vector, zero);
+        vectors[piece] = left.vectors[own * shape.vectors() + at];
     }
     #[unroll]
     for tile in 0..tiles {
@@ -356,8 +347,8 @@ fn add_block<F: Float, N: Size, W: Size, P: Size>(
         }
         #[unroll]
         for piece in 0..pieces {
-            let first = left_registers::<F, N, P>(vectors[piece], 0usize);
-            let second = left_registers::<F, N, P>(vectors[piece], 1usize);
+            let first = left_registers::<F, W, P>(vectors[piece], 0usize);
+            let second = left_registers::<F, W, P>(vectors[piece], 1usize);
             if comptime!(four_bits) {
                 let (u, l) = (upper.extract(piece), lower.extract(piece));
                 low = definition.execute(&weights::<F, P>(u, l, 0x000F_000Fi32), &first, &low);
@@ -444,7 +435,7 @@ fn matrix_kernel<F: Float, N: Size, W: Size, P: Size>(
             shape,
         );
     }
-    let left = stage_left::<F, N>(rows, gamma, epsilon, shape);
+    let left = stage_left::<F, N, W>(rows, gamma, epsilon, shape);
     let mut turn = 0usize;
     while first_output < columns {
         #[unroll]
@@ -457,7 +448,7 @@ fn matrix_kernel<F: Float, N: Size, W: Size, P: Size>(
             #[unroll]
             for i in 0..in_flight {
                 let block = first_block + i * PLANES;
-                add_block::<F, N, W, P>(&mut totals, &loaded, &left, block, i, shape);
+                add_block::<F, W, P>(&mut totals, &loaded, &left, block, i, shape);
                 let next = block + in_flight * PLANES;
                 let is_last = first_block + in_flight * PLANES >= blocks;
                 // After the last blocks of this turn come the first ones of the next.
