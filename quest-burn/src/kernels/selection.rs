@@ -138,7 +138,9 @@ impl Walk {
             1
         };
         let per_unit = per_unit.max(width);
-        let items = per_unit.min(CACHED);
+        // Drivers that run on the CPU, whose planes are small, are slow to compile long kernels.
+        let most = if plane < 32 { CACHED / 4 } else { CACHED };
+        let items = per_unit.min(most);
         Self {
             units,
             plane,
