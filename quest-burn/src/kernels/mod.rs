@@ -22,6 +22,7 @@ pub(crate) mod decode_state;
 pub(crate) mod int8;
 mod launch;
 pub mod linear;
+mod matrix_instruction;
 pub(crate) mod page_scores;
 pub(crate) mod paged_attention;
 pub(crate) mod prefill_attention;

@@ -8,15 +8,12 @@
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::{
-    cmma::MmaDefinition,
-    ir::{DeviceProperties, ElemType, FloatKind, features::MmaConfig},
-    prelude::*,
-};
+use cubecl::{cmma::MmaDefinition, ir::DeviceProperties, prelude::*};
 
 use super::{
     super::{
         launch::{address_type, empty, multiprocessors},
+        matrix_instruction::{COLUMNS, DEPTH, PACKED, PLANE, ROWS, is_there},
         rms_norm::scaled,
         row::lanes_sum,
     },
@@ -25,26 +22,16 @@ use super::{
     left::fits,
 };
 
-/// Units of a plane, as the instructions have it.
-const PLANE: usize = 32;
 /// Planes of a cube, which share the input channels of its weight rows.
 const PLANES: usize = 8;
 /// Cubes that a multiprocessor is meant to hold.
 const CUBES_PER_MULTIPROCESSOR: usize = 2;
-/// Weight rows of an instruction.
-const ROWS: usize = 16;
-/// Left sides of an instruction.
-const COLUMNS: usize = 8;
-/// Input channels of an instruction.
-const DEPTH: usize = 16;
 /// Lanes that share a weight row.
 const LANES: usize = 4;
 /// Words of a load.
 const WORDS: usize = 4;
 /// Channels of a vector of a left side.
 const WIDTH: usize = 8;
-/// Weights of a register.
-const PACKED: usize = 2;
 /// Loads of a unit in flight, of two rows each.
 const IN_FLIGHT: usize = 4;
 /// What an integer is times as the bits of a number in f16.
@@ -120,25 +107,13 @@ pub(super) fn takes(
     d_input: usize,
     packing: Packing,
 ) -> bool {
-    let half = ElemType::Float(FloatKind::F16);
-    let instruction = MmaConfig {
-        a_type: half,
-        b_type: half,
-        cd_type: ElemType::Float(FloatKind::F32),
-        m: ROWS as u32,
-        n: COLUMNS as u32,
-        k: DEPTH as u32,
-    };
-    let hardware = &properties.hardware;
     let block = LANES * packing.per_load();
     dtype == DType::F16
-        && properties.features.matmul.mma.contains(&instruction)
-        && hardware.plane_size_min as usize == PLANE
-        && hardware.max_units_per_cube as usize >= PLANES * PLANE
+        && is_there(properties, dtype, PLANES * PLANE)
         && packing.words() == WORDS
         && packing.group.is_multiple_of(block)
         && d_input.is_multiple_of(block)
-        && fits(left_sides * d_input * dtype.size(), hardware)
+        && fits(left_sides * d_input * dtype.size(), &properties.hardware)
 }
 
 /// Left sides in shared memory.

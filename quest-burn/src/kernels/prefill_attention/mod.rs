@@ -6,27 +6,23 @@ mod tile;
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::{
-    ir::{DeviceProperties, ElemType, FloatKind, features::MmaConfig},
-    prelude::*,
-};
+use cubecl::{ir::DeviceProperties, prelude::*};
 
 use self::{
-    rows::{COLUMNS, DEPTH, ROWS, fold, start_rows, write},
+    rows::{fold, start_rows, write},
     tile::{Place, empty_tile, load, nothing_loaded, stage},
 };
-use super::launch::{address_type, empty};
+use super::{
+    launch::{address_type, empty},
+    matrix_instruction::{DEPTH, PACKED, PLANE, ROWS, is_there},
+};
 
-/// Units of a plane, as the instructions have it.
-const PLANE: usize = 32;
 /// Planes of a cube, 16 query tokens each: keys and values in shared memory serve them all.
 const PLANES: usize = 8;
 /// Keys of a tile.
 const KEYS: usize = 64;
 /// Channels of a load of 16 bytes.
 const WIDTH: usize = 8;
-/// Channels of a register.
-const PACKED: usize = 2;
 /// Widest head whose sums fit into the registers of a unit, next to its queries and scores.
 const MAX_HEAD_DIM: usize = 128;
 
@@ -69,23 +65,7 @@ impl PrefillShape {
 
 /// Whether a device has the instructions for a dtype, and the kernel the head dim.
 pub(super) fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> bool {
-    let float = match dtype {
-        DType::F16 => FloatKind::F16,
-        DType::BF16 => FloatKind::BF16,
-        _ => return false,
-    };
-    let instruction = MmaConfig {
-        a_type: ElemType::Float(float),
-        b_type: ElemType::Float(float),
-        cd_type: ElemType::Float(FloatKind::F32),
-        m: ROWS as u32,
-        n: COLUMNS as u32,
-        k: DEPTH as u32,
-    };
-    let hardware = &properties.hardware;
-    properties.features.matmul.mma.contains(&instruction)
-        && hardware.plane_size_min as usize == PLANE
-        && hardware.max_units_per_cube as usize >= PLANES * PLANE
+    is_there(properties, dtype, PLANES * PLANE)
         && head_dim.is_multiple_of(DEPTH)
         && head_dim <= MAX_HEAD_DIM
 }

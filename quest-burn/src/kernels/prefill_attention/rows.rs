@@ -10,16 +10,14 @@ use cubecl::{
     prelude::*,
 };
 
-use super::{PrefillShape, tile::Tile};
+use super::{
+    super::matrix_instruction::{COLUMNS, DEPTH, ROWS},
+    PrefillShape,
+    tile::Tile,
+};
 
 /// Below any score.
 const NO_SCORE: f32 = -1e30;
-/// Query tokens of a plane.
-pub(super) const ROWS: usize = 16;
-/// Channels, or keys, that an instruction sums over.
-pub(super) const DEPTH: usize = 16;
-/// Columns of an instruction's result.
-pub(super) const COLUMNS: usize = 8;
 
 /// The state of a plane's rows; of each pair the first is of row `g`, the second of row `g + 8`.
 #[derive(CubeType)]
