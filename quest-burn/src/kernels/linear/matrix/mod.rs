@@ -6,16 +6,17 @@
 //! Zero points are left to the end of a block, where they multiply the sum of its left side. An
 //! instruction sums up input channels in any order, so that left sides are put into that of the masks.
 
+mod left;
+
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{cmma::MmaDefinition, ir::DeviceProperties, prelude::*};
 
+use self::left::{Left, stage_left};
 use super::{
     super::{
         launch::{address_type, empty, multiprocessors},
         matrix_instruction::{COLUMNS, DEPTH, PACKED, PLANE, ROWS, is_there},
-        rms_norm::scaled,
-        row::lanes_sum,
     },
     Epilogue, Packing,
     finish::write,
@@ -114,95 +115,6 @@ pub(super) fn takes(
         && packing.group.is_multiple_of(block)
         && d_input.is_multiple_of(block)
         && fits(left_sides * d_input * dtype.size(), &properties.hardware)
-}
-
-/// Left sides in shared memory.
-#[derive(CubeType)]
-struct Left<W: Size> {
-    /// The bits of vectors: for each block the first ones of its lanes' loads, then the second ones, and
-    /// so on.
-    vectors: Shared<[Vector<i32, W>]>,
-    /// The sum of each block.
-    sums: Shared<[f32]>,
-}
-
-/// Norms the left sides, if they are to be normed, and puts them in order. Every unit of the cube must
-/// reach it.
-#[cube]
-fn stage_left<F: Float, N: Size, W: Size>(
-    rows: &Tensor<Vector<F, N>>,
-    gamma: &Tensor<Vector<F, N>>,
-    epsilon: f32,
-    #[comptime] shape: MatrixShape,
-) -> Left<W> {
-    let m = comptime!(shape.left_sides);
-    let vectors = comptime!(shape.vectors());
-    let units = comptime!(PLANES * PLANE);
-    let blocks = comptime!(shape.blocks());
-    let mut ordered = Shared::<[Vector<i32, W>]>::new_slice(comptime!(m * vectors));
-    let mut sums = Shared::<[f32]>::new_slice(comptime!(m * blocks));
-    let mut squares = Shared::<[f32]>::new_slice(comptime!(m * PLANES));
-    if comptime!(shape.normed) {
-        #[unroll]
-        for row in 0..m {
-            let mut sum = f32::new(0.0);
-            let mut i = UNIT_POS as usize;
-            while i < vectors {
-                let value = Vector::<f32, N>::cast_from(rows[row * vectors + i]);
-                sum += (value * value).vector_sum();
-                i += units;
-            }
-            let sum = lanes_sum(sum, PLANE);
-            if UNIT_POS_PLANE == 0 {
-                squares[row * PLANES + UNIT_POS as usize / PLANE] = sum;
-            }
-        }
-        sync_cube();
-    }
-    #[unroll]
-    for row in 0..m {
-        let mut rms = Vector::<f32, N>::new(1.0f32);
-        if comptime!(shape.normed) {
-            let mut total = f32::new(0.0);
-            #[unroll]
-            for plane in 0..PLANES {
-                total += squares[row * PLANES + plane];
-            }
-            rms = Vector::new(f32::sqrt(total / comptime!(shape.d_input as f32) + epsilon));
-        }
-        let rounds = comptime!(vectors.div_ceil(units));
-        // Every unit takes part in every round, as lanes sum up together.
-        for round in 0..rounds {
-            let i = round * units + UNIT_POS as usize;
-            let is_in = i < vectors;
-            let i = min(i, vectors - 1);
-            let mut value = rows[row * vectors + i];
-            if comptime!(shape.normed) {
-                let exact = Vector::<f32, N>::cast_from(value);
-                value = scaled::<F, N>(exact / rms, gamma[i]);
-            }
-            let mut moved = value;
-            #[unroll]
-            for index in 0..WIDTH {
-                moved.insert(index, value.extract(comptime!(shape.channel(index))));
-            }
-            let of_block = comptime!(LANES * shape.pieces());
-            let sum = lanes_sum(Vector::<f32, N>::cast_from(value).vector_sum(), of_block);
-            let within = i % of_block;
-            let place = i - within + within % shape.pieces() * LANES + within / shape.pieces();
-            if is_in {
-                ordered[row * vectors + place] = Vector::reinterpret(moved);
-                if within == 0 {
-                    sums[row * blocks + i / of_block] = sum;
-                }
-            }
-        }
-    }
-    sync_cube();
-    Left::<W> {
-        vectors: ordered,
-        sums,
-    }
 }
 
 /// What a unit has in flight: words, scales and zero points of its rows, of each block its tiles.
