@@ -1,5 +1,6 @@
-//! The kernel of a prompt's attention against its body in tensor operations on the CPU, in half precision,
-//! where the device has matrix instructions; elsewhere there is no such kernel.
+//! The kernels of a prompt's attention against their body in tensor operations on the CPU: in half
+//! precision that with matrix instructions, where the device has them; in f32, with wide heads and
+//! elsewhere the one without.
 //!
 //! Runs on the devices that `QUEST_TEST_DEVICES` names.
 #![cfg(all(
@@ -33,6 +34,8 @@ fn shapes() -> Vec<AttentionShape> {
         (8, 64, 2, 2),
         (128, 80, 4, 1),
         (32, 16, 7, 1),
+        (8, 24, 2, 1),
+        (16, 256, 2, 1),
     ]
     .map(
         |(page_size, head_dim, n_heads, n_kv_heads)| AttentionShape {
@@ -116,12 +119,15 @@ fn a_prompt_in_chunks_attends_as_the_tensor_operations_do() {
     let mut compared = 0;
     for test_device in devices() {
         let device = &test_device.device;
-        for dtype in [DType::F16, DType::BF16] {
-            let tolerance = if dtype == DType::F16 { 4e-3 } else { 3e-2 };
+        for (dtype, tolerance) in [(DType::F32, 1e-4), (DType::F16, 4e-3), (DType::BF16, 3e-2)] {
             for shape in shapes() {
-                if !kernels::prefills(device, dtype, shape.head_dim) {
+                if !kernels::supports(device, dtype, shape.head_dim) {
                     continue;
                 }
+                assert!(
+                    kernels::prefills(device, dtype, shape.head_dim),
+                    "{test_device}, {shape}, {dtype:?}"
+                );
                 let [batch, d] = [shape.lengths.len(), shape.head_dim];
                 let mut expected = config(&shape).init(&Device::flex(), DType::F32).unwrap();
                 let mut found = poisoned(&shape, dtype, device);
@@ -157,12 +163,10 @@ fn a_prompt_in_chunks_attends_as_the_tensor_operations_do() {
 }
 
 #[test]
-fn a_head_too_wide_for_the_registers_is_left_to_the_tensor_operations() {
+fn a_head_too_wide_for_the_shared_memory_is_left_to_the_tensor_operations() {
     for test_device in devices() {
-        for dtype in [DType::F16, DType::BF16] {
-            assert!(!kernels::prefills(&test_device.device, dtype, 256));
-            assert!(!kernels::prefills(&test_device.device, dtype, 24));
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            assert!(!kernels::prefills(&test_device.device, dtype, 8192));
         }
-        assert!(!kernels::prefills(&test_device.device, DType::F32, 64));
     }
 }

@@ -141,7 +141,8 @@ pub fn append(
     )
 }
 
-/// Whether [`prefill_attention`] runs on a device: one with matrix instructions for the dtype.
+/// Whether [`prefill_attention`] runs on a device: one that has matrix instructions for the dtype and
+/// the head dim, or whose shared memory holds a tile of such heads.
 pub fn prefills(device: &Device, dtype: DType, head_dim: usize) -> bool {
     match device.as_dispatch() {
         DispatchDevice::Cube(cube) => {
@@ -191,8 +192,8 @@ pub fn prefill_attention(
     check_cache(&keys);
     assert!(
         prefills(&query.device(), query.dtype(), head_dim) && max_pages > 0,
-        "query: expected a dtype and a head dim that the matrix instructions of {:?} take, found \
-         {:?} and {head_dim}",
+        "query: expected a dtype and a head dim that the kernels of {:?} take, and a page table, \
+         found {:?}, {head_dim} and {max_pages} columns",
         query.device(),
         query.dtype()
     );

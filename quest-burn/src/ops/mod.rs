@@ -12,10 +12,9 @@
 //! | [`token_attention`], [`token_weights`] | attention of one query token over listed tokens |
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
-//! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]). On
-//! CubeCL devices those above [`prefill_attention`] are kernels, and this one too where the device has
-//! matrix instructions for the cache's dtype; on the Flex backend all but those on single tokens are
-//! native code. All are tested against these bodies. This module decides which one runs.
+//! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]). All but
+//! those on single tokens are kernels on CubeCL devices, and native code on the Flex backend. They are
+//! tested against these bodies. This module decides which one runs.
 
 #[cfg(feature = "cube")]
 pub(crate) mod extension;

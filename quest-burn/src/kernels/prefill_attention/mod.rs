@@ -1,158 +1,37 @@
-//! Causal attention of many query tokens over the pages of their sequences, with matrix instructions:
-//! the forward pass of FlashAttention-2 (Dao, 2023) on a paged cache. No score leaves its registers.
+//! Causal attention of many query tokens over the pages of their sequences: the forward pass of
+//! FlashAttention-2 (Dao, 2023) on a paged cache. No score reaches device memory.
+//!
+//! | kernel | products | where |
+//! |---|---|---|
+//! | [`mod@matrix`] | matrix instructions | CUDA, half precision, heads of up to 128 channels |
+//! | [`mod@units`] | each unit its own, in f32 | every device whose shared memory holds a tile |
 
-mod rows;
-mod tile;
+mod matrix;
+mod place;
+mod units;
 
-use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
+use burn::tensor::DType;
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::{ir::DeviceProperties, prelude::*};
+use cubecl::ir::DeviceProperties;
 
-use self::{
-    rows::{fold, start_rows, write},
-    tile::{Place, empty_tile, load, nothing_loaded, stage},
-};
-use super::{
-    launch::{address_type, empty},
-    matrix_instruction::{DEPTH, PACKED, PLANE, ROWS, is_there},
-};
+use super::launch::empty;
 
-/// Planes of a cube, 16 query tokens each: keys and values in shared memory serve them all.
-const PLANES: usize = 8;
-/// Keys of a tile.
-const KEYS: usize = 64;
-/// Channels of a load of 16 bytes.
-const WIDTH: usize = 8;
-/// Widest head whose sums fit into the registers of a unit, next to its queries and scores.
-const MAX_HEAD_DIM: usize = 128;
-
-/// What a cube's kernel is compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct PrefillShape {
-    head_dim: usize,
-    page_size: usize,
-    /// Keys of a tile.
-    keys: usize,
-    planes: usize,
-}
-
-impl PrefillShape {
-    fn units(&self) -> usize {
-        self.planes * PLANE
-    }
-
-    /// Query tokens of a cube.
-    fn tokens(&self) -> usize {
-        self.planes * ROWS
-    }
-
-    /// Vectors of a row.
-    fn row(&self) -> usize {
-        self.head_dim / WIDTH
-    }
-
-    /// Vectors from a row in shared memory to the next: odd, so that eight rows lie in different
-    /// banks.
-    fn stride(&self) -> usize {
-        self.row() + 1
-    }
-
-    /// Vectors of keys, and of values, that a unit loads for a tile.
-    fn loads(&self) -> usize {
-        (self.keys * self.row()).div_ceil(self.units())
-    }
-}
-
-/// Whether a device has the instructions for a dtype, and the kernel the head dim.
-pub(super) fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> bool {
-    is_there(properties, dtype, PLANES * PLANE)
-        && head_dim.is_multiple_of(DEPTH)
-        && head_dim <= MAX_HEAD_DIM
-}
-
-/// Cubes: runs of query tokens, query heads, sequences.
-#[cube(launch_unchecked, address_type = "dynamic")]
-fn prefill_attention_kernel<F: Float, N: Size, P: Size>(
-    query: &Tensor<Vector<F, P>>,
-    keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
-    page_table: &Tensor<i32>,
-    starts: &Tensor<i32>,
-    lengths: &Tensor<i32>,
-    output: &mut Tensor<Vector<F, P>>,
+/// What a launch reads: contiguous queries, pools and page table, and where the new tokens of each
+/// sequence start and end.
+struct Inputs {
+    query: CubeTensor,
+    keys: CubeTensor,
+    values: CubeTensor,
+    page_table: CubeTensor,
+    starts: CubeTensor,
+    lengths: CubeTensor,
     scale: f32,
-    #[comptime] shape: PrefillShape,
-    #[define(F)] _dtype: ElemType,
-) {
-    let n_heads = query.shape(1);
-    let tokens = query.shape(2);
-    let n_kv_heads = keys.shape(1);
-    let head = CUBE_POS_Y as usize;
-    let sequence = CUBE_POS_Z as usize;
-    // The last tokens see the most keys: they begin first.
-    let runs = (tokens + comptime!(shape.tokens() - 1)) / shape.tokens();
-    let first = (runs - 1 - CUBE_POS_X as usize) * shape.tokens();
-    let start = starts[sequence] as usize;
-    let length = lengths[sequence] as usize;
-    let gained = min(max(length, start) - start, tokens);
-    let end = start + min(first + shape.tokens(), gained);
-    let place = Place {
-        sequence,
-        kv_head: head * n_kv_heads / n_heads,
-        n_kv_heads,
-        n_pool_pages: keys.shape(0),
-        max_pages: page_table.shape(1),
-        end,
-    };
+}
 
-    let plane = UNIT_POS as usize / PLANE;
-    let upper = first + plane * ROWS + UNIT_POS_PLANE as usize / 4;
-    let mut at = Array::<usize>::new(2usize);
-    let mut wanted = Array::<bool>::new(2usize);
-    let mut is_token = Array::<bool>::new(2usize);
-    #[unroll]
-    for half in 0..2usize {
-        let token = upper + half * 8;
-        wanted[half] = token < tokens;
-        is_token[half] = token < gained;
-        let row = (sequence * n_heads + head) * tokens + min(token, tokens - 1);
-        at[half] = row * comptime!(shape.head_dim / PACKED);
-    }
-    let mut rows = start_rows::<F, P>(query, at[0], at[1], shape);
-    let mut tile = empty_tile::<F, N>(shape);
-    let mut loaded = nothing_loaded::<F, N>(shape);
-    let mut first_key = 0usize;
-    if first < gained {
-        load::<F, N>(
-            &mut loaded,
-            keys,
-            values,
-            page_table,
-            first_key,
-            &place,
-            shape,
-        );
-        while first_key < end {
-            stage::<F, N>(&mut tile, &loaded, shape);
-            sync_cube();
-            // The next tile is on its way while this one is folded.
-            load::<F, N>(
-                &mut loaded,
-                keys,
-                values,
-                page_table,
-                first_key + shape.keys,
-                &place,
-                shape,
-            );
-            let visible = (start + upper + 1) as i32 - first_key as i32;
-            let masked = first_key + shape.keys > start + first + 1;
-            fold::<F, N, P>(&mut rows, &tile, visible, masked, scale, shape);
-            sync_cube();
-            first_key += shape.keys;
-        }
-    }
-    write::<F, P>(&rows, output, &at, &wanted, &is_token, shape);
+/// Whether one of the kernels runs on a device with this dtype and head dim.
+pub(super) fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> bool {
+    matrix::supports(properties, dtype, head_dim)
+        || units::supports(&properties.hardware, dtype, head_dim)
 }
 
 /// Attention of the tokens that a step adds, `[batch, n_heads, tokens, head_dim]`; zeros past those
@@ -168,44 +47,22 @@ pub(crate) fn prefill_attention(
     scale: f32,
 ) -> CubeTensor {
     let query = into_contiguous(query);
-    let (keys, values) = (into_contiguous(keys), into_contiguous(values));
-    let [batch, n_heads, tokens, head_dim] = query.meta.shape().dims::<4>();
-    let page_size = keys.meta.shape()[2];
-    let shape = PrefillShape {
-        head_dim,
-        page_size,
-        keys: KEYS,
-        planes: PLANES,
-    };
-    let output = empty(&query, [batch, n_heads, tokens, head_dim], query.dtype);
+    let shape = query.meta.shape().dims::<4>();
+    let output = empty(&query, shape, query.dtype);
     let client = query.client.clone();
-    let address = address_type(&[&query, &keys, &values]);
-    let dtype = dtype_to_storage_type(query.dtype);
-    // SAFETY: tokens are masked by the lengths and the number of rows, pages clamped to the page
-    // table and the pool; the shapes were checked before the operation was registered.
-    unsafe {
-        prefill_attention_kernel::launch_unchecked(
-            &client,
-            CubeCount::Static(
-                tokens.div_ceil(shape.tokens()) as u32,
-                n_heads as u32,
-                batch as u32,
-            ),
-            CubeDim::new_1d(shape.units() as u32),
-            address,
-            WIDTH,
-            PACKED,
-            query.into_tensor_arg(),
-            keys.into_tensor_arg(),
-            values.into_tensor_arg(),
-            into_contiguous(page_table).into_tensor_arg(),
-            starts.into_tensor_arg(),
-            lengths.into_tensor_arg(),
-            output.clone().into_tensor_arg(),
-            scale,
-            shape,
-            dtype,
-        );
+    let inputs = Inputs {
+        query,
+        keys: into_contiguous(keys),
+        values: into_contiguous(values),
+        page_table: into_contiguous(page_table),
+        starts,
+        lengths,
+        scale,
+    };
+    if matrix::supports(client.properties(), output.dtype, shape[3]) {
+        matrix::launch(inputs, output.clone());
+    } else {
+        units::launch(inputs, output.clone());
     }
     output
 }

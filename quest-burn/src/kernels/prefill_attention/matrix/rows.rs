@@ -11,7 +11,7 @@ use cubecl::{
 };
 
 use super::{
-    super::matrix_instruction::{COLUMNS, DEPTH, ROWS},
+    super::super::matrix_instruction::{COLUMNS, DEPTH, ROWS},
     PrefillShape,
     tile::Tile,
 };
@@ -237,11 +237,13 @@ pub(super) fn write<F: Float, P: Size>(
         let mut total = rows.total[half];
         total += plane_shuffle_xor(total, 1u32);
         total += plane_shuffle_xor(total, 2u32);
-        let factor = select(is_token[half], 1.0f32 / total, f32::new(0.0));
+        let factor = 1.0f32 / total;
         if wanted[half] {
             #[unroll]
             for c in 0..n_out {
                 let sum = rows.out[2 * c + half] * Vector::new(factor);
+                // A query that is no token may be no number.
+                let sum = select(is_token[half], sum, Vector::new(0.0f32));
                 let channel = comptime!(c * COLUMNS / 2) + t;
                 output[at[half] + channel] = Vector::<F, P>::cast_from(sum);
             }

@@ -2,19 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::PrefillShape;
-
-/// Where a cube's keys and values lie.
-#[derive(CubeType, Clone, Copy)]
-pub(super) struct Place {
-    pub sequence: usize,
-    pub kv_head: usize,
-    pub n_kv_heads: usize,
-    pub n_pool_pages: usize,
-    pub max_pages: usize,
-    /// Keys from here on are seen by no query token of the cube.
-    pub end: usize,
-}
+use super::{
+    super::place::{Place, pool_row},
+    PrefillShape,
+};
 
 /// Keys and values in shared memory, each row `stride` vectors from the one before.
 #[derive(CubeType)]
@@ -69,11 +60,7 @@ pub(super) fn load<F: Float, N: Size>(
         let key = first + at / row;
         let seen = key < place.end;
         let key = select(seen, key, 0usize);
-        let page = min(key / page_size, place.max_pages - 1);
-        let pool_page = page_table[place.sequence * place.max_pages + page] as usize;
-        let pool_page = min(pool_page, place.n_pool_pages - 1);
-        let pool_row = (pool_page * place.n_kv_heads + place.kv_head) * page_size + key % page_size;
-        let from = pool_row * row + at % row;
+        let from = pool_row(page_table, key, place, page_size) * row + at % row;
         loaded.keys[i] = select(seen, keys[from], zero);
         loaded.values[i] = select(seen, values[from], zero);
     }
