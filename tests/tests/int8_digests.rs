@@ -377,6 +377,28 @@ fn the_digests_of_a_cache_are_packed_as_by_the_tensor_operations() {
     }
 }
 
+#[test]
+fn a_pool_that_was_just_made_is_packed() {
+    for device in devices() {
+        // All are kept, so that the memory of each is allocated anew.
+        let layers = (1..=30).map(|round| {
+            let shape = [32 * round, 2, 2, 64];
+            let mut rng = StdRng::seed_from_u64(round as u64);
+            let digests = random(shape, &device.device, &mut rng);
+            let keys = Tensor::zeros([shape[0], shape[1], 8, shape[3]], &device.device);
+            let layer = LayerCache::from_parts(0, keys.clone(), keys, digests);
+            layer.with_int8_digests().unwrap()
+        });
+        for layer in layers.collect::<Vec<_>>() {
+            let packed = layer.int8_digests().expect("packed above");
+            let (words, scales) = ops::reference::quantized(layer.digests().clone());
+            let context = format!("{device}, {:?}", layer.digests().dims());
+            assert_eq!(ints(packed.words()), ints(&words), "{context}");
+            assert_eq!(values(packed.scales()), values(&scales), "{context}");
+        }
+    }
+}
+
 /// How a step's keys get into the cache.
 #[derive(Clone, Copy, Debug)]
 enum Append {

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
-use cubecl::prelude::*;
+use cubecl::{MemoryScope, prelude::*};
 
 /// The address width that covers every tensor of a launch.
 pub(super) fn address_type(tensors: &[&CubeTensor]) -> AddressType {
@@ -38,7 +38,7 @@ pub(super) fn multiprocessors(like: &CubeTensor) -> usize {
 /// in a captured step, wrong.
 pub(super) fn assert_in_place(operation: &str, what: &str, tensor: &CubeTensor) {
     assert!(
-        tensor.can_mut(),
+        is_held_alone(tensor),
         "{operation}: expected {what} that nothing else holds, found another tensor that shares \
          their memory; drop clones and views before"
     );
@@ -48,4 +48,17 @@ pub(super) fn assert_in_place(operation: &str, what: &str, tensor: &CubeTensor) 
         tensor.meta.shape(),
         tensor.meta.strides()
     );
+}
+
+/// Whether nothing else holds the tensor's memory.
+///
+/// The device's own thread allocates it some time after the tensor was made and holds it as well
+/// until it has: it counts as another holder then, and only then. It takes its tasks in turn, so that
+/// the allocation is over when a later task is.
+fn is_held_alone(tensor: &CubeTensor) -> bool {
+    tensor.can_mut() || {
+        // What it answers does not matter.
+        tensor.client.memory_report(MemoryScope::CurrentStream);
+        tensor.can_mut()
+    }
 }

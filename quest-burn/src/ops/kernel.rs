@@ -150,9 +150,6 @@ pub fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
         mut words,
         mut scales,
     } = Int8Digests::new(n_pages, n_kv_heads, head_dim, &device);
-    // Until they have been made, what makes them may hold them too. If that fails, so does the packing,
-    // which says why.
-    let _ = device.sync();
     let pages = Tensor::<1, Int>::arange(0..n_pages as i64, (&device, DType::I32));
     let pages = pages.reshape([1, n_pages]);
     let count = |n: usize| Tensor::<1, Int>::full([1], n as i32, (&device, DType::I32));
