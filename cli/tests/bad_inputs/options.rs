@@ -1,0 +1,124 @@
+//! Options and subcommands.
+
+use quest_burn_tests::checkpoint::CheckpointSpec;
+
+use super::{Case, IDS, assert_refused};
+
+#[test]
+fn options() {
+    for case in [
+        Case {
+            name: "budget smaller than a page",
+            args: &["--ids", IDS, "--token-budget", "15"],
+            expected: &["token budget: expected at least one page of 16 tokens, found 15"],
+            ..Case::default()
+        },
+        Case {
+            name: "page size that is no power of two",
+            subcommand: "info",
+            args: &["--page-size", "12"],
+            expected: &["page size: expected a power of two from 8 to 128, found 12"],
+            ..Case::default()
+        },
+        Case {
+            name: "empty prefill chunk",
+            args: &["--ids", IDS, "--prefill-chunk", "0"],
+            expected: &["prefill chunk: expected at least 1 token, found 0"],
+            ..Case::default()
+        },
+        Case {
+            name: "digests that no head dim of the model fits",
+            spec: CheckpointSpec {
+                head_dim: 24,
+                ..Case::default().spec
+            },
+            args: &["--ids", IDS, "--digests", "int8"],
+            expected: &["expected a head dim that is a multiple of 16, found 24"],
+            ..Case::default()
+        },
+        Case {
+            name: "negative temperature",
+            args: &["--ids", IDS, "--temperature=-1"],
+            expected: &["temperature: expected a finite number of at least 0, found -1"],
+            ..Case::default()
+        },
+        Case {
+            name: "filter without temperature",
+            args: &["--ids", IDS, "--top-k", "4"],
+            expected: &["--temperature <T>"],
+            ..Case::default()
+        },
+        Case {
+            name: "plot in a folder that is not there",
+            subcommand: "perplexity",
+            args: &[
+                "--ids",
+                IDS,
+                "--policies",
+                "quest",
+                "--plot",
+                "{dir}/no/a.svg",
+            ],
+            expected: &["no/a.svg: expected a file that can be written: No such file"],
+            ..Case::default()
+        },
+        Case {
+            name: "results in a folder that is not there",
+            subcommand: "perplexity",
+            args: &[
+                "--ids",
+                IDS,
+                "--policies",
+                "quest",
+                "--resume",
+                "{dir}/no/a.jsonl",
+            ],
+            expected: &["no/a.jsonl: expected a file that can be written: No such file"],
+            ..Case::default()
+        },
+        Case {
+            name: "folder in place of a plot",
+            subcommand: "perplexity",
+            args: &["--ids", IDS, "--policies", "quest", "--plot", "{dir}"],
+            expected: &["expected a file that can be written: Is a directory"],
+            ..Case::default()
+        },
+        Case {
+            name: "more new tokens than a number holds",
+            args: &["--ids", IDS, "--max-new-tokens", "18446744073709551615"],
+            expected: &["at most 64 tokens, found a prompt of 8 and 18446744073709551615"],
+            ..Case::default()
+        },
+        Case {
+            name: "top-p beyond 1",
+            args: &["--ids", IDS, "--temperature", "1", "--top-p", "1.5"],
+            expected: &["top-p", "found 1.5"],
+            ..Case::default()
+        },
+        Case {
+            name: "unknown device",
+            args: &["--ids", IDS, "--device", "tpu"],
+            expected: &[
+                "invalid value 'tpu' for '--device <DEVICE>'",
+                "flex",
+                "cuda",
+            ],
+            ..Case::default()
+        },
+        Case {
+            name: "unknown option",
+            args: &["--ids", IDS, "--quantize"],
+            expected: &["unexpected argument '--quantize'"],
+            ..Case::default()
+        },
+        Case {
+            name: "unknown subcommand",
+            subcommand: "train",
+            args: &[],
+            expected: &["unrecognized subcommand 'train'"],
+            ..Case::default()
+        },
+    ] {
+        assert_refused(&case);
+    }
+}

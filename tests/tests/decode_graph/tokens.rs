@@ -1,0 +1,120 @@
+//! Many steps of every policy, with and without a recording.
+
+use quest_burn::{
+    QuestConfig,
+    cache::DigestFormat,
+    decode::DecodeGraph,
+    policy::{DensePolicy, PagePolicy},
+};
+use quest_burn_models::generation::decode_graph;
+use quest_burn_tests::devices::{TestDevice, devices};
+
+use super::{
+    PAGE_SIZE, PER_RECORDING, PROMPTS, STEPS, alone, contents::assert_same_contents, graph_config,
+    model, prefilled_with, prompt, uncaptured,
+};
+
+/// Dense attention, and Quest with a list per KV head and per query head, both with more pages
+/// than the budget from early on, and with digests of either form.
+fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, DigestFormat)> {
+    use DigestFormat::{Full, Int8};
+    let quest = |config: QuestConfig| {
+        let config = config
+            .with_page_size(PAGE_SIZE)
+            .with_token_budget(5 * PAGE_SIZE)
+            .with_dense_layers(1);
+        Box::new(config.init().unwrap())
+    };
+    vec![
+        ("dense", Box::new(DensePolicy), Full),
+        ("kv-group", quest(QuestConfig::kv_group()), Full),
+        ("kernels", quest(QuestConfig::kernels()), Full),
+        ("accuracy-code", quest(QuestConfig::accuracy_code()), Full),
+        ("kv-group", quest(QuestConfig::kv_group()), Int8),
+        ("kernels", quest(QuestConfig::kernels()), Int8),
+    ]
+}
+
+/// Whether a device records: CubeCL ones do.
+fn records(device: &TestDevice) -> bool {
+    !matches!(device.name.as_str(), "flex" | "ndarray")
+}
+
+fn assert_recorded(graph: &DecodeGraph, device: &TestDevice) {
+    println!("{device}: {graph:?}");
+    if records(device) {
+        assert!(graph.is_hardware(), "{graph:?}");
+        assert!(graph.recordings() > STEPS / PER_RECORDING, "{graph:?}");
+    }
+}
+
+fn assert_tokens_are_those_without_a_recording(prompts: &[Vec<u32>]) {
+    for test_device in devices() {
+        let device = &test_device.device;
+        let model = model(device);
+        for (name, policy, digests) in policies() {
+            let case = format!("{test_device}, {name}, {digests} digests");
+            let policy = policy.as_ref();
+            let (mut plain, newest) = prefilled_with(digests, &model, prompts, device);
+            let expected = uncaptured(&model, &mut plain, policy, &newest, STEPS, device);
+
+            let (mut cache, newest) = prefilled_with(digests, &model, prompts, device);
+            let mut graph =
+                decode_graph(&model, &mut cache, policy, &newest, graph_config()).unwrap();
+            let mut tokens = vec![Vec::new(); prompts.len()];
+            // One by one, then several at a time, more than the device keeps for the host.
+            for n in [1, 1, 1, 150, 3, 64, STEPS - 220] {
+                for (tokens, new) in tokens.iter_mut().zip(graph.run(n).unwrap()) {
+                    assert_eq!(new.len(), n);
+                    tokens.extend(new);
+                }
+            }
+            assert_recorded(&graph, &test_device);
+            drop(graph);
+            for (sequence, (tokens, expected)) in tokens.iter().zip(&expected).enumerate() {
+                let distinct = expected.iter().collect::<std::collections::BTreeSet<_>>();
+                assert!(distinct.len() > 20, "{case}: {} tokens", distinct.len());
+                let differs = tokens.iter().zip(expected).position(|(a, b)| a != b);
+                assert_eq!(differs, None, "{case}: sequence {sequence}");
+            }
+            assert_same_contents(&cache, &plain, &case);
+        }
+    }
+}
+
+#[test]
+fn tokens_of_one_sequence_are_those_without_a_recording() {
+    let _alone = alone();
+    assert_tokens_are_those_without_a_recording(&[prompt(0, PROMPTS[0])]);
+}
+
+#[test]
+fn tokens_of_a_ragged_batch_are_those_without_a_recording() {
+    let _alone = alone();
+    let prompts = PROMPTS.iter().enumerate().map(|(i, &n)| prompt(i, n));
+    assert_tokens_are_those_without_a_recording(&prompts.collect::<Vec<_>>());
+}
+
+#[test]
+fn int8_digests_change_nothing_where_the_budget_covers_the_context() {
+    let _alone = alone();
+    let prompts = [prompt(0, PROMPTS[0]), prompt(1, PROMPTS[2])];
+    for test_device in devices() {
+        let device = &test_device.device;
+        let model = model(device);
+        let quest = QuestConfig::kv_group().with_page_size(PAGE_SIZE);
+        let policy = quest.with_dense_layers(0).init().unwrap();
+        let [full, int8] = DigestFormat::ALL.map(|digests| {
+            let (mut cache, newest) = prefilled_with(digests, &model, &prompts, device);
+            assert_eq!(
+                cache.layer(0).int8_digests().is_some(),
+                digests == DigestFormat::Int8
+            );
+            let config = graph_config();
+            let mut graph = decode_graph(&model, &mut cache, &policy, &newest, config).unwrap();
+            let tokens = graph.run(40).unwrap();
+            (tokens, graph.logits().unwrap())
+        });
+        assert_eq!(full, int8, "{test_device}");
+    }
+}
