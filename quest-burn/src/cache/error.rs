@@ -8,6 +8,16 @@ pub enum CacheError {
     /// A size in the configuration is zero.
     #[error("KV cache: expected {0} of at least 1, found 0")]
     Empty(&'static str),
+    /// The sizes in the configuration are more than can be addressed.
+    #[error(
+        "KV cache: expected sizes that can be addressed, found {n_pages} pages for a batch of {batch}"
+    )]
+    TooLarge {
+        /// Pages of each layer or of a sequence, whichever are more.
+        n_pages: usize,
+        /// Sequences.
+        batch: usize,
+    },
     /// The page size is not supported.
     #[error(transparent)]
     PageSize(#[from] QuestConfigError),

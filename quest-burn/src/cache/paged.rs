@@ -45,70 +45,98 @@ impl PagedKvCacheConfig {
     ) -> Self {
         // A page size of zero is refused by `init`; here it must only not divide.
         let pages = tokens.div_ceil(page_size.max(1));
-        Self::new(n_layers, n_kv_heads, head_dim, pages * batch)
+        Self::new(n_layers, n_kv_heads, head_dim, pages.saturating_mul(batch))
             .with_page_size(page_size)
             .with_batch(batch)
             .with_max_pages_per_sequence(Some(pages))
     }
 
-    /// Bytes of keys, values and digests that the cache will take on its device.
+    /// Bytes of keys, values and digests that the cache will take on its device; the largest number
+    /// where they cannot be counted.
     pub fn bytes(&self, dtype: DType) -> u64 {
-        self.key_value_bytes(dtype) + self.digest_bytes(dtype)
+        self.key_value_bytes(dtype)
+            .saturating_add(self.digest_bytes(dtype))
     }
 
     /// Bytes of keys and values.
     pub fn key_value_bytes(&self, dtype: DType) -> u64 {
-        2 * self.page_size as u64 * self.row_bytes(dtype)
+        let rows = (self.page_size as u64).saturating_mul(2);
+        rows.saturating_mul(self.row_bytes(dtype))
     }
 
     /// Bytes of digests: what Quest adds to a KV cache.
     pub fn digest_bytes(&self, dtype: DType) -> u64 {
-        let full = 2 * self.row_bytes(dtype);
-        let heads = self.n_layers * self.n_kv_heads;
+        let full = self.row_bytes(dtype).saturating_mul(2);
         match self.digests {
             DigestFormat::Full => full,
             DigestFormat::Int8 => {
-                full + heads as u64 * Int8Digests::bytes(self.n_pages, self.head_dim) as u64
+                let page = Int8Digests::bytes(1, self.head_dim);
+                full.saturating_add(product([
+                    self.n_layers,
+                    self.n_pages,
+                    self.n_kv_heads,
+                    page,
+                ]))
             }
         }
     }
 
     /// Bytes of one row of every page of every layer.
     fn row_bytes(&self, dtype: DType) -> u64 {
-        [
+        product([
             self.n_layers,
             self.n_pages,
             self.n_kv_heads,
             self.head_dim,
             dtype.size(),
-        ]
-        .iter()
-        .map(|&n| n as u64)
-        .product()
+        ])
     }
 
-    /// Allocates the cache.
+    /// Checks what does not depend on a device.
     ///
     /// # Errors
     ///
     /// When a size is zero, or the page size or the head dim is not supported.
-    pub fn init(&self, device: &Device, dtype: DType) -> Result<PagedKvCache, CacheError> {
+    pub fn validate(&self) -> Result<(), CacheError> {
         validate_page_size(self.page_size)?;
-        let max_pages = self.max_pages_per_sequence.unwrap_or(self.n_pages);
         for (what, value) in [
             ("a number of layers", self.n_layers),
             ("a number of KV heads", self.n_kv_heads),
             ("a head dim", self.head_dim),
             ("a number of pages", self.n_pages),
             ("a batch", self.batch),
-            ("a number of pages per sequence", max_pages),
+            ("a number of pages per sequence", self.max_pages()),
         ] {
             if value == 0 {
                 return Err(CacheError::Empty(what));
             }
         }
-        if self.digests == DigestFormat::Int8 {
-            check_head_dim(self.head_dim)?;
+        match self.digests {
+            DigestFormat::Full => Ok(()),
+            DigestFormat::Int8 => check_head_dim(self.head_dim),
+        }
+    }
+
+    fn max_pages(&self) -> usize {
+        self.max_pages_per_sequence.unwrap_or(self.n_pages)
+    }
+
+    /// Allocates the cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate), and when sizes are beyond what can be addressed.
+    pub fn init(&self, device: &Device, dtype: DType) -> Result<PagedKvCache, CacheError> {
+        self.validate()?;
+        let max_pages = self.max_pages();
+        // Pages are numbered in i32.
+        let most_pages = self.n_pages.max(max_pages);
+        let table = product([self.batch, max_pages, size_of::<i32>()]);
+        if most_pages > i32::MAX as usize || self.bytes(dtype).max(table) > isize::MAX as u64 {
+            return Err(CacheError::TooLarge {
+                n_pages: most_pages,
+                batch: self.batch,
+            });
         }
         let pool = [self.n_pages, self.n_kv_heads, self.page_size, self.head_dim];
         let table = PageTable::new(self.n_pages, max_pages, self.page_size, self.batch);
@@ -122,6 +150,12 @@ impl PagedKvCacheConfig {
             dtype,
         })
     }
+}
+
+/// A product, or the largest number where it is beyond that.
+fn product<const N: usize>(factors: [usize; N]) -> u64 {
+    let factors = factors.iter().map(|&factor| factor as u64);
+    factors.fold(1, u64::saturating_mul)
 }
 
 /// Keys and values of a batch of sequences in pages, with a digest of each page.
@@ -364,6 +398,26 @@ mod tests {
         assert_eq!(config().key_value_bytes(DType::F16), rows * 8 * 2 * 2);
         assert_eq!(config().digest_bytes(DType::F16), rows * 2 * 2);
         assert_eq!(config().bytes(DType::F32), 2 * config().bytes(DType::F16));
+    }
+
+    #[test]
+    fn sizes_beyond_what_can_be_addressed_are_refused() {
+        let many = PagedKvCacheConfig::new(32, 8, 128, 1 << 56);
+        assert_eq!(many.bytes(DType::F16), u64::MAX);
+        let table = PagedKvCacheConfig::new(1, 1, 16, 1).with_batch(1 << 36);
+        for config in [
+            many,
+            PagedKvCacheConfig::for_tokens(32, 8, 128, 16, usize::MAX, 1 << 40),
+            table.with_max_pages_per_sequence(Some(1 << 31)),
+        ] {
+            let n_pages = config.max_pages_per_sequence.unwrap_or(0);
+            let (n_pages, batch) = (n_pages.max(config.n_pages), config.batch);
+            for digests in DigestFormat::ALL {
+                let config = config.clone().with_digests(digests);
+                let error = config.init(&Device::default(), DType::F16).unwrap_err();
+                assert_eq!(error, CacheError::TooLarge { n_pages, batch });
+            }
+        }
     }
 
     #[test]

@@ -59,14 +59,17 @@ impl PageTable {
         if new_tokens.iter().all(|&n| n == 0) {
             return Err(CacheError::NoTokens);
         }
+        let lengths = self.lengths.iter().zip(new_tokens);
+        let lengths = lengths.map(|(length, &new)| length.saturating_add(new));
+        let lengths = lengths.collect::<Vec<_>>();
         let mut requested = 0;
-        for (sequence, &new) in new_tokens.iter().enumerate() {
-            let needed = (self.lengths[sequence] + new).div_ceil(self.page_size);
+        for (sequence, &length) in lengths.iter().enumerate() {
+            let needed = length.div_ceil(self.page_size);
             if needed > self.max_pages {
                 return Err(CacheError::SequenceFull {
                     sequence,
                     capacity: self.max_pages * self.page_size,
-                    requested: self.lengths[sequence] + new,
+                    requested: length,
                 });
             }
             requested += needed.saturating_sub(self.pages[sequence].len());
@@ -78,11 +81,10 @@ impl PageTable {
                 page_size: self.page_size,
             });
         }
-        for (sequence, &new) in new_tokens.iter().enumerate() {
-            let needed = (self.lengths[sequence] + new).div_ceil(self.page_size);
-            while self.pages[sequence].len() < needed {
+        for (pages, length) in self.pages.iter_mut().zip(lengths) {
+            while pages.len() < length.div_ceil(self.page_size) {
                 let Reverse(page) = self.free.pop().expect("free pages were counted");
-                self.pages[sequence].push(page);
+                pages.push(page);
             }
         }
         Ok(requested > 0)
@@ -194,11 +196,15 @@ mod tests {
     #[test]
     fn a_sequence_cannot_outgrow_its_row_of_the_table() {
         let mut table = PageTable::new(8, 2, 8, 1);
-        let error = table.extend(&[17]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "KV cache: expected at most 16 tokens in sequence 0, found 17"
-        );
+        for (length, requested) in [(0, 17), (3, usize::MAX)] {
+            let error = table.extend(&[requested]).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("KV cache: expected at most 16 tokens in sequence 0, found {requested}")
+            );
+            assert_eq!(table.lengths(), [length]);
+            table.extend(&[3]).unwrap();
+        }
     }
 
     #[test]
