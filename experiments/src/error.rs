@@ -73,6 +73,18 @@ impl ExperimentError {
         }
     }
 
+    /// The error of a prompt that was to leave `answer` of `length` tokens for an answer: what is too
+    /// short is the length.
+    pub(crate) fn of_length(self, length: usize, answer: usize) -> Self {
+        match self {
+            Self::TooShort { least, .. } => Self::TooShort {
+                least: least.saturating_add(answer),
+                found: length,
+            },
+            other => other,
+        }
+    }
+
     /// A setting that makes no sense.
     pub fn setting(
         setting: &'static str,

@@ -140,6 +140,7 @@ impl DemoConfig {
             StdRng::seed_from_u64(self.seed).random_range(1..=50_000),
             self.tail,
         )
+        .map_err(|error| error.of_length(self.length, self.answer_tokens))
     }
 }
 

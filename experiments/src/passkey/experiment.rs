@@ -150,7 +150,8 @@ impl PasskeyConfig {
                 asked,
                 others,
                 self.tail,
-            )?;
+            )
+            .map_err(|error| error.of_length(length, self.answer_tokens))?;
         }
         Ok(())
     }
