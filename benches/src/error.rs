@@ -51,6 +51,9 @@ pub enum BenchError {
         /// How many.
         failed: usize,
     },
+    /// Who read the results has read enough, as `head` has after a line.
+    #[error("stdout: expected a reader, found none")]
+    StdoutClosed,
     /// A result could not be written.
     #[error("{path}: {message}")]
     Write {
@@ -71,9 +74,11 @@ impl BenchError {
             Self::Model(_) => true,
             #[cfg(feature = "models")]
             Self::Decode(_) => false,
-            Self::Device(_) | Self::Wrong { .. } | Self::Failed { .. } | Self::Write { .. } => {
-                false
-            }
+            Self::Device(_)
+            | Self::Wrong { .. }
+            | Self::Failed { .. }
+            | Self::StdoutClosed
+            | Self::Write { .. } => false,
         }
     }
 }

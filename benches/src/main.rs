@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use burn::tensor::Device;
 use clap::Parser;
-use quest_burn_benches::{BenchOptions, Target};
+use quest_burn_benches::{BenchError, BenchOptions, Target};
 
 #[derive(Parser)]
 #[command(about, version)]
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     let device = Device::default();
     let backend = std::env::var("BURN_DEVICE").unwrap_or_else(|_| format!("{device:?}"));
     match options.bench.run(&Target::new(device, backend)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(BenchError::StdoutClosed) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             match error.is_bad_request() {

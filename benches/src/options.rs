@@ -52,6 +52,10 @@ impl BenchOptions {
         } else {
             Output::Table
         };
+        #[cfg(feature = "plot")]
+        if let Some(path) = &self.plot {
+            crate::plot::check(path)?;
+        }
         let mut rows = Rows::new(target, output);
         let measured = match &self.command {
             Command::Attention(options) => attention::run(options, target, &mut rows),

@@ -52,6 +52,11 @@ pub fn tokens(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("expected a number of tokens such as 4096, 4K or 1M, found {text}"))
 }
 
+/// A number of sequences.
+pub fn sequences(text: &str) -> Result<usize, String> {
+    tokens(text).map_err(|_| format!("expected a number of sequences of at least 1, found {text}"))
+}
+
 /// A number of bytes: `60GB` and `60G` are 60 * 2^30.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let unit = text.trim_end_matches('B');
@@ -97,6 +102,11 @@ mod tests {
     fn other_sizes_are_refused_with_what_was_found() {
         for bad in ["", "0", "K", "-1", "1.5K", "3T", "4096M"] {
             assert!(tokens(bad).unwrap_err().ends_with(bad), "{bad}");
+            assert!(
+                sequences(bad)
+                    .unwrap_err()
+                    .starts_with("expected a number of sequences")
+            );
         }
         for bad in ["", "0GB", "GB", "x", "99999999999GB"] {
             assert!(bytes(bad).is_err(), "{bad}");

@@ -1,6 +1,11 @@
 //! Time against context, as SVG.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io,
+    path::Path,
+};
 
 use plotters::prelude::{
     BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, IntoLogRange, LineSeries, Palette,
@@ -8,6 +13,31 @@ use plotters::prelude::{
 };
 
 use crate::{BenchError, Launch, Record};
+
+/// Refuses a file that cannot be written, before anything is measured, and leaves what there is as
+/// it is.
+///
+/// # Errors
+///
+/// When the file cannot be opened.
+pub fn check(path: &Path) -> Result<(), BenchError> {
+    let refused = |error: io::Error| BenchError::Option {
+        option: "--plot",
+        expected: "a file that can be written".into(),
+        found: format!("{}: {error}", path.display()),
+    };
+    let is_there = path.symlink_metadata().is_ok();
+    // To open a pipe is to use it up, and a link to nothing would be removed below.
+    if is_there && !path.is_file() && !path.is_dir() {
+        return Ok(());
+    }
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(refused)?;
+    if !is_there {
+        fs::remove_file(path).map_err(refused)?;
+    }
+    Ok(())
+}
 
 /// The points of one line: tokens of context, milliseconds.
 type Series = Vec<(f64, f64)>;

@@ -31,7 +31,7 @@ pub struct PrefillOptions {
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["2048"])]
     pub chunks: Vec<usize>,
     /// Sequences
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["1"])]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::sequences, default_values = ["1"])]
     pub batch: Vec<usize>,
     /// Tokens of a page: a power of two from 8 to 128
     #[arg(long, value_name = "N", default_value_t = QuestConfig::new().page_size)]
@@ -64,7 +64,8 @@ pub fn run(options: &PrefillOptions, target: &Target, rows: &mut Rows) -> Result
         for &context in &options.contexts {
             for &chunk in &options.chunks {
                 let cache = loaded.config.cache(options.page_size, batch, context);
-                let needed = loaded.weight_bytes() + cache.bytes(loaded.dtype);
+                let cache_bytes = cache.bytes(loaded.dtype);
+                let needed = loaded.weight_bytes().saturating_add(cache_bytes);
                 let mut record = Record {
                     page_size: Some(options.page_size),
                     chunk: Some(chunk),

@@ -206,7 +206,9 @@ impl Rows {
         let reason = match outcome {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) if error.is_bad_request() => return Err(error),
-            Ok(Err(error @ BenchError::Write { .. })) => return Err(error),
+            Ok(Err(error @ (BenchError::StdoutClosed | BenchError::Write { .. }))) => {
+                return Err(error);
+            }
             Ok(Err(error)) => error.to_string(),
             Err(panic) => message_of(panic.as_ref()),
         };
@@ -255,9 +257,12 @@ impl Rows {
         let written = stdout.write_all(text.as_bytes());
         written
             .and_then(|()| stdout.flush())
-            .map_err(|error| BenchError::Write {
-                path: "stdout".into(),
-                message: error.to_string(),
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe => BenchError::StdoutClosed,
+                _ => BenchError::Write {
+                    path: "stdout".into(),
+                    message: error.to_string(),
+                },
             })?;
         self.records.push(record);
         Ok(())

@@ -26,10 +26,10 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
 
 impl From<BenchError> for Failure {
     fn from(error: BenchError) -> Self {
-        if error.is_bad_request() {
-            Self::BadInput(error.into())
-        } else {
-            Self::internal(error)
+        match error {
+            BenchError::StdoutClosed => Self::StdoutClosed,
+            error if error.is_bad_request() => Self::BadInput(error.into()),
+            error => Self::internal(error),
         }
     }
 }

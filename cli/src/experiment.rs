@@ -1,8 +1,11 @@
 //! What the experiments have in common: options, a model to experiment with, and results.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, OpenOptions},
+    path::{Path, PathBuf},
+};
 
-use anyhow::bail;
+use anyhow::Context;
 use clap::Args;
 use quest_burn_experiments::{
     Progress,
@@ -51,8 +54,8 @@ pub struct Laboratory {
 impl ExperimentOptions {
     /// Loads the model. Refuses at once what would fail after all has been computed.
     pub fn laboratory(&self, tokens: usize) -> Result<Laboratory, Failure> {
-        if let Some(path) = &self.plot {
-            check_folder_of(path)?;
+        for path in [&self.plot, &self.resume].into_iter().flatten() {
+            check_writable(path)?;
         }
         Laboratory::new(&self.model, &self.selection, tokens)
     }
@@ -80,16 +83,17 @@ impl ExperimentOptions {
         table: impl std::fmt::Display,
         figure: impl FnOnce() -> Figure,
     ) -> Result<(), Failure> {
-        if self.json {
-            print_json(&Results { rows, run })?;
+        let printed = if self.json {
+            print_json(&Results { rows, run })
         } else {
-            print_line(&table.to_string())?;
-        }
+            print_line(&table.to_string())
+        };
+        // Drawn even if nobody reads the rows.
         if let Some(path) = &self.plot {
             figure().save(path)?;
             eprintln!("plot: {}", path.display());
         }
-        Ok(())
+        printed
     }
 }
 
@@ -103,6 +107,7 @@ impl Laboratory {
         let plan = ModelPlan::new(options)?;
         let folder = plan.folder.path();
         let tokenizer = ids::tokenizer(folder)?;
+        plan.check_cache(selection)?;
         // A cache beyond the model's context is refused by the experiment, with a better reason.
         let tokens = tokens.min(plan.config.max_positions);
         let loaded = plan.load()?;
@@ -171,14 +176,17 @@ pub fn progress(label: &'static str) -> impl FnMut(Progress) {
     }
 }
 
-/// Refuses a file in a folder that is not there.
-fn check_folder_of(path: &Path) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
-        bail!(
-            "{}: expected a file in a folder that exists",
-            path.display()
-        );
+/// Refuses a file that cannot be written, and leaves what there is as it is.
+fn check_writable(path: &Path) -> anyhow::Result<()> {
+    let is_there = path.symlink_metadata().is_ok();
+    // To open a pipe is to use it up, and a link to nothing would be removed below.
+    if is_there && !path.is_file() && !path.is_dir() {
+        return Ok(());
+    }
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.with_context(|| format!("{}: expected a file that can be written", path.display()))?;
+    if !is_there {
+        fs::remove_file(path).with_context(|| path.display().to_string())?;
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ pub enum Failure {
     BadInput(anyhow::Error),
     /// Something failed on the way.
     Internal(anyhow::Error),
+    /// Who read the results has read enough, as `head` has after a line.
+    StdoutClosed,
 }
 
 impl Failure {
@@ -25,11 +27,12 @@ impl Failure {
         Self::Internal(error.into())
     }
 
-    /// Prints the error and says the exit code.
+    /// Prints the error, if it is one, and says the exit code.
     pub fn report(&self) -> ExitCode {
         let (error, code) = match self {
             Self::BadInput(error) => (error, ExitCode::from(BAD_INPUT)),
             Self::Internal(error) => (error, INTERNAL),
+            Self::StdoutClosed => return ExitCode::SUCCESS,
         };
         eprintln!("error: {}", one_line(&format!("{error:#}")));
         code

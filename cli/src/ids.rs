@@ -30,14 +30,21 @@ pub fn from_text(text: &str, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Ve
 
 /// Ids of a text in a file.
 pub fn from_text_file(path: &Path, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = String::from_utf8(read(path)?).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let path = path.display();
+        anyhow!("{path}: expected text in UTF-8, found something else at byte {at}")
+    })?;
     from_text(&text, tokenizer).with_context(|| path.display().to_string())
 }
 
 /// Ids in a JSON file: an array, or an object with a field `ids`.
 pub fn from_json_file(path: &Path) -> anyhow::Result<Vec<u32>> {
-    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
-    from_json(&bytes).with_context(|| path.display().to_string())
+    from_json(&read(path)?).with_context(|| path.display().to_string())
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("{}: expected a readable file", path.display()))
 }
 
 fn from_json(bytes: &[u8]) -> anyhow::Result<Vec<u32>> {

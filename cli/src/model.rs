@@ -48,6 +48,13 @@ impl<'a> ModelPlan<'a> {
         })
     }
 
+    /// Refuses a cache that cannot be made, now rather than once the weights are there.
+    pub fn check_cache(&self, selection: &SelectionOptions) -> anyhow::Result<()> {
+        let cache = self.config.cache(selection.page_size, 1, 1);
+        let cache = cache.with_digests(selection.digests);
+        cache.validate().context("KV cache")
+    }
+
     /// The device, and the element type to compute in.
     pub fn device(&self) -> anyhow::Result<(SelectedDevice, DType)> {
         let device = device::select(self.options.device)?;
@@ -150,6 +157,7 @@ impl<'a> Plan<'a> {
         let model = ModelPlan::new(&options.model)?;
         // Refused now rather than once the weights are there.
         options.policy.init(&model.config.rope)?;
+        model.check_cache(&options.policy.selection)?;
         Ok(Self { options, model })
     }
 

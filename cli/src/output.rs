@@ -21,7 +21,10 @@ pub fn print_part(part: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(part.as_bytes());
     let flushed = written.and_then(|()| stdout.flush());
-    flushed.map_err(|error| Failure::internal(anyhow::Error::new(error).context("stdout")))
+    flushed.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::StdoutClosed,
+        _ => Failure::internal(anyhow::Error::new(error).context("stdout")),
+    })
 }
 
 /// Prints a value as one line of JSON on stdout.

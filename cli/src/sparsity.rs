@@ -1,5 +1,6 @@
 //! `quest sparsity`
 
+use anyhow::anyhow;
 use clap::Args;
 use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::sparsity::{self, SparsityConfig};
@@ -60,8 +61,13 @@ pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
         tolerance: args.tolerance,
         prefill: args.prefill.unwrap_or(ids.len() / 2),
         prefill_chunk: args.experiment.model.prefill_chunk,
-        quest,
+        quest: quest.clone(),
     };
+    if config.budgets.is_empty() {
+        let (page, found) = (quest.page_size, ids.len());
+        let error = anyhow!("text: expected more tokens than a page has, {page}, found {found}");
+        return Err(error.into());
+    }
     config.check(subject, ids.len())?;
     let settings = Settings {
         config: &config,

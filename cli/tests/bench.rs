@@ -190,6 +190,44 @@ fn attention_is_timed_on_the_device_that_is_named() {
     assert_eq!(last["backend"], "flex");
 }
 
+/// The bytes of these are more than a u64 counts.
+#[test]
+fn a_cache_that_no_memory_holds_is_skipped() {
+    const CONTEXT: &str = "2147483632";
+    let all = usize::MAX.to_string();
+    for arguments in [
+        &["attention", "--heads", "2:1", "--batch", all.as_str()][..],
+        &[
+            "attention",
+            "--heads",
+            "2:1",
+            "--digests",
+            "int8",
+            "--batch",
+            all.as_str(),
+        ],
+        &["decode", "--shape", "tiny", "--batch", "2147483647"],
+        &["prefill", "--shape", "tiny", "--batch", "2147483647"],
+    ] {
+        let lines = lines(&[arguments, &["--contexts", CONTEXT]].concat());
+        let last = lines.last().unwrap();
+        assert_eq!(last["kind"], "skipped", "{last}");
+        let reason = last["reason"].as_str().unwrap();
+        assert!(reason.contains(&u64::MAX.to_string()), "{reason}");
+    }
+}
+
+#[test]
+fn a_plot_that_cannot_be_written_is_refused_before_anything_is_timed() {
+    let dir = tempfile::tempdir().unwrap();
+    let plot = dir.path().join("no/such/folder.svg");
+    let tiny = ["decode", "--shape", "tiny", "--plot"];
+    for plot in [plot.as_path(), dir.path()] {
+        let arguments = [&tiny[..], &[plot.to_str().unwrap()]].concat();
+        assert_refused(&arguments, "--plot: expected a file that can be written");
+    }
+}
+
 #[test]
 fn bad_input_is_refused() {
     for (arguments, expected) in [
@@ -208,6 +246,14 @@ fn bad_input_is_refused() {
             "multiples of the page size, 16",
         ),
         (&["decode", "--memory-limit", "1GB"], "room for the weights"),
+        (
+            &["decode", "--shape", "tiny", "--batch", "0"],
+            "expected a number of sequences of at least 1, found 0",
+        ),
+        (
+            &["attention", "--digests", "int8", "--head-dim", "24"],
+            "expected a head dim that is a multiple of 16, found 24",
+        ),
         (
             &["prefill", "--shape", "tiny", "--page-size", "5"],
             "page size",

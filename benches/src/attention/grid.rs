@@ -86,6 +86,9 @@ pub fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Shape>, Be
             }
         }
     }
+    for (_, shape) in &shapes {
+        shape.cache(1).validate()?;
+    }
     for &page_size in &options.page_sizes {
         for &budget in &options.budgets {
             let config = QuestConfig::kv_group().with_page_size(page_size);

@@ -30,7 +30,7 @@ pub struct Measurement<'a> {
 /// results.
 pub fn least_bytes(shape: &Shape) -> u64 {
     let cache = shape.cache(1).bytes(shape.dtype);
-    cache + cache / 8
+    cache.saturating_add(cache / 8)
 }
 
 impl Measurement<'_> {

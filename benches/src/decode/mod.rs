@@ -34,7 +34,8 @@ pub fn run(options: &DecodeOptions, target: &Target, rows: &mut Rows) -> Result<
     let loaded = plan.load(target)?;
     for &batch in &options.batch {
         for &context in &options.contexts {
-            let needed = loaded.weight_bytes() + options.cache_bytes(&loaded, batch, context);
+            let cache = options.cache_bytes(&loaded, batch, context);
+            let needed = loaded.weight_bytes().saturating_add(cache);
             let is_late = time_limit.is_some_and(|limit| begin.elapsed() >= limit);
             let reason = if is_late {
                 format!(

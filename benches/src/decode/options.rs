@@ -20,7 +20,7 @@ pub struct DecodeOptions {
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["2048"])]
     pub budgets: Vec<usize>,
     /// Sequences
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["1"])]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::sequences, default_values = ["1"])]
     pub batch: Vec<usize>,
     /// Tokens of a page: a power of two from 8 to 128
     #[arg(long, value_name = "N", default_value_t = QuestConfig::new().page_size)]
