@@ -197,15 +197,6 @@ fn a_cache_that_no_memory_holds_is_skipped() {
     let all = usize::MAX.to_string();
     for arguments in [
         &["attention", "--heads", "2:1", "--batch", all.as_str()][..],
-        &[
-            "attention",
-            "--heads",
-            "2:1",
-            "--digests",
-            "int8",
-            "--batch",
-            all.as_str(),
-        ],
         &["decode", "--shape", "tiny", "--batch", "2147483647"],
         &["prefill", "--shape", "tiny", "--batch", "2147483647"],
     ] {
