@@ -405,6 +405,10 @@ fn linear_layers_with_packed_weights_equal_sums_in_f64() {
             (4, 512, 96),
             (5, 32, 10),
             (8, 256, 98),
+            // Whole groups that no power of two divides among planes.
+            (1, 11008, 18),
+            (2, 2816, 20),
+            (6, 1152, 20),
             // More outputs than planes at once.
             (1, 16, 9000),
             (2, 256, 9000),
@@ -430,6 +434,26 @@ fn linear_layers_with_packed_weights_equal_sums_in_f64() {
                     assert_close(&floats(&output), &expected, tolerance, &what);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn packed_weights_do_not_hide_what_is_no_number() {
+    let mut rng = StdRng::seed_from_u64(7);
+    for (device, dtype) in targets() {
+        for config in quantizations() {
+            let (_, mut rows) = random([2, 256], dtype, &device, &mut rng);
+            rows[200] = f64::NAN;
+            let rows = rows.iter().map(|&x| x as f32).collect::<Vec<_>>();
+            let rows = tensor(&rows, [2, 256], dtype, &device);
+            let (weight, _) = random([34, 256], dtype, &device, &mut rng);
+            let weight = QuantizedWeight::new(weight, config).unwrap().packed();
+            let output = kernels::linear::quantized_gemv(rows, None, weight, None, None, false);
+            let output = floats(&output);
+            let what = format!("{config}, {dtype:?}: {output:?}");
+            assert!(output[..34].iter().all(|x| x.is_nan()), "{what}");
+            assert!(output[34..].iter().all(|x| x.is_finite()), "{what}");
         }
     }
 }

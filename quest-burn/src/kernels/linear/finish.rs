@@ -6,15 +6,32 @@ use super::{
     shape::GemvShape,
 };
 
-/// Writes an output channel of a left side: its sum, and that of its gated counterpart.
+/// What is added to an output channel of a left side; past the end that of the last one.
+#[cube]
+pub(super) fn addend<F: Float>(
+    residual: &Tensor<F>,
+    row: usize,
+    channel: usize,
+    columns: usize,
+    #[comptime] epilogue: Epilogue,
+) -> f32 {
+    if comptime!(epilogue.added) {
+        f32::cast_from(residual[row * columns + min(channel, columns - 1)])
+    } else {
+        f32::new(0.0)
+    }
+}
+
+/// Writes an output channel of a left side: its sum, and that of its gated counterpart, with its
+/// [`addend`].
 #[cube]
 pub(super) fn write<F: Float>(
     sum: f32,
     up: f32,
+    added: f32,
     row: usize,
     channel: usize,
     bias: &Tensor<F>,
-    residual: &Tensor<F>,
     output: &mut Tensor<F>,
     #[comptime] epilogue: Epilogue,
 ) {
@@ -32,7 +49,7 @@ pub(super) fn write<F: Float>(
             value = value / (f32::exp(-value) + 1.0f32) * up;
         }
         if comptime!(epilogue.added) {
-            value += f32::cast_from(residual[row * columns + channel]);
+            value += added;
         }
         output[row * columns + channel] = F::cast_from(value);
     }
@@ -112,16 +129,8 @@ pub(super) fn finish<F: Float>(
         let sum = total(shared, first, index, shape);
         let up = total(shared, first, index + gate_to_up, shape);
         let channel = first_output + i / m;
-        write::<F>(
-            sum,
-            up,
-            i % m,
-            channel,
-            bias,
-            residual,
-            output,
-            shape.epilogue,
-        );
+        let added = addend::<F>(residual, i % m, channel, output.shape(1), shape.epilogue);
+        write::<F>(sum, up, added, i % m, channel, bias, output, shape.epilogue);
         i += units;
     }
 }

@@ -8,7 +8,7 @@ use super::{
     finish::finish,
     gemv::weight_rows,
     left::{LeftSide, left_side, place},
-    matrix,
+    matrix::{MatrixShape, matrix_gemv},
     packing::Place,
     plan::Plan,
     shape::GemvShape,
@@ -294,17 +294,17 @@ pub(crate) fn quantized_gemv(
     packing: Packing,
     epilogue: Epilogue,
 ) -> CubeTensor {
-    let d_input = rows.meta.shape()[1];
-    let properties = rows.client.properties();
-    if matrix::takes(
-        properties,
+    let shape = MatrixShape::of(
+        rows.client.properties(),
         rows.dtype,
-        rows.meta.shape()[0],
-        d_input,
+        rows.meta.shape().dims(),
+        normed,
         packing,
-    ) {
-        return matrix::matrix_gemv(
-            rows, gamma, words, scales, zeros, bias, residual, normed, epsilon, packing, epilogue,
+        epilogue,
+    );
+    if let Some(shape) = shape {
+        return matrix_gemv(
+            rows, gamma, words, scales, zeros, bias, residual, epsilon, shape,
         );
     }
     let words = into_contiguous(words);

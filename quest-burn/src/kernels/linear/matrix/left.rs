@@ -1,97 +1,211 @@
-//! Left sides in the order of the masks.
+//! Left sides in digits.
+//!
+//! A plane prepares what it will multiply, so that no other is waited for.
 
 use cubecl::prelude::*;
 
 use super::{
-    super::super::{matrix_instruction::PLANE, rms_norm::scaled, row::lanes_sum},
-    LANES, MatrixShape, PLANES, WIDTH,
+    super::super::{
+        matrix_instruction::PLANE,
+        row::{lanes_max, lanes_sum},
+    },
+    shape::{DIGITS, LANES, MatrixShape, PIECE, PLANES, WIDTH, WORDS},
 };
+
+/// What the largest channel of a block becomes: its upper digit must fit, rounded up.
+const LARGEST: f32 = 32_512.0;
+/// Added to a channel, it makes its bits an integer whose lowest 16 are two digits, each 128 more than
+/// it is: 1.5 times 2^23, 128 times 256, and 128.
+const BIAS: f32 = 12_582_912.0 + 32_896.0;
+/// The bits in which bytes that are 128 more differ from those that have a sign.
+const SIGNS: i32 = 0x8080_8080_u32 as i32;
+const EVEN_BYTES: i32 = 0x00FF_00FF;
+const ODD_BYTES: i32 = 0xFF00_FF00_u32 as i32;
+/// What the largest channel of a block counts as at least, so that it has an inverse.
+const SMALLEST: f32 = 1e-30;
 
 /// Left sides in shared memory.
 #[derive(CubeType)]
 pub(super) struct Left<W: Size> {
-    /// The bits of vectors: for each block the first ones of its lanes' loads, then the second ones, and
-    /// so on.
-    pub vectors: Shared<[Vector<i32, W>]>,
-    /// The sum of each block.
+    /// At [`digits_at`]: bytes in the order of the weights that a mask keeps.
+    pub digits: Shared<[Vector<i32, W>]>,
+    /// The sum of each block's integers.
     pub sums: Shared<[f32]>,
+    /// What each block's integers are in units of.
+    pub units: Shared<[f32]>,
+    /// The sum of the squares of each plane's channels.
+    pub squares: Shared<[f32]>,
 }
 
-/// Norms the left sides, if they are to be normed, and puts them in order. Every unit of the cube must
-/// reach it.
+/// Where the digits of one place lie that go with a lane's load of a block.
+#[cube]
+pub(super) fn digits_at(
+    side: usize,
+    block: usize,
+    pair: usize,
+    digit: usize,
+    lane: usize,
+    #[comptime] shape: MatrixShape,
+) -> usize {
+    (((side * shape.blocks() + block) * shape.pairs() + pair) * DIGITS + digit) * LANES + lane
+}
+
+/// The lowest 16 bits of two integers.
+#[cube]
+fn pair(low: i32, high: i32) -> i32 {
+    (low & 0xFFFFi32) | (high << 16i32)
+}
+
+/// The piece of a left side that this lane prepares.
+#[cube]
+fn piece(#[comptime] round: usize, #[comptime] shape: MatrixShape) -> usize {
+    let of_stretch = comptime!(shape.stretch_pieces());
+    let i = comptime!(round * PLANE) + UNIT_POS_PLANE as usize;
+    let plane = UNIT_POS as usize / PLANE;
+    (plane + i / of_stretch * PLANES) * of_stretch + i % of_stretch
+}
+
+/// Vectors of this lane's pieces of a row, two each.
+#[cube]
+pub(super) fn load_pieces<F: Float, N: Size>(
+    rows: &Tensor<Vector<F, N>>,
+    #[comptime] row: usize,
+    #[comptime] shape: MatrixShape,
+) -> Array<Vector<F, N>> {
+    let rounds = comptime!(rounds(shape));
+    let mut vectors = Array::<Vector<F, N>>::new(comptime!(2 * rounds));
+    #[unroll]
+    for round in 0..rounds {
+        let i = min(piece(round, shape), comptime!(shape.d_input / PIECE - 1));
+        let at = comptime!(row * shape.d_input / WIDTH) + 2 * i;
+        vectors[2 * round] = rows[at];
+        vectors[2 * round + 1] = rows[at + 1];
+    }
+    vectors
+}
+
+/// Pieces of a left side that a lane prepares.
+fn rounds(shape: MatrixShape) -> usize {
+    (shape.stretches().div_ceil(PLANES) * shape.stretch_pieces()).div_ceil(PLANE)
+}
+
+/// Puts this plane's part of the left sides into digits, multiplied with the norm's weight, if they are
+/// to be normed. `first` are the pieces of the first left side. Every unit of the plane must reach it.
 #[cube]
 pub(super) fn stage_left<F: Float, N: Size, W: Size>(
     rows: &Tensor<Vector<F, N>>,
-    gamma: &Tensor<Vector<F, N>>,
-    epsilon: f32,
+    first: &Array<Vector<F, N>>,
+    gamma: &Array<Vector<F, N>>,
     #[comptime] shape: MatrixShape,
 ) -> Left<W> {
     let m = comptime!(shape.left_sides);
-    let vectors = comptime!(shape.vectors());
-    let units = comptime!(PLANES * PLANE);
     let blocks = comptime!(shape.blocks());
-    let mut ordered = Shared::<[Vector<i32, W>]>::new_slice(comptime!(m * vectors));
-    let mut sums = Shared::<[f32]>::new_slice(comptime!(m * blocks));
-    let mut squares = Shared::<[f32]>::new_slice(comptime!(m * PLANES));
-    if comptime!(shape.normed) {
-        #[unroll]
-        for row in 0..m {
-            let mut sum = f32::new(0.0);
-            let mut i = UNIT_POS as usize;
-            while i < vectors {
-                let value = Vector::<f32, N>::cast_from(rows[row * vectors + i]);
-                sum += (value * value).vector_sum();
-                i += units;
-            }
-            let sum = lanes_sum(sum, PLANE);
-            if UNIT_POS_PLANE == 0 {
-                squares[row * PLANES + UNIT_POS as usize / PLANE] = sum;
-            }
-        }
-        sync_cube();
-    }
+    let rounds = comptime!(rounds(shape));
+    let pieces = comptime!(shape.d_input / PIECE);
+    let pairs = comptime!(shape.pairs());
+    let of_block = comptime!(LANES * pairs);
+    let mut left = Left::<W> {
+        digits: Shared::new_slice(comptime!(m * pieces * DIGITS)),
+        sums: Shared::new_slice(comptime!(m * blocks)),
+        units: Shared::new_slice(comptime!(m * blocks)),
+        squares: Shared::new_slice(comptime!(m * PLANES)),
+    };
     #[unroll]
     for row in 0..m {
-        let mut rms = Vector::<f32, N>::new(1.0f32);
-        if comptime!(shape.normed) {
-            let mut total = f32::new(0.0);
-            #[unroll]
-            for plane in 0..PLANES {
-                total += squares[row * PLANES + plane];
-            }
-            rms = Vector::new(f32::sqrt(total / comptime!(shape.d_input as f32) + epsilon));
-        }
-        let rounds = comptime!(vectors.div_ceil(units));
-        // Every unit takes part in every round, as lanes sum up together.
+        let mut square = f32::new(0.0);
+        #[unroll]
         for round in 0..rounds {
-            let i = round * units + UNIT_POS as usize;
-            let is_in = i < vectors;
-            let i = min(i, vectors - 1);
-            let mut value = rows[row * vectors + i];
-            if comptime!(shape.normed) {
-                let exact = Vector::<f32, N>::cast_from(value);
-                value = scaled::<F, N>(exact / rms, gamma[i]);
-            }
-            let mut moved = value;
+            let i = piece(round, shape);
+            let is_in = i < pieces;
+            let mut values = Array::<Vector<f32, N>>::new(2usize);
+            let mut most = f32::new(0.0);
             #[unroll]
-            for index in 0..WIDTH {
-                moved.insert(index, value.extract(comptime!(shape.channel(index))));
+            for half in 0..2usize {
+                let index = comptime!(2 * round + half);
+                let loaded = if comptime!(row == 0) {
+                    first[index]
+                } else {
+                    let at = 2 * min(i, pieces - 1) + half;
+                    rows[comptime!(row * shape.d_input / WIDTH) + at]
+                };
+                let mut value = Vector::<f32, N>::cast_from(loaded);
+                if comptime!(shape.normed) {
+                    let own = (value * value).vector_sum();
+                    square += select(is_in, own, 0.0f32);
+                    value *= Vector::<f32, N>::cast_from(gamma[index]);
+                }
+                #[unroll]
+                for channel in 0..WIDTH {
+                    most = max(most, f32::abs(value.extract(channel)));
+                }
+                values[half] = value;
             }
-            let of_block = comptime!(LANES * shape.pieces());
-            let sum = lanes_sum(Vector::<f32, N>::cast_from(value).vector_sum(), of_block);
-            let within = i % of_block;
-            let place = i - within + within % shape.pieces() * LANES + within / shape.pieces();
+            let most = max(lanes_max(most, of_block), f32::new(SMALLEST));
+            let scale = f32::new(LARGEST) / most;
+            let mut integers = Array::<i32>::new(PIECE);
+            // What is no number makes the sum none.
+            let mut sum = f32::new(0.0);
+            #[unroll]
+            for channel in 0..PIECE {
+                let value = values[channel / WIDTH].extract(comptime!(channel % WIDTH));
+                let biased = fma(value, scale, f32::new(BIAS));
+                sum += biased - BIAS;
+                integers[channel] = i32::reinterpret(biased);
+            }
+            let sum = lanes_sum(sum, of_block);
             if is_in {
-                ordered[row * vectors + place] = Vector::reinterpret(moved);
+                let within = i % of_block;
+                let block = i / of_block;
+                let at = digits_at(row, block, within % pairs, 0usize, within / pairs, shape);
+                let mut upper = Vector::<i32, W>::new(0i32);
+                let mut lower = Vector::<i32, W>::new(0i32);
+                #[unroll]
+                for word in 0..WORDS {
+                    let even = pair(
+                        integers[comptime!(shape.channel(word, 0))],
+                        integers[comptime!(shape.channel(word, 2))],
+                    );
+                    let odd = pair(
+                        integers[comptime!(shape.channel(word, 1))],
+                        integers[comptime!(shape.channel(word, 3))],
+                    );
+                    let bytes = (even & EVEN_BYTES) | ((odd & EVEN_BYTES) << 8i32);
+                    lower.insert(word, bytes ^ SIGNS);
+                    let bytes = ((even >> 8i32) & EVEN_BYTES) | (odd & ODD_BYTES);
+                    upper.insert(word, bytes ^ SIGNS);
+                }
+                left.digits[at] = upper;
+                left.digits[at + LANES] = lower;
                 if within == 0 {
-                    sums[row * blocks + i / of_block] = sum;
+                    left.sums[row * blocks + block] = sum * comptime!(shape.factor());
+                    left.units[row * blocks + block] =
+                        most * comptime!(1.0 / (LARGEST * shape.factor()));
                 }
             }
         }
+        if comptime!(shape.normed) {
+            let square = lanes_sum(square, PLANE);
+            if UNIT_POS_PLANE == 0 {
+                left.squares[row * PLANES + UNIT_POS as usize / PLANE] = square;
+            }
+        }
     }
-    sync_cube();
-    Left::<W> {
-        vectors: ordered,
-        sums,
+    sync_plane();
+    left
+}
+
+/// What a left side is to be divided by. The sums of all planes must be there.
+#[cube]
+pub(super) fn root_mean_square<W: Size>(
+    left: &Left<W>,
+    side: usize,
+    epsilon: f32,
+    #[comptime] shape: MatrixShape,
+) -> f32 {
+    let mut total = f32::new(0.0);
+    #[unroll]
+    for plane in 0..PLANES {
+        total += left.squares[side * PLANES + plane];
     }
+    f32::sqrt(total / comptime!(shape.d_input as f32) + epsilon)
 }

@@ -1,0 +1,155 @@
+//! Weights on their way.
+//!
+//! An instruction takes 16 rows of channels, which are some blocks of fewer weight rows: row `r` of it
+//! is a block of weight row `r / chunks`. Which one differs from instruction to instruction, so that
+//! each lane has the sums of the same columns in use once.
+
+use cubecl::prelude::*;
+
+use super::{
+    super::super::matrix_instruction::ROWS,
+    shape::{LANES, MatrixShape},
+};
+
+/// What a unit has in flight: words of its rows, and the scales and zero points of the sums that are
+/// its own.
+#[derive(CubeType)]
+pub(super) struct Loaded<F: Float, W: Size> {
+    pub words: Array<Vector<i32, W>>,
+    pub scales: Array<F>,
+    pub zeros: Array<F>,
+}
+
+/// Which of a stretch's blocks this lane has sums of.
+#[cube]
+pub(super) fn own_chunk(#[comptime] shape: MatrixShape) -> usize {
+    UNIT_POS_PLANE as usize % LANES / comptime!(shape.sides())
+}
+
+/// Which of a stretch's instructions this lane has sums of.
+#[cube]
+pub(super) fn own_step(#[comptime] shape: MatrixShape) -> usize {
+    chunk(own_chunk(shape), shape)
+}
+
+/// Which block this lane loads for an instruction.
+#[cube]
+fn chunk(step: usize, #[comptime] shape: MatrixShape) -> usize {
+    let row = UNIT_POS_PLANE as usize / LANES % comptime!(shape.chunks());
+    row ^ step
+}
+
+/// Which of a cube's 16 weight rows an instruction has for this lane.
+#[cube]
+pub(super) fn row_of(
+    step: usize,
+    #[comptime] half: usize,
+    #[comptime] shape: MatrixShape,
+) -> usize {
+    let rows = comptime!(shape.rows());
+    let row = UNIT_POS_PLANE as usize / LANES / comptime!(shape.chunks());
+    step * rows + comptime!(half * rows / 2) + row
+}
+
+/// The weight row that is a cube's `index`-th; past the end the last one, whose sums are not used.
+#[cube]
+fn weight_row(
+    first_output: usize,
+    index: usize,
+    columns: usize,
+    #[comptime] shape: MatrixShape,
+) -> usize {
+    if comptime!(shape.epilogue.gated) {
+        let gates = comptime!(ROWS / 2);
+        min(first_output + index % gates, columns - 1) + index / gates * columns
+    } else {
+        min(first_output + index, columns - 1)
+    }
+}
+
+/// Loads the words of an instruction into a slot.
+#[cube]
+pub(super) fn load_words<F: Float, W: Size>(
+    loaded: &mut Loaded<F, W>,
+    words: &Tensor<Vector<i32, W>>,
+    first_output: usize,
+    columns: usize,
+    stretch: usize,
+    #[comptime] step: usize,
+    #[comptime] slot: usize,
+    #[comptime] shape: MatrixShape,
+) {
+    let chunks = comptime!(shape.chunks());
+    let blocks = comptime!(shape.blocks());
+    let block = min(stretch * chunks + chunk(step, shape), blocks - 1);
+    #[unroll]
+    for half in 0..2usize {
+        let row = weight_row(first_output, row_of(step, half, shape), columns, shape);
+        let at = (row * blocks + block) * LANES + UNIT_POS_PLANE as usize % LANES;
+        loaded.words[(slot * chunks + step) * 2 + half] = words[at];
+    }
+}
+
+/// Loads the scales and zero points of a stretch into a slot.
+#[cube]
+pub(super) fn load_scales<F: Float, W: Size>(
+    loaded: &mut Loaded<F, W>,
+    scales: &Tensor<F>,
+    zeros: &Tensor<F>,
+    first_output: usize,
+    columns: usize,
+    stretch: usize,
+    #[comptime] slot: usize,
+    #[comptime] shape: MatrixShape,
+) {
+    let blocks = comptime!(shape.blocks());
+    let block = min(stretch * shape.chunks() + own_chunk(shape), blocks - 1);
+    #[unroll]
+    for half in 0..2usize {
+        let index = row_of(own_step(shape), half, shape);
+        let row = weight_row(first_output, index, columns, shape);
+        let group = (row * blocks + block) / comptime!(shape.packing.group / shape.block());
+        loaded.scales[slot * 2 + half] = scales[group];
+        if comptime!(shape.packing.asymmetric) {
+            loaded.zeros[slot * 2 + half] = zeros[group];
+        }
+    }
+}
+
+/// Loads a whole stretch into a slot.
+#[cube]
+pub(super) fn load_stretch<F: Float, W: Size>(
+    loaded: &mut Loaded<F, W>,
+    words: &Tensor<Vector<i32, W>>,
+    scales: &Tensor<F>,
+    zeros: &Tensor<F>,
+    first_output: usize,
+    columns: usize,
+    stretch: usize,
+    #[comptime] slot: usize,
+    #[comptime] shape: MatrixShape,
+) {
+    load_scales::<F, W>(
+        loaded,
+        scales,
+        zeros,
+        first_output,
+        columns,
+        stretch,
+        slot,
+        shape,
+    );
+    #[unroll]
+    for step in 0..shape.chunks() {
+        load_words::<F, W>(
+            loaded,
+            words,
+            first_output,
+            columns,
+            stretch,
+            step,
+            slot,
+            shape,
+        );
+    }
+}
