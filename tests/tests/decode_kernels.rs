@@ -418,6 +418,9 @@ fn linear_layers_with_packed_weights_equal_sums_in_f64() {
                 for around in [AROUND[0], AROUND[4]] {
                     let inputs = LinearInputs::new([m, k, n], around, (&device, dtype), &mut rng);
                     let (weight, _) = random([n, k], dtype, &device, &mut rng);
+                    // Some kernels round normed rows and some do not: a gate of the size of one does
+                    // not multiply what differs.
+                    let weight = weight.div_scalar((k as f64).sqrt());
                     let weight = QuantizedWeight::new(weight, config).unwrap();
                     let output = kernels::linear::quantized_gemv(
                         inputs.rows(),
@@ -428,10 +431,8 @@ fn linear_layers_with_packed_weights_equal_sums_in_f64() {
                         around.gated,
                     );
                     let what = format!("{m} rows of {k}, {n} outputs, {config}, {around:?}");
-                    // Sums of terms up to 4 in size cancel.
-                    let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
                     let expected = inputs.expected(&unpacked(&weight));
-                    assert_close(&floats(&output), &expected, tolerance, &what);
+                    assert_close(&floats(&output), &expected, 4.0 * tolerance(dtype), &what);
                 }
             }
         }

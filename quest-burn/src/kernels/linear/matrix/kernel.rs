@@ -5,7 +5,7 @@ use super::{
         super::matrix_instruction::{PLANE, ROWS},
         finish::{addend, write},
     },
-    left::{load_pieces, root_mean_square, stage_left},
+    left::{ahead, load_pieces, root_mean_square, stage_left},
     products::add_stretch,
     shape::{LANES, MatrixShape, PLANES},
     weights::{Loaded, load_stretch, own_chunk, own_step, row_of},
@@ -55,10 +55,9 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size>(
         scales: Array::new(comptime!(in_flight * 2)),
         zeros: Array::new(comptime!(in_flight * 2)),
     };
-    // Before the weights, behind which they would wait.
-    let first_left = load_pieces::<F, N>(rows, 0usize, shape);
+    let first_left = load_pieces::<F, N>(rows, comptime!(ahead(shape)), shape);
     let norm = if comptime!(shape.normed) {
-        load_pieces::<F, N>(gamma, 0usize, shape)
+        load_pieces::<F, N>(gamma, 1usize, shape)
     } else {
         Array::<Vector<F, N>>::new(1usize)
     };

@@ -24,6 +24,9 @@ const ODD_BYTES: i32 = 0xFF00_FF00_u32 as i32;
 /// What the largest channel of a block counts as at least, so that it has an inverse.
 const SMALLEST: f32 = 1e-30;
 
+/// Pieces that a lane loads ahead at most, if not a whole left side has more.
+const AHEAD: usize = 4;
+
 /// Left sides in shared memory.
 #[derive(CubeType)]
 pub(super) struct Left<W: Size> {
@@ -65,23 +68,36 @@ fn piece(#[comptime] round: usize, #[comptime] shape: MatrixShape) -> usize {
     (plane + i / of_stretch * PLANES) * of_stretch + i % of_stretch
 }
 
-/// Vectors of this lane's pieces of a row, two each.
+/// Vectors of this lane's pieces of the first few rows, two to each piece.
 #[cube]
 pub(super) fn load_pieces<F: Float, N: Size>(
     rows: &Tensor<Vector<F, N>>,
-    #[comptime] row: usize,
+    #[comptime] n_rows: usize,
     #[comptime] shape: MatrixShape,
 ) -> Array<Vector<F, N>> {
     let rounds = comptime!(rounds(shape));
-    let mut vectors = Array::<Vector<F, N>>::new(comptime!(2 * rounds));
+    let mut vectors = Array::<Vector<F, N>>::new(comptime!(2 * n_rows * rounds));
     #[unroll]
-    for round in 0..rounds {
-        let i = min(piece(round, shape), comptime!(shape.d_input / PIECE - 1));
-        let at = comptime!(row * shape.d_input / WIDTH) + 2 * i;
-        vectors[2 * round] = rows[at];
-        vectors[2 * round + 1] = rows[at + 1];
+    for row in 0..n_rows {
+        #[unroll]
+        for round in 0..rounds {
+            let at = vector_of(row, round, shape);
+            vectors[2 * (row * rounds + round)] = rows[at];
+            vectors[2 * (row * rounds + round) + 1] = rows[at + 1];
+        }
     }
     vectors
+}
+
+/// Where a piece that this lane prepares begins; past the end the last one, which is not used.
+#[cube]
+fn vector_of(
+    #[comptime] row: usize,
+    #[comptime] round: usize,
+    #[comptime] shape: MatrixShape,
+) -> usize {
+    let i = min(piece(round, shape), comptime!(shape.d_input / PIECE - 1));
+    comptime!(row * shape.d_input / WIDTH) + 2 * i
 }
 
 /// Pieces of a left side that a lane prepares.
@@ -89,8 +105,15 @@ fn rounds(shape: MatrixShape) -> usize {
     (shape.stretches().div_ceil(PLANES) * shape.stretch_pieces()).div_ceil(PLANE)
 }
 
+/// Left sides that are loaded before the weights, behind which they would wait: as many as registers
+/// have room for.
+pub(super) fn ahead(shape: MatrixShape) -> usize {
+    (AHEAD / rounds(shape)).clamp(1, shape.left_sides)
+}
+
 /// Puts this plane's part of the left sides into digits, multiplied with the norm's weight, if they are
-/// to be normed. `first` are the pieces of the first left side. Every unit of the plane must reach it.
+/// to be normed. `first` are the pieces of those that were
+/// loaded ahead. Every unit of the plane must reach it.
 #[cube]
 pub(super) fn stage_left<F: Float, N: Size, W: Size>(
     rows: &Tensor<Vector<F, N>>,
@@ -101,6 +124,7 @@ pub(super) fn stage_left<F: Float, N: Size, W: Size>(
     let m = comptime!(shape.left_sides);
     let blocks = comptime!(shape.blocks());
     let rounds = comptime!(rounds(shape));
+    let ahead = comptime!(ahead(shape));
     let pieces = comptime!(shape.d_input / PIECE);
     let pairs = comptime!(shape.pairs());
     let of_block = comptime!(LANES * pairs);
@@ -122,11 +146,10 @@ pub(super) fn stage_left<F: Float, N: Size, W: Size>(
             #[unroll]
             for half in 0..2usize {
                 let index = comptime!(2 * round + half);
-                let loaded = if comptime!(row == 0) {
-                    first[index]
+                let loaded = if comptime!(row < ahead) {
+                    first[comptime!(2 * row * rounds + index)]
                 } else {
-                    let at = 2 * min(i, pieces - 1) + half;
-                    rows[comptime!(row * shape.d_input / WIDTH) + at]
+                    rows[vector_of(row, round, shape) + half]
                 };
                 let mut value = Vector::<f32, N>::cast_from(loaded);
                 if comptime!(shape.normed) {
