@@ -3,9 +3,10 @@
 use cubecl::prelude::*;
 
 use super::{
-    softmax::{Softmax, attend, softmax},
+    softmax::{attend, softmax},
     split::{
-        Place, Shape, pages_per_split, place, publish, publish_nothing, put_page, slots, stage_page,
+        Place, Shape, Slots, pages_per_split, place, publish, publish_nothing, put_page, slots,
+        stage_page,
     },
 };
 
@@ -102,69 +103,90 @@ fn read_ahead(
     }
 }
 
-/// Attends to the pages from `first` to `end` of a listing.
+/// What a cube reads: the pages of a listing from `first` to `end`, none if there is no such split.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Reading {
+    pub place: Place,
+    listing: Listing,
+    ahead: Ahead,
+    pub first: usize,
+    pub end: usize,
+}
+
+/// What this cube reads. Cubes: splits, runs of `heads` query heads, sequences.
 #[cube]
-fn attend_listed<F: Float, N: Size>(
-    state: &mut Softmax<N>,
+pub(super) fn reading<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
     keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
     pages: &Tensor<i32>,
     page_table: &Tensor<i32>,
-    listing: &Listing,
-    ahead: &Ahead,
-    first: usize,
-    end: usize,
-    place: &Place,
+    lengths: &Tensor<i32>,
+    splitting: &Splitting,
     #[comptime] listed: bool,
-    #[comptime] shape: Shape,
+    #[comptime] heads: usize,
+    #[comptime] page_size: usize,
+) -> Reading {
+    let (sequence, row) = (CUBE_POS_Z as usize, CUBE_POS_Y as usize);
+    let place = place(query, keys, page_table, lengths, sequence, row, heads);
+    let split = CUBE_POS_X as usize;
+    let ahead = read_ahead(&place, pages, page_table, split, splitting, listed);
+    let listing = listing(&place, pages, listed, page_size);
+    let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
+    let first = split * per_split;
+    let end = min(first + per_split, listing.n_pages);
+    Reading {
+        place,
+        listing,
+        ahead,
+        first,
+        end,
+    }
+}
+
+/// Puts the pages from `chunk` on into the first `n_slots` slots, one for each unit.
+#[cube]
+pub(super) fn stage_chunk(
+    slots: &mut Slots,
+    chunk: usize,
+    n_slots: usize,
+    pages: &Tensor<i32>,
+    page_table: &Tensor<i32>,
+    reading: &Reading,
+    #[comptime] listed: bool,
+    #[comptime] page_size: usize,
 ) {
-    let mut slots = slots(shape.units);
-    let mut chunk = first;
-    while chunk < end {
-        let n_slots = min(end - chunk, shape.units);
-        let slot = UNIT_POS as usize;
-        if slot < n_slots {
-            let mut page = chunk + slot;
-            let mut valid = true.runtime();
-            let mut is_ahead = false.runtime();
-            if comptime!(listed) {
-                is_ahead = chunk == ahead.first
-                    && listing.n_pages == ahead.k
-                    && ahead.id >= 0i32
-                    && (ahead.id as usize) * shape.page_size < place.length;
-                if is_ahead {
-                    page = ahead.id as usize;
-                } else {
-                    let id = pages[listing.list + page];
-                    valid = id >= 0i32;
-                    page = max(id, 0i32) as usize;
-                }
-            }
+    let slot = UNIT_POS as usize;
+    if slot < n_slots {
+        let mut page = chunk + slot;
+        let mut valid = true.runtime();
+        let mut is_ahead = false.runtime();
+        if comptime!(listed) {
+            is_ahead = chunk == reading.ahead.first
+                && reading.listing.n_pages == reading.ahead.k
+                && reading.ahead.id >= 0i32
+                && (reading.ahead.id as usize) * page_size < reading.place.length;
             if is_ahead {
-                put_page(
-                    &mut slots,
-                    slot,
-                    page,
-                    ahead.pool_page as usize,
-                    place,
-                    shape.page_size,
-                );
+                page = reading.ahead.id as usize;
             } else {
-                stage_page(
-                    &mut slots,
-                    slot,
-                    page,
-                    valid,
-                    page_table,
-                    place,
-                    shape.page_size,
-                );
+                let id = pages[reading.listing.list + page];
+                valid = id >= 0i32;
+                page = max(id, 0i32) as usize;
             }
         }
-        sync_cube();
-        attend::<F, N>(state, keys, values, &slots, n_slots, place, shape);
-        sync_cube();
-        chunk += shape.units;
+        if is_ahead {
+            let pool_page = reading.ahead.pool_page as usize;
+            put_page(slots, slot, page, pool_page, &reading.place, page_size);
+        } else {
+            stage_page(
+                slots,
+                slot,
+                page,
+                valid,
+                page_table,
+                &reading.place,
+                page_size,
+            );
+        }
     }
 }
 
@@ -185,22 +207,49 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
     #[comptime] shape: Shape,
     #[define(F)] _dtype: ElemType,
 ) {
-    let (sequence, row) = (CUBE_POS_Z as usize, CUBE_POS_Y as usize);
-    let place = place(query, keys, page_table, lengths, sequence, row, shape.heads);
+    let reading = reading(
+        query,
+        keys,
+        pages,
+        page_table,
+        lengths,
+        &splitting,
+        listed,
+        shape.heads,
+        shape.page_size,
+    );
     let split = CUBE_POS_X as usize;
-    let ahead = read_ahead(&place, pages, page_table, split, &splitting, listed);
-    let listing = listing(&place, pages, listed, shape.page_size);
-    let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
-    let first = split * per_split;
-    if first >= listing.n_pages {
-        publish_nothing(stats, split, &place, shape);
+    if reading.first >= reading.end {
+        publish_nothing(stats, split, &reading.place, shape.heads);
         terminate!();
     }
-    let end = min(first + per_split, listing.n_pages);
-    let mut state = softmax::<F, N>(query, scale, &place, shape);
-    attend_listed::<F, N>(
-        &mut state, keys, values, pages, page_table, &listing, &ahead, first, end, &place, listed,
-        shape,
-    );
-    publish::<N>(&mut state, partial, stats, split, &place, shape);
+    let mut state = softmax::<F, N>(query, scale, &reading.place, shape);
+    let mut slots = slots(shape.units);
+    let mut chunk = reading.first;
+    while chunk < reading.end {
+        let n_slots = min(reading.end - chunk, shape.units);
+        stage_chunk(
+            &mut slots,
+            chunk,
+            n_slots,
+            pages,
+            page_table,
+            &reading,
+            listed,
+            shape.page_size,
+        );
+        sync_cube();
+        attend::<F, N>(
+            &mut state,
+            keys,
+            values,
+            &slots,
+            n_slots,
+            &reading.place,
+            shape,
+        );
+        sync_cube();
+        chunk += shape.units;
+    }
+    publish::<N>(&mut state, partial, stats, split, &reading.place, shape);
 }

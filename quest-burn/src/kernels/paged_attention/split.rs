@@ -141,8 +141,84 @@ pub(super) fn put_page(
     slots.tokens[slot] = min(page_size, place.length - page * page_size) as u32;
 }
 
-/// Merges the runs of the cube and writes the split's sum to `partial`, `[heads, n_splits,
-/// head_dim]`, its highest score and total to `stats`, `[heads, n_splits, 2]`.
+/// What the planes of a cube have summed up, in shared memory: `[plane, head, vector]` and `[plane,
+/// head]`.
+#[derive(CubeType)]
+pub(super) struct Parts<N: Size> {
+    pub outs: Shared<[Vector<f32, N>]>,
+    pub highests: Shared<[f32]>,
+    pub totals: Shared<[f32]>,
+}
+
+/// How many there are of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PartsShape {
+    pub planes: usize,
+    /// Query heads of a cube.
+    pub heads: usize,
+    /// Vectors of a row.
+    pub row: usize,
+}
+
+#[cube]
+pub(super) fn parts<N: Size>(#[comptime] shape: PartsShape) -> Parts<N> {
+    let n = comptime!(shape.planes * shape.heads);
+    Parts::<N> {
+        outs: Shared::new_slice(comptime!(n * shape.row)),
+        highests: Shared::new_slice(n),
+        totals: Shared::new_slice(n),
+    }
+}
+
+/// Merges the parts of the planes and writes the split's sum to `partial`, `[heads, n_splits,
+/// head_dim]`, its highest score and total to `stats`, `[heads, n_splits, 2]`. Every unit of the cube
+/// must reach it.
+#[cube]
+pub(super) fn publish_parts<N: Size>(
+    parts: &Parts<N>,
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
+    split: usize,
+    place: &Place,
+    #[comptime] units: usize,
+    #[comptime] shape: PartsShape,
+) {
+    let PartsShape { planes, heads, row } = comptime!(shape);
+    let n_splits = partial.shape(1);
+    sync_cube();
+    let mut element = UNIT_POS as usize;
+    while element < comptime!(heads * row) {
+        let h = element / row;
+        let c = element % row;
+        let mut highest = f32::new(NO_SCORE);
+        #[unroll]
+        for p in 0..planes {
+            highest = max(highest, parts.highests[p * heads + h]);
+        }
+        let mut total = f32::new(0.0);
+        let mut out = Vector::<f32, N>::new(0.0f32);
+        #[unroll]
+        for p in 0..planes {
+            let weight = f32::exp(parts.highests[p * heads + h] - highest);
+            total += weight * parts.totals[p * heads + h];
+            out = fma(
+                Vector::new(weight),
+                parts.outs[(p * heads + h) * row + c],
+                out,
+            );
+        }
+        let head = place.sequence * place.n_heads + place.query_head + h;
+        let at = head * n_splits + split;
+        partial[at * row + c] = out;
+        if c == 0 {
+            stats[at * 2] = highest;
+            stats[at * 2 + 1] = total;
+        }
+        element += units;
+    }
+}
+
+/// Merges the runs of the cube and writes what its split sums up to.
 #[cube]
 pub(super) fn publish<N: Size>(
     state: &mut Softmax<N>,
@@ -155,7 +231,6 @@ pub(super) fn publish<N: Size>(
     let vectors = comptime!(shape.vectors);
     let row = comptime!(shape.row());
     let lane = UNIT_POS as usize % shape.lanes;
-    let n_splits = partial.shape(1);
 
     if comptime!(shape.transposed) {
         // Each lane has kept one head's highest score and total.
@@ -193,56 +268,36 @@ pub(super) fn publish<N: Size>(
         }
     }
     let planes = comptime!(shape.units / shape.plane);
+    let parts_shape = comptime!(PartsShape {
+        planes,
+        heads: shape.heads,
+        row,
+    });
     let plane = UNIT_POS as usize / shape.plane;
-    let mut outs = Shared::<[Vector<f32, N>]>::new_slice(comptime!(planes * shape.heads * row));
-    let mut highests = Shared::<[f32]>::new_slice(comptime!(planes * shape.heads));
-    let mut totals = Shared::<[f32]>::new_slice(comptime!(planes * shape.heads));
+    let mut parts = parts::<N>(parts_shape);
     if (UNIT_POS as usize) % shape.plane < shape.lanes {
         #[unroll]
         for h in 0..shape.heads {
             #[unroll]
             for c in 0..vectors {
                 let at = (plane * shape.heads + h) * row + c * shape.lanes + lane;
-                outs[at] = state.out[h * vectors + c];
+                parts.outs[at] = state.out[h * vectors + c];
             }
             if lane == 0 {
-                highests[plane * shape.heads + h] = state.highest[h];
-                totals[plane * shape.heads + h] = state.total[h];
+                parts.highests[plane * shape.heads + h] = state.highest[h];
+                parts.totals[plane * shape.heads + h] = state.total[h];
             }
         }
     }
-    sync_cube();
-
-    let mut element = UNIT_POS as usize;
-    while element < comptime!(shape.heads * row) {
-        let h = element / row;
-        let c = element % row;
-        let mut highest = f32::new(NO_SCORE);
-        #[unroll]
-        for p in 0..planes {
-            highest = max(highest, highests[p * shape.heads + h]);
-        }
-        let mut total = f32::new(0.0);
-        let mut out = Vector::<f32, N>::new(0.0f32);
-        #[unroll]
-        for p in 0..planes {
-            let weight = f32::exp(highests[p * shape.heads + h] - highest);
-            total += weight * totals[p * shape.heads + h];
-            out = fma(
-                Vector::new(weight),
-                outs[(p * shape.heads + h) * row + c],
-                out,
-            );
-        }
-        let head = place.sequence * place.n_heads + place.query_head + h;
-        let at = head * n_splits + split;
-        partial[at * row + c] = out;
-        if c == 0 {
-            stats[at * 2] = highest;
-            stats[at * 2 + 1] = total;
-        }
-        element += shape.units;
-    }
+    publish_parts::<N>(
+        &parts,
+        partial,
+        stats,
+        split,
+        place,
+        shape.units,
+        parts_shape,
+    );
 }
 
 /// Writes a split of no tokens, which the merge leaves out.
@@ -251,10 +306,10 @@ pub(super) fn publish_nothing(
     stats: &mut Tensor<f32>,
     split: usize,
     place: &Place,
-    #[comptime] shape: Shape,
+    #[comptime] heads: usize,
 ) {
     let h = UNIT_POS as usize;
-    if h < shape.heads {
+    if h < heads {
         let head = place.sequence * place.n_heads + place.query_head + h;
         let at = (head * stats.shape(1) + split) * 2;
         stats[at] = f32::new(NO_SCORE);
