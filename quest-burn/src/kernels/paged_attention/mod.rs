@@ -105,7 +105,7 @@ impl Problem {
         let hardware = &self.query.client.properties().hardware;
         let RowLayout { width, .. } = self.layout;
         let row = self.layout.row_vectors();
-        let units = row * partition::merge_rows(row, hardware);
+        let units = row * partition::merge_rows(row, max_splits, hardware);
         // SAFETY: every split has written its part.
         unsafe {
             merge::merge_kernel::launch_unchecked(

@@ -10,8 +10,13 @@ const IN_FLIGHT: usize = 4;
 const CUBES_PER_MULTIPROCESSOR: usize = 2;
 /// Splits of a head that the merge can hold.
 pub(super) const MAX_SPLITS: usize = 512;
-/// Splits that a merge in a launch of its own reads at a time.
+/// Splits of a head that are many.
+const MANY_SPLITS: usize = 128;
+/// Splits that a merge in a launch of its own reads at a time, and as many where there may be many.
 const MERGE_ROWS: usize = 8;
+const MANY_MERGE_ROWS: usize = 32;
+/// Units of a merge, at most.
+const MERGE_UNITS: usize = 512;
 /// Channels of queries that a unit keeps in registers, and as many of outputs.
 const QUERY_REGISTERS: usize = 64;
 /// Of these, at most as many where the next tokens are loaded ahead, which takes registers too.
@@ -89,8 +94,18 @@ impl Partition {
 ///
 /// It depends on nothing that differs between a list and all pages, so that both add up in the
 /// same order.
-pub(super) fn merge_rows(row_vectors: usize, hardware: &HardwareProperties) -> usize {
-    (hardware.max_units_per_cube as usize / row_vectors).clamp(1, MERGE_ROWS)
+pub(super) fn merge_rows(
+    row_vectors: usize,
+    max_splits: usize,
+    hardware: &HardwareProperties,
+) -> usize {
+    let rows = if max_splits > MANY_SPLITS {
+        MANY_MERGE_ROWS
+    } else {
+        MERGE_ROWS
+    };
+    let units = MERGE_UNITS.min(hardware.max_units_per_cube as usize);
+    (units / row_vectors).clamp(1, rows)
 }
 
 #[cfg(test)]
