@@ -1,6 +1,7 @@
 //! Attention of one query token over pages: split over the pages, merged by log-sum-exp.
 
 mod listed;
+mod matrix;
 mod merge;
 mod partition;
 mod softmax;
@@ -12,10 +13,16 @@ use cubecl::prelude::*;
 
 use crate::PageSharing;
 
-use self::{listed::SplittingLaunch, merge::Merge, partition::Partition};
+use self::{
+    listed::SplittingLaunch,
+    matrix::MatrixShape,
+    merge::Merge,
+    partition::{Kernel, Partition, lanes_shape},
+};
 use super::{
     BestPages,
     launch::{address_type, empty, multiprocessors},
+    matrix_instruction::PACKED,
     page_scores::Digests,
     row::RowLayout,
     top_pages::top_pages,
@@ -63,14 +70,29 @@ impl Problem {
         }
     }
 
+    /// The kernel for groups of `group` query heads.
+    fn kernel(&self, group: usize) -> Kernel {
+        let properties = self.query.client.properties();
+        let dtype = self.keys.dtype;
+        match MatrixShape::new(properties, dtype, group, self.head_dim, self.page_size) {
+            Some(shape) => Kernel::Matrix(shape),
+            None => Kernel::Lanes(lanes_shape(
+                &self.layout,
+                &properties.hardware,
+                group,
+                self.page_size,
+            )),
+        }
+    }
+
     /// The partition for `list_heads` page lists per sequence.
     fn partition(&self, list_heads: usize) -> Partition {
+        let group = self.n_heads / list_heads;
         Partition::new(
-            &self.layout,
-            &self.query.client.properties().hardware,
+            self.kernel(group),
             multiprocessors(&self.query),
             self.batch,
-            self.n_heads / list_heads,
+            group,
             list_heads,
             self.page_size,
         )
@@ -91,7 +113,7 @@ impl Problem {
 
     /// Cube rows of a sequence.
     fn rows(&self, partition: &Partition) -> usize {
-        self.n_heads / partition.shape.heads
+        self.n_heads / partition.kernel.heads()
     }
 
     fn cubes(&self, n_splits: usize, partition: &Partition) -> CubeCount {
@@ -157,32 +179,56 @@ pub(crate) fn paged_attention(
     let pages = pages.unwrap_or_else(|| problem.lengths.clone());
     let client = problem.query.client.clone();
     let cubes = problem.cubes(n_splits, &partition);
-    let dim = CubeDim::new_1d(partition.shape.units as u32);
     let address = address_type(&[&problem.keys, &problem.values, &partial]);
     let dtype = dtype_to_storage_type(problem.keys.dtype);
     // SAFETY: positions are masked by the lengths, pages clamped to the page table and the
     // pool; the shapes were checked before the operation was registered.
-    unsafe {
-        listed::listed_kernel::launch_unchecked(
-            &client,
-            cubes,
-            dim,
-            address,
-            problem.layout.width,
-            problem.query.clone().into_tensor_arg(),
-            problem.keys.clone().into_tensor_arg(),
-            problem.values.clone().into_tensor_arg(),
-            pages.into_tensor_arg(),
-            problem.page_table.clone().into_tensor_arg(),
-            problem.lengths.clone().into_tensor_arg(),
-            partial.clone().into_tensor_arg(),
-            stats.clone().into_tensor_arg(),
-            scale,
-            partition.splitting(),
-            listed,
-            partition.shape,
-            dtype,
-        );
+    match partition.kernel {
+        Kernel::Lanes(shape) => unsafe {
+            listed::listed_kernel::launch_unchecked(
+                &client,
+                cubes,
+                CubeDim::new_1d(shape.units as u32),
+                address,
+                problem.layout.width,
+                problem.query.clone().into_tensor_arg(),
+                problem.keys.clone().into_tensor_arg(),
+                problem.values.clone().into_tensor_arg(),
+                pages.into_tensor_arg(),
+                problem.page_table.clone().into_tensor_arg(),
+                problem.lengths.clone().into_tensor_arg(),
+                partial.clone().into_tensor_arg(),
+                stats.clone().into_tensor_arg(),
+                scale,
+                partition.splitting(),
+                listed,
+                shape,
+                dtype,
+            );
+        },
+        Kernel::Matrix(shape) => unsafe {
+            matrix::matrix_kernel::launch_unchecked(
+                &client,
+                cubes,
+                CubeDim::new_1d(shape.units() as u32),
+                address,
+                shape.width(),
+                PACKED,
+                problem.query.clone().into_tensor_arg(),
+                problem.keys.clone().into_tensor_arg(),
+                problem.values.clone().into_tensor_arg(),
+                pages.into_tensor_arg(),
+                problem.page_table.clone().into_tensor_arg(),
+                problem.lengths.clone().into_tensor_arg(),
+                partial.clone().into_tensor_arg(),
+                stats.clone().into_tensor_arg(),
+                scale,
+                partition.splitting(),
+                listed,
+                shape,
+                dtype,
+            );
+        },
     }
     problem.merge((partial, stats), partition.max_splits)
 }

@@ -1,6 +1,10 @@
 use cubecl::ir::HardwareProperties;
 
-use super::{super::row::RowLayout, split::Shape};
+use super::{
+    super::row::RowLayout,
+    matrix::{self, MatrixShape},
+    split::Shape,
+};
 
 /// Units of a cube.
 const UNITS: usize = 256;
@@ -8,6 +12,9 @@ const UNITS: usize = 256;
 const IN_FLIGHT: usize = 4;
 /// Cubes that a multiprocessor is meant to hold.
 const CUBES_PER_MULTIPROCESSOR: usize = 2;
+/// As many by matrix instructions, for a run of 8 query heads and for two of them: registers allow no
+/// more.
+const MATRIX_CUBES_PER_MULTIPROCESSOR: [usize; 2] = [3, 2];
 /// Splits of a head that the merge can hold.
 pub(super) const MAX_SPLITS: usize = 512;
 /// Splits of a head that are many.
@@ -24,13 +31,47 @@ const PREFETCH_REGISTERS: usize = 8;
 /// Shared memory that a cube may take, so that several fit on a multiprocessor.
 const SHARED_BYTES: usize = 24 * 1024;
 
+/// The kernel that computes a split, and what it is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// Lanes share a row, query heads their keys and values.
+    Lanes(Shape),
+    /// Query heads are a side of matrix instructions.
+    Matrix(MatrixShape),
+}
+
+impl Kernel {
+    /// Query heads of a cube.
+    pub fn heads(&self) -> usize {
+        match self {
+            Self::Lanes(shape) => shape.heads,
+            Self::Matrix(shape) => shape.heads,
+        }
+    }
+
+    /// Tokens that a cube attends to at a time.
+    fn tokens(&self) -> usize {
+        match self {
+            Self::Lanes(shape) => shape.units / shape.lanes * shape.in_flight,
+            Self::Matrix(shape) => shape.planes * matrix::TOKENS,
+        }
+    }
+
+    fn cubes_per_multiprocessor(&self) -> usize {
+        match self {
+            Self::Lanes(_) => CUBES_PER_MULTIPROCESSOR,
+            Self::Matrix(shape) => MATRIX_CUBES_PER_MULTIPROCESSOR[shape.halves() - 1],
+        }
+    }
+}
+
 /// How the pages of a head are split over cubes.
 ///
 /// The pages of a split depend on the number of pages that a sequence reads and on nothing else of
 /// the list: attention over a list of all pages is the same computation as over all pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Partition {
-    pub shape: Shape,
+    pub kernel: Kernel,
     /// Pages of a split, at least.
     pub min_pages: usize,
     /// Splits of a head, at most.
@@ -40,53 +81,63 @@ pub(super) struct Partition {
 impl Partition {
     /// `group` query heads read each of the `list_heads` page lists of a sequence.
     pub fn new(
-        layout: &RowLayout,
-        hardware: &HardwareProperties,
+        kernel: Kernel,
         multiprocessors: usize,
         batch: usize,
         group: usize,
         list_heads: usize,
         page_size: usize,
     ) -> Self {
-        let channels = layout.vectors * layout.width;
-        let head_dim = layout.row_vectors() * layout.width;
-        let heads = (1..=group)
-            .rev()
-            .find(|&heads| group.is_multiple_of(heads) && heads * channels <= QUERY_REGISTERS)
-            .unwrap_or(1);
-        let mut in_flight = (IN_FLIGHT / layout.vectors).max(1);
-        let transposed = heads.is_power_of_two() && heads <= layout.lanes;
-        while transposed && in_flight * heads > layout.lanes {
-            in_flight /= 2;
-        }
-        let head_bytes = (head_dim + 2) * size_of::<f32>();
-        let shared = (hardware.max_shared_memory_size / 2).min(SHARED_BYTES);
-        let mut units = UNITS.min(hardware.max_units_per_cube as usize);
-        while units > layout.plane && (units / layout.plane) * heads * head_bytes > shared {
-            units /= 2;
-        }
-        let cubes = CUBES_PER_MULTIPROCESSOR * multiprocessors;
+        let cubes = kernel.cubes_per_multiprocessor() * multiprocessors;
+        let rows = batch * list_heads * (group / kernel.heads());
         Self {
-            shape: Shape {
-                heads,
-                lanes: layout.lanes,
-                vectors: layout.vectors,
-                plane: layout.plane,
-                units,
-                in_flight,
-                page_size,
-                head_dim,
-                prefetch: heads * channels <= PREFETCH_REGISTERS,
-                transposed,
-            },
-            min_pages: (units / layout.lanes * in_flight).div_ceil(page_size),
-            max_splits: (cubes / (batch * list_heads * (group / heads))).clamp(1, MAX_SPLITS),
+            kernel,
+            min_pages: kernel.tokens().div_ceil(page_size),
+            max_splits: (cubes / rows).clamp(1, MAX_SPLITS),
         }
     }
 
     /// Splits that sequences of up to `bound` pages can need.
     pub fn n_splits(&self, bound: usize) -> usize {
         bound.div_ceil(self.min_pages).clamp(1, self.max_splits)
+    }
+}
+
+/// The shape of cubes the lanes of which share rows, for groups of `group` query heads.
+pub(super) fn lanes_shape(
+    layout: &RowLayout,
+    hardware: &HardwareProperties,
+    group: usize,
+    page_size: usize,
+) -> Shape {
+    let channels = layout.vectors * layout.width;
+    let head_dim = layout.row_vectors() * layout.width;
+    let heads = (1..=group)
+        .rev()
+        .find(|&heads| group.is_multiple_of(heads) && heads * channels <= QUERY_REGISTERS)
+        .unwrap_or(1);
+    let mut in_flight = (IN_FLIGHT / layout.vectors).max(1);
+    let transposed = heads.is_power_of_two() && heads <= layout.lanes;
+    while transposed && in_flight * heads > layout.lanes {
+        in_flight /= 2;
+    }
+    let head_bytes = (head_dim + 2) * size_of::<f32>();
+    let shared = (hardware.max_shared_memory_size / 2).min(SHARED_BYTES);
+    let mut units = UNITS.min(hardware.max_units_per_cube as usize);
+    while units > layout.plane && (units / layout.plane) * heads * head_bytes > shared {
+        units /= 2;
+    }
+    Shape {
+        heads,
+        lanes: layout.lanes,
+        vectors: layout.vectors,
+        plane: layout.plane,
+        units,
+        in_flight,
+        page_size,
+        head_dim,
+        prefetch: heads * channels <= PREFETCH_REGISTERS,
+        transposed,
     }
 }
 
@@ -112,7 +163,13 @@ pub(super) fn merge_rows(
 mod tests {
     use super::*;
 
-    fn partition(batch: usize, group: usize, list_heads: usize, page_size: usize) -> Partition {
+    /// Partitions by either kernel for heads of 128 channels in half precision.
+    fn partitions(
+        batch: usize,
+        group: usize,
+        list_heads: usize,
+        page_size: usize,
+    ) -> [Partition; 2] {
         let layout = RowLayout {
             width: 8,
             lanes: 16,
@@ -137,7 +194,15 @@ mod tests {
             max_vector_size: usize::MAX,
             cube_mma_reserved_shared_memory: 0,
         };
-        Partition::new(&layout, &hardware, 132, batch, group, list_heads, page_size)
+        let matrix = MatrixShape {
+            heads: group,
+            planes: 4,
+            page_size,
+            head_dim: 128,
+        };
+        let lanes = lanes_shape(&layout, &hardware, group, page_size);
+        [Kernel::Lanes(lanes), Kernel::Matrix(matrix)]
+            .map(|kernel| Partition::new(kernel, 132, batch, group, list_heads, page_size))
     }
 
     /// Pages of a split, as the kernels compute it.
@@ -151,11 +216,12 @@ mod tests {
     fn every_page_has_a_split_whatever_the_bound() {
         for (batch, group, list_heads) in [(1, 1, 32), (1, 4, 8), (16, 4, 8), (3, 7, 1)] {
             for page_size in [8, 16, 128] {
-                let partition = partition(batch, group, list_heads, page_size);
-                for bound in [1usize, 2, 127, 128, 8192] {
-                    for n_pages in [1, bound / 2 + 1, bound] {
-                        let needed = n_pages.div_ceil(per_split(&partition, n_pages));
-                        assert!(needed <= partition.n_splits(bound), "{partition:?} {bound}");
+                for partition in partitions(batch, group, list_heads, page_size) {
+                    for bound in [1usize, 2, 127, 128, 8192] {
+                        for n_pages in [1, bound / 2 + 1, bound] {
+                            let needed = n_pages.div_ceil(per_split(&partition, n_pages));
+                            assert!(needed <= partition.n_splits(bound), "{partition:?} {bound}");
+                        }
                     }
                 }
             }
@@ -165,10 +231,12 @@ mod tests {
     #[test]
     fn cubes_fill_the_device_and_no_more() {
         for (group, list_heads) in [(1, 32), (4, 8)] {
-            let partition = partition(1, group, list_heads, 16);
-            assert_eq!(partition.shape.heads, group);
-            let cubes = partition.n_splits(128) * list_heads;
-            assert!((200..=264).contains(&cubes), "{partition:?}: {cubes}");
+            for partition in partitions(1, group, list_heads, 16) {
+                assert_eq!(partition.kernel.heads(), group);
+                let cubes = partition.n_splits(128) * list_heads;
+                let most = 132 * partition.kernel.cubes_per_multiprocessor();
+                assert!((200..=most).contains(&cubes), "{partition:?}: {cubes}");
+            }
         }
     }
 }

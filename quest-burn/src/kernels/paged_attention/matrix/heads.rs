@@ -1,0 +1,316 @@
+//! The query heads of a plane: scores, running softmax and output in the registers of matrix
+//! instructions.
+//!
+//! An instruction multiplies `[16, 16]` by `[16, 8]`. Of a result, lane `4 g + t` holds columns `2 t`
+//! and `2 t + 1` of rows `g` and `g + 8`. Scores are the product of queries and keys, so that the lane
+//! has heads `g` and `g + 8` and two of each 8 tokens; these are the registers that the right side of
+//! the next product has for 8 heads. That one is of values, transposed, and weights: there the lane has
+//! heads `2 t` and `2 t + 1` and two channels of each 16.
+
+use cubecl::{cmma::MmaDefinition, prelude::*};
+
+use super::{
+    super::{
+        super::matrix_instruction::{COLUMNS, DEPTH, ROWS},
+        softmax::NO_SCORE,
+        split::{Place, Slots, parts, publish_parts},
+    },
+    MatrixShape, PACKED, PLANE,
+    tile::{Tile, run},
+};
+
+/// The state of a plane's query heads, `halves` times 8 of them.
+#[derive(CubeType)]
+pub(super) struct Heads<F: Float, P: Size> {
+    /// Of head `g` of each half, every pair of channels that the lane has of a key.
+    query: Array<Vector<F, P>>,
+    /// Of each half and channel that the lane has of a value, heads `2 t` and `2 t + 1`.
+    out: Array<Vector<f32, P>>,
+    /// Of head `g` of each half.
+    highest: Array<f32>,
+    /// Of this lane's tokens; lanes are summed up at the end.
+    total: Array<f32>,
+}
+
+/// The `index`-th pair of channels of a vector.
+#[cube]
+fn pair<F: Float, N: Size, P: Size>(
+    vector: Vector<F, N>,
+    #[comptime] index: usize,
+) -> Vector<F, P> {
+    let mut taken = Vector::<F, P>::new(F::new(0.0));
+    #[unroll]
+    for i in 0..PACKED {
+        taken.insert(i, vector.extract(comptime!(PACKED * index + i)));
+    }
+    taken
+}
+
+/// The heads of a cube before any token.
+#[cube]
+pub(super) fn start_heads<F: Float, N: Size, P: Size>(
+    query: &Tensor<Vector<F, N>>,
+    place: &Place,
+    #[comptime] shape: MatrixShape,
+) -> Heads<F, P> {
+    let halves = comptime!(shape.halves());
+    let vectors = comptime!(shape.key_vectors());
+    let pairs = comptime!(shape.width() / PACKED);
+    let n_out = comptime!(halves * 2 * shape.steps());
+    let lane = UNIT_POS_PLANE as usize;
+    let mut registers = Array::<Vector<F, P>>::new(comptime!(halves * vectors * pairs));
+    let mut out = Array::<Vector<f32, P>>::new(n_out);
+    let mut highest = Array::<f32>::new(halves);
+    let mut total = Array::<f32>::new(halves);
+    #[unroll]
+    for half in 0..halves {
+        highest[half] = f32::new(NO_SCORE);
+        total[half] = f32::new(0.0);
+        // Of rows past the heads the results are not used.
+        let head = min(lane / 4 + half * COLUMNS, comptime!(shape.heads - 1));
+        let head = place.sequence * place.n_heads + place.query_head + head;
+        #[unroll]
+        for v in 0..vectors {
+            let vector = query[head * shape.row() + v * 4 + lane % 4];
+            #[unroll]
+            for p in 0..pairs {
+                let at = comptime!((half * vectors + v) * pairs + p);
+                registers[at] = pair::<F, N, P>(vector, p);
+            }
+        }
+    }
+    #[unroll]
+    for i in 0..n_out {
+        out[i] = Vector::new(0.0f32);
+    }
+    Heads::<F, P> {
+        query: registers,
+        out,
+        highest,
+        total,
+    }
+}
+
+/// Scores of a tile, before they are scaled: for each 8 tokens and each half of the rows a register of
+/// two tokens.
+#[cube]
+pub(super) fn scores<F: Float, N: Size, P: Size>(
+    heads: &Heads<F, P>,
+    tile: &Tile<F, N>,
+    #[comptime] shape: MatrixShape,
+) -> Array<Vector<f32, P>> {
+    let definition = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    let steps = comptime!(shape.steps());
+    let halves = comptime!(shape.halves());
+    let vectors = comptime!(shape.key_vectors());
+    let pairs = comptime!(shape.width() / PACKED);
+    let none = Vector::<F, P>::new(F::new(0.0));
+    let mut scores = Array::<Vector<f32, P>>::new(4usize);
+    #[unroll]
+    for of_tokens in 0..2usize {
+        let mut sum = Array::<Vector<f32, P>>::new(2usize);
+        sum[0] = Vector::new(0.0f32);
+        sum[1] = Vector::new(0.0f32);
+        #[unroll]
+        for s in 0..steps {
+            let mut left = Array::<Vector<F, P>>::new(4usize);
+            let mut right = Array::<Vector<F, P>>::new(2usize);
+            #[unroll]
+            for i in 0..2usize {
+                let at = comptime!(2 * s + i);
+                left[2 * i] = heads.query[at];
+                if comptime!(halves == 2) {
+                    left[2 * i + 1] = heads.query[comptime!(2 * steps) + at];
+                } else {
+                    left[2 * i + 1] = none;
+                }
+                let key = tile.keys[comptime!(of_tokens * vectors + at / pairs)];
+                right[i] = pair::<F, N, P>(key, comptime!(at % pairs));
+            }
+            sum = definition.execute(&left, &right, &sum);
+        }
+        scores[2 * of_tokens] = sum[0];
+        scores[2 * of_tokens + 1] = sum[1];
+    }
+    scores
+}
+
+/// Takes a tile's scores into the running softmax; the weights of its tokens, for each half of the heads
+/// a register of each 8 tokens.
+#[cube]
+pub(super) fn weigh<F: Float, P: Size>(
+    heads: &mut Heads<F, P>,
+    scores: &Array<Vector<f32, P>>,
+    slots: &Slots,
+    first: usize,
+    n_slots: usize,
+    scale: f32,
+    #[comptime] shape: MatrixShape,
+) -> Array<Vector<F, P>> {
+    let halves = comptime!(shape.halves());
+    let n_out = comptime!(2 * shape.steps());
+    let lane = UNIT_POS_PLANE as usize;
+    let t = lane % 4;
+    let upper = run(slots, first, n_slots, shape).used;
+    let lower = run(slots, first + COLUMNS, n_slots, shape).used;
+    let mut weights = Array::<Vector<F, P>>::new(comptime!(2 * halves));
+    #[unroll]
+    for half in 0..halves {
+        let mut scaled = Array::<f32>::new(4usize);
+        let mut used = Array::<bool>::new(4usize);
+        let mut highest = heads.highest[half];
+        #[unroll]
+        for of_tokens in 0..2usize {
+            #[unroll]
+            for i in 0..2usize {
+                let at = comptime!(2 * of_tokens + i);
+                let n_used = if comptime!(of_tokens == 0) {
+                    upper
+                } else {
+                    lower
+                };
+                used[at] = 2 * t + i < n_used;
+                let score = scores[comptime!(2 * of_tokens + half)].extract(i) * scale;
+                scaled[at] = select(used[at], score, f32::new(NO_SCORE));
+                highest = max(highest, scaled[at]);
+            }
+        }
+        highest = max(highest, plane_shuffle_xor(highest, 1u32));
+        highest = max(highest, plane_shuffle_xor(highest, 2u32));
+        let correction = f32::exp(heads.highest[half] - highest);
+        heads.highest[half] = highest;
+        let mut total = heads.total[half] * correction;
+        #[unroll]
+        for of_tokens in 0..2usize {
+            let mut of_pair = Vector::<f32, P>::new(0.0f32);
+            #[unroll]
+            for i in 0..2usize {
+                let at = comptime!(2 * of_tokens + i);
+                let weight = f32::exp(scaled[at] - highest);
+                let weight = select(used[at], weight, f32::new(0.0));
+                total += weight;
+                of_pair.insert(i, weight);
+            }
+            weights[2 * half + of_tokens] = Vector::<F, P>::cast_from(of_pair);
+        }
+        heads.total[half] = total;
+        // From the lanes that have a head's scores to those that have its sums.
+        let mut corrections = Vector::<f32, P>::new(0.0f32);
+        #[unroll]
+        for i in 0..2usize {
+            let from = (2 * t + i) as u32 * 4u32;
+            corrections.insert(i, plane_shuffle(correction, from));
+        }
+        #[unroll]
+        for c in 0..n_out {
+            heads.out[half * n_out + c] = heads.out[half * n_out + c] * corrections;
+        }
+    }
+    weights
+}
+
+/// Adds the weighted values of a tile.
+#[cube]
+pub(super) fn add_values<F: Float, N: Size, P: Size>(
+    heads: &mut Heads<F, P>,
+    tile: &Tile<F, N>,
+    weights: &Array<Vector<F, P>>,
+    #[comptime] shape: MatrixShape,
+) {
+    let definition = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    let steps = comptime!(shape.steps());
+    let halves = comptime!(shape.halves());
+    let vectors = comptime!(shape.value_vectors());
+    let width = comptime!(shape.width());
+    #[unroll]
+    for s in 0..steps {
+        // Channels of a lane for rows `g` and `g + 8`, tokens in pairs.
+        let mut left = Array::<Vector<F, P>>::new(4usize);
+        #[unroll]
+        for of_tokens in 0..2usize {
+            #[unroll]
+            for i in 0..2usize {
+                let channel = comptime!(2 * s + i);
+                let mut tokens = Vector::<F, P>::new(F::new(0.0));
+                #[unroll]
+                for j in 0..2usize {
+                    let at = comptime!((2 * of_tokens + j) * vectors + channel / width);
+                    tokens.insert(j, tile.values[at].extract(comptime!(channel % width)));
+                }
+                left[2 * of_tokens + i] = tokens;
+            }
+        }
+        #[unroll]
+        for half in 0..halves {
+            let mut right = Array::<Vector<F, P>>::new(2usize);
+            let mut sum = Array::<Vector<f32, P>>::new(2usize);
+            let at = comptime!((half * steps + s) * 2);
+            #[unroll]
+            for i in 0..2usize {
+                right[i] = weights[2 * half + i];
+                sum[i] = heads.out[at + i];
+            }
+            let sum = definition.execute(&left, &right, &sum);
+            heads.out[at] = sum[0];
+            heads.out[at + 1] = sum[1];
+        }
+    }
+}
+
+/// Merges the planes of the cube and writes what its split sums up to.
+#[cube]
+pub(super) fn publish_heads<F: Float, N: Size, P: Size>(
+    heads: &Heads<F, P>,
+    partial: &mut Tensor<Vector<f32, N>>,
+    stats: &mut Tensor<f32>,
+    split: usize,
+    place: &Place,
+    #[comptime] shape: MatrixShape,
+) {
+    let halves = comptime!(shape.halves());
+    let width = comptime!(shape.width());
+    let vectors = comptime!(shape.value_vectors());
+    let row = comptime!(shape.row());
+    let n_out = comptime!(2 * shape.steps());
+    let lane = UNIT_POS_PLANE as usize;
+    let plane = UNIT_POS as usize / PLANE;
+    let (g, t) = (lane / 4, lane % 4);
+    let mut parts = parts::<N>(comptime!(shape.parts()));
+    #[unroll]
+    for half in 0..halves {
+        let mut total = heads.total[half];
+        total += plane_shuffle_xor(total, 1u32);
+        total += plane_shuffle_xor(total, 2u32);
+        let head = g + half * COLUMNS;
+        if t == 0 && head < shape.heads {
+            parts.highests[plane * shape.heads + head] = heads.highest[half];
+            parts.totals[plane * shape.heads + head] = total;
+        }
+        #[unroll]
+        for i in 0..2usize {
+            let head = 2 * t + i + half * COLUMNS;
+            if head < shape.heads {
+                #[unroll]
+                for v in 0..vectors {
+                    let mut channels = Vector::<f32, N>::new(0.0f32);
+                    #[unroll]
+                    for c in 0..width {
+                        let out = heads.out[comptime!(half * n_out + v * width + c)];
+                        channels.insert(c, out.extract(i));
+                    }
+                    let at = (plane * shape.heads + head) * row + v * COLUMNS + g;
+                    parts.outs[at] = channels;
+                }
+            }
+        }
+    }
+    publish_parts::<N>(
+        &parts,
+        partial,
+        stats,
+        split,
+        place,
+        comptime!(shape.units()),
+        comptime!(shape.parts()),
+    );
+}
