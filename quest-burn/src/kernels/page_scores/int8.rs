@@ -4,7 +4,9 @@ use cubecl::prelude::*;
 
 use super::{
     super::{launch::address_type, row::RowLayout},
-    Plan, ScoreShape, next_pages, pages_of, write_scores,
+    Plan, ScoreShape,
+    int8_matrix::{MatrixScores, int8_matrix_scores},
+    next_pages, pages_of, write_scores,
 };
 use crate::cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD};
 
@@ -171,6 +173,18 @@ pub(crate) fn int8_page_scores(
     let n_kv_heads = words.meta.shape()[0];
     let head_dim = query.meta.shape()[2];
     let client = query.client.clone();
+    let group = query.meta.shape()[1] / n_kv_heads;
+    let by_matrix = MatrixScores::new(
+        client.properties(),
+        query.dtype,
+        group,
+        shared,
+        head_dim,
+        page_size,
+    );
+    if let Some(shape) = by_matrix {
+        return int8_matrix_scores(query, words, scales, page_table, lengths, n_scores, shape);
+    }
     let plane = client.properties().hardware.plane_size_min as usize;
     let layout = RowLayout::of_vectors(head_dim / CHANNELS, CHANNELS, plane);
     let Plan {

@@ -3,6 +3,7 @@
 
 mod full;
 mod int8;
+mod int8_matrix;
 
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
