@@ -108,7 +108,16 @@ fn half_precision_caches_are_packed_and_scored_as_by_the_tensor_operations() {
                 println!("SKIPPED: {device} has no {dtype:?}");
                 continue;
             }
-            for (head_dim, group) in [(16, 1), (80, 2), (128, 4), (256, 3)] {
+            for (head_dim, group) in [
+                (16, 1),
+                (80, 2),
+                (128, 4),
+                (256, 3),
+                (32, 7),
+                (64, 2),
+                (96, 8),
+                (128, 16),
+            ] {
                 let context = format!("{device}, {dtype:?}, head dim {head_dim}, group {group}");
                 let config = PagedKvCacheConfig::for_tokens(1, 2, head_dim, 8, 1, 100);
                 let config = config.with_digests(DigestFormat::Int8);
@@ -128,13 +137,19 @@ fn half_precision_caches_are_packed_and_scored_as_by_the_tensor_operations() {
                     layer.values().clone(),
                     layer.digests().clone(),
                 );
+                let tolerance = device.tolerance_of_sums(TOLERANCE);
+                let scores = |sharing| {
+                    let expected =
+                        ops::reference::page_scores(query.clone(), layer, &step, sharing);
+                    let found = ops::page_scores(query.clone(), layer, &step, sharing);
+                    let [expected, found] = [expected, found].map(|t| rows(&t).concat());
+                    assert_close(&found, &expected, tolerance, &context);
+                    found
+                };
+                scores(PageSharing::KvHead);
                 let sharing = PageSharing::QueryHead;
                 let full = ops::reference::page_scores(query.clone(), &full, &step, sharing);
-                let expected = ops::reference::page_scores(query.clone(), layer, &step, sharing);
-                let found = ops::page_scores(query, layer, &step, sharing);
-                let [full, expected, found] = [full, expected, found].map(|t| rows(&t).concat());
-                let tolerance = device.tolerance_of_sums(TOLERANCE);
-                assert_close(&found, &expected, tolerance, &context);
+                let (full, found) = (rows(&full).concat(), scores(sharing));
                 for (found, full) in found.iter().zip(&full) {
                     let rounding = tolerance * (1.0 + full.abs());
                     assert!(
