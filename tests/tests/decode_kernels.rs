@@ -14,7 +14,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use quest_burn::{
     attention::{HeadNorms, RopeConfig},
     cache::{PagedKvCache, PagedKvCacheConfig, Step},
-    inference::{QuantizationConfig, QuantizedWeight},
+    inference::{InferenceLinear, QuantizationConfig, QuantizedWeight},
     kernels::{self, DecodeState},
     ops,
 };
@@ -361,6 +361,87 @@ fn linear_layers_of_a_few_rows_equal_sums_in_f64() {
                 let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
                 assert_close(&floats(&output), &inputs.expected(&w), tolerance, &what);
             }
+        }
+    }
+}
+
+/// CubeCL devices with matrix instructions among those that are asked for, and their dtypes.
+fn matrix_targets() -> impl Iterator<Item = (Device, DType)> {
+    let targets = targets().into_iter();
+    targets.filter(|(device, dtype)| {
+        kernels::linear::most_rows(device, *dtype, 64) > kernels::linear::MAX_ROWS
+    })
+}
+
+#[test]
+fn linear_layers_of_a_batch_equal_sums_in_f64() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut compared = 0;
+    for (device, dtype) in matrix_targets() {
+        for (m, k, n) in [
+            (9, 64, 32),
+            (16, 1088, 34),
+            (33, 512, 98),
+            (64, 320, 130),
+            (17, 64, 2),
+            (40, 2048, 1030),
+            // Few outputs of many channels, which cubes take a part of.
+            (64, 4096, 6),
+            (16, 2048, 66),
+            // More outputs than cubes take at once.
+            (9, 64, 40_000),
+            (64, 64, 36_002),
+        ] {
+            for around in AROUND {
+                let inputs = LinearInputs::new([m, k, n], around, (&device, dtype), &mut rng);
+                let (weight, w) = random([n, k], dtype, &device, &mut rng);
+                let output = kernels::linear::gemv(
+                    inputs.rows(),
+                    inputs.norm(),
+                    weight,
+                    inputs.bias(),
+                    inputs.residual(),
+                    around.gated,
+                );
+                let what = format!("{m} rows of {k}, {n} outputs, {dtype:?}, {around:?}");
+                // Sums of terms up to 4 in size cancel.
+                let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
+                assert_close(&floats(&output), &inputs.expected(&w), tolerance, &what);
+                compared += 1;
+            }
+        }
+    }
+    println!("{compared} layers compared");
+}
+
+#[test]
+fn packed_weights_of_a_batch_are_those_that_they_stand_for() {
+    let mut rng = StdRng::seed_from_u64(8);
+    for (device, dtype) in matrix_targets() {
+        for config in quantizations() {
+            let (m, k, n) = (19, 256, 34);
+            let inputs = LinearInputs::new([m, k, n], AROUND[1], (&device, dtype), &mut rng);
+            let (weight, _) = random([n, k], dtype, &device, &mut rng);
+            let weight = QuantizedWeight::new(weight, config).unwrap();
+            let expected = inputs.expected(&unpacked(&weight));
+            let layer = InferenceLinear::quantized(weight, inputs.bias());
+            let output = layer.forward_added(inputs.rows(), inputs.residual().unwrap());
+            let what = format!("{config}, {dtype:?}");
+            let tolerance = tolerance(dtype) * (k as f64).sqrt();
+            assert_close(&floats(&output), &expected, tolerance, &what);
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_batch_need_matrix_instructions_and_whole_steps() {
+    for (device, dtype) in targets() {
+        let most = |d_input| kernels::linear::most_rows(&device, dtype, d_input);
+        assert_eq!(most(96), kernels::linear::MAX_ROWS);
+        if dtype == DType::F32 {
+            assert_eq!(most(128), kernels::linear::MAX_ROWS);
+        } else {
+            assert_eq!(most(128) == 64, kernels::prefills(&device, dtype, 64));
         }
     }
 }

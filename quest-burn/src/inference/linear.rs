@@ -221,13 +221,13 @@ impl InferenceLinear {
         residual: Option<&Tensor<2>>,
         gated: bool,
     ) -> Option<Tensor<2>> {
-        let [m, _] = rows.dims();
+        let [m, d_input] = rows.dims();
         let norm = norm.map(|norm| (norm.gamma.val(), norm.epsilon));
         let dtype = match &self.weight {
             Weight::Full(weight) => weight.dtype(),
             Weight::Quantized(weight) => weight.dtype(),
         };
-        let runs = m <= kernels::linear::MAX_ROWS
+        let runs = m <= kernels::linear::most_rows(&rows.device(), dtype, d_input)
             && rows.dtype() == dtype
             && (norm.as_ref()).is_none_or(|(gamma, _)| gamma.dtype() == rows.dtype())
             && residual.is_none_or(|residual| residual.dtype() == rows.dtype())
@@ -235,12 +235,13 @@ impl InferenceLinear {
         runs.then(|| {
             let (rows, bias, residual) = (rows.clone(), self.bias.clone(), residual.cloned());
             match &self.weight {
-                Weight::Full(weight) => {
-                    kernels::linear::gemv(rows, norm, weight.clone(), bias, residual, gated)
-                }
-                Weight::Quantized(weight) => {
+                Weight::Quantized(weight) if m <= kernels::linear::MAX_ROWS => {
                     let packed = weight.packed();
                     kernels::linear::quantized_gemv(rows, norm, packed, bias, residual, gated)
+                }
+                _ => {
+                    let weight = self.full_weight();
+                    kernels::linear::gemv(rows, norm, weight, bias, residual, gated)
                 }
             }
         })

@@ -5,10 +5,11 @@ use cubecl::prelude::*;
 use super::{
     super::launch::address_type,
     Epilogue,
+    batch::batch_gemv,
     finish::finish,
     left::{LeftSide, left_side},
     plan::Plan,
-    shape::GemvShape,
+    shape::{GemvShape, MAX_ROWS},
 };
 
 /// Where the weight rows of output channels from `first_output` on begin.
@@ -182,6 +183,11 @@ pub(crate) fn gemv(
     epsilon: f32,
     epilogue: Epilogue,
 ) -> CubeTensor {
+    if rows.meta.shape()[0] > MAX_ROWS {
+        return batch_gemv(
+            rows, gamma, weight, bias, residual, normed, epsilon, epilogue,
+        );
+    }
     let weight = into_contiguous(weight);
     let n = weight.meta.shape()[0];
     let Plan {

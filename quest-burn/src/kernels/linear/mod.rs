@@ -1,5 +1,6 @@
 //! Linear layers of a few rows: matrix-vector products bound by the bytes of the weights.
 
+mod batch;
 mod dequantize;
 mod finish;
 mod gemv;
@@ -11,8 +12,8 @@ mod quantized;
 mod shape;
 
 use burn::{
-    backend::{Dispatch, DispatchTensor},
-    tensor::{DType, Tensor, assert_shape},
+    backend::{Dispatch, DispatchDevice, DispatchTensor},
+    tensor::{DType, Device, Tensor, assert_shape},
 };
 
 pub(crate) use dequantize::dequantize as launch_dequantize;
@@ -21,7 +22,7 @@ pub use packing::{PackedWeight, Packing};
 pub(crate) use quantized::quantized_gemv as launch_quantized_gemv;
 pub use shape::MAX_ROWS;
 
-use super::check_dtype;
+use super::{check_dtype, supported};
 use crate::ops::{extension::QuestOps, quantized_extension::QuantizedOps};
 
 /// What becomes of the products of a linear layer.
@@ -35,12 +36,25 @@ pub struct Epilogue {
     pub added: bool,
 }
 
+/// Most rows of `d_input` channels that [`gemv`] takes on a device: more than [`MAX_ROWS`] where it has
+/// matrix instructions for the dtype.
+pub fn most_rows(device: &Device, dtype: DType, d_input: usize) -> usize {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(cube)
+            if supported(device) && batch::takes(cube.client().properties(), dtype, d_input) =>
+        {
+            batch::MAX_ROWS
+        }
+        _ => MAX_ROWS,
+    }
+}
+
 /// `rows * weight^T`, with an RMSNorm of the rows before it and what follows in the same launch; sums
 /// are kept in f32 and rounded once.
 ///
 /// # Shapes
 ///
-/// - rows: `[m, d_input]`, m from 1 to [`MAX_ROWS`]
+/// - rows: `[m, d_input]`, m from 1 to [`most_rows`]
 /// - norm: weight, `[d_input]`, and epsilon
 /// - weight: `[d_output, d_input]`
 /// - bias: `[d_output]`
@@ -61,7 +75,8 @@ pub fn gemv(
     let [n, _] = weight.dims();
     assert_shape!(weight, [n, d_input]);
     check_dtype("weights", weight.dtype(), rows.dtype());
-    let beside = Beside::new(rows, norm, n, bias, residual, gated);
+    let most = most_rows(&rows.device(), rows.dtype(), d_input);
+    let beside = Beside::new(rows, most, norm, n, bias, residual, gated);
     Tensor::from_dispatch(Dispatch::gemv(
         beside.rows,
         beside.gamma,
@@ -101,7 +116,7 @@ pub fn quantized_gemv(
     let [n, weight_input] = weight.dims();
     assert_eq!(weight_input, d_input, "inputs of packed weights");
     check_dtype("scales", weight.scales.dtype(), rows.dtype());
-    let beside = Beside::new(rows, norm, n, bias, residual, gated);
+    let beside = Beside::new(rows, MAX_ROWS, norm, n, bias, residual, gated);
     let scales = weight.scales.into_dispatch();
     // What is absent is not read.
     let zeros = (weight.zeros).map_or_else(|| scales.clone(), Tensor::into_dispatch);
@@ -153,9 +168,10 @@ struct Beside {
 impl Beside {
     /// # Panics
     ///
-    /// When it does not fit a layer of `n` outputs.
+    /// When it does not fit a layer of `n` outputs, or there are more than `most` rows.
     fn new(
         rows: Tensor<2>,
+        most: usize,
         norm: Option<(Tensor<1>, f64)>,
         n: usize,
         bias: Option<Tensor<1>>,
@@ -164,9 +180,9 @@ impl Beside {
     ) -> Self {
         let [m, d_input] = rows.dims();
         assert!(
-            (1..=MAX_ROWS).contains(&m) && n > 0 && d_input > 0,
-            "rows of a matrix-vector product: expected 1 to {MAX_ROWS}, found {m} of {d_input} for \
-             {n} outputs"
+            (1..=most).contains(&m) && n > 0 && d_input > 0,
+            "rows of a matrix-vector product: expected 1 to {most}, found {m} of {d_input} for {n} \
+             outputs"
         );
         assert!(
             !gated || n.is_multiple_of(2),

@@ -3,7 +3,7 @@ use cubecl::ir::HardwareProperties;
 
 use super::Epilogue;
 
-/// Most rows of the left side; with more, a matrix product reads weights as few times.
+/// Most rows of the left side on any device; with more, a matrix product reads weights as few times.
 pub const MAX_ROWS: usize = 8;
 /// Most units of a cube.
 const UNITS: usize = 512;

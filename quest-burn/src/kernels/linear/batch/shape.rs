@@ -1,0 +1,199 @@
+use super::super::{
+    super::matrix_instruction::{COLUMNS, PLANE, ROWS},
+    Epilogue,
+};
+
+/// Most planes of a cube.
+pub const PLANES: usize = 16;
+/// Bytes of a vector, the widest load of one unit.
+const VECTOR_BYTES: usize = 16;
+/// Channels of a vector.
+pub const WIDTH: usize = 8;
+/// Lanes that share a weight row.
+pub const LANES: usize = 4;
+/// Vectors of each of its weight rows that a plane reads at a time, two to a lane: a line of memory.
+pub const STEP: usize = 2 * LANES;
+/// Floats from one left side's sums to the next one's, so that few of a plane's share a bank.
+pub const SUMS: usize = ROWS + 4;
+/// Bytes of weights that a cube is meant to have in flight.
+const IN_FLIGHT: usize = 32 << 10;
+/// Steps of a row that are staged at a time, where there is room.
+const BLOCK: usize = 8;
+/// Vectors of left sides that a unit loads at a time: with more, sums and weights leave the registers.
+const MOST_LOADS: usize = 4;
+/// Most parts of the channels.
+const MOST_PARTS: usize = 8;
+/// Steps of a row that a part has at least.
+const LEAST_STEPS: usize = 16;
+
+/// How the products of a batch's rows are shared among units.
+///
+/// A cube takes the products of all left sides with a few runs of 16 weight rows, then with those that
+/// come as many cubes later as there are. Each run belongs to `split` planes, which take the steps of
+/// its rows in turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BatchShape {
+    /// Runs of 8 left sides, the last one filled up.
+    pub groups: usize,
+    /// Runs of weight rows of a cube at a time: first gates, then what they gate.
+    pub tiles: usize,
+    /// Planes of a run.
+    pub split: usize,
+    /// Steps of a plane for which left sides are staged at a time.
+    pub steps: usize,
+    /// Steps of a plane in flight.
+    pub in_flight: usize,
+    pub epilogue: Epilogue,
+}
+
+/// Parts into which cubes divide the channels: cubes that take too few weight rows for so many left
+/// sides would read more left sides than weights.
+pub fn parts(multiprocessors: usize, left_sides: usize, n: usize, d_input: usize) -> usize {
+    let steps = d_input / (STEP * WIDTH);
+    let mut parts = 1;
+    while parts < MOST_PARTS
+        && 2 * n * parts < 3 * left_sides * multiprocessors
+        && steps >= 2 * parts * LEAST_STEPS
+    {
+        parts *= 2;
+    }
+    parts
+}
+
+impl BatchShape {
+    /// For `columns` outputs and so many cubes at a time, each with so many bytes of shared memory.
+    pub fn new(
+        shared_bytes: usize,
+        cubes: usize,
+        left_sides: usize,
+        columns: usize,
+        epilogue: Epilogue,
+    ) -> Self {
+        let per_output = if epilogue.gated { 2 } else { 1 };
+        let runs = columns.div_ceil(ROWS);
+        // Equal turns, and as few as there can be.
+        let turns = runs.div_ceil(PLANES / per_output * cubes);
+        let tiles = runs.div_ceil(turns * cubes) * per_output;
+        let split = 1 << (PLANES / tiles).ilog2();
+        let mut shape = Self {
+            groups: left_sides.div_ceil(COLUMNS),
+            tiles,
+            split,
+            steps: (BLOCK / split).max(1),
+            in_flight: 1,
+            epilogue,
+        };
+        while shape.steps > 1 && (shape.shared_bytes() > shared_bytes || shape.loads() > MOST_LOADS)
+        {
+            shape.steps /= 2;
+        }
+        // Half as many units have twice as many registers.
+        let crowded = shape.loads() > MOST_LOADS && shape.planes() > PLANES / 2;
+        while shape.split > 1
+            && (shape.shared_bytes() > shared_bytes || crowded && shape.planes() > PLANES / 2)
+        {
+            shape.split /= 2;
+        }
+        let step_bytes = shape.planes() * ROWS * STEP * VECTOR_BYTES;
+        shape.in_flight = IN_FLIGHT.div_ceil(step_bytes).next_power_of_two();
+        shape
+    }
+
+    /// Bytes of left sides and sums.
+    fn shared_bytes(&self) -> usize {
+        2 * self.left_vectors() * VECTOR_BYTES + self.sums() * size_of::<f32>()
+    }
+
+    pub fn planes(&self) -> usize {
+        self.tiles * self.split
+    }
+
+    pub fn units(&self) -> usize {
+        self.planes() * PLANE
+    }
+
+    /// Output channels of a cube at a time.
+    pub fn outputs(&self) -> usize {
+        self.output_tiles() * ROWS
+    }
+
+    /// Runs of weight rows that have outputs of their own.
+    pub fn output_tiles(&self) -> usize {
+        self.tiles / if self.epilogue.gated { 2 } else { 1 }
+    }
+
+    /// Left sides, filled up.
+    pub fn left_sides(&self) -> usize {
+        self.groups * COLUMNS
+    }
+
+    /// Vectors of a row that are staged at a time.
+    pub fn block(&self) -> usize {
+        self.steps * self.split * STEP
+    }
+
+    /// Vectors of left sides that are staged at a time.
+    pub fn left_vectors(&self) -> usize {
+        self.block() * self.left_sides()
+    }
+
+    /// Vectors of left sides that a unit loads at a time.
+    pub fn loads(&self) -> usize {
+        self.left_vectors().div_ceil(self.units())
+    }
+
+    /// Steps after which every slot and every staged step has had its turn.
+    pub fn round(&self) -> usize {
+        self.steps.max(self.in_flight)
+    }
+
+    /// Floats of all planes' sums.
+    pub fn sums(&self) -> usize {
+        self.planes() * self.left_sides() * SUMS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_fits_and_leaves_no_output_out() {
+        for (multiprocessors, bytes) in [(132, 227 << 10), (108, 163 << 10), (68, 99 << 10)] {
+            for left_sides in [9, 16, 17, 33, 64] {
+                for columns in [1, 34, 130, 4096, 6144, 14_336, 128_256] {
+                    for gated in [false, true] {
+                        for n_parts in [1, 2, 8] {
+                            let epilogue = Epilogue {
+                                gated,
+                                ..Epilogue::default()
+                            };
+                            let cubes = multiprocessors / n_parts;
+                            let shape =
+                                BatchShape::new(bytes, cubes, left_sides, columns, epilogue);
+                            let what = format!("{shape:?}");
+                            assert!(shape.planes() <= PLANES && shape.split > 0, "{what}");
+                            assert!(shape.shared_bytes() <= bytes, "{what}");
+                            assert!(shape.left_sides() >= left_sides, "{what}");
+                            assert_eq!(shape.round() % shape.steps, 0, "{what}");
+                            assert_eq!(shape.round() % shape.in_flight, 0, "{what}");
+                            assert_eq!(shape.tiles % if gated { 2 } else { 1 }, 0, "{what}");
+                            let turns = columns.div_ceil(shape.outputs()).div_ceil(cubes);
+                            let most = PLANES / if gated { 2 } else { 1 } * ROWS;
+                            assert_eq!(turns, columns.div_ceil(most * cubes), "{what}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn few_weight_rows_to_many_left_sides_are_taken_in_parts() {
+        assert_eq!(parts(132, 16, 4096, 4096), 1);
+        assert_eq!(parts(132, 64, 4096, 4096), 4);
+        assert_eq!(parts(132, 64, 28_672, 4096), 1);
+        // Too few channels to share.
+        assert_eq!(parts(132, 64, 32, 512), 1);
+    }
+}
