@@ -36,6 +36,10 @@ pub trait DecodeModel {
 /// one on the device. A caller that chooses otherwise reads the [`logits`](Self::logits) and
 /// [feeds](Self::feed) its own.
 ///
+/// While a step is recorded, which the first one is and others where its pages run out, no other
+/// thread may use the device: what it allocates makes the recording void, and on CUDA its own work
+/// fails.
+///
 /// The cache is borrowed as long as the graph lives, and its lengths are then those of the device.
 /// Pages for the tokens of a recording are taken ahead; those that were not used come back when
 /// the graph is dropped.
