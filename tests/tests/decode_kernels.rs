@@ -328,6 +328,29 @@ impl LinearInputs {
     }
 }
 
+/// Holds a linear layer of random weights `[n, k]` and `m` rows against its sums on the host.
+fn assert_layer_equals_sums(
+    [m, k, n]: [usize; 3],
+    around: Around,
+    (device, dtype): (&Device, DType),
+    rng: &mut StdRng,
+) {
+    let inputs = LinearInputs::new([m, k, n], around, (device, dtype), rng);
+    let (weight, w) = random([n, k], dtype, device, rng);
+    let output = kernels::linear::gemv(
+        inputs.rows(),
+        inputs.norm(),
+        weight,
+        inputs.bias(),
+        inputs.residual(),
+        around.gated,
+    );
+    let what = format!("{m} rows of {k}, {n} outputs, {dtype:?}, {around:?}");
+    // Sums of terms up to 4 in size cancel.
+    let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
+    assert_close(&floats(&output), &inputs.expected(&w), tolerance, &what);
+}
+
 #[test]
 fn linear_layers_of_a_few_rows_equal_sums_in_f64() {
     let mut rng = StdRng::seed_from_u64(2);
@@ -346,20 +369,7 @@ fn linear_layers_of_a_few_rows_equal_sums_in_f64() {
             (3, 8, 40_000),
         ] {
             for around in AROUND {
-                let inputs = LinearInputs::new([m, k, n], around, (&device, dtype), &mut rng);
-                let (weight, w) = random([n, k], dtype, &device, &mut rng);
-                let output = kernels::linear::gemv(
-                    inputs.rows(),
-                    inputs.norm(),
-                    weight,
-                    inputs.bias(),
-                    inputs.residual(),
-                    around.gated,
-                );
-                let what = format!("{m} rows of {k}, {n} outputs, {around:?}");
-                // Sums of terms up to 4 in size cancel.
-                let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
-                assert_close(&floats(&output), &inputs.expected(&w), tolerance, &what);
+                assert_layer_equals_sums([m, k, n], around, (&device, dtype), &mut rng);
             }
         }
     }
@@ -393,20 +403,7 @@ fn linear_layers_of_a_batch_equal_sums_in_f64() {
             (64, 64, 36_002),
         ] {
             for around in AROUND {
-                let inputs = LinearInputs::new([m, k, n], around, (&device, dtype), &mut rng);
-                let (weight, w) = random([n, k], dtype, &device, &mut rng);
-                let output = kernels::linear::gemv(
-                    inputs.rows(),
-                    inputs.norm(),
-                    weight,
-                    inputs.bias(),
-                    inputs.residual(),
-                    around.gated,
-                );
-                let what = format!("{m} rows of {k}, {n} outputs, {dtype:?}, {around:?}");
-                // Sums of terms up to 4 in size cancel.
-                let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
-                assert_close(&floats(&output), &inputs.expected(&w), tolerance, &what);
+                assert_layer_equals_sums([m, k, n], around, (&device, dtype), &mut rng);
                 compared += 1;
             }
         }
