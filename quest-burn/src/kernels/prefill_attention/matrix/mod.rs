@@ -18,7 +18,7 @@ use super::{
         matrix_instruction::{DEPTH, PACKED, PLANE, ROWS, is_there},
     },
     Inputs,
-    place::Place,
+    place::{Run, run_of_cube},
 };
 
 /// Planes of a cube, 16 query tokens each: keys and values in shared memory serve them all.
@@ -88,26 +88,15 @@ fn prefill_attention_kernel<F: Float, N: Size, P: Size>(
     #[comptime] shape: PrefillShape,
     #[define(F)] _dtype: ElemType,
 ) {
-    let n_heads = query.shape(1);
     let tokens = query.shape(2);
-    let n_kv_heads = keys.shape(1);
-    let head = CUBE_POS_Y as usize;
-    let sequence = CUBE_POS_Z as usize;
-    // The last tokens see the most keys: they begin first.
-    let runs = (tokens + comptime!(shape.tokens() - 1)) / shape.tokens();
-    let first = (runs - 1 - CUBE_POS_X as usize) * shape.tokens();
-    let start = starts[sequence] as usize;
-    let length = lengths[sequence] as usize;
-    let gained = min(max(length, start) - start, tokens);
-    let end = start + min(first + shape.tokens(), gained);
-    let place = Place {
-        sequence,
-        kv_head: head * n_kv_heads / n_heads,
-        n_kv_heads,
-        n_pool_pages: keys.shape(0),
-        max_pages: page_table.shape(1),
-        end,
-    };
+    let Run {
+        first,
+        first_row: first_query,
+        start,
+        gained,
+        place,
+    } = run_of_cube::<F, N, P>(query, keys, page_table, starts, lengths, shape.tokens());
+    let end = place.end;
 
     let plane = UNIT_POS as usize / PLANE;
     let upper = first + plane * ROWS + UNIT_POS_PLANE as usize / 4;
@@ -119,7 +108,7 @@ fn prefill_attention_kernel<F: Float, N: Size, P: Size>(
         let token = upper + half * 8;
         wanted[half] = token < tokens;
         is_token[half] = token < gained;
-        let row = (sequence * n_heads + head) * tokens + min(token, tokens - 1);
+        let row = first_query + min(token, tokens - 1);
         at[half] = row * comptime!(shape.head_dim / PACKED);
     }
     let mut rows = start_rows::<F, P>(query, at[0], at[1], shape);

@@ -18,7 +18,7 @@ use self::{
 use super::{
     super::launch::address_type,
     Inputs,
-    place::{Place, pool_row},
+    place::{Place, Run, pool_row, run_of_cube},
 };
 
 /// Loads a tile of keys or values from `first` on into shared memory. Rows that no query sees become
@@ -68,28 +68,15 @@ fn prefill_units_kernel<F: Float, N: Size>(
     let vectors = comptime!(shape.vectors());
     let units = comptime!(shape.units());
     let own = comptime!(shape.own_vectors());
-    let n_heads = query.shape(1);
     let tokens = query.shape(2);
-    let n_kv_heads = keys.shape(1);
-    let head = CUBE_POS_Y as usize;
-    let sequence = CUBE_POS_Z as usize;
-    // The last tokens see the most keys: they begin first.
-    let runs = (tokens + comptime!(shape.tokens - 1)) / shape.tokens;
-    let first = (runs - 1 - CUBE_POS_X as usize) * shape.tokens;
-    let start = starts[sequence] as usize;
-    let length = lengths[sequence] as usize;
-    let gained = min(max(length, start) - start, tokens);
-    let end = start + min(first + shape.tokens, gained);
-    let end = select(first < gained, end, 0usize);
-    let place = Place {
-        sequence,
-        kv_head: head * n_kv_heads / n_heads,
-        n_kv_heads,
-        n_pool_pages: keys.shape(0),
-        max_pages: page_table.shape(1),
-        end,
-    };
-    let first_query = (sequence * n_heads + head) * tokens;
+    let Run {
+        first,
+        first_row: first_query,
+        start,
+        gained,
+        place,
+    } = run_of_cube::<F, N, N>(query, keys, page_table, starts, lengths, shape.tokens);
+    let end = place.end;
 
     let mut queries =
         Shared::<[Vector<f32, N>]>::new_slice(comptime!(shape.tokens * shape.stride()));
