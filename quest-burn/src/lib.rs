@@ -20,7 +20,7 @@
 //! let attention = QuestAttentionConfig::new(64, 4)
 //!     .with_n_kv_heads(Some(2))
 //!     .init(&device);
-//! let policy = QuestConfig::kv_group().with_token_budget(32).init()?;
+//! let policy = QuestConfig::kv_group().with_token_budget(32).with_dense_layers(0).init()?;
 //! let mut cache = PagedKvCacheConfig::for_tokens(1, 2, 16, 16, 1, 256).init(&device, DType::F32)?;
 //!
 //! let prompt = Tensor::<3>::random([1, 100, 64], Distribution::Default, &device);
