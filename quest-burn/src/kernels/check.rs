@@ -3,7 +3,7 @@
 
 use burn::tensor::{DType, Int, Tensor, assert_shape};
 
-use super::supports;
+use super::device::supports;
 
 pub(super) fn check_append(
     pools: (&Tensor<4>, &Tensor<4>, &Tensor<4>),

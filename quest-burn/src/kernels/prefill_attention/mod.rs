@@ -10,11 +10,82 @@ mod matrix;
 mod place;
 mod units;
 
-use burn::tensor::DType;
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Device, Int, Tensor, assert_shape},
+};
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::ir::DeviceProperties;
 
-use super::launch::empty;
+use super::{
+    check::{check_cache, check_dtype, check_groups},
+    device::{is_cube_with, supported},
+    launch::empty,
+};
+use crate::ops::extension::QuestOps;
+
+/// Whether [`prefill_attention`] runs on a device: one that has matrix instructions for the dtype and
+/// the head dim, or whose shared memory holds a tile of such heads.
+pub fn prefills(device: &Device, dtype: DType, head_dim: usize) -> bool {
+    supported(device) && is_cube_with(device, |properties| supports(properties, dtype, head_dim))
+}
+
+/// Causal attention of the query tokens of a step over the pages of their sequences: token `i` of a
+/// sequence, at position `starts + i`, sees the keys up to its own, which are in the cache already.
+///
+/// Rows past the tokens that a sequence gains are zeros.
+///
+/// # Shapes
+///
+/// - query, output: `[batch, n_heads, tokens, head_dim]`
+/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
+/// - page_table: `[batch, max_pages]`
+/// - starts, lengths: `[batch]`
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together, or [`prefills`] says no.
+pub fn prefill_attention(
+    query: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    page_table: Tensor<2, Int>,
+    starts: Tensor<1, Int>,
+    lengths: Tensor<1, Int>,
+    scale: f32,
+) -> Tensor<4> {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [batch, n_heads, tokens, _] = query.dims();
+    let [_, max_pages] = page_table.dims();
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    assert_shape!(query, [batch, n_heads, tokens, head_dim]);
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(starts, [batch]);
+    assert_shape!(lengths, [batch]);
+    check_dtype("values", values.dtype(), keys.dtype());
+    check_dtype("query", query.dtype(), keys.dtype());
+    check_groups(n_heads, n_kv_heads);
+    check_cache(&keys);
+    assert!(
+        prefills(&query.device(), query.dtype(), head_dim) && max_pages > 0,
+        "query: expected a dtype and a head dim that the kernels of {:?} take, and a page table, \
+         found {:?}, {head_dim} and {max_pages} columns",
+        query.device(),
+        query.dtype()
+    );
+    if batch == 0 || tokens == 0 {
+        return query;
+    }
+    Tensor::from_dispatch(Dispatch::prefill_attention(
+        query.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        page_table.cast(DType::I32).into_dispatch(),
+        starts.cast(DType::I32).into_dispatch(),
+        lengths.cast(DType::I32).into_dispatch(),
+        scale,
+    ))
+}
 
 /// What a launch reads: contiguous queries, pools and page table, and where the new tokens of each
 /// sequence start and end.
@@ -29,15 +100,14 @@ struct Inputs {
 }
 
 /// Whether one of the kernels runs on a device with this dtype and head dim.
-pub(super) fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> bool {
+fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> bool {
     matrix::supports(properties, dtype, head_dim)
         || units::supports(&properties.hardware, dtype, head_dim)
 }
 
 /// Attention of the tokens that a step adds, `[batch, n_heads, tokens, head_dim]`; zeros past those
 /// of a sequence.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn prefill_attention(
+pub(crate) fn launch_prefill_attention(
     query: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,

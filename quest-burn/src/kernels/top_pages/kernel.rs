@@ -2,7 +2,7 @@ use burn::tensor::DType;
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::{
+use super::super::{
     launch::{address_type, empty},
     selection::{Walk, choose_pages, list_all_pages},
 };
@@ -33,7 +33,7 @@ fn top_pages_kernel<N: Size>(
 }
 
 /// The `k` pages with the highest scores of each head, ascending.
-pub(crate) fn top_pages(
+pub(crate) fn launch_top_pages(
     scores: CubeTensor,
     lengths: CubeTensor,
     page_size: usize,

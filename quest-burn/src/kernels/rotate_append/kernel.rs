@@ -2,7 +2,7 @@ use burn::backend::cubecl::dtype_to_storage_type;
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::{
+use super::super::{
     append::touched_pages,
     int8::pack::{PACKED_BINDINGS, PackedDigests, PackedPools, PackedRow, largest_of, pack},
     launch::{address_type, assert_in_place, empty},
@@ -209,12 +209,12 @@ fn rotate_append_kernel<F: Float, N: Size>(
 const QKV_POSITION: usize = 4;
 
 /// Buffers of a launch.
-pub(crate) fn bindings(normed: bool) -> usize {
+pub(super) fn bindings(normed: bool) -> usize {
     if normed { 10 } else { 9 }
 }
 
 /// Buffers of a launch that packs.
-pub(crate) fn int8_bindings(normed: bool) -> usize {
+pub(in crate::kernels) fn int8_bindings(normed: bool) -> usize {
     bindings(normed) + PACKED_BINDINGS
 }
 
@@ -222,7 +222,7 @@ pub(crate) fn int8_bindings(normed: bool) -> usize {
 /// their digests, which are packed where they are to be, in place. Gives the pools back, and the
 /// queries `[batch, n_heads, tokens, head_dim]`.
 #[allow(clippy::type_complexity)]
-pub(crate) fn rotate_append(
+pub(crate) fn launch_rotate_append(
     keys: CubeTensor,
     values: CubeTensor,
     digests: CubeTensor,
