@@ -31,7 +31,6 @@ pub(crate) mod prefill_attention;
 pub(crate) mod rms_norm;
 pub(crate) mod rotate_append;
 mod row;
-mod selection;
 pub(crate) mod top_pages;
 
 pub use self::{

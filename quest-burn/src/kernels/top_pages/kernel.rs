@@ -2,9 +2,10 @@ use burn::tensor::DType;
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::super::{
-    launch::{address_type, empty},
-    selection::{Walk, choose_pages, list_all_pages},
+use super::{
+    super::launch::{address_type, empty},
+    candidates::Walk,
+    choice::{choose_pages, list_all_pages},
 };
 
 /// Most units of a cube.

@@ -1,6 +1,10 @@
 //! The pages with the highest scores.
 
+mod candidates;
+mod choice;
 mod kernel;
+mod keys;
+mod threshold;
 
 use burn::{
     backend::Dispatch,
