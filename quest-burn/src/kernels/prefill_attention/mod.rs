@@ -15,12 +15,15 @@ use burn::{
     tensor::{DType, Device, Int, Tensor, assert_shape},
 };
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::ir::DeviceProperties;
+use cubecl::{
+    ir::DeviceProperties,
+    prelude::{AddressType, CubeCount},
+};
 
 use super::{
     check::{check_cache, check_dtype, check_groups},
     device::{is_cube_with, supported},
-    launch::empty,
+    launch::{address_type, empty},
 };
 use crate::ops::extension::QuestOps;
 
@@ -97,6 +100,18 @@ struct Inputs {
     starts: CubeTensor,
     lengths: CubeTensor,
     scale: f32,
+}
+
+impl Inputs {
+    /// Cubes of `run` query tokens each: runs of query tokens, query heads, sequences.
+    fn cubes(&self, run: usize) -> CubeCount {
+        let [batch, n_heads, tokens, _] = self.query.meta.shape().dims::<4>();
+        CubeCount::Static(tokens.div_ceil(run) as u32, n_heads as u32, batch as u32)
+    }
+
+    fn address_type(&self) -> AddressType {
+        address_type(&[&self.query, &self.keys, &self.values])
+    }
 }
 
 /// Whether one of the kernels runs on a device with this dtype and head dim.
