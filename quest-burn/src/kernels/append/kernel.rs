@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::super::{
     int8::pack::{PACKED_BINDINGS, PackedDigests, PackedPools, PackedRow, largest_of, pack},
-    launch::{address_type, assert_in_place},
+    launch::{address_type, assert_pools_in_place},
     row::RowLayout,
 };
 
@@ -108,13 +108,7 @@ pub(crate) fn launch_append(
     starts: CubeTensor,
     lengths: CubeTensor,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
-    for (name, pool) in [
-        ("keys of the KV cache", &keys),
-        ("values of the KV cache", &values),
-        ("page digests", &digests),
-    ] {
-        assert_in_place("append", name, pool);
-    }
+    assert_pools_in_place("append", &keys, &values, &digests);
     let new_keys = into_contiguous(new_keys);
     let new_values = into_contiguous(new_values);
     let page_size = keys.meta.shape()[2];

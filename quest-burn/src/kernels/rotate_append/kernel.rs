@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::super::{
     append::touched_pages,
     int8::pack::{PACKED_BINDINGS, PackedDigests, PackedPools, PackedRow, largest_of, pack},
-    launch::{address_type, assert_in_place, empty},
+    launch::{address_type, assert_pools_in_place, empty},
     rms_norm::scaled,
     row::RowLayout,
 };
@@ -236,13 +236,7 @@ pub(crate) fn launch_rotate_append(
     normed: bool,
     epsilon: f32,
 ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-    for (name, pool) in [
-        ("keys of the KV cache", &keys),
-        ("values of the KV cache", &values),
-        ("page digests", &digests),
-    ] {
-        assert_in_place("rotate_append", name, pool);
-    }
+    assert_pools_in_place("rotate_append", &keys, &values, &digests);
     let qkv = into_contiguous(qkv);
     let rotations = into_contiguous(rotations);
     let (n_kv_heads, page_size) = (keys.meta.shape()[1], keys.meta.shape()[2]);
