@@ -39,6 +39,13 @@ pub struct Epilogue {
     pub added: bool,
 }
 
+impl Epilogue {
+    /// Weight rows of an output channel.
+    fn per_output(&self) -> usize {
+        if self.gated { 2 } else { 1 }
+    }
+}
+
 /// Most rows of `d_input` channels that [`gemv`] takes on a device: more than [`MAX_ROWS`] where it has
 /// matrix instructions for the dtype.
 pub fn most_rows(device: &Device, dtype: DType, d_input: usize) -> usize {
@@ -188,7 +195,12 @@ impl Beside {
             !gated || n.is_multiple_of(2),
             "outputs of a gated layer: expected an even number, found {n}"
         );
-        let columns = if gated { n / 2 } else { n };
+        let epilogue = Epilogue {
+            biased: bias.is_some(),
+            gated,
+            added: residual.is_some(),
+        };
+        let columns = n / epilogue.per_output();
         let dtype = rows.dtype();
         if let Some((gamma, _)) = &norm {
             assert_shape!(gamma, [d_input]);
@@ -206,11 +218,6 @@ impl Beside {
             matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
             "dtype of a linear layer: expected F32, F16 or BF16, found {dtype:?}"
         );
-        let epilogue = Epilogue {
-            biased: bias.is_some(),
-            gated,
-            added: residual.is_some(),
-        };
         let rows = rows.into_dispatch();
         Self {
             normed: norm.is_some(),
