@@ -48,7 +48,6 @@ pub struct GemvShape {
 
 impl GemvShape {
     /// The shape, and the number of cubes.
-    #[allow(clippy::too_many_arguments)]
     pub fn new(
         hardware: &HardwareProperties,
         multiprocessors: usize,

@@ -24,7 +24,6 @@ struct RotateShape {
 
 /// The halves of a row's `unit`-th pair of vectors, normed (where there is a norm) and rotated.
 #[cube]
-#[allow(clippy::too_many_arguments)]
 fn rotated<F: Float, N: Size>(
     qkv: &Tensor<Vector<F, N>>,
     gammas: &Tensor<Vector<F, N>>,

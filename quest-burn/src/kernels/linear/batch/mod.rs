@@ -168,7 +168,6 @@ fn finish_parts_kernel<F: Float>(
 
 /// Products of a batch's rows with every weight row, and what goes before and follows; where [`takes`]
 /// says yes.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn batch_gemv(
     rows: CubeTensor,
     gamma: CubeTensor,

@@ -33,7 +33,6 @@ use super::super::{
 };
 
 /// Products of a few rows with every packed weight row, and what goes before and follows.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn matrix_gemv(
     rows: CubeTensor,
     gamma: CubeTensor,
