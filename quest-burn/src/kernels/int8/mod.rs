@@ -15,7 +15,7 @@ use super::{
     best_attention::BestPages,
     check::{
         check_attention, check_bound, check_cache, check_dtype, check_groups, check_scores,
-        check_scoring, check_selection,
+        check_scoring, check_selection, check_sequences,
     },
     device::supports,
 };
@@ -94,10 +94,8 @@ pub fn int8_page_scores(
 ) -> Tensor<3> {
     let [n_kv_heads, n_pages, _, _] = words.dims();
     let [batch, n_heads, head_dim] = query.dims();
-    let [_, max_pages] = page_table.dims();
     check_packed(&words, &scales, [n_pages, n_kv_heads, head_dim]);
-    assert_shape!(page_table, [batch, max_pages]);
-    assert_shape!(lengths, [batch]);
+    check_sequences(batch, &page_table, &lengths);
     check_groups(n_heads, n_kv_heads);
     assert!(
         supports(&query.device(), query.dtype(), head_dim) && n_pages > 0,

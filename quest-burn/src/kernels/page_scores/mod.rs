@@ -14,7 +14,7 @@ use burn::{
 use burn_cubecl::tensor::CubeTensor;
 
 pub(crate) use self::{full::launch_page_scores, int8::launch_int8_page_scores};
-use super::check::{check_cache, check_dtype, check_groups, check_scoring};
+use super::check::{check_cache, check_dtype, check_groups, check_scoring, check_sequences};
 use crate::{PageSharing, ops::extension::QuestOps};
 
 /// Upper bounds of `query . key` over the keys of each of the first `n_scores` pages.
@@ -42,11 +42,9 @@ pub fn page_scores(
 ) -> Tensor<3> {
     let [n_pages, n_kv_heads, _, head_dim] = digests.dims();
     let [batch, n_heads, _] = query.dims();
-    let [_, max_pages] = page_table.dims();
     assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
     assert_shape!(query, [batch, n_heads, head_dim]);
-    assert_shape!(page_table, [batch, max_pages]);
-    assert_shape!(lengths, [batch]);
+    check_sequences(batch, &page_table, &lengths);
     check_dtype("query", query.dtype(), digests.dtype());
     check_groups(n_heads, n_kv_heads);
     check_cache(&digests);

@@ -21,7 +21,7 @@ use cubecl::{
 };
 
 use super::{
-    check::{check_cache, check_dtype, check_groups},
+    check::{check_cache, check_dtype, check_groups, check_sequences},
     device::{is_cube_with, supported},
     launch::{address_type, empty},
 };
@@ -59,24 +59,22 @@ pub fn prefill_attention(
 ) -> Tensor<4> {
     let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
     let [batch, n_heads, tokens, _] = query.dims();
-    let [_, max_pages] = page_table.dims();
     assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
     assert_shape!(query, [batch, n_heads, tokens, head_dim]);
-    assert_shape!(page_table, [batch, max_pages]);
     assert_shape!(starts, [batch]);
-    assert_shape!(lengths, [batch]);
+    check_sequences(batch, &page_table, &lengths);
     check_dtype("values", values.dtype(), keys.dtype());
     check_dtype("query", query.dtype(), keys.dtype());
     check_groups(n_heads, n_kv_heads);
     check_cache(&keys);
     assert!(
-        prefills(&query.device(), query.dtype(), head_dim) && max_pages > 0,
-        "query: expected a dtype and a head dim that the kernels of {:?} take, and a page table, \
-         found {:?}, {head_dim} and {max_pages} columns",
+        prefills(&query.device(), query.dtype(), head_dim),
+        "query: expected a dtype and a head dim that the kernels of {:?} take, found {:?} and \
+         {head_dim}",
         query.device(),
         query.dtype()
     );
-    if batch == 0 || tokens == 0 {
+    if tokens == 0 {
         return query;
     }
     Tensor::from_dispatch(Dispatch::prefill_attention(

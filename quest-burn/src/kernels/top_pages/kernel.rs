@@ -48,10 +48,11 @@ pub(crate) fn launch_top_pages(
     let client = scores.client.clone();
     let hardware = &client.properties().hardware;
     let plane = hardware.plane_size_min as usize;
-    let most = UNITS.min(hardware.max_units_per_cube as usize);
+    let most = UNITS.min(hardware.max_units_per_cube as usize).max(plane);
+    let most = 1 << most.ilog2();
     let units = (n_scores / 4)
         .next_power_of_two()
-        .clamp(128.max(plane), most);
+        .clamp(128.max(plane).min(most), most);
     let walk = Walk::new(units, plane, n_scores);
     let ids = empty(&scores, [batch, heads, k], DType::I32);
     let address = address_type(&[&scores, &ids]);

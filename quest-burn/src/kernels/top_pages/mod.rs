@@ -38,7 +38,11 @@ pub fn top_pages(
     pin_newest: bool,
     sink_pages: usize,
 ) -> Tensor<3, Int> {
-    let [batch, _, n_scores] = scores.dims();
+    let [batch, heads, n_scores] = scores.dims();
+    assert!(
+        batch > 0 && heads > 0,
+        "page scores: expected sequences and heads, found {batch} sequences of {heads} heads"
+    );
     assert_shape!(lengths, [batch]);
     check_dtype("page scores", scores.dtype(), DType::F32);
     assert!(page_size > 0, "page size: expected at least 1, found 0");
