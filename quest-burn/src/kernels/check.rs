@@ -3,7 +3,7 @@
 
 use burn::tensor::{DType, Int, Tensor, assert_shape};
 
-use super::supports;
+use super::device::supports;
 
 pub(super) fn check_append(
     pools: (&Tensor<4>, &Tensor<4>, &Tensor<4>),
@@ -110,15 +110,26 @@ pub(super) fn check_attention(
 ) {
     let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
     let [batch, n_heads, _] = query.dims();
-    let [_, max_pages] = page_table.dims();
     assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
     assert_shape!(query, [batch, n_heads, head_dim]);
-    assert_shape!(page_table, [batch, max_pages]);
-    assert_shape!(lengths, [batch]);
+    check_sequences(batch, page_table, lengths);
     check_dtype("values", values.dtype(), keys.dtype());
     check_dtype("query", query.dtype(), keys.dtype());
     check_groups(n_heads, n_kv_heads);
     check_cache(keys);
+}
+
+/// Where the sequences of a batch are. A grid without cubes is no launch, and kernels read the last
+/// column of the page table for pages that a sequence does not have.
+pub(super) fn check_sequences(batch: usize, page_table: &Tensor<2, Int>, lengths: &Tensor<1, Int>) {
+    let [_, max_pages] = page_table.dims();
+    assert!(batch > 0, "sequences: expected at least 1, found 0");
+    assert!(
+        max_pages > 0,
+        "columns of the page table: expected at least 1, found 0"
+    );
+    assert_shape!(page_table, [batch, max_pages]);
+    assert_shape!(lengths, [batch]);
 }
 
 pub(super) fn check_dtype(what: &str, found: DType, expected: DType) {

@@ -50,6 +50,18 @@ pub(super) fn assert_in_place(operation: &str, what: &str, tensor: &CubeTensor) 
     );
 }
 
+/// Refuses pools of a cache that cannot be written in place.
+pub(super) fn assert_pools_in_place(
+    operation: &str,
+    keys: &CubeTensor,
+    values: &CubeTensor,
+    digests: &CubeTensor,
+) {
+    assert_in_place(operation, "keys of the KV cache", keys);
+    assert_in_place(operation, "values of the KV cache", values);
+    assert_in_place(operation, "page digests", digests);
+}
+
 /// Whether nothing else holds the tensor's memory.
 ///
 /// The device's own thread allocates it some time after the tensor was made and holds it as well

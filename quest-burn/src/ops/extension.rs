@@ -10,7 +10,7 @@ use burn::{
 use burn_cubecl::CubeBackend;
 
 use crate::kernels::{
-    BestPages, advance, append, decode_state, linear,
+    BestPages, advance, append, best_attention, decode_state, linear,
     page_scores::{self, Digests},
     paged_attention, prefill_attention, rms_norm, rotate_append, top_pages,
 };
@@ -206,7 +206,7 @@ impl QuestOps for CubeBackend {
         starts: IntTensor<Self>,
         lengths: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        append::append(
+        append::launch_append(
             keys, values, digests, None, new_keys, new_values, page_table, starts, lengths,
         )
     }
@@ -229,7 +229,7 @@ impl QuestOps for CubeBackend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        rotate_append::rotate_append(
+        rotate_append::launch_rotate_append(
             keys, values, digests, None, qkv, gammas, rotations, page_table, starts, lengths,
             normed, epsilon,
         )
@@ -255,7 +255,7 @@ impl QuestOps for CubeBackend {
     }
 
     fn advance(counts: IntTensor<Self>) -> IntTensor<Self> {
-        advance::advance(counts)
+        advance::launch_advance(counts)
     }
 
     fn next_tokens(
@@ -287,7 +287,7 @@ impl QuestOps for CubeBackend {
         shared: bool,
         n_scores: usize,
     ) -> FloatTensor<Self> {
-        page_scores::page_scores(
+        page_scores::launch_page_scores(
             query, digests, page_table, lengths, page_size, shared, n_scores,
         )
     }
@@ -300,7 +300,7 @@ impl QuestOps for CubeBackend {
         pin_newest: bool,
         sink_pages: usize,
     ) -> IntTensor<Self> {
-        top_pages::top_pages(scores, lengths, page_size, k, pin_newest, sink_pages)
+        top_pages::launch_top_pages(scores, lengths, page_size, k, pin_newest, sink_pages)
     }
 
     fn listed_attention(
@@ -312,7 +312,7 @@ impl QuestOps for CubeBackend {
         lengths: IntTensor<Self>,
         scale: f32,
     ) -> FloatTensor<Self> {
-        paged_attention::paged_attention(
+        paged_attention::launch_paged_attention(
             query,
             keys,
             values,
@@ -334,7 +334,7 @@ impl QuestOps for CubeBackend {
         scale: f32,
         pages: BestPages,
     ) -> FloatTensor<Self> {
-        paged_attention::best_attention(
+        best_attention::launch_best_attention(
             query,
             keys,
             values,
@@ -355,7 +355,7 @@ impl QuestOps for CubeBackend {
         scale: f32,
         n_pages_bound: usize,
     ) -> FloatTensor<Self> {
-        paged_attention::paged_attention(
+        paged_attention::launch_paged_attention(
             query,
             keys,
             values,
@@ -376,7 +376,7 @@ impl QuestOps for CubeBackend {
         lengths: IntTensor<Self>,
         scale: f32,
     ) -> FloatTensor<Self> {
-        prefill_attention::prefill_attention(
+        prefill_attention::launch_prefill_attention(
             query, keys, values, page_table, starts, lengths, scale,
         )
     }

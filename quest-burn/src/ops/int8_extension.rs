@@ -10,10 +10,10 @@ use burn_cubecl::CubeBackend;
 #[cfg(feature = "fusion")]
 use super::extension::query_of;
 use crate::kernels::{
-    BestPages, append,
+    BestPages, append, best_attention,
     int8::{PackedPools, launch_quantize_digests},
-    page_scores::{Digests, int8_page_scores},
-    paged_attention, rotate_append,
+    page_scores::{Digests, launch_int8_page_scores},
+    rotate_append,
 };
 
 /// The operations on digests in 8 bits as kernels; [`crate::kernels`] says what each does.
@@ -134,7 +134,7 @@ impl Int8Ops for CubeBackend {
         FloatTensor<Self>,
     ) {
         let packed = PackedPools { words, scales };
-        let (keys, values, digests) = append::append(
+        let (keys, values, digests) = append::launch_append(
             keys,
             values,
             digests,
@@ -171,7 +171,7 @@ impl Int8Ops for CubeBackend {
         FloatTensor<Self>,
     ) {
         let packed = PackedPools { words, scales };
-        let (keys, values, digests, query) = rotate_append::rotate_append(
+        let (keys, values, digests, query) = rotate_append::launch_rotate_append(
             keys,
             values,
             digests,
@@ -215,7 +215,7 @@ impl Int8Ops for CubeBackend {
         shared: bool,
         n_scores: usize,
     ) -> FloatTensor<Self> {
-        int8_page_scores(
+        launch_int8_page_scores(
             query, words, scales, page_table, lengths, page_size, shared, n_scores,
         )
     }
@@ -232,7 +232,7 @@ impl Int8Ops for CubeBackend {
         pages: BestPages,
     ) -> FloatTensor<Self> {
         let digests = Digests::Int8 { words, scales };
-        paged_attention::best_attention(
+        best_attention::launch_best_attention(
             query, keys, values, digests, page_table, lengths, scale, pages,
         )
     }

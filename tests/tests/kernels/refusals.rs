@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Int, Tensor};
-use quest_burn::kernels;
+use quest_burn::{PageSharing, kernels};
 
 use super::bench::{Bench, case, device, rng};
 
@@ -80,4 +80,30 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
         "{message}"
     );
     refusal(|| attend(Tensor::zeros([1, 4, 32], &device), None, 2));
+
+    let no_lengths = || Tensor::<1, Int>::zeros([0], &device);
+    let score = |sequences: usize, columns: usize| {
+        kernels::page_scores(
+            Tensor::zeros([sequences, 4, 64], &device),
+            bench.device_digests(),
+            Tensor::zeros([sequences, columns], &device),
+            Tensor::zeros([sequences], &device),
+            16,
+            PageSharing::KvHead,
+            2,
+        )
+    };
+    let message = refusal(|| drop(score(1, 0)));
+    assert!(
+        message.contains("columns of the page table: expected at least 1, found 0"),
+        "{message}"
+    );
+    let message = refusal(|| drop(score(0, 2)));
+    assert!(
+        message.contains("sequences: expected at least 1, found 0"),
+        "{message}"
+    );
+    let no_scores = Tensor::<3>::zeros([0, 2, 4], (&device, DType::F32));
+    let message = refusal(|| drop(kernels::top_pages(no_scores, no_lengths(), 16, 2, false, 0)));
+    assert!(message.contains("found 0 sequences"), "{message}");
 }

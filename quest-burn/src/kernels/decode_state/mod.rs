@@ -11,7 +11,7 @@ use burn::{
 pub(crate) use assign::launch_assign;
 pub(crate) use next_tokens::launch_next_tokens;
 
-use super::check_dtype;
+use super::check::check_dtype;
 use crate::ops::extension::QuestOps;
 
 /// What a captured decode step carries from one replay to the next.

@@ -127,7 +127,7 @@ pub(crate) fn launch_next_tokens(
     let most = UNITS.min(client.properties().hardware.max_units_per_cube as usize);
     let units = (vocab_size / width)
         .next_power_of_two()
-        .clamp(32, 1 << most.ilog2());
+        .clamp(32.min(most), 1 << most.ilog2());
     let address = address_type(&[&logits, &history]);
     let dtype = dtype_to_storage_type(logits.dtype);
     // SAFETY: columns are masked by the vocabulary, slots by the size of the history; the shapes

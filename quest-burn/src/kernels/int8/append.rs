@@ -4,13 +4,18 @@ use burn::{
 };
 
 use super::{
-    super::{append, binds, check_append, check_rotate_append, norm_arguments, rotate_append},
+    super::{
+        append,
+        check::{check_append, check_rotate_append},
+        device::binds,
+        rotate_append::{self, norm_arguments},
+    },
     check_packed,
 };
 use crate::ops::int8_extension::Int8Ops;
 
 /// Whether [`int8_append`] runs on a device where the kernels do: some bind few buffers at a time.
-/// On those [`append`](super::super::append) and [`quantize_digests`](super::quantize_digests) do
+/// On those [`append`](super::super::append()) and [`quantize_digests`](super::quantize_digests) do
 /// the same in two launches.
 pub fn int8_appends(device: &Device) -> bool {
     binds(device, append::INT8_BINDINGS)
@@ -22,7 +27,7 @@ pub fn int8_rotates(device: &Device, normed: bool) -> bool {
     binds(device, rotate_append::int8_bindings(normed))
 }
 
-/// [`append`](super::super::append) that also packs the digests of the pages that it writes, in
+/// [`append`](super::super::append()) that also packs the digests of the pages that it writes, in
 /// the same launch, exactly as [`quantize_digests`](super::quantize_digests) does.
 ///
 /// # Shapes
@@ -85,7 +90,7 @@ pub fn int8_append(
     )
 }
 
-/// [`rotate_append`](super::super::rotate_append) that also packs the digests of the pages that it
+/// [`rotate_append`](super::super::rotate_append()) that also packs the digests of the pages that it
 /// writes, in the same launch, exactly as [`quantize_digests`](super::quantize_digests) does.
 ///
 /// # Shapes

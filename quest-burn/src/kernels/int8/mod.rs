@@ -12,8 +12,12 @@ use burn::{
 pub use self::append::{int8_append, int8_appends, int8_rotate_append, int8_rotates};
 pub(crate) use self::{pack::PackedPools, quantize::launch_quantize_digests};
 use super::{
-    BestPages, check_attention, check_bound, check_dtype, check_groups, check_scores,
-    check_scoring, check_selection,
+    best_attention::BestPages,
+    check::{
+        check_attention, check_bound, check_cache, check_dtype, check_groups, check_scores,
+        check_scoring, check_selection, check_sequences,
+    },
+    device::supports,
 };
 use crate::{PageSharing, cache::n_scales, ops::int8_extension::Int8Ops};
 
@@ -34,7 +38,6 @@ use crate::{PageSharing, cache::n_scales, ops::int8_extension::Int8Ops};
 /// When shapes or dtypes do not fit together, or when words or scales cannot be written in place
 /// because another tensor shares their memory (with the `fusion` feature at the next
 /// synchronisation).
-#[allow(clippy::too_many_arguments)]
 pub fn quantize_digests(
     words: Tensor<4, Int>,
     scales: Tensor<3>,
@@ -52,7 +55,7 @@ pub fn quantize_digests(
     assert_shape!(page_table, [batch, max_pages]);
     assert_shape!(starts, [batch]);
     assert_shape!(lengths, [batch]);
-    super::check_cache(&digests);
+    check_cache(&digests);
     assert!(page_size > 0, "page size: expected at least 1, found 0");
     if batch == 0 || tokens == 0 {
         return (words, scales);
@@ -70,7 +73,7 @@ pub fn quantize_digests(
     (Tensor::from_dispatch(words), Tensor::from_dispatch(scales))
 }
 
-/// [`page_scores`](super::page_scores) by packed digests.
+/// [`page_scores`](super::page_scores()) by packed digests.
 ///
 /// # Shapes
 ///
@@ -79,7 +82,6 @@ pub fn quantize_digests(
 /// # Panics
 ///
 /// When shapes or dtypes do not fit together.
-#[allow(clippy::too_many_arguments)]
 pub fn int8_page_scores(
     query: Tensor<3>,
     words: Tensor<4, Int>,
@@ -92,13 +94,11 @@ pub fn int8_page_scores(
 ) -> Tensor<3> {
     let [n_kv_heads, n_pages, _, _] = words.dims();
     let [batch, n_heads, head_dim] = query.dims();
-    let [_, max_pages] = page_table.dims();
     check_packed(&words, &scales, [n_pages, n_kv_heads, head_dim]);
-    assert_shape!(page_table, [batch, max_pages]);
-    assert_shape!(lengths, [batch]);
+    check_sequences(batch, &page_table, &lengths);
     check_groups(n_heads, n_kv_heads);
     assert!(
-        super::supports(&query.device(), query.dtype(), head_dim) && n_pages > 0,
+        supports(&query.device(), query.dtype(), head_dim) && n_pages > 0,
         "query: expected a dtype and a head dim that the kernels run on {:?}, found {:?} and \
          {head_dim}",
         query.device(),
@@ -117,7 +117,7 @@ pub fn int8_page_scores(
     ))
 }
 
-/// [`best_attention`](super::best_attention) by packed digests.
+/// [`best_attention`](super::best_attention()) by packed digests.
 ///
 /// # Shapes
 ///
@@ -126,7 +126,6 @@ pub fn int8_page_scores(
 /// # Panics
 ///
 /// When shapes or dtypes do not fit together.
-#[allow(clippy::too_many_arguments)]
 pub fn int8_best_attention(
     query: Tensor<3>,
     keys: Tensor<4>,

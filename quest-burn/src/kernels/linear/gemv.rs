@@ -172,7 +172,6 @@ fn gemv_kernel<F: Float, N: Size>(
 }
 
 /// Products of a few rows with every weight row, and what goes before and follows.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn gemv(
     rows: CubeTensor,
     gamma: CubeTensor,

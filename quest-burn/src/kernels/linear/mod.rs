@@ -12,7 +12,7 @@ mod quantized;
 mod shape;
 
 use burn::{
-    backend::{Dispatch, DispatchDevice, DispatchTensor},
+    backend::{Dispatch, DispatchTensor},
     tensor::{DType, Device, Tensor, assert_shape},
 };
 
@@ -22,7 +22,10 @@ pub use packing::{PackedWeight, Packing};
 pub(crate) use quantized::quantized_gemv as launch_quantized_gemv;
 pub use shape::MAX_ROWS;
 
-use super::{check_dtype, supported};
+use super::{
+    check::check_dtype,
+    device::{is_cube_with, supported},
+};
 use crate::ops::{extension::QuestOps, quantized_extension::QuantizedOps};
 
 /// What becomes of the products of a linear layer.
@@ -36,17 +39,21 @@ pub struct Epilogue {
     pub added: bool,
 }
 
+impl Epilogue {
+    /// Weight rows of an output channel.
+    fn per_output(&self) -> usize {
+        if self.gated { 2 } else { 1 }
+    }
+}
+
 /// Most rows of `d_input` channels that [`gemv`] takes on a device: more than [`MAX_ROWS`] where it has
 /// matrix instructions for the dtype.
 pub fn most_rows(device: &Device, dtype: DType, d_input: usize) -> usize {
-    match device.as_dispatch() {
-        DispatchDevice::Cube(cube)
-            if supported(device) && batch::takes(cube.client().properties(), dtype, d_input) =>
-        {
-            batch::MAX_ROWS
-        }
-        _ => MAX_ROWS,
-    }
+    let takes = supported(device)
+        && is_cube_with(device, |properties| {
+            batch::takes(properties, dtype, d_input)
+        });
+    if takes { batch::MAX_ROWS } else { MAX_ROWS }
 }
 
 /// `rows * weight^T`, with an RMSNorm of the rows before it and what follows in the same launch; sums
@@ -188,7 +195,12 @@ impl Beside {
             !gated || n.is_multiple_of(2),
             "outputs of a gated layer: expected an even number, found {n}"
         );
-        let columns = if gated { n / 2 } else { n };
+        let epilogue = Epilogue {
+            biased: bias.is_some(),
+            gated,
+            added: residual.is_some(),
+        };
+        let columns = n / epilogue.per_output();
         let dtype = rows.dtype();
         if let Some((gamma, _)) = &norm {
             assert_shape!(gamma, [d_input]);
@@ -206,11 +218,6 @@ impl Beside {
             matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
             "dtype of a linear layer: expected F32, F16 or BF16, found {dtype:?}"
         );
-        let epilogue = Epilogue {
-            biased: bias.is_some(),
-            gated,
-            added: residual.is_some(),
-        };
         let rows = rows.into_dispatch();
         Self {
             normed: norm.is_some(),

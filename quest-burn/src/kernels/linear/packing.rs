@@ -1,6 +1,6 @@
 use burn::tensor::{DType, Int, Tensor, assert_shape};
 
-use super::super::check_dtype;
+use super::super::check::check_dtype;
 
 /// Words of the widest load of one unit, 16 bytes of them.
 const WORDS: usize = 4;

@@ -39,7 +39,7 @@ impl Plan {
         let mut rows = into_contiguous(rows);
         let gamma = into_contiguous(gamma);
         let (m, d_input) = (rows.meta.shape()[0], rows.meta.shape()[1]);
-        let columns = if epilogue.gated { n / 2 } else { n };
+        let columns = n / epilogue.per_output();
         let client = rows.client.clone();
         let hardware = &client.properties().hardware;
         let mut normed = normed;

@@ -280,7 +280,6 @@ fn quantized_gemv_kernel<F: Float, N: Size, W: Size>(
 }
 
 /// Products of a few rows with every packed weight row, and what goes before and follows.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn quantized_gemv(
     rows: CubeTensor,
     gamma: CubeTensor,

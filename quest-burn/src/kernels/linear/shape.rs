@@ -48,7 +48,6 @@ pub struct GemvShape {
 
 impl GemvShape {
     /// The shape, and the number of cubes.
-    #[allow(clippy::too_many_arguments)]
     pub fn new(
         hardware: &HardwareProperties,
         multiprocessors: usize,
@@ -67,7 +66,7 @@ impl GemvShape {
         while split < planes && vectors >= 2 * split * plane {
             split *= 2;
         }
-        let per_output = if epilogue.gated { 2 } else { 1 };
+        let per_output = epilogue.per_output();
         let at_once = CUBES_PER_MULTIPROCESSOR * multiprocessors;
         let mut outputs = (WEIGHT_ROWS / per_output).max(1);
         while outputs > 1
@@ -103,7 +102,7 @@ impl GemvShape {
 
     /// Weight rows of a plane at a time.
     pub fn weights(&self) -> usize {
-        self.outputs * if self.epilogue.gated { 2 } else { 1 }
+        self.outputs * self.epilogue.per_output()
     }
 
     /// Sums of a plane, filled up to a power of two.

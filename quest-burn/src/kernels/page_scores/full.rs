@@ -7,7 +7,8 @@ use super::{
         launch::address_type,
         row::{RowLayout, dot},
     },
-    Plan, ScoreShape, next_pages, pages_of, write_scores,
+    pages::{next_pages, pages_of, write_scores},
+    plan::{Plan, ScoreShape},
 };
 
 /// Each lane's part of the bounds of `in_flight` pages, `[page, query head]`; each digest is read
@@ -105,7 +106,7 @@ fn page_scores_kernel<F: Float, N: Size>(
 }
 
 /// Bounds of the attention scores of each page, `[batch, heads, n_scores]`.
-pub(crate) fn page_scores(
+pub(crate) fn launch_page_scores(
     query: CubeTensor,
     digests: CubeTensor,
     page_table: CubeTensor,

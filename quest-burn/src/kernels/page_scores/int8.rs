@@ -4,9 +4,9 @@ use cubecl::prelude::*;
 
 use super::{
     super::{launch::address_type, row::RowLayout},
-    Plan, ScoreShape,
     int8_matrix::{MatrixScores, int8_matrix_scores},
-    next_pages, pages_of, write_scores,
+    pages::{next_pages, pages_of, write_scores},
+    plan::{Plan, ScoreShape},
 };
 use crate::cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD};
 
@@ -156,8 +156,7 @@ fn int8_page_scores_kernel<F: Float, N: Size>(
 }
 
 /// Bounds of the attention scores of each page by digests in 8 bits, `[batch, heads, n_scores]`.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn int8_page_scores(
+pub(crate) fn launch_int8_page_scores(
     query: CubeTensor,
     words: CubeTensor,
     scales: CubeTensor,

@@ -1,5 +1,6 @@
 //! Attention of one query token over pages: split over the pages, merged by log-sum-exp.
 
+mod launch;
 mod listed;
 mod matrix;
 mod merge;
@@ -7,270 +8,78 @@ mod partition;
 mod softmax;
 mod split;
 
-use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::prelude::*;
-
-use crate::PageSharing;
-
-use self::{
-    listed::SplittingLaunch,
-    matrix::MatrixShape,
-    merge::Merge,
-    partition::{Kernel, Partition, lanes_shape},
-};
-use super::{
-    BestPages,
-    launch::{address_type, empty, multiprocessors},
-    matrix_instruction::PACKED,
-    page_scores::Digests,
-    row::RowLayout,
-    top_pages::top_pages,
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Int, Tensor, assert_shape},
 };
 
-/// The cache that a query reads, ready for a launch.
-struct Problem {
-    query: CubeTensor,
-    keys: CubeTensor,
-    values: CubeTensor,
-    page_table: CubeTensor,
-    lengths: CubeTensor,
-    batch: usize,
-    n_heads: usize,
-    n_kv_heads: usize,
-    head_dim: usize,
-    page_size: usize,
-    layout: RowLayout,
-}
+pub(crate) use self::launch::launch_paged_attention;
+use super::check::{check_attention, check_bound};
+use crate::ops::extension::QuestOps;
 
-impl Problem {
-    fn new(
-        query: CubeTensor,
-        keys: CubeTensor,
-        values: CubeTensor,
-        page_table: CubeTensor,
-        lengths: CubeTensor,
-    ) -> Self {
-        let query = into_contiguous(query);
-        let (keys, values) = (into_contiguous(keys), into_contiguous(values));
-        let [batch, n_heads, head_dim] = query.meta.shape().dims::<3>();
-        let [_, n_kv_heads, page_size, _] = keys.meta.shape().dims::<4>();
-        Self {
-            layout: RowLayout::of(&keys),
-            page_table: into_contiguous(page_table),
-            query,
-            keys,
-            values,
-            lengths,
-            batch,
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            page_size,
-        }
-    }
-
-    /// The kernel for groups of `group` query heads.
-    fn kernel(&self, group: usize) -> Kernel {
-        let properties = self.query.client.properties();
-        let dtype = self.keys.dtype;
-        match MatrixShape::new(properties, dtype, group, self.head_dim, self.page_size) {
-            Some(shape) => Kernel::Matrix(shape),
-            None => Kernel::Lanes(lanes_shape(
-                &self.layout,
-                &properties.hardware,
-                group,
-                self.page_size,
-            )),
-        }
-    }
-
-    /// The partition for `list_heads` page lists per sequence.
-    fn partition(&self, list_heads: usize) -> Partition {
-        let group = self.n_heads / list_heads;
-        Partition::new(
-            self.kernel(group),
-            multiprocessors(&self.query),
-            self.batch,
-            group,
-            list_heads,
-            self.page_size,
-        )
-    }
-
-    /// Room for the sums of the splits, and for their highest scores and totals.
-    fn partial(&self, n_splits: usize) -> (CubeTensor, CubeTensor) {
-        let rows = self.batch * self.n_heads;
-        let sums = empty(&self.query, [rows, n_splits, self.head_dim], DType::F32);
-        let stats = empty(&self.query, [rows, n_splits, 2], DType::F32);
-        (sums, stats)
-    }
-
-    fn output(&self) -> CubeTensor {
-        let shape = [self.batch, self.n_heads, self.head_dim];
-        empty(&self.query, shape, self.query.dtype)
-    }
-
-    /// Cube rows of a sequence.
-    fn rows(&self, partition: &Partition) -> usize {
-        self.n_heads / partition.kernel.heads()
-    }
-
-    fn cubes(&self, n_splits: usize, partition: &Partition) -> CubeCount {
-        let rows = self.rows(partition);
-        CubeCount::Static(n_splits as u32, rows as u32, self.batch as u32)
-    }
-
-    /// Merges the splits in a launch of their own.
-    fn merge(&self, (partial, stats): (CubeTensor, CubeTensor), max_splits: usize) -> CubeTensor {
-        let output = self.output();
-        let hardware = &self.query.client.properties().hardware;
-        let RowLayout { width, .. } = self.layout;
-        let row = self.layout.row_vectors();
-        let units = row * partition::merge_rows(row, max_splits, hardware);
-        // SAFETY: every split has written its part.
-        unsafe {
-            merge::merge_kernel::launch_unchecked(
-                &self.query.client,
-                CubeCount::Static((self.batch * self.n_heads) as u32, 1, 1),
-                CubeDim::new_1d(units as u32),
-                address_type(&[&partial, &output]),
-                width,
-                partial.into_tensor_arg(),
-                stats.into_tensor_arg(),
-                output.clone().into_tensor_arg(),
-                Merge::new(row, width, units, self.layout.plane, max_splits),
-                dtype_to_storage_type(output.dtype),
-            );
-        }
-        output
-    }
-}
-
-impl Partition {
-    fn splitting(&self) -> SplittingLaunch {
-        SplittingLaunch::new(self.min_pages as u32, self.max_splits as u32)
-    }
-}
-
-/// Attention over the listed pages, or over all of them, `[batch, n_heads, head_dim]`.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn paged_attention(
-    query: CubeTensor,
-    keys: CubeTensor,
-    values: CubeTensor,
-    pages: Option<CubeTensor>,
-    page_table: CubeTensor,
-    lengths: CubeTensor,
+/// Attention of one query token per sequence over the listed pages, or over all of them.
+///
+/// Split over the pages and merged by log-sum-exp. A sequence without a valid token gets zeros. A
+/// list of all pages gives exactly what no list gives.
+///
+/// # Shapes
+///
+/// - query, output: `[batch, n_heads, head_dim]`
+/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
+/// - pages: `[batch, heads, k]` with `heads` the query heads or the KV heads; logical page
+///   numbers, -1 for none
+/// - page_table: `[batch, max_pages]`
+/// - lengths: `[batch]`
+///
+/// Without a list, `n_pages_bound` is the most pages that a sequence has now or when a captured
+/// step is replayed.
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together.
+pub fn paged_attention(
+    query: Tensor<3>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    pages: Option<Tensor<3, Int>>,
+    page_table: Tensor<2, Int>,
+    lengths: Tensor<1, Int>,
     scale: f32,
     n_pages_bound: usize,
-) -> CubeTensor {
-    let problem = Problem::new(query, keys, values, page_table, lengths);
-    let pages = pages.map(into_contiguous);
-    let (list_heads, bound) = match &pages {
-        Some(pages) => (pages.meta.shape()[1], pages.meta.shape()[2]),
-        None => (problem.n_kv_heads, n_pages_bound),
+) -> Tensor<3> {
+    let [_, n_kv_heads, _, _] = keys.dims();
+    let [batch, n_heads, _] = query.dims();
+    let [_, max_pages] = page_table.dims();
+    check_attention(&query, &keys, &values, &page_table, &lengths);
+    let page_table = page_table.cast(DType::I32).into_dispatch();
+    let lengths = lengths.cast(DType::I32).into_dispatch();
+    let query = query.into_dispatch();
+    let (keys, values) = (keys.into_dispatch(), values.into_dispatch());
+    let output = match pages {
+        Some(pages) => {
+            let [_, heads, k] = pages.dims();
+            assert_shape!(pages, [batch, heads, k]);
+            assert!(
+                heads == n_heads || heads == n_kv_heads,
+                "page lists: expected one for each of {n_heads} query heads or {n_kv_heads} KV \
+                 heads, found {heads}"
+            );
+            assert!(k > 0, "page lists: expected at least one page, found 0");
+            let pages = pages.cast(DType::I32).into_dispatch();
+            Dispatch::listed_attention(query, keys, values, pages, page_table, lengths, scale)
+        }
+        None => {
+            check_bound(n_pages_bound, max_pages);
+            Dispatch::dense_attention(
+                query,
+                keys,
+                values,
+                page_table,
+                lengths,
+                scale,
+                n_pages_bound,
+            )
+        }
     };
-    let partition = problem.partition(list_heads);
-    let n_splits = partition.n_splits(bound);
-    let (partial, stats) = problem.partial(n_splits);
-    let listed = pages.is_some();
-    // A kernel argument must be some tensor even when it is not read.
-    let pages = pages.unwrap_or_else(|| problem.lengths.clone());
-    let client = problem.query.client.clone();
-    let cubes = problem.cubes(n_splits, &partition);
-    let address = address_type(&[&problem.keys, &problem.values, &partial]);
-    let dtype = dtype_to_storage_type(problem.keys.dtype);
-    // SAFETY: positions are masked by the lengths, pages clamped to the page table and the
-    // pool; the shapes were checked before the operation was registered.
-    match partition.kernel {
-        Kernel::Lanes(shape) => unsafe {
-            listed::listed_kernel::launch_unchecked(
-                &client,
-                cubes,
-                CubeDim::new_1d(shape.units as u32),
-                address,
-                problem.layout.width,
-                problem.query.clone().into_tensor_arg(),
-                problem.keys.clone().into_tensor_arg(),
-                problem.values.clone().into_tensor_arg(),
-                pages.into_tensor_arg(),
-                problem.page_table.clone().into_tensor_arg(),
-                problem.lengths.clone().into_tensor_arg(),
-                partial.clone().into_tensor_arg(),
-                stats.clone().into_tensor_arg(),
-                scale,
-                partition.splitting(),
-                listed,
-                shape,
-                dtype,
-            );
-        },
-        Kernel::Matrix(shape) => unsafe {
-            matrix::matrix_kernel::launch_unchecked(
-                &client,
-                cubes,
-                CubeDim::new_1d(shape.units() as u32),
-                address,
-                shape.width(),
-                PACKED,
-                problem.query.clone().into_tensor_arg(),
-                problem.keys.clone().into_tensor_arg(),
-                problem.values.clone().into_tensor_arg(),
-                pages.into_tensor_arg(),
-                problem.page_table.clone().into_tensor_arg(),
-                problem.lengths.clone().into_tensor_arg(),
-                partial.clone().into_tensor_arg(),
-                stats.clone().into_tensor_arg(),
-                scale,
-                partition.splitting(),
-                listed,
-                shape,
-                dtype,
-            );
-        },
-    }
-    problem.merge((partial, stats), partition.max_splits)
-}
-
-/// Attention over the pages with the highest scores, in three launches. Handing pages from cube to
-/// cube within one launch was measured and is slower (`docs/kernels.md`).
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn best_attention(
-    query: CubeTensor,
-    keys: CubeTensor,
-    values: CubeTensor,
-    digests: Digests,
-    page_table: CubeTensor,
-    lengths: CubeTensor,
-    scale: f32,
-    best: BestPages,
-) -> CubeTensor {
-    let page_size = keys.meta.shape()[2];
-    let scores = digests.page_scores(
-        query.clone(),
-        page_table.clone(),
-        lengths.clone(),
-        page_size,
-        best.sharing == PageSharing::KvHead,
-        best.n_pages_bound,
-    );
-    let pages = top_pages(
-        scores,
-        lengths.clone(),
-        page_size,
-        best.k,
-        best.pin_newest,
-        best.sink_pages,
-    );
-    paged_attention(
-        query,
-        keys,
-        values,
-        Some(pages),
-        page_table,
-        lengths,
-        scale,
-        0,
-    )
+    Tensor::from_dispatch(output)
 }

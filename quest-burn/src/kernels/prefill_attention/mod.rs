@@ -10,11 +10,83 @@ mod matrix;
 mod place;
 mod units;
 
-use burn::tensor::DType;
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Device, Int, Tensor, assert_shape},
+};
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::ir::DeviceProperties;
+use cubecl::{
+    ir::DeviceProperties,
+    prelude::{AddressType, CubeCount},
+};
 
-use super::launch::empty;
+use super::{
+    check::{check_cache, check_dtype, check_groups, check_sequences},
+    device::{is_cube_with, supported},
+    launch::{address_type, empty},
+};
+use crate::ops::extension::QuestOps;
+
+/// Whether [`prefill_attention`] runs on a device: one that has matrix instructions for the dtype and
+/// the head dim, or whose shared memory holds a tile of such heads.
+pub fn prefills(device: &Device, dtype: DType, head_dim: usize) -> bool {
+    supported(device) && is_cube_with(device, |properties| supports(properties, dtype, head_dim))
+}
+
+/// Causal attention of the query tokens of a step over the pages of their sequences: token `i` of a
+/// sequence, at position `starts + i`, sees the keys up to its own, which are in the cache already.
+///
+/// Rows past the tokens that a sequence gains are zeros.
+///
+/// # Shapes
+///
+/// - query, output: `[batch, n_heads, tokens, head_dim]`
+/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
+/// - page_table: `[batch, max_pages]`
+/// - starts, lengths: `[batch]`
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together, or [`prefills`] says no.
+pub fn prefill_attention(
+    query: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    page_table: Tensor<2, Int>,
+    starts: Tensor<1, Int>,
+    lengths: Tensor<1, Int>,
+    scale: f32,
+) -> Tensor<4> {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [batch, n_heads, tokens, _] = query.dims();
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    assert_shape!(query, [batch, n_heads, tokens, head_dim]);
+    assert_shape!(starts, [batch]);
+    check_sequences(batch, &page_table, &lengths);
+    check_dtype("values", values.dtype(), keys.dtype());
+    check_dtype("query", query.dtype(), keys.dtype());
+    check_groups(n_heads, n_kv_heads);
+    check_cache(&keys);
+    assert!(
+        prefills(&query.device(), query.dtype(), head_dim),
+        "query: expected a dtype and a head dim that the kernels of {:?} take, found {:?} and \
+         {head_dim}",
+        query.device(),
+        query.dtype()
+    );
+    if tokens == 0 {
+        return query;
+    }
+    Tensor::from_dispatch(Dispatch::prefill_attention(
+        query.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        page_table.cast(DType::I32).into_dispatch(),
+        starts.cast(DType::I32).into_dispatch(),
+        lengths.cast(DType::I32).into_dispatch(),
+        scale,
+    ))
+}
 
 /// What a launch reads: contiguous queries, pools and page table, and where the new tokens of each
 /// sequence start and end.
@@ -28,16 +100,27 @@ struct Inputs {
     scale: f32,
 }
 
+impl Inputs {
+    /// Cubes of `run` query tokens each: runs of query tokens, query heads, sequences.
+    fn cubes(&self, run: usize) -> CubeCount {
+        let [batch, n_heads, tokens, _] = self.query.meta.shape().dims::<4>();
+        CubeCount::Static(tokens.div_ceil(run) as u32, n_heads as u32, batch as u32)
+    }
+
+    fn address_type(&self) -> AddressType {
+        address_type(&[&self.query, &self.keys, &self.values])
+    }
+}
+
 /// Whether one of the kernels runs on a device with this dtype and head dim.
-pub(super) fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> bool {
+fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> bool {
     matrix::supports(properties, dtype, head_dim)
         || units::supports(&properties.hardware, dtype, head_dim)
 }
 
 /// Attention of the tokens that a step adds, `[batch, n_heads, tokens, head_dim]`; zeros past those
 /// of a sequence.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn prefill_attention(
+pub(crate) fn launch_prefill_attention(
     query: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,

@@ -168,7 +168,6 @@ fn finish_parts_kernel<F: Float>(
 
 /// Products of a batch's rows with every weight row, and what goes before and follows; where [`takes`]
 /// says yes.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn batch_gemv(
     rows: CubeTensor,
     gamma: CubeTensor,
@@ -187,7 +186,7 @@ pub(super) fn batch_gemv(
     let weight = into_contiguous(weight);
     let [m, d_input] = rows.meta.shape().dims::<2>();
     let n = weight.meta.shape()[0];
-    let columns = if epilogue.gated { n / 2 } else { n };
+    let columns = n / epilogue.per_output();
     let n_parts = shape::parts(multiprocessors(&rows), m, n, d_input);
     let output = empty(&rows, [m, columns], rows.dtype);
     let (bias, residual) = (into_contiguous(bias), into_contiguous(residual));

@@ -69,7 +69,7 @@ impl BatchShape {
         columns: usize,
         epilogue: Epilogue,
     ) -> Self {
-        let per_output = if epilogue.gated { 2 } else { 1 };
+        let per_output = epilogue.per_output();
         let runs = columns.div_ceil(ROWS);
         // Equal turns, and as few as there can be.
         let turns = runs.div_ceil(PLANES / per_output * cubes);
@@ -119,7 +119,7 @@ impl BatchShape {
 
     /// Runs of weight rows that have outputs of their own.
     pub fn output_tiles(&self) -> usize {
-        self.tiles / if self.epilogue.gated { 2 } else { 1 }
+        self.tiles / self.epilogue.per_output()
     }
 
     /// Left sides, filled up.

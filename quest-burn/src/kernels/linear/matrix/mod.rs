@@ -33,7 +33,6 @@ use super::super::{
 };
 
 /// Products of a few rows with every packed weight row, and what goes before and follows.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn matrix_gemv(
     rows: CubeTensor,
     gamma: CubeTensor,
@@ -48,7 +47,7 @@ pub(super) fn matrix_gemv(
     let rows = into_contiguous(rows);
     let words = into_contiguous(words);
     let n = words.meta.shape()[0];
-    let columns = if shape.epilogue.gated { n / 2 } else { n };
+    let columns = n / shape.epilogue.per_output();
     let cubes = columns
         .div_ceil(shape.outputs())
         .min(CUBES_PER_MULTIPROCESSOR * multiprocessors(&rows));

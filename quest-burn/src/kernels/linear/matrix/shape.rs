@@ -107,7 +107,7 @@ impl MatrixShape {
     /// Output channels of the 16 weight rows that a cube reads at a time: gates lie with what they
     /// gate.
     pub fn outputs(&self) -> usize {
-        if self.epilogue.gated { ROWS / 2 } else { ROWS }
+        ROWS / self.epilogue.per_output()
     }
 
     /// Stretches that a unit has in flight.

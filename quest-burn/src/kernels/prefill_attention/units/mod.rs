@@ -16,7 +16,6 @@ use self::{
     softmax::{finish, start_running, weigh},
 };
 use super::{
-    super::launch::address_type,
     Inputs,
     place::{Place, Run, pool_row, run_of_cube},
 };
@@ -139,43 +138,29 @@ fn prefill_units_kernel<F: Float, N: Size>(
 
 /// Writes the attention of every query token to `output`; where [`supports`] says yes.
 pub(super) fn launch(inputs: Inputs, output: CubeTensor) {
-    let Inputs {
-        query,
-        keys,
-        values,
-        page_table,
-        starts,
-        lengths,
-        scale,
-    } = inputs;
-    let [batch, n_heads, tokens, head_dim] = query.meta.shape().dims::<4>();
-    let page_size = keys.meta.shape()[2];
-    let client = query.client.clone();
+    let [_, _, page_size, head_dim] = inputs.keys.meta.shape().dims::<4>();
+    let client = inputs.query.client.clone();
     let shape = UnitsShape::plan(&client.properties().hardware, head_dim, page_size)
         .expect("the launch is for devices that hold a tile");
-    let address = address_type(&[&query, &keys, &values]);
-    let dtype = dtype_to_storage_type(query.dtype);
+    let address = inputs.address_type();
+    let dtype = dtype_to_storage_type(inputs.query.dtype);
     // SAFETY: tokens are masked by the lengths and the number of rows, pages clamped to the page
     // table and the pool; the shapes were checked before the operation was registered.
     unsafe {
         prefill_units_kernel::launch_unchecked(
             &client,
-            CubeCount::Static(
-                tokens.div_ceil(shape.tokens) as u32,
-                n_heads as u32,
-                batch as u32,
-            ),
+            inputs.cubes(shape.tokens),
             CubeDim::new_1d(shape.units() as u32),
             address,
             shape.width,
-            query.into_tensor_arg(),
-            keys.into_tensor_arg(),
-            values.into_tensor_arg(),
-            page_table.into_tensor_arg(),
-            starts.into_tensor_arg(),
-            lengths.into_tensor_arg(),
+            inputs.query.into_tensor_arg(),
+            inputs.keys.into_tensor_arg(),
+            inputs.values.into_tensor_arg(),
+            inputs.page_table.into_tensor_arg(),
+            inputs.starts.into_tensor_arg(),
+            inputs.lengths.into_tensor_arg(),
             output.into_tensor_arg(),
-            scale,
+            inputs.scale,
             shape,
             dtype,
         );

@@ -3,8 +3,9 @@ use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    launch::{address_type, empty},
-    selection::{Walk, choose_pages, list_all_pages},
+    super::launch::{address_type, empty},
+    candidates::Walk,
+    choice::{choose_pages, list_all_pages},
 };
 
 /// Most units of a cube.
@@ -33,7 +34,7 @@ fn top_pages_kernel<N: Size>(
 }
 
 /// The `k` pages with the highest scores of each head, ascending.
-pub(crate) fn top_pages(
+pub(crate) fn launch_top_pages(
     scores: CubeTensor,
     lengths: CubeTensor,
     page_size: usize,
@@ -47,10 +48,11 @@ pub(crate) fn top_pages(
     let client = scores.client.clone();
     let hardware = &client.properties().hardware;
     let plane = hardware.plane_size_min as usize;
-    let most = UNITS.min(hardware.max_units_per_cube as usize);
+    let most = UNITS.min(hardware.max_units_per_cube as usize).max(plane);
+    let most = 1 << most.ilog2();
     let units = (n_scores / 4)
         .next_power_of_two()
-        .clamp(128.max(plane), most);
+        .clamp(128.max(plane).min(most), most);
     let walk = Walk::new(units, plane, n_scores);
     let ids = empty(&scores, [batch, heads, k], DType::I32);
     let address = address_type(&[&scores, &ids]);

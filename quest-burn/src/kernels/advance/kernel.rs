@@ -1,7 +1,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::assert_in_place;
+use super::super::launch::assert_in_place;
 
 /// Units of a cube.
 const UNITS: usize = 32;
@@ -15,7 +15,7 @@ fn advance_kernel(counts: &mut Tensor<i32>) {
 }
 
 /// Adds 1 to every count, in place.
-pub(crate) fn advance(counts: CubeTensor) -> CubeTensor {
+pub(crate) fn launch_advance(counts: CubeTensor) -> CubeTensor {
     assert_in_place("advance", "token counts", &counts);
     let n = counts.meta.shape()[0];
     let client = counts.client.clone();

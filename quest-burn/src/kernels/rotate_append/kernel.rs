@@ -2,10 +2,10 @@ use burn::backend::cubecl::dtype_to_storage_type;
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::{
+use super::super::{
     append::touched_pages,
     int8::pack::{PACKED_BINDINGS, PackedDigests, PackedPools, PackedRow, largest_of, pack},
-    launch::{address_type, assert_in_place, empty},
+    launch::{address_type, assert_pools_in_place, empty},
     rms_norm::scaled,
     row::RowLayout,
 };
@@ -24,7 +24,6 @@ struct RotateShape {
 
 /// The halves of a row's `unit`-th pair of vectors, normed (where there is a norm) and rotated.
 #[cube]
-#[allow(clippy::too_many_arguments)]
 fn rotated<F: Float, N: Size>(
     qkv: &Tensor<Vector<F, N>>,
     gammas: &Tensor<Vector<F, N>>,
@@ -209,12 +208,12 @@ fn rotate_append_kernel<F: Float, N: Size>(
 const QKV_POSITION: usize = 4;
 
 /// Buffers of a launch.
-pub(crate) fn bindings(normed: bool) -> usize {
+pub(super) fn bindings(normed: bool) -> usize {
     if normed { 10 } else { 9 }
 }
 
 /// Buffers of a launch that packs.
-pub(crate) fn int8_bindings(normed: bool) -> usize {
+pub(in crate::kernels) fn int8_bindings(normed: bool) -> usize {
     bindings(normed) + PACKED_BINDINGS
 }
 
@@ -222,7 +221,7 @@ pub(crate) fn int8_bindings(normed: bool) -> usize {
 /// their digests, which are packed where they are to be, in place. Gives the pools back, and the
 /// queries `[batch, n_heads, tokens, head_dim]`.
 #[allow(clippy::type_complexity)]
-pub(crate) fn rotate_append(
+pub(crate) fn launch_rotate_append(
     keys: CubeTensor,
     values: CubeTensor,
     digests: CubeTensor,
@@ -236,13 +235,7 @@ pub(crate) fn rotate_append(
     normed: bool,
     epsilon: f32,
 ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-    for (name, pool) in [
-        ("keys of the KV cache", &keys),
-        ("values of the KV cache", &values),
-        ("page digests", &digests),
-    ] {
-        assert_in_place("rotate_append", name, pool);
-    }
+    assert_pools_in_place("rotate_append", &keys, &values, &digests);
     let qkv = into_contiguous(qkv);
     let rotations = into_contiguous(rotations);
     let (n_kv_heads, page_size) = (keys.meta.shape()[1], keys.meta.shape()[2]);

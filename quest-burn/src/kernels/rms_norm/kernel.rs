@@ -2,7 +2,7 @@ use burn::backend::cubecl::dtype_to_storage_type;
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::{
+use super::super::{
     launch::{address_type, empty},
     row::{RowLayout, lanes_sum},
 };
@@ -15,7 +15,7 @@ const UNITS: usize = 512;
 /// The product is exact in f32: rounded, it is that of the dtype itself, in which not every device can
 /// multiply.
 #[cube]
-pub(super) fn scaled<F: Float, N: Size>(
+pub(in crate::kernels) fn scaled<F: Float, N: Size>(
     normed: Vector<f32, N>,
     gamma: Vector<F, N>,
 ) -> Vector<F, N> {

@@ -2,9 +2,9 @@ use burn::{backend::cubecl::dtype_to_storage_type, tensor::Shape};
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::{
+use super::super::{
     int8::pack::{PACKED_BINDINGS, PackedDigests, PackedPools, PackedRow, largest_of, pack},
-    launch::{address_type, assert_in_place},
+    launch::{address_type, assert_pools_in_place},
     row::RowLayout,
 };
 
@@ -88,17 +88,16 @@ fn append_kernel<F: Float, N: Size>(
 }
 
 /// Buffers of a launch that packs.
-pub(crate) const INT8_BINDINGS: usize = 8 + PACKED_BINDINGS;
+pub(in crate::kernels) const INT8_BINDINGS: usize = 8 + PACKED_BINDINGS;
 
 /// Most pages that a run of tokens touches: when only the first one lies in the first page.
-pub(super) fn touched_pages(tokens: usize, page_size: usize) -> usize {
+pub(in crate::kernels) fn touched_pages(tokens: usize, page_size: usize) -> usize {
     (tokens - 1).div_ceil(page_size) + 1
 }
 
 /// Writes new rows, folds their keys into the digests and packs those where they are to be
 /// `packed`, all in place.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn append(
+pub(crate) fn launch_append(
     keys: CubeTensor,
     values: CubeTensor,
     digests: CubeTensor,
@@ -109,13 +108,7 @@ pub(crate) fn append(
     starts: CubeTensor,
     lengths: CubeTensor,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
-    for (name, pool) in [
-        ("keys of the KV cache", &keys),
-        ("values of the KV cache", &values),
-        ("page digests", &digests),
-    ] {
-        assert_in_place("append", name, pool);
-    }
+    assert_pools_in_place("append", &keys, &values, &digests);
     let new_keys = into_contiguous(new_keys);
     let new_values = into_contiguous(new_values);
     let page_size = keys.meta.shape()[2];

@@ -1,0 +1,128 @@
+//! Which pages a cube scores, and where their scores go.
+
+use cubecl::prelude::*;
+
+use super::{
+    super::row::{lanes_scatter_sum, lanes_sum},
+    plan::ScoreShape,
+};
+
+/// Pool pages of the pages that this unit's run scores next; those past the end of a sequence are
+/// of no meaning, but they are in the pool.
+///
+/// Apart from the scoring, so that the page table is read while the length is on its way.
+#[cube]
+pub(super) fn next_pages(
+    page_table: &Tensor<i32>,
+    n_pool_pages: usize,
+    sequence: usize,
+    first: usize,
+    #[comptime] shape: ScoreShape,
+) -> Array<usize> {
+    let max_pages = page_table.shape(1);
+    let runs = comptime!(shape.units / shape.lanes);
+    let run = UNIT_POS as usize / shape.lanes;
+    let mut pool_pages = Array::<usize>::new(shape.in_flight);
+    #[unroll]
+    for p in 0..shape.in_flight {
+        let page = min(first + p * runs + run, max_pages - 1);
+        let pool_page = page_table[sequence * max_pages + page] as usize;
+        pool_pages[p] = min(pool_page, n_pool_pages - 1);
+    }
+    pool_pages
+}
+
+/// Pages of a sequence that are scored.
+#[cube]
+pub(super) fn pages_of(
+    page_table: &Tensor<i32>,
+    lengths: &Tensor<i32>,
+    n_scores: usize,
+    sequence: usize,
+    #[comptime] shape: ScoreShape,
+) -> usize {
+    let n_pages = (lengths[sequence] as usize + shape.page_size - 1) / shape.page_size;
+    min(min(n_pages, page_table.shape(1)), n_scores)
+}
+
+/// Writes the scores of `in_flight` pages from `first + run` on, `runs` apart: the sums of each
+/// lane's `[page, query head]` over its run.
+#[cube]
+pub(super) fn write_scores(
+    sums: &mut Array<f32>,
+    scores: &mut Tensor<f32>,
+    n_kv_heads: usize,
+    sequence: usize,
+    head: usize,
+    first: usize,
+    n_pages: usize,
+    #[comptime] shape: ScoreShape,
+) {
+    let ScoreShape {
+        group,
+        shared,
+        lanes,
+        in_flight,
+        together,
+        ..
+    } = comptime!(shape);
+    let n_scores = scores.shape(2);
+    let lane = UNIT_POS as usize % lanes;
+    let run = UNIT_POS as usize / lanes;
+    let runs = CUBE_DIM as usize / lanes;
+    if comptime!(together > 0) {
+        let n = comptime!(group * together);
+        let spread = comptime!(lanes / n);
+        // Page by page, then query head by query head along the run.
+        let part = lane / spread;
+        let rounds = comptime!(in_flight / together);
+        #[unroll]
+        for round in 0..rounds {
+            let mut of_round = Array::<f32>::new(n);
+            #[unroll]
+            for i in 0..n {
+                of_round[i] = sums[round * n + i];
+            }
+            let mut bound = lanes_scatter_sum(&mut of_round, n, lanes);
+            let page = first + (round * together + part / group) * runs + run;
+            if comptime!(shared) {
+                let steps = comptime!(group.ilog2());
+                #[unroll]
+                for s in 0..steps {
+                    bound = max(
+                        bound,
+                        plane_shuffle_xor(bound, comptime!((spread as u32) << s)),
+                    );
+                }
+                if lane % comptime!(spread * group) == 0 && page < n_pages {
+                    scores[(sequence * n_kv_heads + head) * n_scores + page] = bound;
+                }
+            } else if lane % spread == 0 && page < n_pages {
+                let query_head = (sequence * n_kv_heads + head) * group + part % group;
+                scores[query_head * n_scores + page] = bound;
+            }
+        }
+    } else {
+        #[unroll]
+        for p in 0..in_flight {
+            let page = first + p * runs + run;
+            let mut best = f32::new(0.0);
+            #[unroll]
+            for g in 0..group {
+                let bound = lanes_sum(sums[p * group + g], lanes);
+                if comptime!(g == 0) {
+                    best = bound;
+                } else {
+                    best = max(best, bound);
+                }
+                if comptime!(!shared) && lane == 0 && page < n_pages {
+                    let query_head = (sequence * n_kv_heads + head) * group + g;
+                    scores[query_head * n_scores + page] = bound;
+                }
+            }
+            if comptime!(shared) && lane == 0 && page < n_pages {
+                scores[(sequence * n_kv_heads + head) * n_scores + page] = best;
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use cubecl::prelude::*;
+
+use super::{
+    super::{
+        launch::{address_type, empty, multiprocessors},
+        matrix_instruction::PACKED,
+        row::RowLayout,
+    },
+    listed::{self, SplittingLaunch},
+    matrix::{self, MatrixShape},
+    merge::{self, Merge},
+    partition::{self, Kernel, Partition, lanes_shape},
+};
+
+/// The cache that a query reads, ready for a launch.
+struct Problem {
+    query: CubeTensor,
+    keys: CubeTensor,
+    values: CubeTensor,
+    page_table: CubeTensor,
+    lengths: CubeTensor,
+    batch: usize,
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+    page_size: usize,
+    layout: RowLayout,
+}
+
+impl Problem {
+    fn new(
+        query: CubeTensor,
+        keys: CubeTensor,
+        values: CubeTensor,
+        page_table: CubeTensor,
+        lengths: CubeTensor,
+    ) -> Self {
+        let query = into_contiguous(query);
+        let (keys, values) = (into_contiguous(keys), into_contiguous(values));
+        let [batch, n_heads, head_dim] = query.meta.shape().dims::<3>();
+        let [_, n_kv_heads, page_size, _] = keys.meta.shape().dims::<4>();
+        Self {
+            layout: RowLayout::of(&keys),
+            page_table: into_contiguous(page_table),
+            query,
+            keys,
+            values,
+            lengths,
+            batch,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            page_size,
+        }
+    }
+
+    /// The kernel for groups of `group` query heads.
+    fn kernel(&self, group: usize) -> Kernel {
+        let properties = self.query.client.properties();
+        let dtype = self.keys.dtype;
+        match MatrixShape::new(properties, dtype, group, self.head_dim, self.page_size) {
+            Some(shape) => Kernel::Matrix(shape),
+            None => Kernel::Lanes(lanes_shape(
+                &self.layout,
+                &properties.hardware,
+                group,
+                self.page_size,
+            )),
+        }
+    }
+
+    /// The partition for `list_heads` page lists per sequence.
+    fn partition(&self, list_heads: usize) -> Partition {
+        let group = self.n_heads / list_heads;
+        Partition::new(
+            self.kernel(group),
+            multiprocessors(&self.query),
+            self.batch,
+            group,
+            list_heads,
+            self.page_size,
+        )
+    }
+
+    /// Room for the sums of the splits, and for their highest scores and totals.
+    fn partial(&self, n_splits: usize) -> (CubeTensor, CubeTensor) {
+        let rows = self.batch * self.n_heads;
+        let sums = empty(&self.query, [rows, n_splits, self.head_dim], DType::F32);
+        let stats = empty(&self.query, [rows, n_splits, 2], DType::F32);
+        (sums, stats)
+    }
+
+    fn output(&self) -> CubeTensor {
+        let shape = [self.batch, self.n_heads, self.head_dim];
+        empty(&self.query, shape, self.query.dtype)
+    }
+
+    /// Cube rows of a sequence.
+    fn rows(&self, partition: &Partition) -> usize {
+        self.n_heads / partition.kernel.heads()
+    }
+
+    fn cubes(&self, n_splits: usize, partition: &Partition) -> CubeCount {
+        let rows = self.rows(partition);
+        CubeCount::Static(n_splits as u32, rows as u32, self.batch as u32)
+    }
+
+    /// Merges the splits in a launch of their own.
+    fn merge(&self, (partial, stats): (CubeTensor, CubeTensor), max_splits: usize) -> CubeTensor {
+        let output = self.output();
+        let hardware = &self.query.client.properties().hardware;
+        let RowLayout { width, .. } = self.layout;
+        let row = self.layout.row_vectors();
+        let units = row * partition::merge_rows(row, max_splits, hardware);
+        // SAFETY: every split has written its part.
+        unsafe {
+            merge::merge_kernel::launch_unchecked(
+                &self.query.client,
+                CubeCount::Static((self.batch * self.n_heads) as u32, 1, 1),
+                CubeDim::new_1d(units as u32),
+                address_type(&[&partial, &output]),
+                width,
+                partial.into_tensor_arg(),
+                stats.into_tensor_arg(),
+                output.clone().into_tensor_arg(),
+                Merge::new(row, width, units, self.layout.plane, max_splits),
+                dtype_to_storage_type(output.dtype),
+            );
+        }
+        output
+    }
+}
+
+impl Partition {
+    fn splitting(&self) -> SplittingLaunch {
+        SplittingLaunch::new(self.min_pages as u32, self.max_splits as u32)
+    }
+}
+
+/// Attention over the listed pages, or over all of them, `[batch, n_heads, head_dim]`.
+pub(crate) fn launch_paged_attention(
+    query: CubeTensor,
+    keys: CubeTensor,
+    values: CubeTensor,
+    pages: Option<CubeTensor>,
+    page_table: CubeTensor,
+    lengths: CubeTensor,
+    scale: f32,
+    n_pages_bound: usize,
+) -> CubeTensor {
+    let problem = Problem::new(query, keys, values, page_table, lengths);
+    let pages = pages.map(into_contiguous);
+    let (list_heads, bound) = match &pages {
+        Some(pages) => (pages.meta.shape()[1], pages.meta.shape()[2]),
+        None => (problem.n_kv_heads, n_pages_bound),
+    };
+    let partition = problem.partition(list_heads);
+    let n_splits = partition.n_splits(bound);
+    let (partial, stats) = problem.partial(n_splits);
+    let listed = pages.is_some();
+    // A kernel argument must be some tensor even when it is not read.
+    let pages = pages.unwrap_or_else(|| problem.lengths.clone());
+    let client = problem.query.client.clone();
+    let cubes = problem.cubes(n_splits, &partition);
+    let address = address_type(&[&problem.keys, &problem.values, &partial]);
+    let dtype = dtype_to_storage_type(problem.keys.dtype);
+    // SAFETY: positions are masked by the lengths, pages clamped to the page table and the
+    // pool; the shapes were checked before the operation was registered.
+    match partition.kernel {
+        Kernel::Lanes(shape) => unsafe {
+            listed::listed_kernel::launch_unchecked(
+                &client,
+                cubes,
+                CubeDim::new_1d(shape.units as u32),
+                address,
+                problem.layout.width,
+                problem.query.clone().into_tensor_arg(),
+                problem.keys.clone().into_tensor_arg(),
+                problem.values.clone().into_tensor_arg(),
+                pages.into_tensor_arg(),
+                problem.page_table.clone().into_tensor_arg(),
+                problem.lengths.clone().into_tensor_arg(),
+                partial.clone().into_tensor_arg(),
+                stats.clone().into_tensor_arg(),
+                scale,
+                partition.splitting(),
+                listed,
+                shape,
+                dtype,
+            );
+        },
+        Kernel::Matrix(shape) => unsafe {
+            matrix::matrix_kernel::launch_unchecked(
+                &client,
+                cubes,
+                CubeDim::new_1d(shape.units() as u32),
+                address,
+                shape.width(),
+                PACKED,
+                problem.query.clone().into_tensor_arg(),
+                problem.keys.clone().into_tensor_arg(),
+                problem.values.clone().into_tensor_arg(),
+                pages.into_tensor_arg(),
+                problem.page_table.clone().into_tensor_arg(),
+                problem.lengths.clone().into_tensor_arg(),
+                partial.clone().into_tensor_arg(),
+                stats.clone().into_tensor_arg(),
+                scale,
+                partition.splitting(),
+                listed,
+                shape,
+                dtype,
+            );
+        },
+    }
+    problem.merge((partial, stats), partition.max_splits)
+}

@@ -1,0 +1,59 @@
+//! The pages with the highest scores.
+
+mod candidates;
+mod choice;
+mod kernel;
+mod keys;
+mod threshold;
+
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Int, Tensor, assert_shape},
+};
+
+pub(crate) use self::kernel::launch_top_pages;
+use super::check::{check_dtype, check_scores, check_selection};
+use crate::ops::extension::QuestOps;
+
+/// The `k` pages with the highest scores of each sequence and head, ascending; ties go to the
+/// lower page. A sequence of no more than `k` pages lists all of them, then -1.
+///
+/// The newest page, when pinned, and the first `sink_pages` are always in and count in `k`.
+///
+/// # Shapes
+///
+/// - scores: `[batch, heads, n_scores]` in f32
+/// - lengths: `[batch]`
+/// - output: `[batch, heads, k]` in i32
+///
+/// # Panics
+///
+/// When shapes do not fit together, more pages are always kept than `k`, or there are more than
+/// 65,536 scores.
+pub fn top_pages(
+    scores: Tensor<3>,
+    lengths: Tensor<1, Int>,
+    page_size: usize,
+    k: usize,
+    pin_newest: bool,
+    sink_pages: usize,
+) -> Tensor<3, Int> {
+    let [batch, heads, n_scores] = scores.dims();
+    assert!(
+        batch > 0 && heads > 0,
+        "page scores: expected sequences and heads, found {batch} sequences of {heads} heads"
+    );
+    assert_shape!(lengths, [batch]);
+    check_dtype("page scores", scores.dtype(), DType::F32);
+    assert!(page_size > 0, "page size: expected at least 1, found 0");
+    check_scores(n_scores);
+    check_selection(k, pin_newest, sink_pages);
+    Tensor::from_dispatch(Dispatch::top_pages(
+        scores.into_dispatch(),
+        lengths.cast(DType::I32).into_dispatch(),
+        page_size,
+        k,
+        pin_newest,
+        sink_pages,
+    ))
+}
