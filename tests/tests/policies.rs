@@ -50,10 +50,6 @@ fn shape() -> SessionShape {
     }
 }
 
-fn session(shape: &SessionShape, device: &TestDevice, seed: u64) -> Session {
-    Session::new(shape, &device.device, StdRng::seed_from_u64(seed))
-}
-
 /// Calls `test` with every policy on every device.
 fn for_each_policy(test: impl Fn(PolicyKind, &TestDevice, &str)) {
     for device in devices() {
@@ -66,7 +62,7 @@ fn for_each_policy(test: impl Fn(PolicyKind, &TestDevice, &str)) {
 #[test]
 fn the_pages_and_tokens_that_are_read_are_as_many_as_the_budget_from_the_first_step_on() {
     for_each_policy(|kind, device, context| {
-        let mut session = session(&shape(), device, 1);
+        let mut session = Session::new(&shape(), &device.device, 1);
         let policy = observed(&config(kind, BUDGET));
         for _ in 0..20 {
             let decoded = session.decode(&[true; 4]);
@@ -103,7 +99,7 @@ fn the_first_layers_are_dense() {
             n_layers: 4,
             ..shape()
         };
-        let mut session = session(&shape, device, 2);
+        let mut session = Session::new(&shape, &device.device, 2);
         let mut config = config(kind, BUDGET);
         config.quest.dense_layers = 2;
         let policy = observed(&config);
@@ -122,7 +118,7 @@ fn the_first_layers_are_dense() {
 fn watching_changes_nothing() {
     for_each_policy(|kind, device, context| {
         let run = |policy: &dyn PagePolicy| {
-            let mut session = session(&shape(), device, 3);
+            let mut session = Session::new(&shape(), &device.device, 3);
             let step = |_| {
                 let decoded = session.decode(&[true; 4]);
                 values(&session.attend_unobserved(&decoded, policy)[0])
@@ -175,7 +171,7 @@ fn what_is_not_listed_is_not_read_and_what_is_listed_is() {
             for steps_before in [0, 3] {
                 let context = format!("{context}, {sharing:?}, step {steps_before}");
                 let policy = observed(&config);
-                let mut session = session(&shape(), device, 4);
+                let mut session = Session::new(&shape(), &device.device, 4);
                 for _ in 0..steps_before {
                     let decoded = session.decode(&[true; 4]);
                     session.attend(&decoded, &policy);
@@ -344,7 +340,7 @@ fn what_the_cache_forgets_is_forgotten() {
         for way in ["truncate", "release", "reset"] {
             let context = format!("{context}, {way}");
             let policy = observed(&config(kind, 2 * PAGE_SIZE));
-            let mut session = session(&shape(), device, 5);
+            let mut session = Session::new(&shape(), &device.device, 5);
             for _ in 0..6 {
                 let decoded = session.decode(&[true; 4]);
                 session.attend(&decoded, &policy);
