@@ -1,58 +1,16 @@
 //! `quest bench` on the CPU: whole models, plots, and what is refused.
 
-use std::process::{Command, Output};
+#[path = "../../benches/tests/common/mod.rs"]
+mod common;
 
-use serde_json::Value;
+use std::process::Command;
 
-const QUICK: [&str; 8] = [
-    "--rounds",
-    "3",
-    "--round-ms",
-    "1",
-    "--memory-limit",
-    "1GB",
-    "--json",
-    "--minutes",
-];
+use common::{assert_refused, assert_times_are_ordered, lines};
 
-fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_quest"))
-        .args(["bench", "--device", "flex"])
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-/// The lines of a run that succeeds, in a hurry.
-#[track_caller]
-fn lines(arguments: &[&str]) -> Vec<Value> {
-    let output = run(&[arguments, &QUICK, &["10"]].concat());
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    let parsed = stdout.lines().map(serde_json::from_str);
-    parsed.collect::<Result<_, _>>().unwrap()
-}
-
-/// Exit code 2 and one line on stderr that ends with what was found.
-#[track_caller]
-fn assert_refused(arguments: &[&str], expected: &str) {
-    let output = run(arguments);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
-    assert!(output.stdout.is_empty(), "{arguments:?}");
-    assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
-}
-
-#[track_caller]
-fn assert_times_are_ordered(line: &Value) {
-    let of = |key: &str| {
-        line[key]
-            .as_f64()
-            .unwrap_or_else(|| panic!("{key}: {line}"))
-    };
-    let times = ["least_us", "q1_us", "median_us", "q3_us", "most_us"].map(of);
-    assert!(times[0] > 0.0 && times.is_sorted(), "{line}");
+fn program() -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_quest"));
+    program.args(["bench", "--device", "flex"]);
+    program
 }
 
 #[test]

@@ -5,23 +5,10 @@ mod common;
 use std::fs;
 
 use common::Checkpoint;
-use quest_burn_tests::{
-    checkpoint::CheckpointSpec,
-    tokenizer::{BYTE_VOCABULARY, write_bytes},
-};
 use serde_json::Value;
 
 /// Options that every experiment takes, for a model so small.
 const SMALL: [&str; 4] = ["--page-size", "8", "--dense-layers", "1"];
-
-fn checkpoint() -> Checkpoint {
-    let checkpoint = Checkpoint::new(&CheckpointSpec {
-        vocab_size: BYTE_VOCABULARY,
-        ..CheckpointSpec::default()
-    });
-    write_bytes(checkpoint.path());
-    checkpoint
-}
 
 fn passkey<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let args = [
@@ -61,7 +48,7 @@ fn assert_run_info(run: &Value, experiment: &str) {
 
 #[test]
 fn passkey_prints_a_row_for_each_policy_length_budget_and_depth() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     let result = checkpoint.run_json("passkey", &passkey(&["--seed", "5"]));
     let rows = result["rows"].as_array().unwrap();
     // Dense attention has one budget, the whole context; the four others have two.
@@ -91,7 +78,7 @@ fn passkey_prints_a_row_for_each_policy_length_budget_and_depth() {
 
 #[test]
 fn passkey_hides_as_many_numbers_as_asked_for() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     let mut args = passkey(&["--keys", "3"]);
     let lengths = args.iter_mut().find(|arg| **arg == "420,512").unwrap();
     *lengths = "700";
@@ -102,7 +89,7 @@ fn passkey_hides_as_many_numbers_as_asked_for() {
 
 #[test]
 fn passkey_prints_a_table_and_draws_a_map_for_each_policy_and_budget() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     let plot = checkpoint.path().join("passkey.svg");
     let text = checkpoint.run_text("passkey", &passkey(&["--plot", plot.to_str().unwrap()]));
     assert_eq!(text.lines().count(), 1 + 9 * 2, "{text}");
@@ -120,26 +107,19 @@ fn passkey_prints_a_table_and_draws_a_map_for_each_policy_and_budget() {
 
 #[test]
 fn a_run_that_was_cut_goes_on_and_prints_the_same() {
-    let checkpoint = checkpoint();
-    let whole = checkpoint.run_text("passkey", &passkey(&["--json"]));
-    let file = checkpoint.path().join("rows.jsonl");
-    let args = passkey(&["--json", "--resume", file.to_str().unwrap()]);
-    assert_eq!(checkpoint.run_text("passkey", &args), whole);
-    let text = fs::read_to_string(&file).unwrap();
+    let checkpoint = Checkpoint::of_bytes();
+    let (args, file) = checkpoint.assert_resumes("passkey", &passkey(&["--json"]));
+    let text = fs::read_to_string(file).unwrap();
     assert_eq!(text.lines().count(), 1 + 9 * 2 * 2 * 2);
-    fs::write(&file, &text[..text.len() * 3 / 5]).unwrap();
-    assert_eq!(checkpoint.run_text("passkey", &args), whole);
-    assert_eq!(fs::read_to_string(&file).unwrap(), text);
     // Nothing is left to compute.
     let output = checkpoint.run("passkey", &args);
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), whole);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("resumed: 72 rows are there"), "{stderr}");
 }
 
 #[test]
 fn recall_prints_rows_by_budget_policy_and_layer() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     let plot = checkpoint.path().join("recall.svg");
     let args = [
         "--length",
@@ -190,7 +170,7 @@ fn recall_prints_rows_by_budget_policy_and_layer() {
 
 #[test]
 fn demo_prints_both_answers_the_share_read_and_the_times() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     let args = ["--length", "900", "--budget", "1/8"];
     let demo = checkpoint.run_json("demo", &[&SMALL, args.as_slice()].concat());
     assert!(demo["answer_dense"].is_string() && demo["answer_quest"].is_string());
@@ -225,20 +205,13 @@ fn demo_prints_both_answers_the_share_read_and_the_times() {
 
 #[track_caller]
 fn assert_refused(checkpoint: &Checkpoint, subcommand: &str, args: &[&str], message: &str) {
-    let output = checkpoint.run(subcommand, args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-    assert!(output.stdout.is_empty(), "{args:?}");
-    let error = stderr.lines().last().unwrap();
-    assert!(
-        error.starts_with("error: ") && error.contains(message),
-        "{error}"
-    );
+    let error = checkpoint.run_refused(subcommand, args);
+    assert!(error.contains(message), "{error}");
 }
 
 #[test]
 fn what_cannot_be_served_is_refused() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     for (subcommand, args, message) in [
         (
             "passkey",

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Checkpoint, ids};
-use quest_burn_tests::checkpoint::CheckpointSpec;
+use quest_burn_tests::{checkpoint::CheckpointSpec, tokenizer::write_words};
 use serde_json::{Value, json};
 
 const PROMPT: usize = 100;
@@ -125,7 +125,7 @@ fn ids_are_streamed_where_there_is_no_tokenizer() {
 fn text_goes_in_and_comes_out_where_there_is_a_tokenizer() {
     let spec = CheckpointSpec::default();
     let checkpoint = Checkpoint::new(&spec);
-    checkpoint.write_tokenizer(spec.vocab_size);
+    write_words(checkpoint.path(), spec.vocab_size);
     let options = ["--max-new-tokens", "12", "--ignore-eos"];
 
     let from_text = [&["--prompt", "w3 w14 w15"], &options[..]].concat();
@@ -187,7 +187,7 @@ fn perplexity_scores_every_token_but_the_first() {
 fn perplexity_of_a_text_is_that_of_its_ids() {
     let spec = CheckpointSpec::default();
     let checkpoint = Checkpoint::new(&spec);
-    checkpoint.write_tokenizer(spec.vocab_size);
+    write_words(checkpoint.path(), spec.vocab_size);
     let text = checkpoint.write("text.txt", "w9 w8 w7 w6");
     let ids = checkpoint.write_ids(&[1, 9, 8, 7, 6]);
     let of_text = checkpoint.run_json("perplexity", &["--text", text.to_str().unwrap()]);

@@ -5,20 +5,7 @@ mod common;
 use std::{fs, path::Path};
 
 use common::Checkpoint;
-use quest_burn_tests::{
-    checkpoint::CheckpointSpec,
-    tokenizer::{BYTE_VOCABULARY, write_bytes},
-};
 use serde_json::{Value, json};
-
-fn checkpoint() -> Checkpoint {
-    let checkpoint = Checkpoint::new(&CheckpointSpec {
-        vocab_size: BYTE_VOCABULARY,
-        ..CheckpointSpec::default()
-    });
-    write_bytes(checkpoint.path());
-    checkpoint
-}
 
 fn record(task: &str, id: usize) -> Value {
     json!({
@@ -56,7 +43,7 @@ fn args<'a>(data: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn a_row_is_printed_for_each_task_policy_and_budget() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     write(&checkpoint, "hotpotqa", 2);
     write(&checkpoint, "triviaqa", 1);
     let more = ["--tasks", "triviaqa,hotpotqa,triviaqa"];
@@ -106,7 +93,7 @@ fn a_row_is_printed_for_each_task_policy_and_budget() {
 
 #[test]
 fn the_table_and_the_plot_show_every_task_and_policy() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     write(&checkpoint, "hotpotqa", 1);
     write(&checkpoint, "gov_report", 1);
     let plot = checkpoint.path().join("longbench.svg");
@@ -117,12 +104,8 @@ fn the_table_and_the_plot_show_every_task_and_policy() {
         plot.to_str().unwrap(),
     ];
     let text = checkpoint.run_text("longbench", &args(data(&checkpoint), &more));
-    let words = |line: &str| {
-        line.split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    let lines = text.lines().map(words).collect::<Vec<_>>();
+    let lines = text.lines().map(|line| line.split_whitespace().collect());
+    let lines = lines.collect::<Vec<Vec<_>>>();
     assert_eq!(
         lines[0],
         ["policy", "budget", "gov_report", "hotpotqa", "mean"]
@@ -137,66 +120,47 @@ fn the_table_and_the_plot_show_every_task_and_policy() {
 
 #[test]
 fn a_run_that_was_cut_goes_on_and_prints_the_same() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     write(&checkpoint, "hotpotqa", 3);
     let more = ["--tasks", "hotpotqa", "--json"];
-    let whole = checkpoint.run_text("longbench", &args(data(&checkpoint), &more));
-    let file = checkpoint.path().join("rows.jsonl");
-    let resume = [&more[..], &["--resume", file.to_str().unwrap()]].concat();
-    let args_with_file = args(data(&checkpoint), &resume);
-    assert_eq!(checkpoint.run_text("longbench", &args_with_file), whole);
-    let content = fs::read_to_string(&file).unwrap();
-    assert_eq!(content.lines().count(), 1 + 3 * 5);
-    // Wherever it was cut, and be it within a character.
-    let cut = &content.as_bytes()[..content.len() * 3 / 4];
-    fs::write(&file, cut).unwrap();
-    assert_eq!(checkpoint.run_text("longbench", &args_with_file), whole);
-    assert_eq!(fs::read_to_string(&file).unwrap(), content);
+    let args = args(data(&checkpoint), &more);
+    let (args, file) = checkpoint.assert_resumes("longbench", &args);
+    let rows = fs::read_to_string(file).unwrap();
+    assert_eq!(rows.lines().count(), 1 + 3 * 5);
 
     // Other records are another run.
     write(&checkpoint, "hotpotqa", 2);
-    let error = refused(&checkpoint, &args_with_file);
+    let error = checkpoint.run_refused("longbench", &args);
     assert!(error.contains("settings.tasks"), "{error}");
 }
 
 #[test]
 fn only_the_first_records_are_answered_where_a_limit_is_given() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     write(&checkpoint, "hotpotqa", 3);
     let more = ["--tasks", "hotpotqa", "--limit", "1"];
     let result = checkpoint.run_json("longbench", &args(data(&checkpoint), &more));
     assert_eq!(result["rows"][0]["records"], 1);
 }
 
-#[track_caller]
-fn refused(checkpoint: &Checkpoint, args: &[&str]) -> String {
-    let output = checkpoint.run("longbench", args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(output.stdout.is_empty(), "output on stdout");
-    let error = stderr.lines().last().unwrap().to_owned();
-    assert!(error.starts_with("error: "), "{stderr}");
-    error
-}
-
 #[test]
 fn bad_data_is_refused_with_file_and_line() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     let at = |name: &str| checkpoint.path().join(name).display().to_string();
     let absent = at("absent");
-    let error = refused(&checkpoint, &args(&absent, &[]));
+    let error = checkpoint.run_refused("longbench", &args(&absent, &[]));
     let expected = format!("{absent}: expected a folder with LongBench's files, found nothing");
     assert!(error.contains(&expected), "{error}");
 
     let hotpotqa = args(data(&checkpoint), &["--tasks", "hotpotqa"]);
-    let error = refused(&checkpoint, &hotpotqa);
+    let error = checkpoint.run_refused("longbench", &hotpotqa);
     let file = at("hotpotqa.jsonl");
     let expected = format!("{file}: expected a readable file of LongBench's task hotpotqa");
     assert!(error.contains(&expected), "{error}");
 
     let good = record("hotpotqa", 1).to_string();
     checkpoint.write("hotpotqa.jsonl", format!("{good}\n{}\n", &good[..40]));
-    let error = refused(&checkpoint, &hotpotqa);
+    let error = checkpoint.run_refused("longbench", &hotpotqa);
     assert!(
         error.contains(&format!("{file}:2: expected a JSON object")),
         "{error}"
@@ -204,14 +168,14 @@ fn bad_data_is_refused_with_file_and_line() {
     assert!(error.contains("found EOF"), "{error}");
 
     checkpoint.write("hotpotqa.jsonl", "");
-    let error = refused(&checkpoint, &hotpotqa);
+    let error = checkpoint.run_refused("longbench", &hotpotqa);
     let expected = format!("{file}: expected at least one record, found none");
     assert!(error.contains(&expected), "{error}");
 }
 
 #[test]
 fn bad_options_are_refused() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     write(&checkpoint, "hotpotqa", 1);
     let data = data(&checkpoint);
     for (more, expected) in [
@@ -236,7 +200,7 @@ fn bad_options_are_refused() {
         ),
         (&["--tasks", "hotpotqa", "--limit", "0"], &["--limit", "0"]),
     ] {
-        let error = refused(&checkpoint, &args(data, more));
+        let error = checkpoint.run_refused("longbench", &args(data, more));
         for expected in expected {
             assert!(error.contains(expected), "{expected}: {error}");
         }
@@ -247,7 +211,7 @@ fn bad_options_are_refused() {
         ("--budgets", "none", "found `none`"),
     ] {
         let args = ["--data", data, "--tasks", "hotpotqa", option, value];
-        let error = refused(&checkpoint, &args);
+        let error = checkpoint.run_refused("longbench", &args);
         assert!(error.contains(expected), "{error}");
     }
     assert!(!Path::new(data).join("rows.jsonl").exists());

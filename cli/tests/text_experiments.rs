@@ -5,21 +5,14 @@ mod common;
 use std::fs;
 
 use common::{Checkpoint, ids};
-use quest_burn_tests::{
-    checkpoint::CheckpointSpec,
-    tokenizer::{BYTE_VOCABULARY, write_bytes},
-};
+use quest_burn_tests::tokenizer::BYTE_VOCABULARY;
 use serde_json::{Value, json};
 
 const TOKENS: usize = 200;
 
 /// A model, and the path of a file with ids.
 fn checkpoint() -> (Checkpoint, String) {
-    let checkpoint = Checkpoint::new(&CheckpointSpec {
-        vocab_size: BYTE_VOCABULARY,
-        ..CheckpointSpec::default()
-    });
-    write_bytes(checkpoint.path());
+    let checkpoint = Checkpoint::of_bytes();
     let ids = checkpoint.write_ids(&ids(TOKENS, BYTE_VOCABULARY));
     let ids = ids.to_str().unwrap().to_owned();
     (checkpoint, ids)
@@ -50,37 +43,14 @@ fn sparsity<'a>(ids: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&args, more].concat()
 }
 
-#[track_caller]
-fn refused(checkpoint: &Checkpoint, subcommand: &str, args: &[&str]) -> String {
-    let output = checkpoint.run(subcommand, args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(output.stdout.is_empty(), "output on stdout");
-    let error = stderr.lines().last().unwrap().to_owned();
-    assert!(error.starts_with("error: "), "{stderr}");
-    error
-}
-
-/// Runs a subcommand whole, then with a file of rows that is cut in the middle.
+/// A run that was cut goes on, but not with another text.
 #[track_caller]
 fn assert_resumes(subcommand: &str, args: &[&str]) {
     let (checkpoint, ids) = checkpoint();
     let args = [&["--ids", &ids], args, &["--json"]].concat();
-    let whole = checkpoint.run_text(subcommand, &args);
-    assert_eq!(
-        checkpoint.run_text(subcommand, &args),
-        whole,
-        "deterministic"
-    );
-    let file = checkpoint.path().join("rows.jsonl");
-    let args = [&args[..], &["--resume", file.to_str().unwrap()]].concat();
-    assert_eq!(checkpoint.run_text(subcommand, &args), whole);
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, &text.as_bytes()[..text.len() - text.len() / 4]).unwrap();
-    assert_eq!(checkpoint.run_text(subcommand, &args), whole);
-    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    let (args, _) = checkpoint.assert_resumes(subcommand, &args);
     checkpoint.write_ids(&common::ids(TOKENS - 1, BYTE_VOCABULARY));
-    let error = refused(&checkpoint, subcommand, &args);
+    let error = checkpoint.run_refused(subcommand, &args);
     assert!(error.contains("settings."), "another text: {error}");
 }
 
@@ -162,7 +132,7 @@ fn options_of_one_and_of_several_policies_are_not_mixed() {
     let (checkpoint, ids) = checkpoint();
     let refused = |args: &[&str]| {
         let args = [&["--ids", &ids], args].concat();
-        refused(&checkpoint, "perplexity", &args)
+        checkpoint.run_refused("perplexity", &args)
     };
     let error = refused(&["--policies", "dense", "--policy", "dense"]);
     assert!(error.contains("cannot be used with"), "{error}");
@@ -258,11 +228,11 @@ fn sparsity_refuses_what_makes_no_sense() {
         ),
     ] {
         let args = [&["--ids", &ids][..], &more, &["--page-size", "8"]].concat();
-        let error = refused(&checkpoint, "sparsity", &args);
+        let error = checkpoint.run_refused("sparsity", &args);
         assert!(error.contains(expected), "{error}");
     }
     let args = ["--ids", &ids, "--tolerance=-1"];
-    let error = refused(&checkpoint, "sparsity", &args);
+    let error = checkpoint.run_refused("sparsity", &args);
     assert!(
         error.contains("tolerance: expected a finite number"),
         "{error}"

@@ -8,7 +8,7 @@ use quest_burn::{
     ops,
     policy::{Observation, ObservedPolicy, PagePolicy, PolicyConfig, Read},
 };
-use rand::rngs::StdRng;
+use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
     arrays::{random, rows},
@@ -65,7 +65,7 @@ impl Session {
     /// # Panics
     ///
     /// When the sizes are not valid.
-    pub fn new(shape: &SessionShape, device: &Device, rng: StdRng) -> Self {
+    pub fn new(shape: &SessionShape, device: &Device, seed: u64) -> Self {
         let batch = shape.prompts.len();
         let pages = |prompt: &usize| (prompt + shape.room).div_ceil(shape.page_size);
         let n_pages = shape.prompts.iter().map(pages).sum();
@@ -79,7 +79,7 @@ impl Session {
             cache: poisoned_cache(&config, device),
             keys: empty.clone(),
             values: empty,
-            rng,
+            rng: StdRng::seed_from_u64(seed),
             device: device.clone(),
         };
         // In pieces and in turn, so that pages are scattered over the pool.

@@ -7,15 +7,10 @@ use quest_burn::{PageSharing, policy::Read};
 use quest_burn_tests::{
     arrays::{assert_close, rows},
     cases,
-    devices::{TestDevice, devices},
+    devices::devices,
     naive::{self, Evicting},
     session::{Session, SessionShape, heads_of, tokens_read},
 };
-use rand::{SeedableRng, rngs::StdRng};
-
-fn session(shape: &SessionShape, device: &TestDevice, seed: u64) -> Session {
-    Session::new(shape, &device.device, StdRng::seed_from_u64(seed))
-}
 
 fn evicting(budget: usize) -> impl Strategy<Value = Evicting> {
     let sharing = select(vec![PageSharing::KvHead, PageSharing::QueryHead]);
@@ -52,7 +47,7 @@ proptest! {
         (shape, budget, evicting, active, seed) in eviction_case(),
     ) {
         for device in devices() {
-            let mut session = session(&shape, &device, seed);
+            let mut session = Session::new(&shape, &device.device, seed);
             let policy = evicting.policy(budget);
             let (n_heads, n_kv_heads) = (shape.n_heads, shape.n_kv_heads);
             let mut naive =
@@ -97,7 +92,7 @@ proptest! {
         (shape, budget, evicting, active, seed) in eviction_case(),
     ) {
         for device in devices() {
-            let mut session = session(&shape, &device, seed);
+            let mut session = Session::new(&shape, &device.device, seed);
             let policy = evicting.policy(budget);
             let mut allowed = vec![vec![None::<BTreeSet<usize>>; shape.n_kv_heads]; 2];
             for active in active.iter().filter(|active| active.contains(&true)) {

@@ -1,5 +1,7 @@
 //! Prompts and texts.
 
+use quest_burn_tests::tokenizer::write_words;
+
 use super::{Case, IDS, assert_refused};
 
 #[test]
@@ -95,7 +97,7 @@ fn prompts() {
         },
         Case {
             name: "folder in place of a prompt file",
-            spoil: |checkpoint| checkpoint.write_tokenizer(160),
+            spoil: |checkpoint| write_words(checkpoint.path(), 160),
             args: &["--prompt-file", "{dir}"],
             expected: &["expected a readable file: Is a directory"],
             ..Case::default()
@@ -103,7 +105,7 @@ fn prompts() {
         Case {
             name: "prompt file that is no text",
             spoil: |checkpoint| {
-                checkpoint.write_tokenizer(160);
+                write_words(checkpoint.path(), 160);
                 checkpoint.write("prompt.txt", b"w3 \xff w4");
             },
             args: &["--prompt-file", "{dir}/prompt.txt"],
@@ -113,7 +115,7 @@ fn prompts() {
         Case {
             name: "empty prompt file",
             spoil: |checkpoint| {
-                checkpoint.write_tokenizer(160);
+                write_words(checkpoint.path(), 160);
                 checkpoint.write("prompt.txt", "");
             },
             args: &["--prompt-file", "{dir}/prompt.txt"],

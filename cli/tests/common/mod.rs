@@ -4,12 +4,16 @@
 
 use std::{
     ffi::OsStr,
+    fmt::Debug,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use quest_burn_tests::checkpoint::{self, CheckpointSpec};
+use quest_burn_tests::{
+    checkpoint::{self, CheckpointSpec},
+    tokenizer::{BYTE_VOCABULARY, write_bytes},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -23,6 +27,16 @@ impl Checkpoint {
         let dir = tempfile::tempdir().unwrap();
         checkpoint::write(dir.path(), spec);
         Self { dir }
+    }
+
+    /// A model of bytes with its tokenizer.
+    pub fn of_bytes() -> Self {
+        let checkpoint = Self::new(&CheckpointSpec {
+            vocab_size: BYTE_VOCABULARY,
+            ..CheckpointSpec::default()
+        });
+        write_bytes(checkpoint.path());
+        checkpoint
     }
 
     pub fn path(&self) -> &Path {
@@ -46,47 +60,6 @@ impl Checkpoint {
         let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         edit(&mut value);
         fs::write(&path, value.to_string()).unwrap();
-    }
-
-    /// A tokenizer of the words w0, w1, ... with the beginning and end of a text at 1 and 2.
-    pub fn write_tokenizer(&self, vocab_size: usize) {
-        let special = |id: u32, content: &str| {
-            json!({
-                "id": id, "content": content, "special": true, "single_word": false,
-                "lstrip": false, "rstrip": false, "normalized": false,
-            })
-        };
-        let words = (0..vocab_size).map(|id| match id {
-            0 => "<unk>".to_owned(),
-            1 => "<s>".to_owned(),
-            2 => "</s>".to_owned(),
-            _ => format!("w{id}"),
-        });
-        let vocab = words.zip(0..).map(|(word, id)| (word, json!(id)));
-        let tokenizer = json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
-            "normalizer": null,
-            "pre_tokenizer": { "type": "Whitespace" },
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": [
-                    { "SpecialToken": { "id": "<s>", "type_id": 0 } },
-                    { "Sequence": { "id": "A", "type_id": 0 } },
-                ],
-                "pair": [],
-                "special_tokens": { "<s>": { "id": "<s>", "ids": [1], "tokens": ["<s>"] } },
-            },
-            "decoder": null,
-            "model": {
-                "type": "WordLevel",
-                "vocab": vocab.collect::<serde_json::Map<_, _>>(),
-                "unk_token": "<unk>",
-            },
-        });
-        self.write("tokenizer.json", tokenizer.to_string());
     }
 
     /// A subcommand on this checkpoint, on the CPU unless the arguments say otherwise.
@@ -121,6 +94,39 @@ impl Checkpoint {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{:?}: {stderr}", output.status);
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The one line that says why a subcommand is refused.
+    #[track_caller]
+    pub fn run_refused<A: AsRef<OsStr> + Debug>(&self, subcommand: &str, args: &[A]) -> String {
+        let output = self.run(subcommand, args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(output.stdout.is_empty(), "{args:?}: output on stdout");
+        let errors = stderr.lines().filter(|line| line.starts_with("error: "));
+        assert_eq!(errors.count(), 1, "{args:?}: {stderr}");
+        let error = stderr.lines().last().unwrap();
+        assert!(error.starts_with("error: "), "{args:?}: {stderr}");
+        error.to_owned()
+    }
+
+    /// Asserts that a subcommand prints the same with a file of rows, and once that has been cut.
+    /// Returns the arguments with that file, and the file.
+    #[track_caller]
+    pub fn assert_resumes(&self, subcommand: &str, args: &[&str]) -> (Vec<String>, PathBuf) {
+        let whole = self.run_text(subcommand, args);
+        let file = self.path().join("rows.jsonl");
+        let args = [args, &["--resume", file.to_str().unwrap()]].concat();
+        // From nothing, then from all of the rows.
+        for _ in 0..2 {
+            assert_eq!(self.run_text(subcommand, &args), whole);
+        }
+        let rows = fs::read(&file).unwrap();
+        // Wherever it was cut, and be it within a character.
+        fs::write(&file, &rows[..rows.len() * 3 / 4]).unwrap();
+        assert_eq!(self.run_text(subcommand, &args), whole);
+        assert_eq!(fs::read(&file).unwrap(), rows);
+        (args.into_iter().map(str::to_owned).collect(), file)
     }
 }
 

@@ -104,12 +104,8 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_each_policy_with_the_mean_of_all_tasks() {
         let text = table(&rows()).to_string();
-        let words = |line: &str| {
-            line.split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        let lines = text.lines().map(words).collect::<Vec<_>>();
+        let lines = text.lines().map(|line| line.split_whitespace().collect());
+        let lines = lines.collect::<Vec<Vec<_>>>();
         assert_eq!(
             lines[0],
             ["policy", "budget", "qasper", "gov_report", "mean"]

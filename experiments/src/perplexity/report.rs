@@ -82,12 +82,8 @@ mod tests {
     #[test]
     fn the_table_says_how_far_a_policy_is_above_dense() {
         let text = table(&rows()).to_string();
-        let words = |line: &str| {
-            line.split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        let lines = text.lines().map(words).collect::<Vec<_>>();
+        let lines = text.lines().map(|line| line.split_whitespace().collect());
+        let lines = lines.collect::<Vec<Vec<_>>>();
         assert_eq!(
             lines[1],
             ["dense", "-", "3", "1.386294", "4.0000", "0.0000"]

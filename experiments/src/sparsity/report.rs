@@ -71,12 +71,8 @@ mod tests {
     #[test]
     fn the_table_says_where_no_budget_was_enough() {
         let text = table(&rows()).to_string();
-        let words = |line: &str| {
-            line.split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        let lines = text.lines().map(words).collect::<Vec<_>>();
+        let lines = text.lines().map(|line| line.split_whitespace().collect());
+        let lines = lines.collect::<Vec<Vec<_>>>();
         assert_eq!(
             lines[1],
             ["0", "quest", "-", "100.0", "%", "5.0000", "4.9950"]

@@ -9,6 +9,7 @@
 //!
 //! Keys are stored after RoPE. All layers hold the same tokens, so one page table serves them.
 
+mod config;
 mod digests;
 mod error;
 mod layer;
@@ -17,12 +18,13 @@ mod states;
 mod step;
 mod table;
 
+pub use config::PagedKvCacheConfig;
 pub(crate) use digests::{
     CHANNELS_PER_SCALE, CHANNELS_PER_WORD, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST, n_scales,
 };
 pub use digests::{DigestFormat, Int8Digests};
 pub use error::CacheError;
 pub use layer::LayerCache;
-pub use paged::{PagedKvCache, PagedKvCacheConfig};
+pub use paged::PagedKvCache;
 pub use states::{PolicyState, PolicyStates};
 pub use step::{Phase, Step};

@@ -1,162 +1,7 @@
-use burn::{
-    config::Config,
-    tensor::{DType, Device, Int, Tensor, TensorData},
-};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::{
-    CacheError, DigestFormat, Int8Digests, LayerCache, Phase, Step, digests::check_head_dim,
-    table::PageTable,
-};
-use crate::{config::validate_page_size, ops};
-
-/// Sizes of a [`PagedKvCache`].
-#[derive(Config, Debug, PartialEq, Eq)]
-pub struct PagedKvCacheConfig {
-    /// Layers of the model.
-    pub n_layers: usize,
-    /// KV heads of a layer.
-    pub n_kv_heads: usize,
-    /// Channels of a head.
-    pub head_dim: usize,
-    /// Pages in each layer's pool, shared by the sequences of the batch.
-    pub n_pages: usize,
-    /// Tokens per page: a power of two from 8 to 128.
-    #[config(default = 16)]
-    pub page_size: usize,
-    /// Sequences.
-    #[config(default = 1)]
-    pub batch: usize,
-    /// Pages that one sequence can hold; the whole pool when not given.
-    pub max_pages_per_sequence: Option<usize>,
-    /// In which form the digests are read.
-    #[config(default = "DigestFormat::Full")]
-    pub digests: DigestFormat,
-}
-
-impl PagedKvCacheConfig {
-    /// Room for `tokens` tokens in each of `batch` sequences.
-    pub fn for_tokens(
-        n_layers: usize,
-        n_kv_heads: usize,
-        head_dim: usize,
-        page_size: usize,
-        batch: usize,
-        tokens: usize,
-    ) -> Self {
-        // A page size of zero is refused by `init`; here it must only not divide.
-        let pages = tokens.div_ceil(page_size.max(1));
-        Self::new(n_layers, n_kv_heads, head_dim, pages.saturating_mul(batch))
-            .with_page_size(page_size)
-            .with_batch(batch)
-            .with_max_pages_per_sequence(Some(pages))
-    }
-
-    /// Bytes of keys, values and digests that the cache will take on its device; the largest number
-    /// where they cannot be counted.
-    pub fn bytes(&self, dtype: DType) -> u64 {
-        self.key_value_bytes(dtype)
-            .saturating_add(self.digest_bytes(dtype))
-    }
-
-    /// Bytes of keys and values.
-    pub fn key_value_bytes(&self, dtype: DType) -> u64 {
-        let rows = (self.page_size as u64).saturating_mul(2);
-        rows.saturating_mul(self.row_bytes(dtype))
-    }
-
-    /// Bytes of digests: what Quest adds to a KV cache.
-    pub fn digest_bytes(&self, dtype: DType) -> u64 {
-        let full = self.row_bytes(dtype).saturating_mul(2);
-        match self.digests {
-            DigestFormat::Full => full,
-            DigestFormat::Int8 => {
-                let page = Int8Digests::bytes(1, self.head_dim);
-                full.saturating_add(product([
-                    self.n_layers,
-                    self.n_pages,
-                    self.n_kv_heads,
-                    page,
-                ]))
-            }
-        }
-    }
-
-    /// Bytes of one row of every page of every layer.
-    fn row_bytes(&self, dtype: DType) -> u64 {
-        product([
-            self.n_layers,
-            self.n_pages,
-            self.n_kv_heads,
-            self.head_dim,
-            dtype.size(),
-        ])
-    }
-
-    /// Checks what does not depend on a device.
-    ///
-    /// # Errors
-    ///
-    /// When a size is zero, or the page size or the head dim is not supported.
-    pub fn validate(&self) -> Result<(), CacheError> {
-        validate_page_size(self.page_size)?;
-        for (what, value) in [
-            ("a number of layers", self.n_layers),
-            ("a number of KV heads", self.n_kv_heads),
-            ("a head dim", self.head_dim),
-            ("a number of pages", self.n_pages),
-            ("a batch", self.batch),
-            ("a number of pages per sequence", self.max_pages()),
-        ] {
-            if value == 0 {
-                return Err(CacheError::Empty(what));
-            }
-        }
-        match self.digests {
-            DigestFormat::Full => Ok(()),
-            DigestFormat::Int8 => check_head_dim(self.head_dim),
-        }
-    }
-
-    fn max_pages(&self) -> usize {
-        self.max_pages_per_sequence.unwrap_or(self.n_pages)
-    }
-
-    /// Allocates the cache.
-    ///
-    /// # Errors
-    ///
-    /// As [`validate`](Self::validate), and when sizes are beyond what can be addressed.
-    pub fn init(&self, device: &Device, dtype: DType) -> Result<PagedKvCache, CacheError> {
-        self.validate()?;
-        let max_pages = self.max_pages();
-        // Pages are numbered in i32.
-        let most_pages = self.n_pages.max(max_pages);
-        let table = product([self.batch, max_pages, size_of::<i32>()]);
-        if most_pages > i32::MAX as usize || self.bytes(dtype).max(table) > isize::MAX as u64 {
-            return Err(CacheError::TooLarge {
-                n_pages: most_pages,
-                batch: self.batch,
-            });
-        }
-        let pool = [self.n_pages, self.n_kv_heads, self.page_size, self.head_dim];
-        let table = PageTable::new(self.n_pages, max_pages, self.page_size, self.batch);
-        Ok(PagedKvCache {
-            layers: (0..self.n_layers)
-                .map(|index| LayerCache::new(index, pool, device, dtype, self.digests))
-                .collect(),
-            device_page_table: Tensor::zeros([self.batch, max_pages], (device, DType::I32)),
-            table,
-            config: self.clone(),
-            dtype,
-        })
-    }
-}
-
-/// A product, or the largest number where it is beyond that.
-fn product<const N: usize>(factors: [usize; N]) -> u64 {
-    let factors = factors.iter().map(|&factor| factor as u64);
-    factors.fold(1, u64::saturating_mul)
-}
+use super::{CacheError, LayerCache, PagedKvCacheConfig, Phase, Step, table::PageTable};
+use crate::ops;
 
 /// Keys and values of a batch of sequences in pages, with a digest of each page.
 ///
@@ -173,6 +18,25 @@ pub struct PagedKvCache {
 }
 
 impl PagedKvCache {
+    pub(super) fn new(config: PagedKvCacheConfig, device: &Device, dtype: DType) -> Self {
+        let (batch, max_pages) = (config.batch, config.max_pages());
+        let pool = [
+            config.n_pages,
+            config.n_kv_heads,
+            config.page_size,
+            config.head_dim,
+        ];
+        Self {
+            layers: (0..config.n_layers)
+                .map(|index| LayerCache::new(index, pool, device, dtype, config.digests))
+                .collect(),
+            device_page_table: Tensor::zeros([batch, max_pages], (device, DType::I32)),
+            table: PageTable::new(config.n_pages, max_pages, config.page_size, batch),
+            config,
+            dtype,
+        }
+    }
+
     /// Begins a pass over `new_tokens[i]` prompt tokens of sequence `i` (0 where there are none).
     ///
     /// # Errors
@@ -392,35 +256,6 @@ mod tests {
     }
 
     #[test]
-    fn bytes_count_keys_values_and_digests() {
-        // 3 pages of 8 tokens per sequence, 2 sequences, 2 layers, 2 heads of 4 channels.
-        let rows = 6 * 2 * 2 * 4;
-        assert_eq!(config().key_value_bytes(DType::F16), rows * 8 * 2 * 2);
-        assert_eq!(config().digest_bytes(DType::F16), rows * 2 * 2);
-        assert_eq!(config().bytes(DType::F32), 2 * config().bytes(DType::F16));
-    }
-
-    #[test]
-    fn sizes_beyond_what_can_be_addressed_are_refused() {
-        let many = PagedKvCacheConfig::new(32, 8, 128, 1 << 56);
-        assert_eq!(many.bytes(DType::F16), u64::MAX);
-        let table = PagedKvCacheConfig::new(1, 1, 16, 1).with_batch(1 << 36);
-        for config in [
-            many,
-            PagedKvCacheConfig::for_tokens(32, 8, 128, 16, usize::MAX, 1 << 40),
-            table.with_max_pages_per_sequence(Some(1 << 31)),
-        ] {
-            let n_pages = config.max_pages_per_sequence.unwrap_or(0);
-            let (n_pages, batch) = (n_pages.max(config.n_pages), config.batch);
-            for digests in DigestFormat::ALL {
-                let config = config.clone().with_digests(digests);
-                let error = config.init(&Device::default(), DType::F16).unwrap_err();
-                assert_eq!(error, CacheError::TooLarge { n_pages, batch });
-            }
-        }
-    }
-
-    #[test]
     fn a_step_knows_where_tokens_go() {
         let mut cache = config().init(&Device::default(), DType::F32).unwrap();
         cache.prefill(&[9, 2]).unwrap();
@@ -450,22 +285,5 @@ mod tests {
         assert_eq!((cache.free_pages(), cache.lengths()), (3, &[20, 0][..]));
         cache.reset();
         assert_eq!((cache.free_pages(), cache.lengths()), (6, &[0, 0][..]));
-    }
-
-    #[test]
-    fn sizes_of_zero_are_refused() {
-        let device = Device::default();
-        let mut no_heads = config();
-        no_heads.n_kv_heads = 0;
-        let error = no_heads.init(&device, DType::F32).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "KV cache: expected a number of KV heads of at least 1, found 0"
-        );
-        let error = config()
-            .with_page_size(0)
-            .init(&device, DType::F32)
-            .unwrap_err();
-        assert!(matches!(error, CacheError::PageSize(_)));
     }
 }

@@ -1,11 +1,6 @@
-#[cfg(feature = "fusion")]
-use burn::backend::fusion::custom::TensorSpec;
-use burn::{
-    backend::{
-        Backend, backend_extension,
-        tensor::{FloatTensor, IntTensor},
-    },
-    tensor::{DType, Shape},
+use burn::backend::{
+    Backend, backend_extension,
+    tensor::{FloatTensor, IntTensor},
 };
 use burn_cubecl::CubeBackend;
 
@@ -34,7 +29,7 @@ pub trait QuestOps: Backend {
 
     /// Norms and rotates queries and keys of a merged projection, and appends.
     #[allow(clippy::type_complexity)]
-    #[fusion(meta = |keys, values, digests, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), query_of(keys, qkv)))]
+    #[fusion(meta = |keys, values, digests, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), super::shapes::query_of(keys, qkv)))]
     fn rotate_append(
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
@@ -55,7 +50,7 @@ pub trait QuestOps: Backend {
     );
 
     /// A linear layer of a few rows, and what goes before and follows in the same launch.
-    #[fusion(dtype = rows, shape = linear_shape(rows, weight, epilogue))]
+    #[fusion(dtype = rows, shape = super::shapes::linear(rows, weight, epilogue))]
     fn gemv(
         rows: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -97,7 +92,7 @@ pub trait QuestOps: Backend {
     fn assign(target: IntTensor<Self>, values: IntTensor<Self>) -> IntTensor<Self>;
 
     /// Bounds of the attention scores of each page.
-    #[fusion(dtype = DType::F32, shape = scores_shape(query, digests, shared, n_scores))]
+    #[fusion(dtype = burn::tensor::DType::F32, shape = super::shapes::scores(query, digests[1], shared, n_scores))]
     fn page_scores(
         query: FloatTensor<Self>,
         digests: FloatTensor<Self>,
@@ -109,7 +104,7 @@ pub trait QuestOps: Backend {
     ) -> FloatTensor<Self>;
 
     /// The pages with the highest scores.
-    #[fusion(dtype = DType::I32, shape = ids_shape(scores, k))]
+    #[fusion(dtype = burn::tensor::DType::I32, shape = super::shapes::ids(scores, k))]
     fn top_pages(
         scores: FloatTensor<Self>,
         lengths: IntTensor<Self>,
@@ -167,32 +162,6 @@ pub trait QuestOps: Backend {
         lengths: IntTensor<Self>,
         scale: f32,
     ) -> FloatTensor<Self>;
-}
-
-fn scores_shape(query: &Shape, digests: &Shape, shared: &bool, n_scores: &usize) -> Shape {
-    let heads = if *shared { digests[1] } else { query[1] };
-    Shape::from([query[0], heads, *n_scores])
-}
-
-/// The queries of a merged projection `[batch, tokens, heads, head_dim]`.
-#[cfg(feature = "fusion")]
-pub(super) fn query_of(keys: &TensorSpec, qkv: &TensorSpec) -> TensorSpec {
-    let n_heads = qkv.shape[2] - 2 * keys.shape[1];
-    let shape = Shape::from([qkv.shape[0], n_heads, qkv.shape[1], qkv.shape[3]]);
-    TensorSpec::new(shape, qkv.dtype)
-}
-
-pub(super) fn linear_shape(rows: &Shape, weight: &Shape, epilogue: &linear::Epilogue) -> Shape {
-    let columns = if epilogue.gated {
-        weight[0] / 2
-    } else {
-        weight[0]
-    };
-    Shape::from([rows[0], columns])
-}
-
-fn ids_shape(scores: &Shape, k: &usize) -> Shape {
-    Shape::from([scores[0], scores[1], *k])
 }
 
 impl QuestOps for CubeBackend {

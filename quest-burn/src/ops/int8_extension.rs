@@ -1,14 +1,9 @@
-use burn::{
-    backend::{
-        Backend, backend_extension,
-        tensor::{FloatTensor, IntTensor},
-    },
-    tensor::{DType, Shape},
+use burn::backend::{
+    Backend, backend_extension,
+    tensor::{FloatTensor, IntTensor},
 };
 use burn_cubecl::CubeBackend;
 
-#[cfg(feature = "fusion")]
-use super::extension::query_of;
 use crate::kernels::{
     BestPages, append, best_attention,
     int8::{PackedPools, launch_quantize_digests},
@@ -44,7 +39,7 @@ pub trait Int8Ops: Backend {
 
     /// Norms and rotates queries and keys of a merged projection, appends, and packs digests.
     #[allow(clippy::type_complexity)]
-    #[fusion(meta = |keys, values, digests, words, scales, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), words.clone(), scales.clone(), query_of(keys, qkv)))]
+    #[fusion(meta = |keys, values, digests, words, scales, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), words.clone(), scales.clone(), super::shapes::query_of(keys, qkv)))]
     fn int8_rotate_append(
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
@@ -82,7 +77,7 @@ pub trait Int8Ops: Backend {
     ) -> (IntTensor<Self>, FloatTensor<Self>);
 
     /// Bounds of the attention scores of each page.
-    #[fusion(dtype = DType::F32, shape = scores_shape(query, words, shared, n_scores))]
+    #[fusion(dtype = burn::tensor::DType::F32, shape = super::shapes::scores(query, words[0], shared, n_scores))]
     fn int8_page_scores(
         query: FloatTensor<Self>,
         words: IntTensor<Self>,
@@ -107,11 +102,6 @@ pub trait Int8Ops: Backend {
         scale: f32,
         pages: BestPages,
     ) -> FloatTensor<Self>;
-}
-
-fn scores_shape(query: &Shape, words: &Shape, shared: &bool, n_scores: &usize) -> Shape {
-    let heads = if *shared { words[0] } else { query[1] };
-    Shape::from([query[0], heads, *n_scores])
 }
 
 impl Int8Ops for CubeBackend {

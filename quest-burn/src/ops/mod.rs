@@ -27,6 +27,8 @@ mod kernel;
 pub(crate) mod quantized_extension;
 pub mod reference;
 mod rotate_append;
+#[cfg(all(feature = "cube", feature = "fusion"))]
+mod shapes;
 mod tokens;
 
 use burn::tensor::{Tensor, assert_shape};

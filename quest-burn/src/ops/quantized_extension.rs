@@ -1,13 +1,9 @@
-use burn::{
-    backend::{
-        Backend, backend_extension,
-        tensor::{FloatTensor, IntTensor},
-    },
-    tensor::Shape,
+use burn::backend::{
+    Backend, backend_extension,
+    tensor::{FloatTensor, IntTensor},
 };
 use burn_cubecl::CubeBackend;
 
-use super::extension::linear_shape;
 use crate::kernels::linear::{self, Epilogue, Packing};
 
 /// The operations on packed weights as kernels; [`crate::kernels::linear`] says what each does.
@@ -15,7 +11,7 @@ use crate::kernels::linear::{self, Epilogue, Packing};
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait QuantizedOps: Backend {
     /// A linear layer of a few rows, and what goes before and follows in the same launch.
-    #[fusion(dtype = rows, shape = linear_shape(rows, words, epilogue))]
+    #[fusion(dtype = rows, shape = super::shapes::linear(rows, words, epilogue))]
     fn quantized_gemv(
         rows: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -31,17 +27,13 @@ pub trait QuantizedOps: Backend {
     ) -> FloatTensor<Self>;
 
     /// The weights in the dtype of their scales.
-    #[fusion(dtype = scales, shape = unpacked_shape(words, packing))]
+    #[fusion(dtype = scales, shape = super::shapes::unpacked(words, packing))]
     fn dequantize(
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
         zeros: FloatTensor<Self>,
         packing: Packing,
     ) -> FloatTensor<Self>;
-}
-
-fn unpacked_shape(words: &Shape, packing: &Packing) -> Shape {
-    Shape::from([words[0], words[1] * packing.per_word()])
 }
 
 impl QuantizedOps for CubeBackend {

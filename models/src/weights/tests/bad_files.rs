@@ -126,13 +126,7 @@ fn a_tensor_in_two_files_is_refused() {
 fn truncated_files_are_named() {
     let config = config(json!({ "num_hidden_layers": 1 }));
     let tensors = tensors(&config);
-    for (single, write) in [
-        (
-            "model.safetensors",
-            write_safetensors as fn(&Path, &Tensors),
-        ),
-        ("pytorch_model.bin", write_pytorch),
-    ] {
+    for (single, write) in FORMATS {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(single);
         write(&path, &tensors);
@@ -160,13 +154,7 @@ fn truncated_files_are_named() {
 fn garbled_files_do_not_panic() {
     let config = config(json!({ "num_hidden_layers": 1, "hidden_size": 4, "vocab_size": 4 }));
     let tensors = tensors(&config);
-    for (single, write) in [
-        (
-            "model.safetensors",
-            write_safetensors as fn(&Path, &Tensors),
-        ),
-        ("pytorch_model.bin", write_pytorch),
-    ] {
+    for (single, write) in FORMATS {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(single);
         write(&path, &tensors);

@@ -14,6 +14,12 @@ use super::*;
 use crate::config::parameters;
 use stored::{Stored, Tensors, write_pytorch, write_safetensors};
 
+/// The name of a single file in each format, and who writes it.
+const FORMATS: [(&str, fn(&Path, &Tensors)); 2] = [
+    ("model.safetensors", write_safetensors),
+    ("pytorch_model.bin", write_pytorch),
+];
+
 /// Square projections (whose transposition no shape betrays), biases and query/key norms.
 fn config(changes: Value) -> ModelConfig {
     let dir = tempfile::tempdir().unwrap();
@@ -145,13 +151,7 @@ fn every_kind_of_checkpoint_gives_the_same_weights() {
     let config = config(json!({}));
     let expected = tensors(&config);
     for is_sharded in [false, true] {
-        for (single, write) in [
-            (
-                "model.safetensors",
-                write_safetensors as fn(&Path, &Tensors),
-            ),
-            ("pytorch_model.bin", write_pytorch),
-        ] {
+        for (single, write) in FORMATS {
             let dir = tempfile::tempdir().unwrap();
             if is_sharded {
                 write_shards(&dir, single, &expected, write);

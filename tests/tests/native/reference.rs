@@ -1,0 +1,137 @@
+//! What the native operations give is what their bodies in tensor operations give.
+
+use burn::tensor::{DType, Int, Tensor};
+use quest_burn::{
+    NewestPage, PageSharing,
+    cache::LayerCache,
+    ops::{self, reference},
+    policy::Pages,
+};
+use quest_burn_tests::arrays::values;
+
+use super::{Pair, close, for_each_pair, selection, shapes};
+
+/// Equal, where NaN equals NaN: what nobody wrote must still be there.
+fn assert_same<const D: usize>(found: &Tensor<D>, expected: &Tensor<D>, context: &str) {
+    assert_eq!(found.dtype(), expected.dtype(), "{context}");
+    for (i, (f, e)) in values(found).iter().zip(values(expected)).enumerate() {
+        let is_same = *f == e || (f.is_nan() && e.is_nan());
+        assert!(is_same, "{context}: element {i} is {f}, expected {e}");
+    }
+}
+
+fn listed(pages: &Pages) -> (Vec<i64>, Vec<usize>) {
+    let Pages::Listed { ids, counts } = pages else {
+        panic!("a list of pages was expected");
+    };
+    let ids = ids.clone().into_data().convert::<i64>();
+    let ids = ids.try_to_vec().expect("converted to i64");
+    (ids, counts.clone())
+}
+
+#[test]
+fn append_writes_what_the_reference_writes_and_nothing_else() {
+    for_each_pair(|_, pair| {
+        let (native, reference) = (pair.native.layer(0), pair.reference.layer(0));
+        assert_same(native.keys(), reference.keys(), &pair.context);
+        assert_same(native.values(), reference.values(), &pair.context);
+        assert_same(native.digests(), reference.digests(), &pair.context);
+    });
+}
+
+#[test]
+fn page_scores_and_the_pages_chosen_by_them_are_those_of_the_reference() {
+    for_each_pair(|shape, pair| {
+        for sharing in [PageSharing::KvHead, PageSharing::QueryHead] {
+            let [found, expected] = pair.scores(sharing);
+            for sequence in 0..shape.lengths.len() {
+                let n = pair.step.pages(sequence).len();
+                let [_, lists, _] = found.dims();
+                let held = |scores: &Tensor<3>| {
+                    let held = [sequence..sequence + 1, 0..lists, 0..n];
+                    scores.clone().slice(held)
+                };
+                close(&held(&found), &held(&expected), &pair.context);
+            }
+            for newest_page in [NewestPage::Pinned, NewestPage::Competes] {
+                let selection = selection(shape, newest_page);
+                let found = ops::top_pages(expected.clone(), &pair.step, &selection);
+                let expected = reference::top_pages(expected.clone(), &pair.step, &selection);
+                assert_eq!(listed(&found), listed(&expected), "{}", pair.context);
+            }
+        }
+    });
+}
+
+#[test]
+fn attention_is_that_of_the_reference_over_the_same_pages() {
+    for_each_pair(|shape, mut pair| {
+        let (found, expected) = (
+            pair.attend(&Pages::All),
+            pair.attend_by_reference(&Pages::All),
+        );
+        close(&found, &expected, &format!("dense, {}", pair.context));
+        for sharing in [PageSharing::KvHead, PageSharing::QueryHead] {
+            let [scores, _] = pair.scores(sharing);
+            let selection = selection(shape, NewestPage::Competes);
+            let pages = ops::top_pages(scores, &pair.step, &selection);
+            let (found, expected) = (pair.attend(&pages), pair.attend_by_reference(&pages));
+            let context = format!("{sharing:?}, {}", pair.context);
+            close(&found, &expected, &context);
+            // Chosen and attended to at once: the same computation.
+            let at_once = ops::best_attention(
+                pair.query.clone(),
+                pair.native.layer_mut(0),
+                &pair.step,
+                &selection,
+                sharing,
+                pair.scale,
+            );
+            assert_eq!(values(&at_once), values(&found), "{context}");
+        }
+    });
+}
+
+#[test]
+fn a_list_of_every_page_equals_dense_to_the_last_bit() {
+    for_each_pair(|shape, mut pair| {
+        let k = pair.step.max_pages();
+        let batch = shape.lengths.len();
+        let counts = (0..batch).map(|sequence| pair.step.pages(sequence).len());
+        let counts = counts.collect::<Vec<_>>();
+        let dense = values(&pair.attend(&Pages::All));
+        for lists in [shape.n_kv_heads, shape.n_heads] {
+            let ids = Tensor::<1, Int>::arange(0..k as i64, &pair.query.device())
+                .reshape([1, 1, k])
+                .expand([batch, lists, k]);
+            let counts = counts.clone();
+            let found = values(&pair.attend(&Pages::Listed { ids, counts }));
+            assert_eq!(found, dense, "{}", pair.context);
+        }
+    });
+}
+
+#[test]
+fn nan_among_the_tokens_that_are_read_does_not_get_lost() {
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for is_key in [true, false] {
+            let shape = shapes().pop().expect("the catalogue is not empty");
+            let mut pair = Pair::new(&shape, dtype, 1);
+            let layer = pair.native.layer(0);
+            let spoil = |pool: &Tensor<4>, is_spoilt: bool| {
+                let value = if is_spoilt { f32::NAN } else { 0.5 };
+                // A row of the oldest page, which belongs to the first sequence.
+                let page = pair.step.pages(0)[0] as usize;
+                pool.clone().slice_fill([page..page + 1, 0..1, 3..4], value)
+            };
+            let (keys, values_) = (spoil(layer.keys(), is_key), spoil(layer.values(), !is_key));
+            let digests = layer.digests().clone();
+            *pair.native.layer_mut(0) = LayerCache::from_parts(0, keys, values_, digests);
+            let found = values(&pair.attend(&Pages::All));
+            let of_first = shape.n_heads * shape.head_dim;
+            let is_nan = found[..of_first].iter().all(|x| x.is_nan());
+            assert!(is_nan, "{dtype:?}, in a key: {is_key}");
+            assert!(found[of_first..].iter().all(|x| x.is_finite()));
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! However many threads share the work, the results are the same.
+
+use std::process::Command;
+
+use burn::tensor::DType;
+use quest_burn::{NewestPage, PageSharing, ops, policy::Pages};
+use quest_burn_tests::arrays::values;
+
+use super::{Pair, selection, shapes};
+
+/// Set for a process that only hashes results.
+const HASHES: &str = "QUEST_TEST_HASHES";
+
+/// Bits of the results over all shapes, mixed into one number.
+fn hash_of_results() -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for shape in shapes() {
+            let mut pair = Pair::new(&shape, dtype, 5);
+            let [scores, _] = pair.scores(PageSharing::KvHead);
+            let chosen = selection(&shape, NewestPage::Pinned);
+            let pages = ops::top_pages(scores, &pair.step, &chosen);
+            for output in [pair.attend(&Pages::All), pair.attend(&pages)] {
+                for x in values(&output) {
+                    hash = (hash ^ u64::from(x.to_bits())).wrapping_mul(0x0100_0000_01b3);
+                }
+            }
+        }
+    }
+    hash
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    const NAME: &str = "threads::results_do_not_depend_on_the_number_of_threads";
+    const MARK: &str = "hash of results: ";
+    if std::env::var_os(HASHES).is_some() {
+        return println!("{MARK}{}", hash_of_results());
+    }
+    let hash_with = |threads: &str| {
+        let test = std::env::current_exe().expect("the test that runs has a path");
+        let output = Command::new(test)
+            .args([NAME, "--exact", "--nocapture"])
+            .env("RAYON_NUM_THREADS", threads)
+            .env(HASHES, "")
+            .output()
+            .expect("the test starts again");
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let hash = stdout.split_once(MARK).map(|(_, rest)| {
+            let end = rest.find(|c: char| !c.is_ascii_digit());
+            rest[..end.unwrap_or(rest.len())].to_owned()
+        });
+        hash.unwrap_or_else(|| panic!("a hash was expected, found {stdout}"))
+    };
+    let alone = hash_with("1");
+    for threads in ["2", "3", "16"] {
+        assert_eq!(hash_with(threads), alone, "{threads} threads");
+    }
+}

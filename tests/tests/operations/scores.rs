@@ -1,0 +1,70 @@
+//! Page scores.
+
+use burn::tensor::Tensor;
+use quest_burn::{PageSharing, ops};
+use quest_burn_tests::{
+    arrays::{assert_close, rows},
+    catalogue::AttentionShape,
+    filled::Filled,
+    naive,
+};
+
+use super::{TOLERANCE, for_each_shape, heads_of};
+
+#[test]
+fn page_scores_bound_every_key_and_equal_the_naive_scores() {
+    for_each_shape(|shape, filled, query, context| {
+        assert_page_scores(shape, filled, &query, context);
+    });
+}
+
+pub(super) fn assert_page_scores(
+    shape: &AttentionShape,
+    filled: &Filled,
+    query: &Tensor<3>,
+    context: &str,
+) {
+    let group = shape.n_heads / shape.n_kv_heads;
+    for sharing in [PageSharing::QueryHead, PageSharing::KvHead] {
+        let scores = ops::page_scores(query.clone(), filled.layer(), &filled.step, sharing);
+        let [_, lists, _] = scores.dims();
+        let scores = rows(&scores);
+        for sequence in 0..shape.lengths.len() {
+            let heads = heads_of(query, sequence);
+            for (list, queries) in heads.chunks(shape.n_heads / lists).enumerate() {
+                let keys = &filled.keys[sequence][list * (shape.n_heads / lists) / group];
+                for (page, keys) in keys.chunks(shape.page_size).enumerate() {
+                    let score = scores[sequence * lists + list][page];
+                    let expected = queries.iter().map(|query| naive::page_score(query, keys));
+                    let expected = expected.fold(f64::NEG_INFINITY, f64::max);
+                    let context = format!("{context}: sequence {sequence}, page {page}");
+                    assert_close(&[score], &[expected], TOLERANCE, &context);
+                    for (query, key) in queries
+                        .iter()
+                        .flat_map(|q| keys.iter().map(move |k| (q, k)))
+                    {
+                        let product = query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
+                        let bound = score + rounding(query, keys);
+                        assert!(product <= bound, "{context}: {product} above {bound}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How far rounding can take a page's score below the exact sum: a sum of `2 d` products in f32, in
+/// whatever order, is within `2 d * epsilon` of the sum of their absolute values.
+fn rounding(query: &[f64], keys: &[Vec<f64>]) -> f64 {
+    let highest = |channel: usize| {
+        keys.iter()
+            .map(|key| key[channel].abs())
+            .fold(0.0, f64::max)
+    };
+    let total = query
+        .iter()
+        .enumerate()
+        .map(|(channel, q)| q.abs() * highest(channel))
+        .sum::<f64>();
+    2.0 * query.len() as f64 * f64::from(f32::EPSILON) * total
+}

@@ -1,0 +1,79 @@
+//! The pages with the highest scores.
+
+use burn::tensor::Tensor;
+use quest_burn::{NewestPage, PageSharing, ops, policy::PageSelection};
+use quest_burn_tests::{arrays::values, filled::Filled};
+
+use super::{for_each_shape, listed};
+
+#[test]
+fn top_pages_are_those_of_a_naive_sort() {
+    for_each_shape(|shape, filled, query, context| {
+        for (newest_page, sink_pages) in [
+            (NewestPage::Pinned, 0),
+            (NewestPage::Competes, 0),
+            (NewestPage::Competes, 1),
+        ] {
+            let selection = PageSelection {
+                k: shape.budget_pages,
+                newest_page,
+                sink_pages,
+            };
+            let scores = ops::page_scores(
+                query.clone(),
+                filled.layer(),
+                &filled.step,
+                PageSharing::KvHead,
+            );
+            assert_top_pages(scores, filled, &selection, context);
+        }
+    });
+}
+
+#[test]
+fn of_equal_scores_the_lower_page_is_chosen() {
+    for_each_shape(|shape, filled, query, context| {
+        // A handful of distinct values, so that every list has ties.
+        let scores = ops::page_scores(query, filled.layer(), &filled.step, PageSharing::QueryHead);
+        let coarse = scores.div_scalar(shape.head_dim as f32).round();
+        let selection = PageSelection {
+            k: shape.budget_pages,
+            newest_page: NewestPage::Competes,
+            sink_pages: 0,
+        };
+        assert_top_pages(coarse, filled, &selection, context);
+    });
+}
+
+fn assert_top_pages(scores: Tensor<3>, filled: &Filled, selection: &PageSelection, context: &str) {
+    let [_, lists, max_pages] = scores.dims();
+    let host = values(&scores);
+    let found = listed(ops::top_pages(scores, &filled.step, selection));
+    for (sequence, found) in found.iter().enumerate() {
+        let n = filled.step.pages(sequence).len();
+        for (list, found) in found.iter().enumerate() {
+            let scores = &host[(sequence * lists + list) * max_pages..][..n];
+            let expected = naive_top_pages(scores, selection);
+            assert_eq!(
+                found, &expected,
+                "{context}, {selection:?}: sequence {sequence}, {scores:?}"
+            );
+        }
+    }
+}
+
+fn naive_top_pages(scores: &[f32], selection: &PageSelection) -> Vec<usize> {
+    let newest = scores.len() - 1;
+    let is_kept = |page: usize| {
+        page < selection.sink_pages
+            || (page == newest && selection.newest_page == NewestPage::Pinned)
+    };
+    let mut pages = (0..scores.len()).collect::<Vec<_>>();
+    pages.sort_by(|&a, &b| {
+        let best_first = (is_kept(b), scores[b]).partial_cmp(&(is_kept(a), scores[a]));
+        best_first.expect("scores are numbers").then(a.cmp(&b))
+    });
+    pages.truncate(selection.k);
+    pages.sort_unstable();
+    pages
+}
