@@ -112,7 +112,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
 
     let timings = generator.timings();
     if !args.json {
-        print_statistics(&timings, ids.len());
+        print_statistics(&timings, prompt.len(), ids.len());
         return Ok(());
     }
     let text = tokenizer.map(|tokenizer| tokenizer.decode(&ids));
@@ -178,10 +178,10 @@ fn stream(generator: &mut Generator, tokenizer: Option<&Tokenizer>) -> Result<Ve
     Ok(ids)
 }
 
-fn print_statistics(timings: &Timings, new_tokens: usize) {
+/// The prompt's tokens are not those of the timings: where none is to follow, none is prefilled.
+fn print_statistics(timings: &Timings, prompt: usize, new_tokens: usize) {
     eprintln!(
-        "prompt: {} tokens, {}; new: {new_tokens} tokens, {}",
-        timings.prefill_tokens,
+        "prompt: {prompt} tokens, {}; new: {new_tokens} tokens, {}",
         per_second(timings.prefill_tokens_per_s()),
         per_second(timings.decode_tokens_per_s()),
     );

@@ -156,6 +156,17 @@ fn text_goes_in_and_comes_out_where_there_is_a_tokenizer() {
 }
 
 #[test]
+fn a_prompt_that_nothing_follows_is_counted() {
+    let (checkpoint, ids) = checkpoint();
+    let output = checkpoint.run("generate", &["--ids", &ids, "--max-new-tokens", "0"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("prompt: 100 tokens, -; new: 0 tokens"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn perplexity_scores_every_token_but_the_first() {
     let (checkpoint, ids) = checkpoint();
     let scored = checkpoint.run_json("perplexity", &["--ids", &ids]);
