@@ -55,6 +55,11 @@ impl Budget {
     }
 }
 
+/// What a table says of a budget as it was asked for, or of a policy that has none.
+pub(crate) fn cell(asked: Option<Budget>) -> String {
+    asked.map_or("-".to_owned(), |budget| budget.to_string())
+}
+
 impl FromStr for Budget {
     type Err = BudgetError;
 
