@@ -232,7 +232,7 @@ fn bad_options_are_refused() {
         ),
         (
             &["--tasks", "hotpotqa", "--context", "2000"],
-            &["made for at most 1024 tokens, found 2000"],
+            &["context: the model is made for at most 1024 tokens, found 2000"],
         ),
         (&["--tasks", "hotpotqa", "--limit", "0"], &["--limit", "0"]),
     ] {

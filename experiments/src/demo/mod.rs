@@ -102,10 +102,7 @@ impl DemoConfig {
     ///
     /// When the length does not suit the model or the task, or Quest cannot have the budget.
     pub fn check(&self, subject: &Subject) -> Result<(), ExperimentError> {
-        let (most, found) = (subject.config.max_positions, self.length);
-        if found > most {
-            return Err(ExperimentError::TooLong { most, found });
-        }
+        ExperimentError::check_length("length", self.length, &subject.config)?;
         if !(0.0..=1.0).contains(&self.depth) {
             let expected = "a share from 0 to 1";
             return Err(ExperimentError::setting("depth", expected, self.depth));

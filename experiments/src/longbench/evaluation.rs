@@ -103,11 +103,7 @@ impl LongBenchConfig {
         if self.contenders().is_empty() {
             return Err(ExperimentError::setting("policies", "at least 1", 0));
         }
-        let most = subject.config.max_positions;
-        if self.context > most {
-            let found = self.context;
-            return Err(ExperimentError::TooLong { most, found });
-        }
+        ExperimentError::check_length("context", self.context, &subject.config)?;
         for contender in self.contenders() {
             contender.init(&self.quest, &subject.config.rope, self.context)?;
         }

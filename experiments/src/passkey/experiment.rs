@@ -130,12 +130,8 @@ impl PasskeyConfig {
             let expected = format!("at most {}", owners::MOST);
             return Err(ExperimentError::setting("keys", expected, self.keys));
         }
-        let most = subject.config.max_positions;
         for &length in &self.lengths {
-            if length > most {
-                let found = length;
-                return Err(ExperimentError::TooLong { most, found });
-            }
+            ExperimentError::check_length("length", length, &subject.config)?;
             for contender in self.contenders() {
                 self.policy(subject, contender, length)?;
             }

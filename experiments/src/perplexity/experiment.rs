@@ -81,11 +81,7 @@ pub(crate) fn check_text(
     tokens: usize,
     prefill: usize,
 ) -> Result<(), ExperimentError> {
-    let most = subject.config.max_positions;
-    if tokens > most {
-        let found = tokens;
-        return Err(ExperimentError::TooLong { most, found });
-    }
+    ExperimentError::check_length("length", tokens, &subject.config)?;
     Ok(LikelihoodMode::Decode { prefill }.check(tokens)?)
 }
 

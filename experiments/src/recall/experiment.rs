@@ -98,11 +98,8 @@ impl RecallConfig {
             let expected = format!("fewer than the {length} tokens of the text");
             return Err(ExperimentError::setting("steps", expected, self.steps));
         }
-        let (most, layers) = (subject.config.max_positions, subject.config.n_layers);
-        if length > most {
-            let found = length;
-            return Err(ExperimentError::TooLong { most, found });
-        }
+        ExperimentError::check_length("length", length, &subject.config)?;
+        let layers = subject.config.n_layers;
         if self.quest.dense_layers >= layers {
             let expected = format!("fewer than the {layers} layers of the model");
             let found = self.quest.dense_layers;
