@@ -56,7 +56,7 @@ struct KvCacheInfo {
 pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
     let (device, dtype) = plan.model.device()?;
-    let config = &plan.model.config;
+    let config = plan.model.config_for(dtype);
     let tokens = args.common.context;
     let tokens = tokens.map_or(config.max_positions, |asked| asked as usize);
     let selection = &args.common.policy.selection;
@@ -95,7 +95,7 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     if args.json {
         print_json(&info)
     } else {
-        print_table(&info, config)
+        print_table(&info, &config)
     }
 }
 

@@ -64,7 +64,7 @@ impl<'a> ModelPlan<'a> {
     }
 
     /// The model's configuration for computing in `dtype`. Says on stderr what is not exact.
-    fn config_for(&self, dtype: DType) -> ModelConfig {
+    pub fn config_for(&self, dtype: DType) -> ModelConfig {
         let config = self.config.clone();
         if self.options.rope_frequencies == RopeFrequencies::Exact {
             return config;

@@ -2,6 +2,7 @@
 
 mod common;
 
+use burn::tensor::DType;
 use common::{Checkpoint, ids};
 use quest_burn_tests::checkpoint::CheckpointSpec;
 use serde_json::{Value, json};
@@ -242,6 +243,22 @@ fn info_counts_parameters_and_cache_bytes() {
 
     let text = checkpoint.run_text("info", &[]);
     assert!(text.contains("1024 tokens in f32"), "{text}");
+}
+
+#[test]
+fn info_has_the_rotary_frequencies_of_a_run() {
+    let checkpoint = Checkpoint::new(&CheckpointSpec {
+        dtype: DType::F16,
+        ..CheckpointSpec::default()
+    });
+    let frequencies = |args: &[&str]| {
+        let info = checkpoint.run_json("info", args);
+        info["rope"]["frequency_dtype"].clone()
+    };
+    assert_eq!(frequencies(&["--dtype", "f32"]), "F16");
+    assert_eq!(frequencies(&["--dtype", "f16"]), Value::Null);
+    let exact = ["--dtype", "f32", "--rope-frequencies", "exact"];
+    assert_eq!(frequencies(&exact), Value::Null);
 }
 
 #[test]
