@@ -9,7 +9,7 @@ use quest_burn_experiments::{
 use serde::Serialize;
 
 use crate::{
-    experiment::{Laboratory, progress},
+    experiment::{LaboratoryPlan, progress},
     failure::Failure,
     options::{ModelOptions, SelectionOptions},
     output::{print_json, print_line},
@@ -49,8 +49,8 @@ struct Output<'a> {
 
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     const LENGTH: usize = 16_384;
-    let laboratory = Laboratory::new(&args.model, &args.selection, args.length.unwrap_or(LENGTH))?;
-    let most = laboratory.subject.config.max_positions;
+    let plan = LaboratoryPlan::new(&args.model, &args.selection)?;
+    let most = plan.config().max_positions;
     let config = DemoConfig {
         length: args.length.unwrap_or(LENGTH.min(most)),
         budget: args.budget,
@@ -61,6 +61,8 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         quest: args.selection.quest_config(),
         seed: args.seed,
     };
+    config.check(plan.config(), plan.tokenizer.as_ref())?;
+    let laboratory = plan.load(config.length)?;
     let run = laboratory.run_info("demo", args.seed, &config)?;
     let demo = demo::run(&laboratory.subject, &config, &mut progress("demo"))?;
     if args.json {

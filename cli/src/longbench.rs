@@ -89,18 +89,16 @@ impl LongBenchArgs {
 
 pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
     let data = args.read()?;
-    let laboratory = args
-        .experiment
-        .laboratory(args.context.unwrap_or(usize::MAX))?;
-    let subject = &laboratory.subject;
+    let plan = args.experiment.plan()?;
     let config = LongBenchConfig {
         policies: args.policies.clone(),
         budgets: args.budgets.clone(),
-        context: args.context.unwrap_or(subject.config.max_positions),
+        context: args.context.unwrap_or(plan.config().max_positions),
         prefill_chunk: args.experiment.model.prefill_chunk,
         quest: args.experiment.selection.quest_config(),
     };
-    config.check(subject)?;
+    config.check(plan.config(), plan.tokenizer.as_ref())?;
+    let laboratory = plan.load(config.context)?;
     let tasks = data.iter().map(|data| TaskInfo {
         task: data.task,
         records: data.records.len(),
@@ -114,7 +112,7 @@ pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
         .experiment
         .journal(&laboratory, "longbench", &settings)?;
     longbench::run(
-        subject,
+        &laboratory.subject,
         &config,
         &data,
         &mut journal,

@@ -8,7 +8,9 @@ use quest_burn::{
     inference::WeightFormat,
     policy::PagePolicy,
 };
-use quest_burn_models::{config::ModelConfig, inference::InferenceLm, weights};
+use quest_burn_models::{
+    config::ModelConfig, generation::GenerateError, inference::InferenceLm, weights,
+};
 
 use crate::{
     device::{self, SelectedDevice},
@@ -40,6 +42,9 @@ pub struct LoadedModel {
 
 impl<'a> ModelPlan<'a> {
     pub fn new(options: &'a ModelOptions) -> anyhow::Result<Self> {
+        if options.prefill_chunk == 0 {
+            bail!(GenerateError::Chunk);
+        }
         let folder = ModelFolder::open(options.folder.as_deref())?;
         Ok(Self {
             config: ModelConfig::from_dir(folder.path())?,

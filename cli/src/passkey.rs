@@ -79,9 +79,10 @@ impl PasskeyArgs {
 
 pub fn run(args: &PasskeyArgs) -> Result<(), Failure> {
     let config = args.config();
+    let plan = args.experiment.plan()?;
+    config.check(plan.config(), plan.tokenizer.as_ref())?;
     let longest = config.lengths.iter().copied().max().unwrap_or(0);
-    let laboratory = args.experiment.laboratory(longest)?;
-    config.check(&laboratory.subject)?;
+    let laboratory = plan.load(longest)?;
     let (mut journal, run) = args.experiment.journal(&laboratory, "passkey", &config)?;
     passkey::run(
         &laboratory.subject,

@@ -9,8 +9,9 @@ use quest_burn_experiments::{
     passkey::PasskeyPrompt,
     recall::{self, RecallConfig},
     results::sha256,
-    session::Subject,
+    session::require_tokenizer,
 };
+use quest_burn_models::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use crate::{
@@ -65,13 +66,14 @@ struct Settings<'a> {
 
 impl RecallArgs {
     /// The text as ids.
-    fn ids(&self, subject: &Subject) -> Result<Vec<u32>, Failure> {
+    fn ids(&self, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>, Failure> {
         let Some(path) = &self.text else {
             const PASSKEY: u32 = 31_415;
-            let prompt = PasskeyPrompt::answered(subject.tokenizer()?, self.length, 0.5, PASSKEY)?;
+            let tokenizer = require_tokenizer(tokenizer)?;
+            let prompt = PasskeyPrompt::answered(tokenizer, self.length, 0.5, PASSKEY)?;
             return Ok(prompt.ids);
         };
-        let mut ids = ids::from_text_file(path, subject.tokenizer.as_ref())?;
+        let mut ids = ids::from_text_file(path, tokenizer)?;
         if ids.len() < self.length {
             let (expected, found) = (self.length, ids.len());
             let error = anyhow::anyhow!("expected at least {expected} tokens, found {found}");
@@ -83,8 +85,7 @@ impl RecallArgs {
 }
 
 pub fn run(args: &RecallArgs) -> Result<(), Failure> {
-    let laboratory = args.experiment.laboratory(args.length)?;
-    let subject = &laboratory.subject;
+    let plan = args.experiment.plan()?;
     let config = RecallConfig {
         steps: args.steps,
         budgets: args.budgets.clone(),
@@ -92,8 +93,9 @@ pub fn run(args: &RecallArgs) -> Result<(), Failure> {
         prefill_chunk: args.experiment.model.prefill_chunk,
         quest: args.experiment.selection.quest_config(),
     };
-    let ids = args.ids(subject)?;
-    config.check(subject, ids.len())?;
+    let ids = args.ids(plan.tokenizer.as_ref())?;
+    config.check(plan.config(), ids.len())?;
+    let laboratory = plan.load(ids.len())?;
     let name = args.text.as_ref().and_then(|path| path.file_name());
     let settings = Settings {
         config: &config,
@@ -103,7 +105,7 @@ pub fn run(args: &RecallArgs) -> Result<(), Failure> {
     };
     let (mut journal, run) = args.experiment.journal(&laboratory, "recall", &settings)?;
     recall::run(
-        subject,
+        &laboratory.subject,
         &config,
         &ids,
         &mut journal,

@@ -4,6 +4,7 @@ use anyhow::anyhow;
 use clap::Args;
 use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::sparsity::{self, SparsityConfig};
+use quest_burn_models::generation::check_ids;
 use serde::Serialize;
 
 use crate::{
@@ -48,9 +49,9 @@ struct Settings<'a> {
 }
 
 pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
-    let laboratory = args.experiment.laboratory(args.text.most_tokens())?;
-    let subject = &laboratory.subject;
-    let ids = args.text.read(subject.tokenizer.as_ref())?;
+    let plan = args.experiment.plan()?;
+    let ids = args.text.read(plan.tokenizer.as_ref())?;
+    check_ids(&ids, plan.config().vocab_size)?;
     let quest = args.experiment.selection.quest_config();
     let config = SparsityConfig {
         policies: args.policies.clone(),
@@ -68,7 +69,9 @@ pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
         let error = anyhow!("text: expected more tokens than a page has, {page}, found {found}");
         return Err(error.into());
     }
-    config.check(subject, ids.len())?;
+    config.check(plan.config(), ids.len())?;
+    let laboratory = plan.load(ids.len())?;
+    let subject = &laboratory.subject;
     let settings = Settings {
         config: &config,
         text: args.text.info(&ids),

@@ -251,4 +251,14 @@ fn bad_options_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
     assert!(!Path::new(data).join("rows.jsonl").exists());
+
+    fs::remove_file(Path::new(data).join("model.safetensors")).unwrap();
+    for (option, value, expected) in [
+        ("--budgets", "7", "found 7"),
+        ("--context", "2000", "context: "),
+    ] {
+        let args = ["--data", data, "--tasks", "hotpotqa", option, value];
+        let error = refused(&checkpoint, &args);
+        assert!(error.contains(expected), "before the weights: {error}");
+    }
 }
