@@ -5,6 +5,7 @@ use quest_burn_experiments::{
     budget::Budget,
     demo::{self, Demo, DemoConfig, page_map},
     results::RunInfo,
+    tokens,
 };
 use serde::Serialize;
 
@@ -23,7 +24,7 @@ pub struct DemoArgs {
     selection: SelectionOptions,
     /// Tokens of the text and the answer together [default: 16384, or as many as the model was made
     /// for]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
     length: Option<usize>,
     /// Tokens that a decoded token attends to through Quest, or a share of the length
     #[arg(long, value_name = "B", default_value = "1/16")]

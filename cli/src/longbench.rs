@@ -8,6 +8,7 @@ use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     longbench::{self, LongBenchConfig, Task, TaskData},
+    tokens,
 };
 use serde::Serialize;
 
@@ -50,7 +51,7 @@ pub struct LongBenchArgs {
     policies: Vec<PolicyKind>,
     /// Tokens that a prompt and its answer may take together; longer prompts lose their middle
     /// [default: the model's context]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
     context: Option<usize>,
     #[command(flatten)]
     experiment: ExperimentOptions,

@@ -170,10 +170,10 @@ impl<'a> Plan<'a> {
     pub fn max_context(&self) -> anyhow::Result<usize> {
         let most = self.model.config.max_positions;
         match self.options.context {
-            Some(asked) if asked as usize > most => {
+            Some(asked) if asked > most => {
                 bail!("context: the checkpoint is made for at most {most} tokens, found {asked}")
             }
-            Some(asked) => Ok(asked as usize),
+            Some(asked) => Ok(asked),
             None => Ok(most),
         }
     }
@@ -181,7 +181,7 @@ impl<'a> Plan<'a> {
     /// Loads the weights and allocates a cache: for the context asked for, or for `tokens`.
     pub fn load(&self, tokens: usize) -> Result<Loaded, Failure> {
         let loaded = self.model.load()?;
-        let tokens = self.options.context.map_or(tokens, |asked| asked as usize);
+        let tokens = self.options.context.unwrap_or(tokens);
         let cache = loaded.cache(&self.options.policy.selection, tokens)?;
         let cache = cache.init(&loaded.device.device, loaded.dtype);
         Ok(Loaded {

@@ -15,6 +15,7 @@ use quest_burn::{
     inference::WeightFormat,
     policy::{PagePolicy, PolicyConfig, PolicyKind},
 };
+use quest_burn_experiments::tokens;
 use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
 
 use crate::device::DeviceName;
@@ -51,8 +52,8 @@ pub struct CommonOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Most tokens in the context [default: as many as are needed, up to the checkpoint's limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i32::MAX as i64))]
-    pub context: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
+    pub context: Option<usize>,
     #[command(flatten)]
     pub policy: PolicyOptions,
 }

@@ -5,6 +5,7 @@ use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     passkey::{self, PasskeyConfig},
+    tokens,
 };
 
 use crate::{
@@ -19,6 +20,7 @@ pub struct PasskeyArgs {
     #[arg(
         long,
         value_name = "N,..",
+        value_parser = tokens::parse,
         value_delimiter = ',',
         default_value = "1024,4096,16384"
     )]

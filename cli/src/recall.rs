@@ -10,6 +10,7 @@ use quest_burn_experiments::{
     recall::{self, RecallConfig},
     results::sha256,
     session::require_tokenizer,
+    tokens,
 };
 use quest_burn_models::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -28,7 +29,7 @@ pub struct RecallArgs {
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Tokens of the text, from its beginning
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", value_parser = tokens::parse, default_value_t = 4096)]
     length: usize,
     /// Last tokens of these, which are fed one by one and watched
     #[arg(long, value_name = "N", default_value_t = 128)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use quest_burn_experiments::results::sha256;
+use quest_burn_experiments::{results::sha256, tokens};
 use quest_burn_models::tokenizer::Tokenizer;
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ pub struct TextOptions {
     #[command(flatten)]
     source: TextSource,
     /// Tokens of the text, from its beginning [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
     pub length: Option<usize>,
 }
 

@@ -214,6 +214,10 @@ fn sparsity_prints_the_smallest_budget_of_each_layer_and_policy() {
         (&json!(200), &json!(150))
     );
 
+    let shares = ["--tolerance", "1e9", "--budgets", "1/50,1/25,1/4,1K"];
+    let shares = checkpoint.run_json("sparsity", &sparsity(&ids, &shares));
+    assert_eq!(shares["run"]["settings"]["budgets"], json!([8, 48, 1024]));
+
     let any = checkpoint.run_json("sparsity", &sparsity(&ids, &["--tolerance", "1e9"]));
     let rows = any["rows"].as_array().unwrap();
     assert!(rows.iter().all(|row| row["budget"] == 8), "{rows:?}");
@@ -250,7 +254,7 @@ fn sparsity_refuses_what_makes_no_sense() {
             ["--budgets", "64,32"],
             "budgets: expected an ascending list, found 64 before 32",
         ),
-        (["--budgets", "64,x"], "invalid value 'x'"),
+        (["--budgets", "64,x"], "budget: expected a number of tokens"),
         (["--prefill", "200"], "prefill: expected from 1 to 199"),
         (
             ["--length", "201"],

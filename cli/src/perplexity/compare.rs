@@ -90,7 +90,7 @@ pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
     let plan = experiment.plan()?;
     let ids = text.read(plan.tokenizer.as_ref())?;
     check_ids(&ids, plan.config().vocab_size)?;
-    check_context(ids.len(), 0, common.context.map(|context| context as usize))?;
+    check_context(ids.len(), 0, common.context)?;
     config.check(plan.config(), ids.len())?;
     let laboratory = plan.load(ids.len())?;
     let settings = Settings {

@@ -3,7 +3,7 @@
 mod compare;
 
 use clap::Args;
-use quest_burn_experiments::perplexity::mean;
+use quest_burn_experiments::{perplexity::mean, tokens};
 use quest_burn_models::generation::{
     LikelihoodMode, check_context, check_ids, negative_log_likelihoods,
 };
@@ -28,7 +28,7 @@ pub struct PerplexityArgs {
     text: TextOptions,
     /// Prefills N tokens densely and scores the others as they are decoded, through the page
     /// policy [default: scores every token but the first; one policy densely, several by decoding]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
     prefill: Option<usize>,
     #[command(flatten)]
     comparison: ComparisonOptions,
