@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     experiment::{LaboratoryPlan, progress},
     failure::Failure,
-    options::{ModelOptions, SelectionOptions},
+    options::{LayerOptions, ModelOptions, SelectionOptions},
     output::{print_json, print_line},
 };
 
@@ -22,6 +22,8 @@ pub struct DemoArgs {
     model: ModelOptions,
     #[command(flatten)]
     selection: SelectionOptions,
+    #[command(flatten)]
+    layers: LayerOptions,
     /// Tokens of the text and the answer together [default: 16384, or as many as the model was made
     /// for]
     #[arg(long, value_name = "N", value_parser = tokens::parse)]
@@ -59,7 +61,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         tail: 400,
         answer_tokens: 10,
         prefill_chunk: args.model.prefill_chunk,
-        quest: args.selection.quest_config(),
+        quest: args.selection.quest_config(args.layers.dense_layers),
         seed: args.seed,
     };
     config.check(plan.config(), plan.tokenizer.as_ref())?;

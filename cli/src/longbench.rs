@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
+    options::LayerOptions,
 };
 
 #[derive(Args)]
@@ -53,6 +54,8 @@ pub struct LongBenchArgs {
     /// [default: the model's context]
     #[arg(long, value_name = "N", value_parser = tokens::parse)]
     context: Option<usize>,
+    #[command(flatten)]
+    layers: LayerOptions,
     #[command(flatten)]
     experiment: ExperimentOptions,
 }
@@ -96,7 +99,7 @@ pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
         budgets: args.budgets.clone(),
         context: args.context.unwrap_or(plan.config().max_positions),
         prefill_chunk: args.experiment.model.prefill_chunk,
-        quest: args.experiment.selection.quest_config(),
+        quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
     };
     config.check(plan.config(), plan.tokenizer.as_ref())?;
     let laboratory = plan.load(config.context)?;

@@ -69,9 +69,11 @@ pub struct PolicyOptions {
     pub token_budget: usize,
     #[command(flatten)]
     pub selection: SelectionOptions,
+    #[command(flatten)]
+    pub layers: LayerOptions,
 }
 
-/// What all policies have in common but the budget.
+/// What all policies have in common but the budget and the layers.
 #[derive(Args)]
 pub struct SelectionOptions {
     /// Which of the published selections Quest uses
@@ -80,31 +82,37 @@ pub struct SelectionOptions {
     /// Tokens per page of the KV cache: a power of two from 8 to 128
     #[arg(long, value_name = "S", default_value_t = QuestConfig::new().page_size)]
     pub page_size: usize,
-    /// Leading layers that attend to everything
-    #[arg(long, value_name = "D", default_value_t = QuestConfig::new().dense_layers)]
-    pub dense_layers: usize,
     /// Form of the page digests that Quest reads
     #[arg(long, value_parser = digest_formats(), default_value_t = DigestFormat::Full)]
     pub digests: DigestFormat,
 }
 
+/// Which layers have a policy.
+#[derive(Args)]
+pub struct LayerOptions {
+    /// Leading layers that attend to everything
+    #[arg(long, value_name = "D", default_value_t = QuestConfig::new().dense_layers)]
+    pub dense_layers: usize,
+}
+
 impl SelectionOptions {
-    /// The configuration of Quest, which also says the page size of a dense cache.
-    pub fn quest_config(&self) -> QuestConfig {
+    /// The configuration of Quest with that many dense layers, which also says the page size of a
+    /// dense cache.
+    pub fn quest_config(&self, dense_layers: usize) -> QuestConfig {
         match self.quest_variant {
             QuestVariant::AccuracyCode => QuestConfig::accuracy_code(),
             QuestVariant::Kernels => QuestConfig::kernels(),
             QuestVariant::KvGroup => QuestConfig::kv_group(),
         }
         .with_page_size(self.page_size)
-        .with_dense_layers(self.dense_layers)
+        .with_dense_layers(dense_layers)
     }
 }
 
 impl PolicyOptions {
     /// The policy that was chosen, for a model with this rotary embedding.
     pub fn init(&self, rope: &RopeConfig) -> anyhow::Result<Box<dyn PagePolicy>> {
-        let quest = self.selection.quest_config();
+        let quest = self.selection.quest_config(self.layers.dense_layers);
         PolicyConfig::new(self.policy)
             .with_quest(quest.with_token_budget(self.token_budget))
             .with_rope(Some(rope.clone()))

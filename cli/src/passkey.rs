@@ -11,7 +11,7 @@ use quest_burn_experiments::{
 use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
-    options::policy_names,
+    options::{LayerOptions, policy_names},
 };
 
 #[derive(Args)]
@@ -58,6 +58,8 @@ pub struct PasskeyArgs {
     #[arg(long, value_name = "N", default_value_t = 10)]
     answer_tokens: usize,
     #[command(flatten)]
+    layers: LayerOptions,
+    #[command(flatten)]
     experiment: ExperimentOptions,
 }
 
@@ -73,7 +75,7 @@ impl PasskeyArgs {
             tail: self.tail,
             answer_tokens: self.answer_tokens,
             prefill_chunk: self.experiment.model.prefill_chunk,
-            quest: self.experiment.selection.quest_config(),
+            quest: (self.experiment.selection).quest_config(self.layers.dense_layers),
             seed: self.experiment.seed,
         }
     }

@@ -19,7 +19,7 @@ use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
     ids,
-    options::policy_names,
+    options::{LayerOptions, policy_names},
 };
 
 #[derive(Args)]
@@ -51,6 +51,8 @@ pub struct RecallArgs {
         default_value = "quest,streaming,h2o,tova"
     )]
     policies: Vec<PolicyKind>,
+    #[command(flatten)]
+    layers: LayerOptions,
     #[command(flatten)]
     experiment: ExperimentOptions,
 }
@@ -92,7 +94,7 @@ pub fn run(args: &RecallArgs) -> Result<(), Failure> {
         budgets: args.budgets.clone(),
         policies: args.policies.clone(),
         prefill_chunk: args.experiment.model.prefill_chunk,
-        quest: args.experiment.selection.quest_config(),
+        quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
     };
     let ids = args.ids(plan.tokenizer.as_ref())?;
     config.check(plan.config(), ids.len())?;

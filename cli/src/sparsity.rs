@@ -70,7 +70,7 @@ pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
     let plan = args.experiment.plan()?;
     let ids = args.text.read(plan.tokenizer.as_ref())?;
     check_ids(&ids, plan.config().vocab_size)?;
-    let quest = args.experiment.selection.quest_config();
+    let quest = args.experiment.selection.quest_config(0);
     let config = SparsityConfig {
         policies: args.policies.clone(),
         budgets: match args.budgets.is_empty() {

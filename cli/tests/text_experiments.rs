@@ -210,6 +210,10 @@ fn sparsity_prints_the_smallest_budget_of_each_layer_and_policy() {
     let settings = &result["run"]["settings"];
     assert_eq!(settings["budgets"], json!([8, 16, 32, 64, 128]));
     assert_eq!(
+        settings["quest"]["dense_layers"], 0,
+        "each layer has its turn"
+    );
+    assert_eq!(
         (&settings["length"], &settings["prefill"]),
         (&json!(200), &json!(150))
     );
@@ -256,6 +260,10 @@ fn sparsity_refuses_what_makes_no_sense() {
         ),
         (["--budgets", "64,x"], "budget: expected a number of tokens"),
         (["--prefill", "200"], "prefill: expected from 1 to 199"),
+        (
+            ["--dense-layers", "1"],
+            "unexpected argument '--dense-layers'",
+        ),
         (
             ["--length", "201"],
             "expected at least 201 tokens, found 200",

@@ -77,7 +77,7 @@ pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
         prefill: prefill.unwrap_or(1),
         window: comparison.window,
         prefill_chunk: common.model.prefill_chunk,
-        quest: common.policy.selection.quest_config(),
+        quest: (common.policy.selection).quest_config(common.policy.layers.dense_layers),
     };
     let experiment = ExperimentOptions {
         model: common.model,
