@@ -129,7 +129,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         device: value_name(loaded.device.name),
         dtype: dtype_name(loaded.dtype),
         weights: plan.model.config.weights_name(loaded.weights),
-        policy: args.common.policy.policy.name().to_owned(),
+        policy: args.common.policy.kind().name().to_owned(),
         kv_cache_bytes,
     })
 }

@@ -61,12 +61,12 @@ pub struct CommonOptions {
 /// Which pages of the KV cache a decoded token attends to.
 #[derive(Args)]
 pub struct PolicyOptions {
-    /// What a decoded token attends to
-    #[arg(long, value_parser = policy_names(), default_value_t = PolicyKind::Quest)]
-    pub policy: PolicyKind,
-    /// Tokens that a decoded token attends to
-    #[arg(long, value_name = "B", default_value_t = QuestConfig::new().token_budget)]
-    pub token_budget: usize,
+    /// What a decoded token attends to [default: quest]
+    #[arg(long, value_parser = policy_names())]
+    pub policy: Option<PolicyKind>,
+    /// Tokens that a decoded token attends to [default: 2048]
+    #[arg(long, value_name = "B", value_parser = tokens::parse)]
+    pub token_budget: Option<usize>,
     #[command(flatten)]
     pub selection: SelectionOptions,
     #[command(flatten)]
@@ -110,11 +110,17 @@ impl SelectionOptions {
 }
 
 impl PolicyOptions {
+    /// Which policy it is.
+    pub fn kind(&self) -> PolicyKind {
+        self.policy.unwrap_or(PolicyKind::Quest)
+    }
+
     /// The policy that was chosen, for a model with this rotary embedding.
     pub fn init(&self, rope: &RopeConfig) -> anyhow::Result<Box<dyn PagePolicy>> {
         let quest = self.selection.quest_config(self.layers.dense_layers);
-        PolicyConfig::new(self.policy)
-            .with_quest(quest.with_token_budget(self.token_budget))
+        let budget = self.token_budget.unwrap_or(quest.token_budget);
+        PolicyConfig::new(self.kind())
+            .with_quest(quest.with_token_budget(budget))
             .with_rope(Some(rope.clone()))
             .init()
             .context("page policy")

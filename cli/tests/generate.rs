@@ -175,6 +175,7 @@ fn perplexity_scores_every_token_but_the_first() {
     let nll = nll.map(|nll| nll.as_f64().unwrap()).collect::<Vec<_>>();
     assert_eq!(nll.len(), PROMPT - 1);
     assert_eq!(scored["tokens"], PROMPT - 1);
+    assert_eq!(scored["policy"], "dense", "no token is decoded");
     let mean = nll.iter().sum::<f64>() / nll.len() as f64;
     assert!((scored["mean_nll"].as_f64().unwrap() - mean).abs() < 1e-6);
     let perplexity = scored["perplexity"].as_f64().unwrap();
@@ -184,6 +185,7 @@ fn perplexity_scores_every_token_but_the_first() {
         "perplexity",
         &["--ids", &ids, "--prefill", "40", "--policy", "dense"],
     );
+    assert_eq!(decoded["policy"], "dense");
     let decoded = decoded["nll"].as_array().unwrap();
     assert_eq!(decoded.len(), PROMPT - 40);
     for (decoded, scored) in decoded.iter().zip(&nll[39..]) {

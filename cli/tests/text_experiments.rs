@@ -168,6 +168,11 @@ fn options_of_one_and_of_several_policies_are_not_mixed() {
     assert!(error.contains("cannot be used with"), "{error}");
     let error = refused(&["--policies", "dense", "--token-budget", "64"]);
     assert!(error.contains("cannot be used with"), "{error}");
+    for sparse in [["--policy", "h2o"], ["--token-budget", "64"]] {
+        let error = refused(&sparse);
+        let expected = format!("{}: expected --prefill N with it", sparse.join(" "));
+        assert!(error.contains(&expected), "{error}");
+    }
     let error = refused(&["--budgets", "64"]);
     assert!(error.contains("--policies"), "{error}");
     let error = refused(&["--plot", "a.svg"]);
