@@ -5,13 +5,14 @@ use quest_burn_experiments::{
     budget::Budget,
     demo::{self, Demo, DemoConfig, page_map},
     results::RunInfo,
+    tokens,
 };
 use serde::Serialize;
 
 use crate::{
-    experiment::{Laboratory, progress},
+    experiment::{LaboratoryPlan, progress},
     failure::Failure,
-    options::{ModelOptions, SelectionOptions},
+    options::{LayerOptions, ModelOptions, SelectionOptions},
     output::{print_json, print_line},
 };
 
@@ -21,9 +22,11 @@ pub struct DemoArgs {
     model: ModelOptions,
     #[command(flatten)]
     selection: SelectionOptions,
+    #[command(flatten)]
+    layers: LayerOptions,
     /// Tokens of the text and the answer together [default: 16384, or as many as the model was made
     /// for]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
     length: Option<usize>,
     /// Tokens that a decoded token attends to through Quest, or a share of the length
     #[arg(long, value_name = "B", default_value = "1/16")]
@@ -49,8 +52,8 @@ struct Output<'a> {
 
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     const LENGTH: usize = 16_384;
-    let laboratory = Laboratory::new(&args.model, &args.selection, args.length.unwrap_or(LENGTH))?;
-    let most = laboratory.subject.config.max_positions;
+    let plan = LaboratoryPlan::new(&args.model, &args.selection)?;
+    let most = plan.config().max_positions;
     let config = DemoConfig {
         length: args.length.unwrap_or(LENGTH.min(most)),
         budget: args.budget,
@@ -58,9 +61,11 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         tail: 400,
         answer_tokens: 10,
         prefill_chunk: args.model.prefill_chunk,
-        quest: args.selection.quest_config(),
+        quest: args.selection.quest_config(args.layers.dense_layers),
         seed: args.seed,
     };
+    config.check(plan.config(), plan.tokenizer.as_ref())?;
+    let laboratory = plan.load(config.length)?;
     let run = laboratory.run_info("demo", args.seed, &config)?;
     let demo = demo::run(&laboratory.subject, &config, &mut progress("demo"))?;
     if args.json {

@@ -13,6 +13,7 @@ use quest_burn_experiments::{
     results::{Build, Journal, ModelInfo, RunInfo},
     session::Subject,
 };
+use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -44,6 +45,14 @@ pub struct ExperimentOptions {
     pub json: bool,
 }
 
+/// A model to experiment with, before its weights are there: what a command asks for is checked
+/// with it.
+pub struct LaboratoryPlan<'a> {
+    pub tokenizer: Option<Tokenizer>,
+    model: ModelPlan<'a>,
+    selection: &'a SelectionOptions,
+}
+
 /// A model to experiment with, and what results say about it.
 pub struct Laboratory {
     pub subject: Subject,
@@ -52,12 +61,13 @@ pub struct Laboratory {
 }
 
 impl ExperimentOptions {
-    /// Loads the model. Refuses at once what would fail after all has been computed.
-    pub fn laboratory(&self, tokens: usize) -> Result<Laboratory, Failure> {
+    /// Reads what there is beside the weights. Refuses at once what would fail after all has been
+    /// computed.
+    pub fn plan(&self) -> Result<LaboratoryPlan<'_>, Failure> {
         for path in [&self.plot, &self.resume].into_iter().flatten() {
             check_writable(path)?;
         }
-        Laboratory::new(&self.model, &self.selection, tokens)
+        Ok(LaboratoryPlan::new(&self.model, &self.selection)?)
     }
 
     /// The rows that there are, and what a run with these settings carries.
@@ -97,38 +107,46 @@ impl ExperimentOptions {
     }
 }
 
-impl Laboratory {
-    /// Loads a model for contexts of up to `tokens` tokens.
-    pub fn new(
-        options: &ModelOptions,
-        selection: &SelectionOptions,
-        tokens: usize,
-    ) -> Result<Self, Failure> {
-        let plan = ModelPlan::new(options)?;
-        let folder = plan.folder.path();
-        let tokenizer = ids::tokenizer(folder)?;
-        plan.check_cache(selection)?;
-        // A cache beyond the model's context is refused by the experiment, with a better reason.
-        let tokens = tokens.min(plan.config.max_positions);
-        let loaded = plan.load()?;
-        loaded.cache(selection, tokens)?;
-        let name = plan.folder.name();
-        let model = ModelInfo::of_dir(folder, name, &loaded.config).map_err(anyhow::Error::new)?;
+impl<'a> LaboratoryPlan<'a> {
+    /// Reads what there is beside the weights.
+    pub fn new(options: &'a ModelOptions, selection: &'a SelectionOptions) -> anyhow::Result<Self> {
+        let model = ModelPlan::new(options)?;
+        model.check_cache(selection)?;
         Ok(Self {
+            tokenizer: ids::tokenizer(model.folder.path())?,
             model,
+            selection,
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    /// Loads the model for contexts of up to `tokens` tokens.
+    pub fn load(self, tokens: usize) -> Result<Laboratory, Failure> {
+        let loaded = self.model.load()?;
+        loaded.cache(self.selection, tokens)?;
+        let folder = &self.model.folder;
+        let model = ModelInfo::of_dir(folder.path(), folder.name(), &loaded.config);
+        Ok(Laboratory {
+            model: model.map_err(anyhow::Error::new)?,
             device: value_name(loaded.device.name),
             subject: Subject {
                 model: loaded.model,
                 config: loaded.config,
-                tokenizer,
+                tokenizer: self.tokenizer,
                 device: loaded.device.device,
                 dtype: loaded.dtype,
-                digests: selection.digests,
+                digests: self.selection.digests,
                 weights: loaded.weights,
             },
         })
     }
+}
 
+impl Laboratory {
     /// What a run with this model carries.
     pub fn run_info(
         &self,

@@ -112,7 +112,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
 
     let timings = generator.timings();
     if !args.json {
-        print_statistics(&timings, ids.len());
+        print_statistics(&timings, prompt.len(), ids.len());
         return Ok(());
     }
     let text = tokenizer.map(|tokenizer| tokenizer.decode(&ids));
@@ -129,7 +129,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         device: value_name(loaded.device.name),
         dtype: dtype_name(loaded.dtype),
         weights: plan.model.config.weights_name(loaded.weights),
-        policy: args.common.policy.policy.name().to_owned(),
+        policy: args.common.policy.kind().name().to_owned(),
         kv_cache_bytes,
     })
 }
@@ -178,10 +178,10 @@ fn stream(generator: &mut Generator, tokenizer: Option<&Tokenizer>) -> Result<Ve
     Ok(ids)
 }
 
-fn print_statistics(timings: &Timings, new_tokens: usize) {
+/// The prompt's tokens are not those of the timings: where none is to follow, none is prefilled.
+fn print_statistics(timings: &Timings, prompt: usize, new_tokens: usize) {
     eprintln!(
-        "prompt: {} tokens, {}; new: {new_tokens} tokens, {}",
-        timings.prefill_tokens,
+        "prompt: {prompt} tokens, {}; new: {new_tokens} tokens, {}",
         per_second(timings.prefill_tokens_per_s()),
         per_second(timings.decode_tokens_per_s()),
     );

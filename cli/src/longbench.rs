@@ -8,12 +8,14 @@ use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     longbench::{self, LongBenchConfig, Task, TaskData},
+    tokens,
 };
 use serde::Serialize;
 
 use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
+    options::LayerOptions,
 };
 
 #[derive(Args)]
@@ -50,8 +52,10 @@ pub struct LongBenchArgs {
     policies: Vec<PolicyKind>,
     /// Tokens that a prompt and its answer may take together; longer prompts lose their middle
     /// [default: the model's context]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
     context: Option<usize>,
+    #[command(flatten)]
+    layers: LayerOptions,
     #[command(flatten)]
     experiment: ExperimentOptions,
 }
@@ -89,18 +93,16 @@ impl LongBenchArgs {
 
 pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
     let data = args.read()?;
-    let laboratory = args
-        .experiment
-        .laboratory(args.context.unwrap_or(usize::MAX))?;
-    let subject = &laboratory.subject;
+    let plan = args.experiment.plan()?;
     let config = LongBenchConfig {
         policies: args.policies.clone(),
         budgets: args.budgets.clone(),
-        context: args.context.unwrap_or(subject.config.max_positions),
+        context: args.context.unwrap_or(plan.config().max_positions),
         prefill_chunk: args.experiment.model.prefill_chunk,
-        quest: args.experiment.selection.quest_config(),
+        quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
     };
-    config.check(subject)?;
+    config.check(plan.config(), plan.tokenizer.as_ref())?;
+    let laboratory = plan.load(config.context)?;
     let tasks = data.iter().map(|data| TaskInfo {
         task: data.task,
         records: data.records.len(),
@@ -114,7 +116,7 @@ pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
         .experiment
         .journal(&laboratory, "longbench", &settings)?;
     longbench::run(
-        subject,
+        &laboratory.subject,
         &config,
         &data,
         &mut journal,

@@ -25,7 +25,7 @@ mod text;
 
 use std::{panic::catch_unwind, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::failure::Failure;
 
@@ -61,7 +61,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let command = match Cli::try_parse() {
+    let command = match parse() {
         Ok(cli) => cli.command,
         Err(error) => return failure::report_usage(&error),
     };
@@ -72,6 +72,21 @@ fn main() -> ExitCode {
         Ok(Err(failure)) => failure.report(),
         Err(_panic) => failure::INTERNAL,
     }
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let matches = with_negative_numbers(Cli::command()).try_get_matches()?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Takes a number below zero for the value that it is meant to be, which the option refuses by its
+/// name, and not for an option that is not there.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 fn run(command: Command) -> Result<(), Failure> {

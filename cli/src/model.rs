@@ -8,7 +8,9 @@ use quest_burn::{
     inference::WeightFormat,
     policy::PagePolicy,
 };
-use quest_burn_models::{config::ModelConfig, inference::InferenceLm, weights};
+use quest_burn_models::{
+    config::ModelConfig, generation::GenerateError, inference::InferenceLm, weights,
+};
 
 use crate::{
     device::{self, SelectedDevice},
@@ -40,6 +42,9 @@ pub struct LoadedModel {
 
 impl<'a> ModelPlan<'a> {
     pub fn new(options: &'a ModelOptions) -> anyhow::Result<Self> {
+        if options.prefill_chunk == 0 {
+            bail!(GenerateError::Chunk);
+        }
         let folder = ModelFolder::open(options.folder.as_deref())?;
         Ok(Self {
             config: ModelConfig::from_dir(folder.path())?,
@@ -64,7 +69,7 @@ impl<'a> ModelPlan<'a> {
     }
 
     /// The model's configuration for computing in `dtype`. Says on stderr what is not exact.
-    fn config_for(&self, dtype: DType) -> ModelConfig {
+    pub fn config_for(&self, dtype: DType) -> ModelConfig {
         let config = self.config.clone();
         if self.options.rope_frequencies == RopeFrequencies::Exact {
             return config;
@@ -165,10 +170,10 @@ impl<'a> Plan<'a> {
     pub fn max_context(&self) -> anyhow::Result<usize> {
         let most = self.model.config.max_positions;
         match self.options.context {
-            Some(asked) if asked as usize > most => {
+            Some(asked) if asked > most => {
                 bail!("context: the checkpoint is made for at most {most} tokens, found {asked}")
             }
-            Some(asked) => Ok(asked as usize),
+            Some(asked) => Ok(asked),
             None => Ok(most),
         }
     }
@@ -176,7 +181,7 @@ impl<'a> Plan<'a> {
     /// Loads the weights and allocates a cache: for the context asked for, or for `tokens`.
     pub fn load(&self, tokens: usize) -> Result<Loaded, Failure> {
         let loaded = self.model.load()?;
-        let tokens = self.options.context.map_or(tokens, |asked| asked as usize);
+        let tokens = self.options.context.unwrap_or(tokens);
         let cache = loaded.cache(&self.options.policy.selection, tokens)?;
         let cache = cache.init(&loaded.device.device, loaded.dtype);
         Ok(Loaded {

@@ -15,6 +15,7 @@ use quest_burn::{
     inference::WeightFormat,
     policy::{PagePolicy, PolicyConfig, PolicyKind},
 };
+use quest_burn_experiments::tokens;
 use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
 
 use crate::device::DeviceName;
@@ -51,8 +52,8 @@ pub struct CommonOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Most tokens in the context [default: as many as are needed, up to the checkpoint's limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i32::MAX as i64))]
-    pub context: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
+    pub context: Option<usize>,
     #[command(flatten)]
     pub policy: PolicyOptions,
 }
@@ -60,17 +61,19 @@ pub struct CommonOptions {
 /// Which pages of the KV cache a decoded token attends to.
 #[derive(Args)]
 pub struct PolicyOptions {
-    /// What a decoded token attends to
-    #[arg(long, value_parser = policy_names(), default_value_t = PolicyKind::Quest)]
-    pub policy: PolicyKind,
-    /// Tokens that a decoded token attends to
-    #[arg(long, value_name = "B", default_value_t = QuestConfig::new().token_budget)]
-    pub token_budget: usize,
+    /// What a decoded token attends to [default: quest]
+    #[arg(long, value_parser = policy_names())]
+    pub policy: Option<PolicyKind>,
+    /// Tokens that a decoded token attends to [default: 2048]
+    #[arg(long, value_name = "B", value_parser = tokens::parse)]
+    pub token_budget: Option<usize>,
     #[command(flatten)]
     pub selection: SelectionOptions,
+    #[command(flatten)]
+    pub layers: LayerOptions,
 }
 
-/// What all policies have in common but the budget.
+/// What all policies have in common but the budget and the layers.
 #[derive(Args)]
 pub struct SelectionOptions {
     /// Which of the published selections Quest uses
@@ -79,33 +82,45 @@ pub struct SelectionOptions {
     /// Tokens per page of the KV cache: a power of two from 8 to 128
     #[arg(long, value_name = "S", default_value_t = QuestConfig::new().page_size)]
     pub page_size: usize,
-    /// Leading layers that attend to everything
-    #[arg(long, value_name = "D", default_value_t = QuestConfig::new().dense_layers)]
-    pub dense_layers: usize,
     /// Form of the page digests that Quest reads
     #[arg(long, value_parser = digest_formats(), default_value_t = DigestFormat::Full)]
     pub digests: DigestFormat,
 }
 
+/// Which layers have a policy.
+#[derive(Args)]
+pub struct LayerOptions {
+    /// Leading layers that attend to everything
+    #[arg(long, value_name = "D", default_value_t = QuestConfig::new().dense_layers)]
+    pub dense_layers: usize,
+}
+
 impl SelectionOptions {
-    /// The configuration of Quest, which also says the page size of a dense cache.
-    pub fn quest_config(&self) -> QuestConfig {
+    /// The configuration of Quest with that many dense layers, which also says the page size of a
+    /// dense cache.
+    pub fn quest_config(&self, dense_layers: usize) -> QuestConfig {
         match self.quest_variant {
             QuestVariant::AccuracyCode => QuestConfig::accuracy_code(),
             QuestVariant::Kernels => QuestConfig::kernels(),
             QuestVariant::KvGroup => QuestConfig::kv_group(),
         }
         .with_page_size(self.page_size)
-        .with_dense_layers(self.dense_layers)
+        .with_dense_layers(dense_layers)
     }
 }
 
 impl PolicyOptions {
+    /// Which policy it is.
+    pub fn kind(&self) -> PolicyKind {
+        self.policy.unwrap_or(PolicyKind::Quest)
+    }
+
     /// The policy that was chosen, for a model with this rotary embedding.
     pub fn init(&self, rope: &RopeConfig) -> anyhow::Result<Box<dyn PagePolicy>> {
-        let quest = self.selection.quest_config();
-        PolicyConfig::new(self.policy)
-            .with_quest(quest.with_token_budget(self.token_budget))
+        let quest = self.selection.quest_config(self.layers.dense_layers);
+        let budget = self.token_budget.unwrap_or(quest.token_budget);
+        PolicyConfig::new(self.kind())
+            .with_quest(quest.with_token_budget(budget))
             .with_rope(Some(rope.clone()))
             .init()
             .context("page policy")

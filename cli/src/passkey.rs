@@ -5,12 +5,13 @@ use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     passkey::{self, PasskeyConfig},
+    tokens,
 };
 
 use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
-    options::policy_names,
+    options::{LayerOptions, policy_names},
 };
 
 #[derive(Args)]
@@ -19,6 +20,7 @@ pub struct PasskeyArgs {
     #[arg(
         long,
         value_name = "N,..",
+        value_parser = tokens::parse,
         value_delimiter = ',',
         default_value = "1024,4096,16384"
     )]
@@ -56,6 +58,8 @@ pub struct PasskeyArgs {
     #[arg(long, value_name = "N", default_value_t = 10)]
     answer_tokens: usize,
     #[command(flatten)]
+    layers: LayerOptions,
+    #[command(flatten)]
     experiment: ExperimentOptions,
 }
 
@@ -71,7 +75,7 @@ impl PasskeyArgs {
             tail: self.tail,
             answer_tokens: self.answer_tokens,
             prefill_chunk: self.experiment.model.prefill_chunk,
-            quest: self.experiment.selection.quest_config(),
+            quest: (self.experiment.selection).quest_config(self.layers.dense_layers),
             seed: self.experiment.seed,
         }
     }
@@ -79,9 +83,10 @@ impl PasskeyArgs {
 
 pub fn run(args: &PasskeyArgs) -> Result<(), Failure> {
     let config = args.config();
+    let plan = args.experiment.plan()?;
+    config.check(plan.config(), plan.tokenizer.as_ref())?;
     let longest = config.lengths.iter().copied().max().unwrap_or(0);
-    let laboratory = args.experiment.laboratory(longest)?;
-    config.check(&laboratory.subject)?;
+    let laboratory = plan.load(longest)?;
     let (mut journal, run) = args.experiment.journal(&laboratory, "passkey", &config)?;
     passkey::run(
         &laboratory.subject,

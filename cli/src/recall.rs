@@ -9,15 +9,17 @@ use quest_burn_experiments::{
     passkey::PasskeyPrompt,
     recall::{self, RecallConfig},
     results::sha256,
-    session::Subject,
+    session::require_tokenizer,
+    tokens,
 };
+use quest_burn_models::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
     ids,
-    options::policy_names,
+    options::{LayerOptions, policy_names},
 };
 
 #[derive(Args)]
@@ -27,7 +29,7 @@ pub struct RecallArgs {
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Tokens of the text, from its beginning
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", value_parser = tokens::parse, default_value_t = 4096)]
     length: usize,
     /// Last tokens of these, which are fed one by one and watched
     #[arg(long, value_name = "N", default_value_t = 128)]
@@ -50,6 +52,8 @@ pub struct RecallArgs {
     )]
     policies: Vec<PolicyKind>,
     #[command(flatten)]
+    layers: LayerOptions,
+    #[command(flatten)]
     experiment: ExperimentOptions,
 }
 
@@ -65,13 +69,14 @@ struct Settings<'a> {
 
 impl RecallArgs {
     /// The text as ids.
-    fn ids(&self, subject: &Subject) -> Result<Vec<u32>, Failure> {
+    fn ids(&self, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>, Failure> {
         let Some(path) = &self.text else {
             const PASSKEY: u32 = 31_415;
-            let prompt = PasskeyPrompt::answered(subject.tokenizer()?, self.length, 0.5, PASSKEY)?;
+            let tokenizer = require_tokenizer(tokenizer)?;
+            let prompt = PasskeyPrompt::answered(tokenizer, self.length, 0.5, PASSKEY)?;
             return Ok(prompt.ids);
         };
-        let mut ids = ids::from_text_file(path, subject.tokenizer.as_ref())?;
+        let mut ids = ids::from_text_file(path, tokenizer)?;
         if ids.len() < self.length {
             let (expected, found) = (self.length, ids.len());
             let error = anyhow::anyhow!("expected at least {expected} tokens, found {found}");
@@ -83,17 +88,17 @@ impl RecallArgs {
 }
 
 pub fn run(args: &RecallArgs) -> Result<(), Failure> {
-    let laboratory = args.experiment.laboratory(args.length)?;
-    let subject = &laboratory.subject;
+    let plan = args.experiment.plan()?;
     let config = RecallConfig {
         steps: args.steps,
         budgets: args.budgets.clone(),
         policies: args.policies.clone(),
         prefill_chunk: args.experiment.model.prefill_chunk,
-        quest: args.experiment.selection.quest_config(),
+        quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
     };
-    let ids = args.ids(subject)?;
-    config.check(subject, ids.len())?;
+    let ids = args.ids(plan.tokenizer.as_ref())?;
+    config.check(plan.config(), ids.len())?;
+    let laboratory = plan.load(ids.len())?;
     let name = args.text.as_ref().and_then(|path| path.file_name());
     let settings = Settings {
         config: &config,
@@ -103,7 +108,7 @@ pub fn run(args: &RecallArgs) -> Result<(), Failure> {
     };
     let (mut journal, run) = args.experiment.journal(&laboratory, "recall", &settings)?;
     recall::run(
-        subject,
+        &laboratory.subject,
         &config,
         &ids,
         &mut journal,

@@ -3,7 +3,12 @@
 use anyhow::anyhow;
 use clap::Args;
 use quest_burn::policy::PolicyKind;
-use quest_burn_experiments::sparsity::{self, SparsityConfig};
+use quest_burn_experiments::{
+    budget::Budget,
+    sparsity::{self, SparsityConfig},
+    tokens,
+};
+use quest_burn_models::generation::check_ids;
 use serde::Serialize;
 
 use crate::{
@@ -17,12 +22,12 @@ pub struct SparsityArgs {
     #[command(flatten)]
     text: TextOptions,
     /// Tokens that are prefilled densely; the others are decoded and scored [default: half]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
     prefill: Option<usize>,
-    /// Tokens that a decoded token attends to in the sparse layer, ascending [default: a page,
-    /// twice that, and so on below the length]
+    /// Tokens that a decoded token attends to in the sparse layer, or shares of the length,
+    /// ascending [default: a page, twice that, and so on below the length]
     #[arg(long, value_name = "B,..", value_delimiter = ',')]
-    budgets: Vec<usize>,
+    budgets: Vec<Budget>,
     /// Who chooses what is read
     #[arg(
         long,
@@ -47,16 +52,30 @@ struct Settings<'a> {
     text: TextInfo,
 }
 
+impl SparsityArgs {
+    /// The budgets in a text of that many tokens. Shares that are as many whole pages are one
+    /// budget: which is the smallest is all that is asked.
+    fn budgets(&self, length: usize) -> Vec<usize> {
+        let page_size = self.experiment.selection.page_size;
+        let budgets = self.budgets.iter();
+        let mut budgets = budgets
+            .map(|budget| budget.tokens(length, page_size))
+            .collect::<Vec<_>>();
+        budgets.dedup();
+        budgets
+    }
+}
+
 pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
-    let laboratory = args.experiment.laboratory(args.text.most_tokens())?;
-    let subject = &laboratory.subject;
-    let ids = args.text.read(subject.tokenizer.as_ref())?;
-    let quest = args.experiment.selection.quest_config();
+    let plan = args.experiment.plan()?;
+    let ids = args.text.read(plan.tokenizer.as_ref())?;
+    check_ids(&ids, plan.config().vocab_size)?;
+    let quest = args.experiment.selection.quest_config(0);
     let config = SparsityConfig {
         policies: args.policies.clone(),
         budgets: match args.budgets.is_empty() {
             true => SparsityConfig::default_budgets(quest.page_size, ids.len()),
-            false => args.budgets.clone(),
+            false => args.budgets(ids.len()),
         },
         tolerance: args.tolerance,
         prefill: args.prefill.unwrap_or(ids.len() / 2),
@@ -68,7 +87,9 @@ pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
         let error = anyhow!("text: expected more tokens than a page has, {page}, found {found}");
         return Err(error.into());
     }
-    config.check(subject, ids.len())?;
+    config.check(plan.config(), ids.len())?;
+    let laboratory = plan.load(ids.len())?;
+    let subject = &laboratory.subject;
     let settings = Settings {
         config: &config,
         text: args.text.info(&ids),

@@ -1,10 +1,10 @@
 //! A text to be scored, in a file.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use quest_burn_experiments::results::sha256;
+use quest_burn_experiments::{results::sha256, tokens};
 use quest_burn_models::tokenizer::Tokenizer;
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ pub struct TextOptions {
     #[command(flatten)]
     source: TextSource,
     /// Tokens of the text, from its beginning [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
     pub length: Option<usize>,
 }
 
@@ -59,15 +59,6 @@ impl TextOptions {
             ids.truncate(length);
         }
         Ok(ids)
-    }
-
-    /// A number of tokens that there are not more of, known before a tokenizer is: each takes a
-    /// byte of the file, but for those that the tokenizer adds.
-    pub fn most_tokens(&self) -> usize {
-        const ADDED: usize = 8;
-        let bytes = fs::metadata(self.path()).map_or(usize::MAX, |file| file.len() as usize);
-        let most = bytes.saturating_add(ADDED);
-        self.length.map_or(most, |length| length.min(most))
     }
 
     /// What results say about the text.

@@ -328,3 +328,91 @@ fn what_cannot_be_served_is_refused() {
         "expected tokenizer.json beside the weights, found none",
     );
 }
+
+#[test]
+fn what_makes_no_sense_is_refused_before_the_weights_are_read() {
+    let checkpoint = checkpoint();
+    fs::remove_file(checkpoint.path().join("model.safetensors")).unwrap();
+    let ids = checkpoint.write_ids(&[3; 100]);
+    let unknown = checkpoint.write("unknown.json", "[3, 4, 70000]");
+    let (ids, unknown) = (ids.to_str().unwrap(), unknown.to_str().unwrap());
+    let budget = "token budget: expected at least one page of 16 tokens, found 8";
+    for (subcommand, args, message) in [
+        (
+            "recall",
+            vec!["--text", "absent.txt"],
+            "absent.txt: expected a readable file",
+        ),
+        (
+            "sparsity",
+            vec!["--text", "absent.txt"],
+            "absent.txt: expected a readable file",
+        ),
+        (
+            "perplexity",
+            vec!["--text", "absent.txt", "--policies", "quest"],
+            "absent.txt: expected a readable file",
+        ),
+        ("sparsity", vec!["--ids", unknown], "found 70000 at index 2"),
+        (
+            "passkey",
+            vec!["--depths", "0"],
+            "depths: expected at least 1, found 0",
+        ),
+        (
+            "passkey",
+            vec!["--trials", "0"],
+            "trials: expected at least 1, found 0",
+        ),
+        (
+            "passkey",
+            vec!["--keys", "0"],
+            "keys: expected at least 1, found 0",
+        ),
+        (
+            "passkey",
+            vec!["--lengths", "512", "--budgets", "8"],
+            budget,
+        ),
+        (
+            "passkey",
+            vec!["--prefill-chunk", "0"],
+            "prefill chunk: expected at least 1 token",
+        ),
+        ("recall", vec!["--length", "512", "--budgets", "8"], budget),
+        (
+            "recall",
+            vec!["--length", "512", "--steps", "0"],
+            "steps: expected at least 1, found 0",
+        ),
+        ("demo", vec!["--length", "900", "--budget", "8"], budget),
+        (
+            "demo",
+            vec!["--depth", "2"],
+            "depth: expected a share from 0 to 1, found 2",
+        ),
+        (
+            "demo",
+            vec!["--length", "2000"],
+            "length: the model is made for at most 1024",
+        ),
+        (
+            "sparsity",
+            vec!["--ids", ids, "--tolerance", "nan"],
+            "tolerance: expected a finite number of at least 0, found NaN",
+        ),
+        ("sparsity", vec!["--ids", ids, "--budgets", "8"], budget),
+        (
+            "perplexity",
+            vec!["--ids", ids, "--policies", "dense", "--window", "0"],
+            "window: expected at least 1, found 0",
+        ),
+        (
+            "perplexity",
+            vec!["--ids", ids, "--policies", "quest", "--budgets", "8"],
+            budget,
+        ),
+    ] {
+        assert_refused(&checkpoint, subcommand, &args, message);
+    }
+}

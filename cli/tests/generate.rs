@@ -2,6 +2,7 @@
 
 mod common;
 
+use burn::tensor::DType;
 use common::{Checkpoint, ids};
 use quest_burn_tests::{checkpoint::CheckpointSpec, tokenizer::write_words};
 use serde_json::{Value, json};
@@ -156,6 +157,17 @@ fn text_goes_in_and_comes_out_where_there_is_a_tokenizer() {
 }
 
 #[test]
+fn a_prompt_that_nothing_follows_is_counted() {
+    let (checkpoint, ids) = checkpoint();
+    let output = checkpoint.run("generate", &["--ids", &ids, "--max-new-tokens", "0"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("prompt: 100 tokens, -; new: 0 tokens"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn perplexity_scores_every_token_but_the_first() {
     let (checkpoint, ids) = checkpoint();
     let scored = checkpoint.run_json("perplexity", &["--ids", &ids]);
@@ -163,6 +175,7 @@ fn perplexity_scores_every_token_but_the_first() {
     let nll = nll.map(|nll| nll.as_f64().unwrap()).collect::<Vec<_>>();
     assert_eq!(nll.len(), PROMPT - 1);
     assert_eq!(scored["tokens"], PROMPT - 1);
+    assert_eq!(scored["policy"], "dense", "no token is decoded");
     let mean = nll.iter().sum::<f64>() / nll.len() as f64;
     assert!((scored["mean_nll"].as_f64().unwrap() - mean).abs() < 1e-6);
     let perplexity = scored["perplexity"].as_f64().unwrap();
@@ -172,6 +185,7 @@ fn perplexity_scores_every_token_but_the_first() {
         "perplexity",
         &["--ids", &ids, "--prefill", "40", "--policy", "dense"],
     );
+    assert_eq!(decoded["policy"], "dense");
     let decoded = decoded["nll"].as_array().unwrap();
     assert_eq!(decoded.len(), PROMPT - 40);
     for (decoded, scored) in decoded.iter().zip(&nll[39..]) {
@@ -231,6 +245,22 @@ fn info_counts_parameters_and_cache_bytes() {
 
     let text = checkpoint.run_text("info", &[]);
     assert!(text.contains("1024 tokens in f32"), "{text}");
+}
+
+#[test]
+fn info_has_the_rotary_frequencies_of_a_run() {
+    let checkpoint = Checkpoint::new(&CheckpointSpec {
+        dtype: DType::F16,
+        ..CheckpointSpec::default()
+    });
+    let frequencies = |args: &[&str]| {
+        let info = checkpoint.run_json("info", args);
+        info["rope"]["frequency_dtype"].clone()
+    };
+    assert_eq!(frequencies(&["--dtype", "f32"]), "F16");
+    assert_eq!(frequencies(&["--dtype", "f16"]), Value::Null);
+    let exact = ["--dtype", "f32", "--rope-frequencies", "exact"];
+    assert_eq!(frequencies(&exact), Value::Null);
 }
 
 #[test]

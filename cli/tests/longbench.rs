@@ -196,7 +196,7 @@ fn bad_options_are_refused() {
         ),
         (
             &["--tasks", "hotpotqa", "--context", "2000"],
-            &["made for at most 1024 tokens, found 2000"],
+            &["context: the model is made for at most 1024 tokens, found 2000"],
         ),
         (&["--tasks", "hotpotqa", "--limit", "0"], &["--limit", "0"]),
     ] {
@@ -215,4 +215,14 @@ fn bad_options_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
     assert!(!Path::new(data).join("rows.jsonl").exists());
+
+    fs::remove_file(Path::new(data).join("model.safetensors")).unwrap();
+    for (option, value, expected) in [
+        ("--budgets", "7", "found 7"),
+        ("--context", "2000", "context: "),
+    ] {
+        let args = ["--data", data, "--tasks", "hotpotqa", option, value];
+        let error = refused(&checkpoint, &args);
+        assert!(error.contains(expected), "before the weights: {error}");
+    }
 }

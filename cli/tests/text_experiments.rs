@@ -138,6 +138,11 @@ fn options_of_one_and_of_several_policies_are_not_mixed() {
     assert!(error.contains("cannot be used with"), "{error}");
     let error = refused(&["--policies", "dense", "--token-budget", "64"]);
     assert!(error.contains("cannot be used with"), "{error}");
+    for sparse in [["--policy", "h2o"], ["--token-budget", "64"]] {
+        let error = refused(&sparse);
+        let expected = format!("{}: expected --prefill N with it", sparse.join(" "));
+        assert!(error.contains(&expected), "{error}");
+    }
     let error = refused(&["--budgets", "64"]);
     assert!(error.contains("--policies"), "{error}");
     let error = refused(&["--plot", "a.svg"]);
@@ -180,9 +185,17 @@ fn sparsity_prints_the_smallest_budget_of_each_layer_and_policy() {
     let settings = &result["run"]["settings"];
     assert_eq!(settings["budgets"], json!([8, 16, 32, 64, 128]));
     assert_eq!(
+        settings["quest"]["dense_layers"], 0,
+        "each layer has its turn"
+    );
+    assert_eq!(
         (&settings["length"], &settings["prefill"]),
         (&json!(200), &json!(150))
     );
+
+    let shares = ["--tolerance", "1e9", "--budgets", "1/50,1/25,1/4,1K"];
+    let shares = checkpoint.run_json("sparsity", &sparsity(&ids, &shares));
+    assert_eq!(shares["run"]["settings"]["budgets"], json!([8, 48, 1024]));
 
     let any = checkpoint.run_json("sparsity", &sparsity(&ids, &["--tolerance", "1e9"]));
     let rows = any["rows"].as_array().unwrap();
@@ -220,8 +233,12 @@ fn sparsity_refuses_what_makes_no_sense() {
             ["--budgets", "64,32"],
             "budgets: expected an ascending list, found 64 before 32",
         ),
-        (["--budgets", "64,x"], "invalid value 'x'"),
+        (["--budgets", "64,x"], "budget: expected a number of tokens"),
         (["--prefill", "200"], "prefill: expected from 1 to 199"),
+        (
+            ["--dense-layers", "1"],
+            "unexpected argument '--dense-layers'",
+        ),
         (
             ["--length", "201"],
             "expected at least 201 tokens, found 200",

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::tokens;
+
 /// How many tokens a decoded token may attend to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -23,8 +25,8 @@ pub enum Budget {
 /// A text that is no budget.
 #[derive(Error, Clone, Debug, PartialEq, Eq)]
 #[error(
-    "budget: expected a number of tokens from 1 on or a share of the context such as 1/16, found \
-     `{0}`"
+    "budget: expected a number of tokens such as 4096 or 4K, or a share of the context such as 1/16, \
+     found `{0}`"
 )]
 pub struct BudgetError(String);
 
@@ -55,13 +57,18 @@ impl Budget {
     }
 }
 
+/// What a table says of a budget as it was asked for, or of a policy that has none.
+pub(crate) fn cell(asked: Option<Budget>) -> String {
+    asked.map_or("-".to_owned(), |budget| budget.to_string())
+}
+
 impl FromStr for Budget {
     type Err = BudgetError;
 
     fn from_str(text: &str) -> Result<Self, BudgetError> {
         let number = |text: &str| text.trim().parse::<usize>().ok().filter(|&n| n > 0);
         let budget = match text.split_once('/') {
-            None => number(text).map(Self::Tokens),
+            None => tokens::parse(text).ok().map(Self::Tokens),
             Some((numerator, denominator)) => number(numerator)
                 .zip(number(denominator))
                 .filter(|(numerator, denominator)| numerator <= denominator)
@@ -109,6 +116,7 @@ mod tests {
         for text in ["1", "2048", "1/16", "3/4", "1/1"] {
             assert_eq!(text.parse::<Budget>().unwrap().to_string(), text);
         }
+        assert_eq!("4K".parse(), Ok(Budget::Tokens(4096)));
         for bad in [
             "", "0", "-1", "1.5", "1/0", "0/4", "5/4", "1/", "/4", "1/2/3",
         ] {

@@ -1,5 +1,7 @@
 use quest_burn::policy::PolicyError;
-use quest_burn_models::{generation::GenerateError, tokenizer::TokenizerError};
+use quest_burn_models::{
+    config::ModelConfig, generation::GenerateError, tokenizer::TokenizerError,
+};
 use thiserror::Error;
 
 use crate::{
@@ -32,8 +34,10 @@ pub enum ExperimentError {
         found: usize,
     },
     /// A length is beyond what the model was made for.
-    #[error("length: the model is made for at most {most} tokens, found {found}")]
+    #[error("{setting}: the model is made for at most {most} tokens, found {found}")]
     TooLong {
+        /// The setting that asks for it.
+        setting: &'static str,
         /// The model's context.
         most: usize,
         /// Tokens that were asked for.
@@ -70,6 +74,23 @@ impl ExperimentError {
             Self::Generate(error) => error.is_bad_request(),
             Self::Journal(error) => error.is_bad_request(),
             _ => true,
+        }
+    }
+
+    /// Refuses more tokens than a model was made for, asked for by `setting`.
+    pub(crate) fn check_length(
+        setting: &'static str,
+        found: usize,
+        model: &ModelConfig,
+    ) -> Result<(), Self> {
+        let most = model.max_positions;
+        match found > most {
+            true => Err(Self::TooLong {
+                setting,
+                most,
+                found,
+            }),
+            false => Ok(()),
         }
     }
 

@@ -13,7 +13,8 @@
 //! - [`contender`]: a policy with a budget;
 //! - [`plot`]: line charts, heat maps and bars as SVG;
 //! - [`session`]: a model that is prefilled once and gone on from in several ways;
-//! - [`table`]: results on a terminal.
+//! - [`table`]: results on a terminal;
+//! - [`tokens`]: numbers of tokens such as 16K.
 
 pub mod budget;
 pub mod contender;
@@ -28,6 +29,7 @@ pub mod results;
 pub mod session;
 pub mod sparsity;
 pub mod table;
+pub mod tokens;
 
 pub use error::ExperimentError;
 

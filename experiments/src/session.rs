@@ -42,10 +42,7 @@ impl Subject {
     ///
     /// When there is none.
     pub fn tokenizer(&self) -> Result<&Tokenizer, ExperimentError> {
-        self.tokenizer.as_ref().ok_or_else(|| {
-            let expected = format!("{} beside the weights", Tokenizer::FILE);
-            ExperimentError::setting("tokenizer", expected, "none")
-        })
+        require_tokenizer(self.tokenizer.as_ref())
     }
 
     /// A session with room for `tokens` tokens in pages of `page_size`.
@@ -62,6 +59,18 @@ impl Subject {
             cache: cache.init(&self.device, self.dtype)?,
         })
     }
+}
+
+/// The tokenizer, for an experiment that cannot do without.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn require_tokenizer(tokenizer: Option<&Tokenizer>) -> Result<&Tokenizer, ExperimentError> {
+    tokenizer.ok_or_else(|| {
+        let expected = format!("{} beside the weights", Tokenizer::FILE);
+        ExperimentError::setting("tokenizer", expected, "none")
+    })
 }
 
 /// A model and the cache of one sequence.

@@ -89,7 +89,9 @@ fn settings_that_make_no_sense_are_refused() {
     let refused = |change: fn(&mut DemoConfig), message: &str| {
         let mut config = config("1/8");
         change(&mut config);
-        let error = config.check(&subject).unwrap_err();
+        let error = config
+            .check(&subject.config, subject.tokenizer.as_ref())
+            .unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
     };
     refused(|c| c.length = 4096, "at most 2048 tokens, found 4096");

@@ -98,7 +98,7 @@ fn lengths_without_room_for_the_task_or_beyond_the_model_are_refused() {
     let check = |length| {
         let mut config = config();
         config.lengths = vec![length];
-        config.check(&subject)
+        config.check(&subject.config, subject.tokenizer.as_ref())
     };
     // Task, passkey, question, four line breaks, the beginning of a text, and four new tokens.
     let least = match check(100).unwrap_err() {
@@ -124,7 +124,9 @@ fn settings_that_ask_for_nothing_are_refused() {
     let refused = |change: fn(&mut PasskeyConfig), message: &str| {
         let mut config = config();
         change(&mut config);
-        let error = config.check(&subject).unwrap_err();
+        let error = config
+            .check(&subject.config, subject.tokenizer.as_ref())
+            .unwrap_err();
         assert!(error.is_bad_request());
         assert!(error.to_string().contains(message), "{error}");
     };

@@ -190,7 +190,8 @@ impl TensorMismatch {
     }
 }
 
-/// Every difference, on one line.
+/// How many tensors differ and the first of each kind, on one line: sizes that are wrong in the
+/// configuration concern every tensor of a model.
 impl fmt::Display for TensorMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let missing = self
@@ -225,8 +226,18 @@ impl fmt::Display for TensorMismatch {
             ("not 32-bit integers", not_packed.collect()),
         ];
         let groups = groups.iter().filter(|(_, tensors)| !tensors.is_empty());
-        let groups = groups
-            .map(|(kind, tensors)| format!("{} {kind}: {}", tensors.len(), tensors.join(", ")));
+        let groups =
+            groups.map(|(kind, tensors)| format!("{} {kind}: {}", tensors.len(), first(tensors)));
         f.write_str(&groups.collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// The first of some names, and how many more there are.
+fn first(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }

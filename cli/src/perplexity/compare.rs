@@ -77,7 +77,7 @@ pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
         prefill: prefill.unwrap_or(1),
         window: comparison.window,
         prefill_chunk: common.model.prefill_chunk,
-        quest: common.policy.selection.quest_config(),
+        quest: (common.policy.selection).quest_config(common.policy.layers.dense_layers),
     };
     let experiment = ExperimentOptions {
         model: common.model,
@@ -87,19 +87,19 @@ pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
         plot: comparison.plot,
         json,
     };
-    let laboratory = experiment.laboratory(text.most_tokens())?;
-    let subject = &laboratory.subject;
-    let ids = text.read(subject.tokenizer.as_ref())?;
-    check_ids(&ids, subject.config.vocab_size)?;
-    check_context(ids.len(), 0, common.context.map(|context| context as usize))?;
-    config.check(subject, ids.len())?;
+    let plan = experiment.plan()?;
+    let ids = text.read(plan.tokenizer.as_ref())?;
+    check_ids(&ids, plan.config().vocab_size)?;
+    check_context(ids.len(), 0, common.context)?;
+    config.check(plan.config(), ids.len())?;
+    let laboratory = plan.load(ids.len())?;
     let settings = Settings {
         config: &config,
         text: text.info(&ids),
     };
     let (mut journal, run) = experiment.journal(&laboratory, "perplexity", &settings)?;
     perplexity::run(
-        subject,
+        &laboratory.subject,
         &config,
         &ids,
         &mut journal,

@@ -2,8 +2,10 @@
 
 mod compare;
 
+use anyhow::bail;
 use clap::Args;
-use quest_burn_experiments::perplexity::mean;
+use quest_burn::policy::PolicyKind;
+use quest_burn_experiments::{perplexity::mean, tokens};
 use quest_burn_models::generation::{
     LikelihoodMode, check_context, check_ids, negative_log_likelihoods,
 };
@@ -28,7 +30,7 @@ pub struct PerplexityArgs {
     text: TextOptions,
     /// Prefills N tokens densely and scores the others as they are decoded, through the page
     /// policy [default: scores every token but the first; one policy densely, several by decoding]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = tokens::parse)]
     prefill: Option<usize>,
     #[command(flatten)]
     comparison: ComparisonOptions,
@@ -58,8 +60,27 @@ pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
     }
 }
 
+/// The policy that scores the text: dense attention where no token is decoded, and then no other is
+/// to be asked for.
+fn policy(args: &PerplexityArgs) -> anyhow::Result<PolicyKind> {
+    let asked = &args.common.policy;
+    if args.prefill.is_some() {
+        return Ok(asked.kind());
+    }
+    let sparse = asked.policy.filter(|&policy| policy != PolicyKind::Dense);
+    let option = match (sparse, asked.token_budget) {
+        (Some(policy), _) => format!("--policy {policy}"),
+        (None, Some(budget)) => format!("--token-budget {budget}"),
+        (None, None) => return Ok(PolicyKind::Dense),
+    };
+    bail!(
+        "{option}: expected --prefill N with it, found none: the text is scored densely, in one pass"
+    )
+}
+
 /// Scores the text through one policy.
 fn score(args: &PerplexityArgs) -> Result<(), Failure> {
+    let policy = policy(args)?;
     let plan = Plan::new(&args.common)?;
     let tokenizer = match args.text.is_text() {
         true => ids::tokenizer(plan.model.folder.path())?,
@@ -98,7 +119,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
         device: value_name(loaded.device.name),
         dtype: dtype_name(loaded.dtype),
         weights: plan.model.config.weights_name(loaded.weights),
-        policy: args.common.policy.policy.name().to_owned(),
+        policy: policy.name().to_owned(),
     };
     if args.json {
         return print_json(&result);

@@ -125,6 +125,7 @@ fn weights() {
             expected: &[
                 "9 missing",
                 "model.layers.2.self_attn.q_proj.weight [64, 64]",
+                " and 4 more",
             ],
             ..Case::default()
         },
@@ -135,7 +136,11 @@ fn weights() {
                     config["num_hidden_layers"] = json!(1);
                 });
             },
-            expected: &["9 unexpected", "model.layers.1.mlp.up_proj.weight [96, 64]"],
+            expected: &[
+                "9 unexpected",
+                "model.layers.1.mlp.up_proj.weight [96, 64]",
+                " and 4 more",
+            ],
             ..Case::default()
         },
     ] {

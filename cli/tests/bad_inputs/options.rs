@@ -38,8 +38,30 @@ fn options() {
         },
         Case {
             name: "negative temperature",
-            args: &["--ids", IDS, "--temperature=-1"],
+            args: &["--ids", IDS, "--temperature", "-1"],
             expected: &["temperature: expected a finite number of at least 0, found -1"],
+            ..Case::default()
+        },
+        Case {
+            name: "negative seed",
+            args: &["--ids", IDS, "--temperature", "1", "--seed", "-1"],
+            expected: &["invalid value '-1' for '--seed <N>'"],
+            ..Case::default()
+        },
+        Case {
+            name: "negative number of new tokens",
+            args: &["--ids", IDS, "--max-new-tokens", "-5"],
+            expected: &["invalid value '-5' for '--max-new-tokens <N>'"],
+            ..Case::default()
+        },
+        Case {
+            name: "negative length of a list",
+            subcommand: "passkey",
+            args: &["--lengths", "-16"],
+            expected: &[
+                "'--lengths <N,..>': expected a number of tokens",
+                "found `-16`",
+            ],
             ..Case::default()
         },
         Case {

@@ -9,6 +9,7 @@ use quest_burn::{
     QuestConfig,
     policy::{DensePolicy, Observation, ObservedPolicy, PagePolicy, PolicyKind, Read},
 };
+use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ use crate::{
     budget::Budget,
     contender::Contender,
     passkey::{PasskeyPrompt, ask, first_number},
-    session::{Session, Subject},
+    session::{Session, Subject, require_tokenizer},
 };
 
 pub use picture::page_map;
@@ -96,16 +97,17 @@ pub struct ChosenPages {
 }
 
 impl DemoConfig {
-    /// Checks what can be known before anything is computed.
+    /// Checks what can be known before the model's weights are there.
     ///
     /// # Errors
     ///
     /// When the length does not suit the model or the task, or Quest cannot have the budget.
-    pub fn check(&self, subject: &Subject) -> Result<(), ExperimentError> {
-        let (most, found) = (subject.config.max_positions, self.length);
-        if found > most {
-            return Err(ExperimentError::TooLong { most, found });
-        }
+    pub fn check(
+        &self,
+        model: &ModelConfig,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<(), ExperimentError> {
+        ExperimentError::check_length("length", self.length, model)?;
         if !(0.0..=1.0).contains(&self.depth) {
             let expected = "a share from 0 to 1";
             return Err(ExperimentError::setting("depth", expected, self.depth));
@@ -115,8 +117,8 @@ impl DemoConfig {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
         }
-        self.policy(subject)?;
-        self.prompt(subject)?;
+        self.policy(model)?;
+        self.prompt(require_tokenizer(tokenizer)?)?;
         Ok(())
     }
 
@@ -127,14 +129,13 @@ impl DemoConfig {
         }
     }
 
-    fn policy(&self, subject: &Subject) -> Result<Box<dyn PagePolicy>, ExperimentError> {
-        let rope = &subject.config.rope;
-        Ok(self.quest().init(&self.quest, rope, self.length)?)
+    fn policy(&self, model: &ModelConfig) -> Result<Box<dyn PagePolicy>, ExperimentError> {
+        Ok(self.quest().init(&self.quest, &model.rope, self.length)?)
     }
 
-    fn prompt(&self, subject: &Subject) -> Result<PasskeyPrompt, ExperimentError> {
+    fn prompt(&self, tokenizer: &Tokenizer) -> Result<PasskeyPrompt, ExperimentError> {
         PasskeyPrompt::fit(
-            subject.tokenizer()?,
+            tokenizer,
             self.length.saturating_sub(self.answer_tokens),
             self.depth,
             StdRng::seed_from_u64(self.seed).random_range(1..=50_000),
@@ -156,8 +157,8 @@ pub fn run(
     config: &DemoConfig,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Demo, ExperimentError> {
-    config.check(subject)?;
-    let prompt = config.prompt(subject)?;
+    config.check(&subject.config, subject.tokenizer.as_ref())?;
+    let prompt = config.prompt(subject.tokenizer()?)?;
     let page_size = config.quest.page_size;
     let mut session = subject.session(config.length, page_size)?;
     let prefilled = &prompt.ids[..prompt.prefill];
@@ -177,7 +178,7 @@ pub fn run(
         config,
         &mut session,
         &prompt,
-        &*config.policy(subject)?,
+        &*config.policy(&subject.config)?,
     )?;
     let observations = observe(subject, config, &mut session, &prompt, &quest.ids)?;
 
@@ -254,7 +255,7 @@ fn observe(
     prompt: &PasskeyPrompt,
     answer: &[u32],
 ) -> Result<Vec<Observation>, ExperimentError> {
-    let observed = ObservedPolicy::new(config.policy(subject)?);
+    let observed = ObservedPolicy::new(config.policy(&subject.config)?);
     let observations = observed.observations();
     let last = prompt.ids.len() - 1;
     session.rewind(last)?;

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use quest_burn::{QuestConfig, policy::PolicyKind};
+use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, Prompt, PromptIds, Record, Task, TaskData};
@@ -10,7 +11,7 @@ use crate::{
     contender::Contender,
     passkey::ask,
     results::{Journal, round_trip},
-    session::{Session, Subject},
+    session::{Session, Subject, require_tokenizer},
 };
 
 /// How a model is evaluated.
@@ -93,23 +94,24 @@ impl LongBenchRow {
 }
 
 impl LongBenchConfig {
-    /// Checks what can be known before anything is computed.
+    /// Checks what can be known before the model's weights are there.
     ///
     /// # Errors
     ///
-    /// When nobody is to answer, the context is beyond the model's, or a policy cannot be made with
-    /// a budget.
-    pub fn check(&self, subject: &Subject) -> Result<(), ExperimentError> {
+    /// When nobody is to answer, there is no tokenizer, the context is beyond the model's, or a
+    /// policy cannot be made with a budget.
+    pub fn check(
+        &self,
+        model: &ModelConfig,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<(), ExperimentError> {
         if self.contenders().is_empty() {
             return Err(ExperimentError::setting("policies", "at least 1", 0));
         }
-        let most = subject.config.max_positions;
-        if self.context > most {
-            let found = self.context;
-            return Err(ExperimentError::TooLong { most, found });
-        }
+        require_tokenizer(tokenizer)?;
+        ExperimentError::check_length("context", self.context, model)?;
         for contender in self.contenders() {
-            contender.init(&self.quest, &subject.config.rope, self.context)?;
+            contender.init(&self.quest, &model.rope, self.context)?;
         }
         Ok(())
     }
@@ -135,7 +137,7 @@ pub fn run(
     journal: &mut Journal<Prediction>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    config.check(subject)?;
+    config.check(&subject.config, subject.tokenizer.as_ref())?;
     let contenders = config.contenders();
     let answered = journal.rows().iter();
     let answered = answered.map(|row| (row.task, row.id.clone(), row.contender()));

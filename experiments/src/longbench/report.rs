@@ -1,5 +1,6 @@
 use super::{LongBenchRow, Task};
 use crate::{
+    budget::cell,
     contender::Contender,
     plot::{Figure, LineChart, Scale},
     table::Table,
@@ -15,13 +16,12 @@ pub fn table(rows: &[LongBenchRow]) -> Table {
     for contender in contenders {
         let scores = scores(rows, &tasks, contender);
         let mean = scores.iter().sum::<f64>() / scores.len() as f64;
-        let budget = contender.budget.map_or("-".to_owned(), |b| b.to_string());
         let cells = scores
             .iter()
             .chain([&mean])
             .map(|score| format!("{score:.2}"));
         table.push(
-            [contender.policy.to_string(), budget]
+            [contender.policy.to_string(), cell(contender.budget)]
                 .into_iter()
                 .chain(cells),
         );

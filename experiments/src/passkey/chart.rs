@@ -2,7 +2,7 @@ use quest_burn::policy::PolicyKind;
 
 use super::PasskeyRow;
 use crate::{
-    budget::Budget,
+    budget::{Budget, cell},
     plot::{Figure, HeatMap},
     table::Table,
     unique,
@@ -13,6 +13,7 @@ pub fn table(rows: &[PasskeyRow]) -> Table {
     let mut table = Table::new([
         "policy",
         "budget",
+        "in tokens",
         "length",
         "trials",
         "correct",
@@ -29,6 +30,7 @@ pub fn table(rows: &[PasskeyRow]) -> Table {
         let worst = rows.iter().filter_map(accuracy).fold(1.0, f64::min);
         table.push([
             first.policy.to_string(),
+            cell(first.asked_budget),
             first.budget.to_string(),
             first.length.to_string(),
             trials.to_string(),
@@ -120,7 +122,9 @@ mod tests {
         };
         assert_eq!(
             words(lines[2]),
-            ["quest", "64", "1024", "8", "5", "62.5", "%", "25.0", "%"]
+            [
+                "quest", "1/16", "64", "1024", "8", "5", "62.5", "%", "25.0", "%"
+            ]
         );
     }
 

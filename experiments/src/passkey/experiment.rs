@@ -4,6 +4,7 @@ use quest_burn::{
     QuestConfig,
     policy::{PagePolicy, PolicyKind},
 };
+use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use crate::{
     budget::Budget,
     contender::Contender,
     results::Journal,
-    session::{Session, Subject},
+    session::{Session, Subject, require_tokenizer},
     unique,
 };
 
@@ -102,13 +103,17 @@ struct Trial {
 }
 
 impl PasskeyConfig {
-    /// Checks what can be known before anything is computed.
+    /// Checks what can be known before the model's weights are there.
     ///
     /// # Errors
     ///
     /// When there is nothing to ask or nobody to answer, a length is beyond `max_positions`, or a
     /// policy cannot be made with a budget.
-    pub fn check(&self, subject: &Subject) -> Result<(), ExperimentError> {
+    pub fn check(
+        &self,
+        model: &ModelConfig,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<(), ExperimentError> {
         let needs_no_budget = self.policies.iter().all(|&p| p == PolicyKind::Dense);
         let budgets = self.budgets.len() + usize::from(needs_no_budget);
         let least = [
@@ -130,21 +135,17 @@ impl PasskeyConfig {
             let expected = format!("at most {}", owners::MOST);
             return Err(ExperimentError::setting("keys", expected, self.keys));
         }
-        let most = subject.config.max_positions;
         for &length in &self.lengths {
-            if length > most {
-                let found = length;
-                return Err(ExperimentError::TooLong { most, found });
-            }
+            ExperimentError::check_length("length", length, model)?;
             for contender in self.contenders() {
-                self.policy(subject, contender, length)?;
+                self.policy(model, contender, length)?;
             }
             // The longest passkeys leave the least room for filler.
             let mut keys = self.passkeys(self.trials(length).next().expect("a depth and a trial"));
             keys.iter_mut().for_each(|key| key.number = 50_000);
             let (asked, others) = keys.split_first().expect("a key");
             PasskeyPrompt::among(
-                subject.tokenizer()?,
+                require_tokenizer(tokenizer)?,
                 self.room(length),
                 1.0,
                 asked,
@@ -167,11 +168,11 @@ impl PasskeyConfig {
 
     fn policy(
         &self,
-        subject: &Subject,
+        model: &ModelConfig,
         contender: Contender,
         length: usize,
     ) -> Result<Box<dyn PagePolicy>, ExperimentError> {
-        Ok(contender.init(&self.quest, &subject.config.rope, length)?)
+        Ok(contender.init(&self.quest, &model.rope, length)?)
     }
 
     /// The lengths, none repeated.
@@ -211,7 +212,7 @@ impl PasskeyConfig {
         trial: Trial,
         contender: Contender,
     ) -> Result<PasskeyOutcome, ExperimentError> {
-        let policy = self.policy(subject, contender, trial.length)?;
+        let policy = self.policy(&subject.config, contender, trial.length)?;
         let tail = &prompt.ids[prompt.prefill..];
         let stop_ids = &subject.config.stop_token_ids;
         session.rewind(prompt.prefill)?;
@@ -275,7 +276,7 @@ pub fn run(
     journal: &mut Journal<PasskeyOutcome>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    config.check(subject)?;
+    config.check(&subject.config, subject.tokenizer.as_ref())?;
     let contenders = config.contenders();
     let key = |contender: Contender, trial: Trial| {
         let depth = config.depth(trial.depth).to_bits();

@@ -1,5 +1,8 @@
 use quest_burn::{QuestConfig, policy::PolicyKind};
-use quest_burn_models::generation::{GenerateError, LikelihoodMode};
+use quest_burn_models::{
+    config::ModelConfig,
+    generation::{GenerateError, LikelihoodMode},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{PerplexityPoint, mean, perplexity_curve};
@@ -48,13 +51,13 @@ pub struct PerplexityRow {
 }
 
 impl PerplexityConfig {
-    /// Checks what can be known before anything is computed.
+    /// Checks what can be known before the model's weights are there.
     ///
     /// # Errors
     ///
     /// When nobody is to score, the window is empty, the text has nothing to score or is beyond the
     /// model's context, or a policy cannot be made with a budget.
-    pub fn check(&self, subject: &Subject, tokens: usize) -> Result<(), ExperimentError> {
+    pub fn check(&self, model: &ModelConfig, tokens: usize) -> Result<(), ExperimentError> {
         for (setting, value) in [
             ("policies", self.contenders().len()),
             ("window", self.window),
@@ -63,9 +66,9 @@ impl PerplexityConfig {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
         }
-        check_text(subject, tokens, self.prefill)?;
+        check_text(model, tokens, self.prefill)?;
         for contender in self.contenders() {
-            contender.init(&self.quest, &subject.config.rope, tokens)?;
+            contender.init(&self.quest, &model.rope, tokens)?;
         }
         Ok(())
     }
@@ -77,15 +80,11 @@ impl PerplexityConfig {
 
 /// Refuses a text that is too short or too long to be scored.
 pub(crate) fn check_text(
-    subject: &Subject,
+    model: &ModelConfig,
     tokens: usize,
     prefill: usize,
 ) -> Result<(), ExperimentError> {
-    let most = subject.config.max_positions;
-    if tokens > most {
-        let found = tokens;
-        return Err(ExperimentError::TooLong { most, found });
-    }
+    ExperimentError::check_length("length", tokens, model)?;
     Ok(LikelihoodMode::Decode { prefill }.check(tokens)?)
 }
 
@@ -118,7 +117,7 @@ pub fn run(
     journal: &mut Journal<PerplexityRow>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    config.check(subject, ids.len())?;
+    config.check(&subject.config, ids.len())?;
     let contenders = config.contenders();
     let scored = ids.len() - config.prefill;
     let total = contenders.len() * scored;

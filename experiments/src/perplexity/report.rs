@@ -1,6 +1,6 @@
 use super::PerplexityRow;
 use crate::{
-    budget::Budget,
+    budget::{Budget, cell},
     plot::{Figure, LineChart},
     table::Table,
     unique,
@@ -19,11 +19,10 @@ pub fn table(rows: &[PerplexityRow]) -> Table {
         "above dense",
     ]);
     for row in rows {
-        let budget = row.asked_budget.map_or("-".to_owned(), |b| b.to_string());
         let above = dense.map(|dense| row.perplexity - dense.perplexity);
         table.push([
             row.policy.to_string(),
-            budget,
+            cell(row.asked_budget),
             row.tokens.to_string(),
             format!("{:.6}", row.mean_nll),
             format!("{:.4}", row.perplexity),

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use plotters::{
     prelude::{ChartBuilder, Circle, LineSeries},
     style::{
@@ -6,7 +8,7 @@ use plotters::{
     },
 };
 
-use super::{PlotError, check_finite, style};
+use super::{PlotError, axis::Axis, check_finite, style};
 
 /// Points that a line connects.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,25 +111,35 @@ impl LineChart {
         }
     }
 
-    /// What stands at a place of the horizontal axis, whose ends are `span` apart. On a logarithmic
-    /// one that is long enough, only powers of two are named.
-    fn x_text(&self, place: f64, span: f64) -> String {
+    /// The horizontal axis. On a logarithmic one, where equal steps are at odd values, the points
+    /// are named.
+    fn x_axis(&self) -> Axis {
+        let points = self.lines.iter().flat_map(|line| &line.points);
+        let places = points.map(|&(x, _)| self.place(x));
+        let ends = ends(places.clone(), 0.02);
+        match self.x_scale {
+            Scale::Linear => Axis::round(ends),
+            Scale::Log2 => Axis::named(ends, places),
+        }
+    }
+
+    /// What stands at a place of the horizontal axis.
+    fn x_text(&self, place: f64) -> String {
         match self.x_scale {
             Scale::Linear => short(place),
-            Scale::Log2 if span >= 2.0 && (place - place.round()).abs() > 1e-6 => String::new(),
             Scale::Log2 => short(place.exp2()),
         }
     }
 
     pub(super) fn draw(&self, area: &style::Area) -> Result<(), PlotError> {
         self.check()?;
-        let points = || self.lines.iter().flat_map(|line| &line.points);
-        let xs = ends(points().map(|&(x, _)| self.place(x)), 0.02);
         let ys = match self.y_range {
             Some((low, high)) => low..high,
-            None => ends(points().map(|&(_, y)| y), 0.05),
+            None => {
+                let points = self.lines.iter().flat_map(|line| &line.points);
+                ends(points.map(|&(_, y)| y), 0.05)
+            }
         };
-        let span = xs.end - xs.start;
         let area = style::titled(area, &self.title)?;
         let names = self.lines.iter().map(|line| line.name.clone());
         let area = style::legend(&area, &names.collect::<Vec<_>>())?;
@@ -136,7 +148,7 @@ impl LineChart {
             .margin_right(24)
             .x_label_area_size(44)
             .y_label_area_size(64)
-            .build_cartesian_2d(xs, ys)?;
+            .build_cartesian_2d(self.x_axis(), ys)?;
         let label = style::text(style::TEXT_SIZE, style::TEXT, HPos::Left, VPos::Top);
         chart
             .configure_mesh()
@@ -149,7 +161,7 @@ impl LineChart {
             .y_labels(8)
             .x_desc(&self.x_label)
             .y_desc(&self.y_label)
-            .x_label_formatter(&|&x| self.x_text(x, span))
+            .x_label_formatter(&|&x| self.x_text(x))
             .y_label_formatter(&|&y| short(y))
             .draw()?;
         for (index, line) in self.lines.iter().enumerate() {
@@ -167,7 +179,7 @@ impl LineChart {
 }
 
 /// The ends of some values, with a margin; never the same value twice.
-fn ends(values: impl Iterator<Item = f64>, margin: f64) -> std::ops::Range<f64> {
+fn ends(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
     });
@@ -200,6 +212,8 @@ fn short(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use plotters::coord::ranged1d::Ranged;
+
     use super::*;
 
     #[test]
@@ -221,12 +235,17 @@ mod tests {
     }
 
     #[test]
-    fn only_powers_of_two_are_named_on_a_long_logarithmic_axis() {
-        let chart = LineChart::new("", "", "").with_x_scale(Scale::Log2);
-        assert_eq!(chart.x_text(6.0, 3.0), "64");
-        assert_eq!(chart.x_text(6.5, 3.0), "");
-        assert_eq!(chart.x_text(6.5, 1.0), "90.51");
-        assert_eq!(LineChart::new("", "", "").x_text(6.5, 3.0), "6.5");
+    fn the_points_are_named_on_a_logarithmic_axis() {
+        let names = |points: &[f64]| {
+            let points = points.iter().map(|&x| (x, 1.0)).collect();
+            let chart = LineChart::new("", "", "").with_x_scale(Scale::Log2);
+            let chart = chart.with_line("a", points);
+            let ticks = chart.x_axis().key_points(8).into_iter();
+            ticks.map(|tick| chart.x_text(tick)).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[128.0, 73.0, 128.0]), ["73", "128"]);
+        assert_eq!(names(&[64.0, 96.0, 1024.0]), ["64", "96", "1K"]);
+        assert_eq!(names(&[100.0]), ["100"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! A [`Figure`] is a title over panels, each a [`LineChart`], a [`HeatMap`] or a [`BarChart`].
 
+mod axis;
 mod bars;
 mod figure;
 mod heat_map;

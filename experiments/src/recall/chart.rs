@@ -2,7 +2,7 @@ use quest_burn::policy::PolicyKind;
 
 use super::RecallRow;
 use crate::{
-    budget::Budget,
+    budget::{Budget, cell},
     plot::{BarChart, Figure, LineChart, Scale},
     table::Table,
     unique,
@@ -13,6 +13,7 @@ pub fn table(rows: &[RecallRow]) -> Table {
     let mut table = Table::new([
         "policy",
         "budget",
+        "in tokens",
         "layer",
         "top-10 recall",
         "attention mass",
@@ -22,6 +23,7 @@ pub fn table(rows: &[RecallRow]) -> Table {
     for row in rows {
         table.push([
             row.policy.to_string(),
+            cell(row.asked_budget),
             row.budget.to_string(),
             row.layer
                 .map_or("mean".to_owned(), |layer| layer.to_string()),
@@ -37,10 +39,7 @@ pub fn table(rows: &[RecallRow]) -> Table {
 /// budget.
 pub fn figure(title: &str, rows: &[RecallRow]) -> Figure {
     let policies = unique(rows.iter().map(|row| row.policy));
-    let budgets = rows
-        .iter()
-        .filter_map(|row| Some((row.asked_budget?, row.budget)));
-    let budgets = unique(budgets);
+    let budgets = unique(rows.iter().filter_map(|row| row.asked_budget));
     let over_budget = |title: &str, share: fn(&RecallRow) -> f64| {
         let chart = LineChart::new(title, "token budget", "share");
         let chart = chart.with_x_scale(Scale::Log2).with_y_range(0.0, 1.0);
@@ -64,20 +63,16 @@ pub fn figure(title: &str, rows: &[RecallRow]) -> Figure {
     })
 }
 
-fn by_layer(
-    rows: &[RecallRow],
-    policies: &[PolicyKind],
-    (asked, tokens): (Budget, usize),
-) -> BarChart {
+fn by_layer(rows: &[RecallRow], policies: &[PolicyKind], budget: Budget) -> BarChart {
     let of = |policy| {
         let rows = rows.iter();
         // Policies that read everything have no budget.
-        rows.filter(move |row| row.policy == policy && row.asked_budget.is_none_or(|b| b == asked))
+        rows.filter(move |row| row.policy == policy && row.asked_budget.is_none_or(|b| b == budget))
             .filter(|row| row.layer.is_some())
     };
     let layers = unique(rows.iter().filter_map(|row| row.layer));
     BarChart {
-        title: format!("recall by layer, budget {tokens} tokens"),
+        title: format!("recall by layer, {}", budget.label()),
         x_label: "layer".into(),
         y_label: "share".into(),
         groups: layers.iter().map(usize::to_string).collect(),
@@ -137,6 +132,28 @@ mod tests {
             "{text}"
         );
         assert!(lines[2].contains("6.2 %"), "{text}");
+    }
+
+    #[test]
+    fn budgets_of_as_many_tokens_are_told_apart() {
+        let rows = ["1/64", "1/32"].into_iter().flat_map(|asked| {
+            [None, Some(0)].map(|layer| RecallRow {
+                asked_budget: Some(asked.parse().unwrap()),
+                ..row(PolicyKind::Quest, 16, layer, 0.5)
+            })
+        });
+        let rows = rows.collect::<Vec<_>>();
+        let text = table(&rows).to_string();
+        let lines = text.lines().collect::<Vec<_>>();
+        assert!(
+            lines[1].contains("1/64") && lines[3].contains("1/32"),
+            "{text}"
+        );
+        let svg = figure("recall", &rows).to_svg().unwrap();
+        for budget in ["1/64", "1/32"] {
+            let title = format!("recall by layer, budget {budget} of the context");
+            assert!(svg.lines().any(|line| line.trim() == title), "{title}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@ use quest_burn::{
     QuestConfig,
     policy::{Observation, ObservedPolicy, PolicyKind},
 };
+use quest_burn_models::config::ModelConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -77,13 +78,14 @@ pub struct RecallRow {
 }
 
 impl RecallConfig {
-    /// Checks what can be known before anything is computed, for a text of `length` tokens.
+    /// Checks what can be known before the model's weights are there, for a text of `length`
+    /// tokens.
     ///
     /// # Errors
     ///
     /// When there is nothing to compare, the text is too short or too long, or a policy cannot be
     /// made with a budget.
-    pub fn check(&self, subject: &Subject, length: usize) -> Result<(), ExperimentError> {
+    pub fn check(&self, model: &ModelConfig, length: usize) -> Result<(), ExperimentError> {
         let settings = [
             ("policies", self.policies.len()),
             ("budgets and policies", self.contenders().len()),
@@ -98,18 +100,15 @@ impl RecallConfig {
             let expected = format!("fewer than the {length} tokens of the text");
             return Err(ExperimentError::setting("steps", expected, self.steps));
         }
-        let (most, layers) = (subject.config.max_positions, subject.config.n_layers);
-        if length > most {
-            let found = length;
-            return Err(ExperimentError::TooLong { most, found });
-        }
+        ExperimentError::check_length("length", length, model)?;
+        let layers = model.n_layers;
         if self.quest.dense_layers >= layers {
             let expected = format!("fewer than the {layers} layers of the model");
             let found = self.quest.dense_layers;
             return Err(ExperimentError::setting("dense layers", expected, found));
         }
         for contender in self.contenders() {
-            self.policy(subject, contender, length)?;
+            self.policy(model, contender, length)?;
         }
         Ok(())
     }
@@ -120,11 +119,11 @@ impl RecallConfig {
 
     fn policy(
         &self,
-        subject: &Subject,
+        model: &ModelConfig,
         contender: Contender,
         length: usize,
     ) -> Result<ObservedPolicy, ExperimentError> {
-        let policy = contender.init(&self.quest, &subject.config.rope, length)?;
+        let policy = contender.init(&self.quest, &model.rope, length)?;
         Ok(ObservedPolicy::new(policy))
     }
 }
@@ -152,7 +151,7 @@ pub fn run(
     journal: &mut Journal<RecallOutcome>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    config.check(subject, ids.len())?;
+    config.check(&subject.config, ids.len())?;
     let contenders = config.contenders();
     let (known, total) = (journal.rows().len(), contenders.len());
     let known_contenders = journal.rows().iter().map(RecallOutcome::contender);
@@ -174,7 +173,7 @@ pub fn run(
         });
     })?;
     for contender in open {
-        let policy = config.policy(subject, contender, ids.len())?;
+        let policy = config.policy(&subject.config, contender, ids.len())?;
         let observations = policy.observations();
         session.rewind(text.len())?;
         let mut steps = Vec::with_capacity(fed.len());

@@ -2,7 +2,7 @@ use quest_burn::{
     QuestConfig,
     policy::{DensePolicy, OnlyLayer, PagePolicy, PolicyKind},
 };
-use quest_burn_models::generation::GenerateError;
+use quest_burn_models::{config::ModelConfig, generation::GenerateError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -70,15 +70,15 @@ impl SparsityConfig {
         budgets.take_while(|&budget| budget < tokens).collect()
     }
 
-    /// Checks what can be known before anything is computed.
+    /// Checks what can be known before the model's weights are there.
     ///
     /// # Errors
     ///
     /// When there is nothing to try, budgets do not ascend, the tolerance is not a number of at
     /// least 0, the text has nothing to score or is beyond the model's context, or a policy cannot
     /// be made with a budget.
-    pub fn check(&self, subject: &Subject, tokens: usize) -> Result<(), ExperimentError> {
-        check_text(subject, tokens, self.prefill)?;
+    pub fn check(&self, model: &ModelConfig, tokens: usize) -> Result<(), ExperimentError> {
+        check_text(model, tokens, self.prefill)?;
         for (setting, n) in [
             ("policies", self.policies.len()),
             ("budgets", self.budgets.len()),
@@ -109,7 +109,7 @@ impl SparsityConfig {
         }
         for policy in self.policies() {
             for &budget in &self.budgets {
-                self.policy(subject, policy, 0, budget, tokens)?;
+                self.policy(model, policy, 0, budget, tokens)?;
             }
         }
         Ok(())
@@ -129,7 +129,7 @@ impl SparsityConfig {
 
     fn policy(
         &self,
-        subject: &Subject,
+        model: &ModelConfig,
         policy: PolicyKind,
         layer: usize,
         budget: usize,
@@ -140,7 +140,7 @@ impl SparsityConfig {
             budget: Some(Budget::Tokens(budget)),
         };
         let quest = self.quest.clone().with_dense_layers(0);
-        let policy = contender.init(&quest, &subject.config.rope, tokens)?;
+        let policy = contender.init(&quest, &model.rope, tokens)?;
         Ok(OnlyLayer::new(layer, policy))
     }
 
@@ -163,7 +163,7 @@ pub fn run(
     journal: &mut Journal<LayerPerplexity>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    config.check(subject, ids.len())?;
+    config.check(&subject.config, ids.len())?;
     let cases = config.cases(subject.config.n_layers);
     let n_budgets = config.budgets.len();
     let mut search = Search {
@@ -219,7 +219,7 @@ impl Search<'_> {
         let (subject, config) = (self.subject, self.config);
         let policy: Box<dyn PagePolicy> = match sparse {
             Some((kind, layer, budget)) => {
-                Box::new(config.policy(subject, kind, layer, budget, self.ids.len())?)
+                Box::new(config.policy(&subject.config, kind, layer, budget, self.ids.len())?)
             }
             None => Box::new(DensePolicy),
         };

@@ -14,8 +14,10 @@ use super::*;
 use crate::config::parameters;
 use stored::{Stored, Tensors, write_pytorch, write_safetensors};
 
+type Write = fn(&Path, &Tensors);
+
 /// The name of a single file in each format, and who writes it.
-const FORMATS: [(&str, fn(&Path, &Tensors)); 2] = [
+const FORMATS: [(&str, Write); 2] = [
     ("model.safetensors", write_safetensors),
     ("pytorch_model.bin", write_pytorch),
 ];
