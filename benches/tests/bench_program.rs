@@ -193,6 +193,23 @@ fn nothing_is_begun_when_the_time_is_over() {
 }
 
 #[test]
+fn recorded_launches_are_left_out_on_a_device_that_has_none() {
+    let output = run(&[
+        &TINY[..],
+        &["16", "--launch", "graph,plain"],
+        &QUICK,
+        &["0"],
+    ]
+    .concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(
+        stderr.contains("launch: plain (flex cannot record launches)"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn bad_input_is_refused() {
     for (arguments, expected) in [
         (
@@ -220,6 +237,10 @@ fn bad_input_is_refused() {
         (
             &["attention", "--minutes=-1"],
             "--minutes: expected a number of minutes, found -1",
+        ),
+        (
+            &["attention", "--launch", "graph"],
+            "--launch: expected plain, as flex cannot record launches, found graph",
         ),
     ] {
         assert_refused(arguments, expected);
