@@ -210,6 +210,25 @@ fn recorded_launches_are_left_out_on_a_device_that_has_none() {
 }
 
 #[test]
+fn a_device_that_is_unknown_or_not_compiled_in_is_refused() {
+    for name in ["nope", "tch"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_quest-bench"))
+            .arg("attention")
+            .env("BURN_DEVICE", name)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(
+            stderr.starts_with("error: BURN_DEVICE: expected a backend that is compiled in (")
+                && stderr.ends_with(&format!("), found {name}\n"))
+                && stderr.lines().count() == 1,
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
 fn bad_input_is_refused() {
     for (arguments, expected) in [
         (
