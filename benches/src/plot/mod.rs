@@ -1,7 +1,8 @@
 //! Time against context, as SVG.
 
+mod series;
+
 use std::{
-    collections::BTreeMap,
     fs::{self, OpenOptions},
     io,
     path::Path,
@@ -12,7 +13,8 @@ use plotters::prelude::{
     Palette99, PathElement, SVGBackend, SeriesLabelPosition, WHITE,
 };
 
-use crate::{BenchError, Launch, Record};
+use crate::{BenchError, Record};
+use series::series;
 
 /// Refuses a file that cannot be written, before anything is measured, and leaves what there is as
 /// it is.
@@ -39,11 +41,7 @@ pub fn check(path: &Path) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// The points of one line: tokens of context, milliseconds.
-type Series = Vec<(f64, f64)>;
-
-/// Draws the median times of all results over their contexts; a line for each operation, budget,
-/// shape and kind of launch that differs.
+/// Draws the median times of all results over their contexts.
 ///
 /// # Errors
 ///
@@ -106,48 +104,6 @@ pub fn time_over_context(records: &[Record], path: &Path) -> Result<(), BenchErr
     draw().map_err(|error| refused(error.to_string()))
 }
 
-fn series(records: &[Record]) -> BTreeMap<String, Series> {
-    let mut lines = BTreeMap::<String, Series>::new();
-    let several = |value: fn(&Record) -> Option<usize>| {
-        let mut values = records.iter().filter_map(value);
-        let first = values.next();
-        values.any(|value| Some(value) != first)
-    };
-    type Setting = fn(&Record) -> Option<usize>;
-    let named: [(&str, Setting); 5] = [
-        ("batch", |r| r.batch),
-        ("KV heads", |r| r.n_kv_heads),
-        ("head dim", |r| r.head_dim),
-        ("page", |r| r.page_size),
-        ("chunk", |r| r.chunk),
-    ];
-    let named = named.into_iter().filter(|(_, value)| several(*value));
-    let named = named.collect::<Vec<_>>();
-    for record in records {
-        let (Some(context), Some(timing)) = (record.context, record.timing) else {
-            continue;
-        };
-        let mut label = record.operation.clone();
-        if let Some(budget) = record.budget {
-            label += &format!(", budget {budget}");
-        }
-        for (name, value) in &named {
-            if let Some(value) = value(record) {
-                label += &format!(", {name} {value}");
-            }
-        }
-        if record.launch == Some(Launch::Graph) {
-            label += ", graph";
-        }
-        let points = lines.entry(label).or_default();
-        points.push((context as f64, timing.median_us / 1e3));
-    }
-    for points in lines.values_mut() {
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,16 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_goes_through_the_contexts_of_each_operation_and_budget() {
+    fn a_plot_names_its_lines_and_axes() {
         let records = [
             record("dense", None, 8192, 4000.0),
             record("dense", None, 4096, 2000.0),
             record("quest", Some(2048), 8192, 1000.0),
         ];
-        let lines = series(&records);
-        assert_eq!(lines["dense"], [(4096.0, 2.0), (8192.0, 4.0)]);
-        assert_eq!(lines["quest, budget 2048"], [(8192.0, 1.0)]);
-
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plot.svg");
         time_over_context(&records, &path).unwrap();
