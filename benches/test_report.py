@@ -4,6 +4,8 @@
 import contextlib
 import io
 import json
+import subprocess
+import sys
 import tempfile
 import unittest
 import xml.etree.ElementTree as xml
@@ -12,7 +14,8 @@ from pathlib import Path
 import report
 import svg
 
-RECORDED = Path(__file__).parent / "tests" / "recorded"
+HERE = Path(__file__).parent
+RECORDED = HERE / "tests" / "recorded"
 FILES = [str(RECORDED / name) for name in ("attention.jsonl", "decode.jsonl")]
 
 
@@ -146,6 +149,30 @@ class Charts(unittest.TestCase):
 
     def test_ticks_are_round_numbers_within_the_bounds(self):
         self.assertEqual(svg.ticks(3, 120), [5, 10, 20, 50, 100])
+
+
+class Peers(unittest.TestCase):
+    """Where PyTorch is not installed."""
+
+    def run_without_torch(self, name, *arguments):
+        path = HERE / "peers" / name
+        code = (
+            f"import runpy, sys; sys.modules['torch'] = None; sys.path.insert(0, {str(path.parent)!r}); "
+            f"runpy.run_path({str(path)!r}, run_name='__main__')"
+        )
+        return subprocess.run([sys.executable, "-B", "-c", code, *arguments], capture_output=True, text=True)
+
+    def test_options_are_explained(self):
+        for name in ("attention_torch.py", "decode_torch.py"):
+            done = self.run_without_torch(name, "--help")
+            self.assertEqual((done.returncode, done.stderr), (0, ""), name)
+            self.assertIn("--contexts", done.stdout)
+
+    def test_its_absence_is_a_line(self):
+        for name in ("attention_torch.py", "decode_torch.py"):
+            done = self.run_without_torch(name)
+            expected = "error: expected PyTorch in this Python, found none (PYTHON names another one)\n"
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (2, "", expected), name)
 
 
 if __name__ == "__main__":
