@@ -4,6 +4,7 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -173,6 +174,34 @@ class Peers(unittest.TestCase):
             done = self.run_without_torch(name)
             expected = "error: expected PyTorch in this Python, found none (PYTHON names another one)\n"
             self.assertEqual((done.returncode, done.stdout, done.stderr), (2, "", expected), name)
+
+
+class RunAll(unittest.TestCase):
+    def run_all(self, *arguments):
+        with tempfile.TemporaryDirectory() as folder:
+            program = ["bash", str(HERE / "run_all.sh"), *arguments]
+            # A program that does nothing, so that a script that goes on is soon done.
+            environment = {"PATH": os.environ["PATH"], "QUEST_BENCH": "true", "PEERS": "none"}
+            done = subprocess.run(program, capture_output=True, text=True, cwd=folder, env=environment)
+            return done, list(Path(folder).iterdir())
+
+    def test_help_is_its_own(self):
+        for option in ("-h", "--help"):
+            done, files = self.run_all(option)
+            self.assertEqual((done.returncode, done.stderr, files), (0, "", []))
+            self.assertIn("usage: benches/run_all.sh [OUT]", done.stdout)
+            self.assertIn("QUEST_BENCH", done.stdout)
+
+    def test_what_it_does_not_know_is_refused(self):
+        for arguments, found in ((["--out"], "--out"), (["a", "b"], "a b")):
+            done, files = self.run_all(*arguments)
+            self.assertEqual((done.returncode, done.stdout, files), (2, "", []))
+            self.assertTrue(done.stderr.endswith(f"found {found}\n"), done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1)
+
+    def test_a_folder_may_begin_with_a_dash(self):
+        _, files = self.run_all("--", "-p")
+        self.assertEqual([path.name for path in files], ["-p"])
 
 
 if __name__ == "__main__":
