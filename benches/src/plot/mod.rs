@@ -1,6 +1,8 @@
 //! Time against context, as SVG.
 
+mod axis;
 mod series;
+mod style;
 
 use std::{
     fs::{self, OpenOptions},
@@ -9,12 +11,17 @@ use std::{
 };
 
 use plotters::prelude::{
-    BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, IntoLogRange, LineSeries, Palette,
-    Palette99, PathElement, SVGBackend, SeriesLabelPosition, WHITE,
+    BindKeyPoints, ChartBuilder, Circle, Color, DashedLineSeries, IntoDrawingArea, IntoLogRange,
+    SVGBackend, WHITE,
 };
 
 use crate::{BenchError, Record};
 use series::series;
+use style::Legend;
+
+const WIDTH: u32 = 900;
+/// Of the chart; the legend is below, where it covers no line.
+const HEIGHT: u32 = 560;
 
 /// Refuses a file that cannot be written, before anything is measured, and leaves what there is as
 /// it is.
@@ -66,38 +73,38 @@ pub fn time_over_context(records: &[Record], path: &Path) -> Result<(), BenchErr
     let contexts = bounds(points().map(|(context, _)| *context).collect());
     let times = bounds(points().map(|(_, ms)| *ms).collect());
     let draw = || -> Result<(), Box<dyn std::error::Error>> {
-        let area = SVGBackend::new(path, (900, 600)).into_drawing_area();
+        let legend = Legend::new(lines.keys().cloned().collect(), WIDTH as i32);
+        let size = (WIDTH, HEIGHT + legend.height());
+        let area = SVGBackend::new(path, size).into_drawing_area();
         area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
+        let (above, below) = area.split_vertically(HEIGHT);
+        let named = axis::contexts(points().map(|(context, _)| *context).collect(), &contexts);
+        let ticks = axis::ticks(&times);
+        let mut chart = ChartBuilder::on(&above)
             .margin(12)
             .x_label_area_size(40)
             .y_label_area_size(64)
-            .build_cartesian_2d(contexts.log_scale().base(2.0), times.log_scale())?;
+            .build_cartesian_2d(
+                contexts.log_scale().with_key_points(named),
+                times.log_scale().with_key_points(ticks),
+            )?;
         chart
             .configure_mesh()
             .x_desc("tokens of context")
             .y_desc("milliseconds")
-            .x_label_formatter(&|tokens: &f64| {
-                format!("{}K", (tokens / 1024.0 * 10.0).round() / 10.0)
-            })
+            .x_label_formatter(&|tokens| axis::tokens(*tokens))
+            .y_label_formatter(&f64::to_string)
+            .label_style(style::text())
+            .axis_desc_style(style::text())
             .draw()?;
-        for (index, (label, points)) in lines.iter().enumerate() {
-            let color = Palette99::pick(index).stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), color))?
-                .label(label)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color));
-            let marks = points
-                .iter()
-                .map(|&point| Circle::new(point, 3, color.filled()));
-            chart.draw_series(marks)?;
+        for (index, points) in lines.values().enumerate() {
+            let (color, (dash, gap)) = style::of(index);
+            let stroke = color.stroke_width(2);
+            let line = points.iter().copied();
+            chart.draw_series(DashedLineSeries::new(line.clone(), dash, gap, stroke))?;
+            chart.draw_series(line.map(|point| Circle::new(point, 3, color.filled())))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK)
-            .draw()?;
+        legend.draw(&below)?;
         area.present()?;
         Ok(())
     };
@@ -131,7 +138,34 @@ mod tests {
         time_over_context(&records, &path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-        assert!(svg.contains("quest, budget 2048") && svg.contains("tokens of context"));
+        for text in [
+            "quest, budget 2048",
+            "tokens of context",
+            "4K",
+            "8K",
+            "1",
+            "2",
+            "4",
+        ] {
+            let whole = svg.lines().any(|line| line.trim() == text);
+            assert!(whole, "{text} is not in {svg}");
+        }
+    }
+
+    #[test]
+    fn short_contexts_and_times_close_to_each_other_are_named() {
+        let records = [
+            record("dense", None, 256, 2000.0),
+            record("dense", None, 384, 3500.0),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plot.svg");
+        time_over_context(&records, &path).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        for text in ["256", "384", "2", "3", "4"] {
+            let count = svg.lines().filter(|line| line.trim() == text).count();
+            assert_eq!(count, 1, "{text} in {svg}");
+        }
     }
 
     #[test]
