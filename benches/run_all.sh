@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every benchmark on this machine, ours and the peers', then one report with plots.
 #
-#   benches/run_all.sh [OUT]      results go to OUT, by default bench-results
+# usage: benches/run_all.sh [OUT]      results go to OUT, by default bench-results
 #
 # QUEST_BENCH    an already built program (`quest` or `quest-bench`) instead of building one
 # BACKENDS       backends of ours, by default `cuda vulkan` where there is an NVIDIA GPU, else flex
@@ -12,9 +12,24 @@
 # PYTHON         the Python that has PyTorch, by default python3
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+refuse() {
+  echo "error: expected --help or a folder for the results, found $*" >&2
+  exit 2
+}
+
+case ${1:-} in
+  -h | --help)
+    # The comment at the top.
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+  --) shift ;;
+  -*) refuse "$@" ;;
+esac
+[ $# -le 1 ] || refuse "$@"
 out=${1:-bench-results}
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
+mkdir -p -- "$out"
+out=$(cd -- "$out" && pwd)
 python=${PYTHON:-python3}
 
 say() { echo "=== $*" >&2; }

@@ -4,6 +4,9 @@
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import unittest
 import xml.etree.ElementTree as xml
@@ -12,7 +15,8 @@ from pathlib import Path
 import report
 import svg
 
-RECORDED = Path(__file__).parent / "tests" / "recorded"
+HERE = Path(__file__).parent
+RECORDED = HERE / "tests" / "recorded"
 FILES = [str(RECORDED / name) for name in ("attention.jsonl", "decode.jsonl")]
 
 
@@ -146,6 +150,58 @@ class Charts(unittest.TestCase):
 
     def test_ticks_are_round_numbers_within_the_bounds(self):
         self.assertEqual(svg.ticks(3, 120), [5, 10, 20, 50, 100])
+
+
+class Peers(unittest.TestCase):
+    """Where PyTorch is not installed."""
+
+    def run_without_torch(self, name, *arguments):
+        path = HERE / "peers" / name
+        code = (
+            f"import runpy, sys; sys.modules['torch'] = None; sys.path.insert(0, {str(path.parent)!r}); "
+            f"runpy.run_path({str(path)!r}, run_name='__main__')"
+        )
+        return subprocess.run([sys.executable, "-B", "-c", code, *arguments], capture_output=True, text=True)
+
+    def test_options_are_explained(self):
+        for name in ("attention_torch.py", "decode_torch.py"):
+            done = self.run_without_torch(name, "--help")
+            self.assertEqual((done.returncode, done.stderr), (0, ""), name)
+            self.assertIn("--contexts", done.stdout)
+
+    def test_its_absence_is_a_line(self):
+        for name in ("attention_torch.py", "decode_torch.py"):
+            done = self.run_without_torch(name)
+            expected = "error: expected PyTorch in this Python, found none (PYTHON names another one)\n"
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (2, "", expected), name)
+
+
+class RunAll(unittest.TestCase):
+    def run_all(self, *arguments):
+        with tempfile.TemporaryDirectory() as folder:
+            program = ["bash", str(HERE / "run_all.sh"), *arguments]
+            # A program that does nothing, so that a script that goes on is soon done.
+            environment = {"PATH": os.environ["PATH"], "QUEST_BENCH": "true", "PEERS": "none"}
+            done = subprocess.run(program, capture_output=True, text=True, cwd=folder, env=environment)
+            return done, list(Path(folder).iterdir())
+
+    def test_help_is_its_own(self):
+        for option in ("-h", "--help"):
+            done, files = self.run_all(option)
+            self.assertEqual((done.returncode, done.stderr, files), (0, "", []))
+            self.assertIn("usage: benches/run_all.sh [OUT]", done.stdout)
+            self.assertIn("QUEST_BENCH", done.stdout)
+
+    def test_what_it_does_not_know_is_refused(self):
+        for arguments, found in ((["--out"], "--out"), (["a", "b"], "a b")):
+            done, files = self.run_all(*arguments)
+            self.assertEqual((done.returncode, done.stdout, files), (2, "", []))
+            self.assertTrue(done.stderr.endswith(f"found {found}\n"), done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1)
+
+    def test_a_folder_may_begin_with_a_dash(self):
+        _, files = self.run_all("--", "-p")
+        self.assertEqual([path.name for path in files], ["-p"])
 
 
 if __name__ == "__main__":

@@ -6,19 +6,11 @@ plain operations; `quest` is Quest in plain PyTorch operations, by parts and as 
 `flashinfer`, where it is installed, is dense attention and attention over given pages.
 """
 
-from torch.nn.attention import SDPBackend, sdpa_kernel
-import torch
-import torch.nn.functional as F
-
 import common
+from pytorch import F, sdpa, torch
 
 ROWS = ["flash", "cudnn", "math", "quest", "flashinfer"]
 DEFAULT = ["flash", "cudnn", "quest", "flashinfer"]
-BACKENDS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "math": SDPBackend.MATH,
-}
 
 
 class Problem:
@@ -150,7 +142,7 @@ def first_head(problem, output):
 
 def dense(bench, problem, row):
     row_bytes, query_bytes = problem.row_bytes(), problem.query_bytes()
-    with sdpa_kernel([BACKENDS[row]]):
+    with sdpa(row):
         measure(
             bench,
             problem,

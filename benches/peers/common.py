@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 
-import torch
+import pytorch
+from pytorch import torch
 
 ROTATED_BYTES = 256 << 20  # several times a last-level cache
 MAX_ROTATION = 64
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
+DTYPES = {"f16": "float16", "bf16": "bfloat16", "f32": "float32"}
 # How far results may be from those in f32, over their size.
 TOLERANCES = {"f16": 4e-3, "bf16": 3e-2, "f32": 1e-4}
 
@@ -72,6 +73,7 @@ def arguments(description, only):
 
 def parse(parser, only):
     options = parser.parse_args()
+    pytorch.require()
     for option, given, known in (
         ("--only", options.only, only),
         ("--launch", options.launch, ["graph", "plain"]),
@@ -119,7 +121,7 @@ class Bench:
     def __init__(self, options):
         self.options = options
         self.device = options.device
-        self.dtype = DTYPES[options.dtype]
+        self.dtype = getattr(torch, DTYPES[options.dtype])
         self.is_cuda = options.device == "cuda"
         self.end = time.monotonic() + options.minutes * 60 if options.minutes is not None else None
         self.copy_gb_per_s = None

@@ -12,19 +12,12 @@ import shutil
 import time
 from contextlib import nullcontext
 
-from torch.nn.attention import SDPBackend, sdpa_kernel
-import torch
-
 import common
 from llama_torch import SHAPES, Llama
+from pytorch import sdpa, torch
 
 ROWS = ["flash", "cudnn", "math", "quest", "flashinfer", "transformers", "llama.cpp"]
 DEFAULT = ["flash", "cudnn", "quest", "flashinfer", "transformers", "llama.cpp"]
-BACKENDS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "math": SDPBackend.MATH,
-}
 
 
 def fields_of(bench, model, implementation, operation, context, budget=None):
@@ -112,7 +105,7 @@ def by_hand(bench, model, batch):
         for row in ("flash", "cudnn", "math"):
             if row in wanted:
                 def backend(row=row):
-                    return sdpa_kernel([BACKENDS[row]])
+                    return sdpa(row)
 
                 measure(bench, llama, f"pytorch_{row}", "dense", llama.dense, timed_as=backend)
         if wanted & {"quest", "flashinfer"}:

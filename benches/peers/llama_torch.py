@@ -1,8 +1,7 @@
 """A decode step of the Llama family written by hand in PyTorch, with dense attention and with Quest
 in plain PyTorch operations. Everything lives in fixed tensors, so that a step can be captured."""
 
-import torch
-import torch.nn.functional as F
+from pytorch import F, torch
 
 SHAPES = {
     "llama2-7b": dict(

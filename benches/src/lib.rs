@@ -25,6 +25,7 @@ mod plot;
 mod prefill;
 mod read;
 mod record;
+mod table;
 mod target;
 mod timing;
 

@@ -14,11 +14,19 @@ struct Options {
     bench: BenchOptions,
 }
 
+const BACKENDS: [(&str, bool); 7] = [
+    ("cuda", cfg!(feature = "cuda")),
+    ("rocm", cfg!(feature = "rocm")),
+    ("metal", cfg!(feature = "metal")),
+    ("vulkan", cfg!(feature = "vulkan")),
+    ("wgpu", cfg!(feature = "wgpu")),
+    ("flex", cfg!(feature = "flex")),
+    ("ndarray", cfg!(feature = "ndarray")),
+];
+
 fn main() -> ExitCode {
     let options = Options::parse();
-    let device = Device::default();
-    let backend = std::env::var("BURN_DEVICE").unwrap_or_else(|_| format!("{device:?}"));
-    match options.bench.run(&Target::new(device, backend)) {
+    match target().and_then(|target| options.bench.run(&target)) {
         Ok(()) | Err(BenchError::StdoutClosed) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -28,4 +36,24 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// The default device, once the name that it goes by is known to be good: Burn panics otherwise.
+fn target() -> Result<Target, BenchError> {
+    let Some(named) = std::env::var_os("BURN_DEVICE") else {
+        let device = Device::default();
+        let backend = format!("{device:?}");
+        return Ok(Target::new(device, backend));
+    };
+    let named = named.to_string_lossy().to_lowercase();
+    let compiled_in = BACKENDS.iter().filter(|(_, compiled_in)| *compiled_in);
+    let compiled_in = compiled_in.map(|(name, _)| *name).collect::<Vec<_>>();
+    if !compiled_in.contains(&named.as_str()) {
+        return Err(BenchError::Option {
+            option: "BURN_DEVICE",
+            expected: format!("a backend that is compiled in ({})", compiled_in.join(", ")),
+            found: named,
+        });
+    }
+    Ok(Target::new(Device::default(), named))
 }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use crate::{
     BenchError, Output, Rows, Target,
     attention::{self, AttentionOptions},
+    record::Kind,
 };
 #[cfg(feature = "models")]
 use crate::{
@@ -56,7 +57,14 @@ impl BenchOptions {
         if let Some(path) = &self.plot {
             crate::plot::check(path)?;
         }
-        let mut rows = Rows::new(target, output);
+        let kind = match self.command {
+            Command::Attention(_) => Kind::Attention,
+            #[cfg(feature = "models")]
+            Command::Decode(_) => Kind::Decode,
+            #[cfg(feature = "models")]
+            Command::Prefill(_) => Kind::Prefill,
+        };
+        let mut rows = Rows::new(target, output, kind);
         let measured = match &self.command {
             Command::Attention(options) => attention::run(options, target, &mut rows),
             #[cfg(feature = "models")]

@@ -7,7 +7,7 @@ use std::{
 use jiff::{Timestamp, Unit};
 use serde::Serialize;
 
-use crate::{BenchError, Launch, Target, Timing};
+use crate::{BenchError, Launch, Target, Timing, table::Table};
 
 /// What a [`Record`] is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -148,6 +148,7 @@ pub enum Output {
 pub struct Rows {
     environment: Environment,
     output: Output,
+    table: Table,
     copy_gb_per_s: Option<f64>,
     records: Vec<Record>,
 }
@@ -160,8 +161,8 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
 }
 
 impl Rows {
-    /// No results yet.
-    pub fn new(target: &Target, output: Output) -> Self {
+    /// No results yet, of those that will be of a kind.
+    pub fn new(target: &Target, output: Output, kind: Kind) -> Self {
         let now = Timestamp::now();
         let now = now.round(Unit::Second).unwrap_or(now);
         Self {
@@ -175,6 +176,7 @@ impl Rows {
                 driver: target.driver().map(str::to_owned),
             },
             output,
+            table: Table::new(kind),
             copy_gb_per_s: None,
             records: Vec::new(),
         }
@@ -249,8 +251,10 @@ impl Rows {
                 };
                 serde_json::to_string(&line).expect("a record is plain data")
             }
-            Output::Table if self.records.is_empty() => format!("{}\n{}", header(), row(&record)),
-            Output::Table => row(&record),
+            Output::Table if self.records.is_empty() => {
+                format!("{}\n{}", self.table.header(), self.table.row(&record))
+            }
+            Output::Table => self.table.row(&record),
         };
         text.push('\n');
         let mut stdout = io::stdout().lock();
@@ -267,70 +271,6 @@ impl Rows {
         self.records.push(record);
         Ok(())
     }
-}
-
-fn header() -> String {
-    format!(
-        "{:<17} {:<6} {:<5} {:<7} {:>5} {:>6} {:>4} {:>4} {:>8} {:>7} {:>11} {:>11} {:>11} {:>8} {:>7}",
-        "operation",
-        "launch",
-        "dtype",
-        "digests",
-        "batch",
-        "heads",
-        "dim",
-        "page",
-        "context",
-        "budget",
-        "median us",
-        "least us",
-        "most us",
-        "GB/s",
-        "of copy"
-    )
-}
-
-fn row(record: &Record) -> String {
-    fn shown<T: ToString>(value: Option<T>) -> String {
-        value.map_or_else(|| "-".into(), |value| value.to_string())
-    }
-    let number =
-        |value: Option<f64>, digits: usize| shown(value.map(|value| format!("{value:.digits$}")));
-    let heads = record.n_heads.zip(record.n_kv_heads);
-    let launch = record.launch.map(|launch| match launch {
-        Launch::Graph => "graph",
-        Launch::Plain => "plain",
-    });
-    let timing = record.timing;
-    let shape = format!(
-        "{:<17} {:<6} {:<5} {:<7} {:>5} {:>6} {:>4} {:>4} {:>8} {:>7}",
-        record.operation,
-        shown(launch),
-        shown(record.dtype.as_ref()),
-        shown(record.digests),
-        shown(record.batch),
-        shown(heads.map(|(query, kv)| format!("{query}:{kv}"))),
-        shown(record.head_dim),
-        shown(record.page_size),
-        shown(record.context),
-        shown(record.budget),
-    );
-    if let Some(reason) = &record.reason {
-        let what = if record.kind == Kind::Failed {
-            "failed"
-        } else {
-            "skipped"
-        };
-        return format!("{shape} {what}: {reason}");
-    }
-    format!(
-        "{shape} {:>11} {:>11} {:>11} {:>8} {:>7}",
-        number(timing.map(|t| t.median_us), 2),
-        number(timing.map(|t| t.least_us), 2),
-        number(timing.map(|t| t.most_us), 2),
-        number(record.gb_per_s, 1),
-        number(record.copy_share, 2),
-    )
 }
 
 #[cfg(test)]
@@ -360,13 +300,12 @@ mod tests {
         let line = serde_json::to_value(&skipped).unwrap();
         assert_eq!(line["kind"], "skipped");
         assert!(line.get("median_us").is_none());
-        assert!(row(&skipped).ends_with("skipped: no room"));
     }
 
     #[test]
     fn a_measurement_that_fails_is_recorded_and_the_next_one_runs() {
         let target = Target::new(burn::tensor::Device::default(), "flex");
-        let mut rows = Rows::new(&target, Output::Json);
+        let mut rows = Rows::new(&target, Output::Json, Kind::Attention);
         let wrong = || BenchError::Wrong {
             operation: "top_pages".into(),
             expected: "3".into(),

@@ -2,7 +2,7 @@ use std::{fs, process::Command};
 
 use burn::tensor::{DType, Device};
 
-use crate::{BenchError, memory};
+use crate::{BenchError, Launch, memory};
 
 /// Where a benchmark runs.
 #[derive(Clone, Debug)]
@@ -67,6 +67,28 @@ impl Target {
             None if self.is_gpu() && self.device.supports_dtype(DType::F16) => Ok(DType::F16),
             None => Ok(DType::F32),
         }
+    }
+
+    /// The ways of launching among those asked for that the device has; says on stderr where some
+    /// are left out.
+    ///
+    /// # Errors
+    ///
+    /// When none is left.
+    pub(crate) fn launches(&self, asked: &[Launch]) -> Result<Vec<Launch>, BenchError> {
+        if self.is_gpu() || !asked.contains(&Launch::Graph) {
+            return Ok(asked.to_vec());
+        }
+        let why = format!("{} cannot record launches", self.backend);
+        if !asked.contains(&Launch::Plain) {
+            return Err(BenchError::Option {
+                option: "--launch",
+                expected: format!("plain, as {why}"),
+                found: "graph".into(),
+            });
+        }
+        eprintln!("launch: plain ({why})");
+        Ok(vec![Launch::Plain])
     }
 
     /// Bytes of memory that the device has.

@@ -148,6 +148,42 @@ fn nothing_is_begun_when_the_time_is_over() {
 }
 
 #[test]
+fn recorded_launches_are_left_out_on_a_device_that_has_none() {
+    let output = run(&[
+        &TINY[..],
+        &["16", "--launch", "graph,plain"],
+        &QUICK,
+        &["0"],
+    ]
+    .concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(
+        stderr.contains("launch: plain (flex cannot record launches)"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_device_that_is_unknown_or_not_compiled_in_is_refused() {
+    for name in ["nope", "tch"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_quest-bench"))
+            .arg("attention")
+            .env("BURN_DEVICE", name)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(
+            stderr.starts_with("error: BURN_DEVICE: expected a backend that is compiled in (")
+                && stderr.ends_with(&format!("), found {name}\n"))
+                && stderr.lines().count() == 1,
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
 fn bad_input_is_refused() {
     for (arguments, expected) in [
         (
@@ -175,6 +211,10 @@ fn bad_input_is_refused() {
         (
             &["attention", "--minutes=-1"],
             "--minutes: expected a number of minutes, found -1",
+        ),
+        (
+            &["attention", "--launch", "graph"],
+            "--launch: expected plain, as flex cannot record launches, found graph",
         ),
     ] {
         assert_refused(arguments, expected);

@@ -200,6 +200,10 @@ fn bad_input_is_refused() {
             "expected a number of sequences of at least 1, found 0",
         ),
         (
+            &["decode", "--shape", "tiny", "--launch", "graph"],
+            "--launch: expected plain, as flex cannot record launches, found graph",
+        ),
+        (
             &["attention", "--digests", "int8", "--head-dim", "24"],
             "expected a head dim that is a multiple of 16, found 24",
         ),

@@ -86,9 +86,6 @@ impl Measurement<'_> {
         let rotation = rotation(&shape, operation, tokens).min(problem.entries.len());
         let in_turn = rotation.min(problem.caches.n_layers()) as u64;
         for &launch in &self.options.launch {
-            if launch == Launch::Graph && !self.target.is_gpu() {
-                continue;
-            }
             let record = Record {
                 launch: Some(launch),
                 ..shape.record(Kind::Attention, operation.name(), budget)

@@ -27,12 +27,13 @@ use measure::Measurement;
 /// When an option cannot be served, the device fails, or a timed result is wrong.
 pub fn run(options: &AttentionOptions, target: &Target, rows: &mut Rows) -> Result<(), BenchError> {
     let begin = Instant::now();
-    let options = options.resolved()?;
+    let mut options = options.resolved()?;
     let dtype = target.dtype("--dtype", options.dtype)?;
     let shapes = grid::shapes(&options, dtype)?;
     let time_limit = options.effort.time_limit()?;
     let limit = memory::limit(target, options.effort.memory_limit);
     let stopwatch = options.effort.stopwatch();
+    options.launch = target.launches(&options.launch)?;
     bandwidth::measure(target, &stopwatch, limit, rows)?;
     for (index, shape) in shapes.iter().enumerate() {
         let is_late = time_limit.is_some_and(|limit| begin.elapsed() >= limit);

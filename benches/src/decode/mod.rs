@@ -9,7 +9,7 @@ use std::time::Instant;
 pub use options::DecodeOptions;
 
 use crate::{
-    BenchError, Launch, Record, Rows, Target, bandwidth, memory,
+    BenchError, Record, Rows, Target, bandwidth, memory,
     model::{LoadedModel, ModelPlan},
     record::Kind,
 };
@@ -29,6 +29,10 @@ pub fn run(options: &DecodeOptions, target: &Target, rows: &mut Rows) -> Result<
     let limit = memory::limit(target, options.effort.memory_limit);
     let stopwatch = options.effort.stopwatch();
     let plan = ModelPlan::new(&options.model, target, limit)?;
+    let options = &DecodeOptions {
+        launch: target.launches(&options.launch)?,
+        ..options.clone()
+    };
     bandwidth::measure(target, &stopwatch, limit, rows)?;
     target.device().memory_cleanup();
     let loaded = plan.load(target)?;
@@ -86,9 +90,6 @@ fn measure(
         }
         let bytes = StepBytes::of(options, loaded, batch, context, budget);
         for &launch in &options.launch {
-            if launch == Launch::Graph && !target.is_gpu() {
-                continue;
-            }
             record.launch = Some(launch);
             let Some(steps) = session.time(budget, launch)? else {
                 rows.push(Record {

@@ -1,18 +1,27 @@
 //! Time against context, as SVG.
 
+mod axis;
+mod series;
+mod style;
+
 use std::{
-    collections::BTreeMap,
     fs::{self, OpenOptions},
     io,
     path::Path,
 };
 
 use plotters::prelude::{
-    BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, IntoLogRange, LineSeries, Palette,
-    Palette99, PathElement, SVGBackend, SeriesLabelPosition, WHITE,
+    BindKeyPoints, ChartBuilder, Circle, Color, DashedLineSeries, IntoDrawingArea, IntoLogRange,
+    SVGBackend, WHITE,
 };
 
-use crate::{BenchError, Launch, Record};
+use crate::{BenchError, Record};
+use series::series;
+use style::Legend;
+
+const WIDTH: u32 = 900;
+/// Of the chart; the legend is below, where it covers no line.
+const HEIGHT: u32 = 560;
 
 /// Refuses a file that cannot be written, before anything is measured, and leaves what there is as
 /// it is.
@@ -39,11 +48,7 @@ pub fn check(path: &Path) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// The points of one line: tokens of context, milliseconds.
-type Series = Vec<(f64, f64)>;
-
-/// Draws the median times of all results over their contexts; a line for each operation, budget,
-/// shape and kind of launch that differs.
+/// Draws the median times of all results over their contexts.
 ///
 /// # Errors
 ///
@@ -68,84 +73,42 @@ pub fn time_over_context(records: &[Record], path: &Path) -> Result<(), BenchErr
     let contexts = bounds(points().map(|(context, _)| *context).collect());
     let times = bounds(points().map(|(_, ms)| *ms).collect());
     let draw = || -> Result<(), Box<dyn std::error::Error>> {
-        let area = SVGBackend::new(path, (900, 600)).into_drawing_area();
+        let legend = Legend::new(lines.keys().cloned().collect(), WIDTH as i32);
+        let size = (WIDTH, HEIGHT + legend.height());
+        let area = SVGBackend::new(path, size).into_drawing_area();
         area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
+        let (above, below) = area.split_vertically(HEIGHT);
+        let named = axis::contexts(points().map(|(context, _)| *context).collect(), &contexts);
+        let ticks = axis::ticks(&times);
+        let mut chart = ChartBuilder::on(&above)
             .margin(12)
             .x_label_area_size(40)
             .y_label_area_size(64)
-            .build_cartesian_2d(contexts.log_scale().base(2.0), times.log_scale())?;
+            .build_cartesian_2d(
+                contexts.log_scale().with_key_points(named),
+                times.log_scale().with_key_points(ticks),
+            )?;
         chart
             .configure_mesh()
             .x_desc("tokens of context")
             .y_desc("milliseconds")
-            .x_label_formatter(&|tokens: &f64| {
-                format!("{}K", (tokens / 1024.0 * 10.0).round() / 10.0)
-            })
+            .x_label_formatter(&|tokens| axis::tokens(*tokens))
+            .y_label_formatter(&f64::to_string)
+            .label_style(style::text())
+            .axis_desc_style(style::text())
             .draw()?;
-        for (index, (label, points)) in lines.iter().enumerate() {
-            let color = Palette99::pick(index).stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), color))?
-                .label(label)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color));
-            let marks = points
-                .iter()
-                .map(|&point| Circle::new(point, 3, color.filled()));
-            chart.draw_series(marks)?;
+        for (index, points) in lines.values().enumerate() {
+            let (color, (dash, gap)) = style::of(index);
+            let stroke = color.stroke_width(2);
+            let line = points.iter().copied();
+            chart.draw_series(DashedLineSeries::new(line.clone(), dash, gap, stroke))?;
+            chart.draw_series(line.map(|point| Circle::new(point, 3, color.filled())))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK)
-            .draw()?;
+        legend.draw(&below)?;
         area.present()?;
         Ok(())
     };
     draw().map_err(|error| refused(error.to_string()))
-}
-
-fn series(records: &[Record]) -> BTreeMap<String, Series> {
-    let mut lines = BTreeMap::<String, Series>::new();
-    let several = |value: fn(&Record) -> Option<usize>| {
-        let mut values = records.iter().filter_map(value);
-        let first = values.next();
-        values.any(|value| Some(value) != first)
-    };
-    type Setting = fn(&Record) -> Option<usize>;
-    let named: [(&str, Setting); 5] = [
-        ("batch", |r| r.batch),
-        ("KV heads", |r| r.n_kv_heads),
-        ("head dim", |r| r.head_dim),
-        ("page", |r| r.page_size),
-        ("chunk", |r| r.chunk),
-    ];
-    let named = named.into_iter().filter(|(_, value)| several(*value));
-    let named = named.collect::<Vec<_>>();
-    for record in records {
-        let (Some(context), Some(timing)) = (record.context, record.timing) else {
-            continue;
-        };
-        let mut label = record.operation.clone();
-        if let Some(budget) = record.budget {
-            label += &format!(", budget {budget}");
-        }
-        for (name, value) in &named {
-            if let Some(value) = value(record) {
-                label += &format!(", {name} {value}");
-            }
-        }
-        if record.launch == Some(Launch::Graph) {
-            label += ", graph";
-        }
-        let points = lines.entry(label).or_default();
-        points.push((context as f64, timing.median_us / 1e3));
-    }
-    for points in lines.values_mut() {
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    }
-    lines
 }
 
 #[cfg(test)]
@@ -164,22 +127,45 @@ mod tests {
     }
 
     #[test]
-    fn a_line_goes_through_the_contexts_of_each_operation_and_budget() {
+    fn a_plot_names_its_lines_and_axes() {
         let records = [
             record("dense", None, 8192, 4000.0),
             record("dense", None, 4096, 2000.0),
             record("quest", Some(2048), 8192, 1000.0),
         ];
-        let lines = series(&records);
-        assert_eq!(lines["dense"], [(4096.0, 2.0), (8192.0, 4.0)]);
-        assert_eq!(lines["quest, budget 2048"], [(8192.0, 1.0)]);
-
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plot.svg");
         time_over_context(&records, &path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-        assert!(svg.contains("quest, budget 2048") && svg.contains("tokens of context"));
+        for text in [
+            "quest, budget 2048",
+            "tokens of context",
+            "4K",
+            "8K",
+            "1",
+            "2",
+            "4",
+        ] {
+            let whole = svg.lines().any(|line| line.trim() == text);
+            assert!(whole, "{text} is not in {svg}");
+        }
+    }
+
+    #[test]
+    fn short_contexts_and_times_close_to_each_other_are_named() {
+        let records = [
+            record("dense", None, 256, 2000.0),
+            record("dense", None, 384, 3500.0),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plot.svg");
+        time_over_context(&records, &path).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        for text in ["256", "384", "2", "3", "4"] {
+            let count = svg.lines().filter(|line| line.trim() == text).count();
+            assert_eq!(count, 1, "{text} in {svg}");
+        }
     }
 
     #[test]
