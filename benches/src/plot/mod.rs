@@ -11,13 +11,12 @@ use std::{
 };
 
 use plotters::prelude::{
-    BindKeyPoints, ChartBuilder, Circle, Color, DashedLineSeries, IntoDrawingArea, IntoLogRange,
-    SVGBackend, WHITE,
+    BindKeyPoints, ChartBuilder, IntoDrawingArea, IntoLogRange, SVGBackend, WHITE,
 };
 
 use crate::{BenchError, Record};
 use series::series;
-use style::Legend;
+use style::{Legend, Style};
 
 const WIDTH: u32 = 900;
 /// Of the chart; the legend is below, where it covers no line.
@@ -98,11 +97,10 @@ pub fn time_over_context(records: &[Record], path: &Path) -> Result<(), BenchErr
             .axis_desc_style(style::text())
             .draw()?;
         for (index, points) in lines.values().enumerate() {
-            let (color, (dash, gap)) = style::of(index);
-            let stroke = color.stroke_width(2);
-            let line = points.iter().copied();
-            chart.draw_series(DashedLineSeries::new(line.clone(), dash, gap, stroke))?;
-            chart.draw_series(line.map(|point| Circle::new(point, 3, color.filled())))?;
+            let style = Style::of(index);
+            let points = points.iter().copied();
+            chart.draw_series([style.line(points.clone())])?;
+            chart.draw_series(points.map(|point| style.mark(point)))?;
         }
         legend.draw(&below)?;
         area.present()?;

@@ -5,7 +5,7 @@ use plotters::{
     element::DashedPathElement,
     prelude::{BLACK, Circle, Color, DrawingArea, IntoFont, RGBColor, SVGBackend},
     style::{
-        TextStyle,
+        ShapeStyle, TextStyle,
         text_anchor::{HPos, Pos, VPos},
     },
 };
@@ -32,10 +32,43 @@ const MARGIN: i32 = 16;
 /// Of a character at most.
 const CHARACTER: i32 = 7;
 
-/// A line's colour and dashes; those that share a colour differ in their dashes.
-pub fn of(line: usize) -> (RGBColor, (i32, i32)) {
-    let dashes = DASHES[line / COLORS.len() % DASHES.len()];
-    (COLORS[line % COLORS.len()], dashes)
+/// Radius of the marks of points, and whether they are filled.
+const MARKS: [(i32, bool); 3] = [(3, true), (5, false), (6, true)];
+
+/// How a line looks: the next colour for each, then other dashes, then other marks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Style {
+    color: RGBColor,
+    dashes: (i32, i32),
+    mark: (i32, bool),
+}
+
+impl Style {
+    /// Of a line by its number.
+    pub fn of(line: usize) -> Self {
+        let dashed = line / COLORS.len();
+        Self {
+            color: COLORS[line % COLORS.len()],
+            dashes: DASHES[dashed % DASHES.len()],
+            mark: MARKS[dashed / DASHES.len() % MARKS.len()],
+        }
+    }
+
+    /// The line through some points.
+    pub fn line<I: Iterator + Clone>(&self, points: I) -> DashedPathElement<I, i32> {
+        let (dash, gap) = self.dashes;
+        DashedPathElement::new(points, dash, gap, self.color.stroke_width(2))
+    }
+
+    /// The mark of a point.
+    pub fn mark<C>(&self, point: C) -> Circle<C, i32> {
+        let (radius, filled) = self.mark;
+        let style = ShapeStyle {
+            filled,
+            ..self.color.stroke_width(1)
+        };
+        Circle::new(point, radius, style)
+    }
 }
 
 /// What is written in.
@@ -69,17 +102,16 @@ impl Legend {
         self.rows as u32 * ROW as u32 + MARGIN as u32
     }
 
-    /// Draws each line's colour and dashes beside its label.
+    /// Draws how each line looks beside its label.
     pub fn draw(&self, area: &Area) -> Result<(), Box<dyn std::error::Error>> {
         let text = text().pos(Pos::new(HPos::Left, VPos::Center));
         for (line, label) in self.labels.iter().enumerate() {
-            let (color, (dash, gap)) = of(line);
+            let style = Style::of(line);
             let x = MARGIN + (line / self.rows) as i32 * self.column;
             let y = (line % self.rows) as i32 * ROW + ROW / 2;
             let swatch = [(x, y), (x + SWATCH, y)];
-            let stroke = color.stroke_width(2);
-            area.draw(&DashedPathElement::new(swatch, dash, gap, stroke))?;
-            area.draw(&Circle::new((x + SWATCH / 2, y), 3, color.filled()))?;
+            area.draw(&style.line(swatch.into_iter()))?;
+            area.draw(&style.mark((x + SWATCH / 2, y)))?;
             area.draw_text(label, &text, (x + SWATCH + MARGIN / 2, y))?;
         }
         Ok(())
@@ -100,10 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_one_colour_differ_in_their_dashes() {
-        let n = COLORS.len() * DASHES.len();
-        let differ = (0..n).all(|line| (0..line).all(|other| of(other) != of(line)));
-        assert!(differ);
+    fn lines_of_one_colour_differ_in_their_dashes_or_marks() {
+        let n = COLORS.len() * DASHES.len() * MARKS.len();
+        let differ = |line| (0..line).all(|other| Style::of(other) != Style::of(line));
+        assert!((0..n).all(differ));
     }
 
     #[test]
