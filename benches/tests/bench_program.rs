@@ -4,7 +4,7 @@ mod common;
 
 use std::{collections::BTreeSet, process::Command};
 
-use common::{assert_refused, assert_times_are_ordered, lines, run};
+use common::{assert_refused, assert_times_are_ordered, lines, run, run_quickly};
 use serde_json::Value;
 
 fn program() -> Command {
@@ -149,13 +149,8 @@ fn nothing_is_begun_when_the_time_is_over() {
 
 #[test]
 fn recorded_launches_are_left_out_on_a_device_that_has_none() {
-    let output = run(&[
-        &TINY[..],
-        &["16", "--launch", "graph,plain"],
-        &QUICK,
-        &["0"],
-    ]
-    .concat());
+    let launches = ["16", "--launch", "graph,plain"];
+    let output = run_quickly(&[&TINY[..], &launches].concat(), "0");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     assert!(

@@ -331,7 +331,7 @@ fn what_cannot_be_served_is_refused() {
 
 #[test]
 fn what_makes_no_sense_is_refused_before_the_weights_are_read() {
-    let checkpoint = checkpoint();
+    let checkpoint = Checkpoint::of_bytes();
     fs::remove_file(checkpoint.path().join("model.safetensors")).unwrap();
     let ids = checkpoint.write_ids(&[3; 100]);
     let unknown = checkpoint.write("unknown.json", "[3, 4, 70000]");

@@ -222,7 +222,7 @@ fn bad_options_are_refused() {
         ("--context", "2000", "context: "),
     ] {
         let args = ["--data", data, "--tasks", "hotpotqa", option, value];
-        let error = refused(&checkpoint, &args);
+        let error = checkpoint.run_refused("longbench", &args);
         assert!(error.contains(expected), "before the weights: {error}");
     }
 }

@@ -20,10 +20,15 @@ pub fn run(arguments: &[&str]) -> Output {
     crate::program().args(arguments).output().unwrap()
 }
 
+/// A run in a hurry, of so many minutes at most.
+pub fn run_quickly(arguments: &[&str], minutes: &str) -> Output {
+    run(&[arguments, &QUICK, &[minutes]].concat())
+}
+
 /// The lines of a run that succeeds, in a hurry.
 #[track_caller]
 pub fn lines(arguments: &[&str]) -> Vec<Value> {
-    let output = run(&[arguments, &QUICK, &["10"]].concat());
+    let output = run_quickly(arguments, "10");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let stdout = String::from_utf8(output.stdout).unwrap();
