@@ -21,12 +21,7 @@ pub fn query_of(keys: &TensorSpec, qkv: &TensorSpec) -> TensorSpec {
 }
 
 pub fn linear(rows: &Shape, weight: &Shape, epilogue: &Epilogue) -> Shape {
-    let columns = if epilogue.gated {
-        weight[0] / 2
-    } else {
-        weight[0]
-    };
-    Shape::from([rows[0], columns])
+    Shape::from([rows[0], weight[0] / epilogue.per_output()])
 }
 
 pub fn unpacked(words: &Shape, packing: &Packing) -> Shape {

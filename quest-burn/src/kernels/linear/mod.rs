@@ -41,7 +41,7 @@ pub struct Epilogue {
 
 impl Epilogue {
     /// Weight rows of an output channel.
-    fn per_output(&self) -> usize {
+    pub(crate) fn per_output(&self) -> usize {
         if self.gated { 2 } else { 1 }
     }
 }
