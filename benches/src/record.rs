@@ -112,6 +112,14 @@ pub struct Record {
     pub reason: Option<String>,
 }
 
+impl Record {
+    /// Query and KV heads, as `32:8`.
+    pub(crate) fn heads(&self) -> Option<String> {
+        let heads = self.n_heads.zip(self.n_kv_heads);
+        heads.map(|(query, kv)| format!("{query}:{kv}"))
+    }
+}
+
 /// What all lines of a run share.
 #[derive(Clone, Debug, Serialize)]
 struct Environment {

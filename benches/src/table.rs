@@ -50,7 +50,7 @@ impl Table {
             (is_model, text("weights", 7, |r| r.weights.clone())),
             (!is_prompt, text("digests", 7, |r| shown(r.digests))),
             (true, number("batch", 5, |r| shown(r.batch))),
-            (true, number("heads", 6, heads)),
+            (true, number("heads", 6, Record::heads)),
             (true, number("dim", 4, |r| shown(r.head_dim))),
             (true, number("page", 4, |r| shown(r.page_size))),
             (true, number("context", 8, |r| shown(r.context))),
@@ -132,11 +132,6 @@ fn launch(launch: Launch) -> String {
         Launch::Graph => "graph".into(),
         Launch::Plain => "plain".into(),
     }
-}
-
-fn heads(record: &Record) -> Option<String> {
-    let heads = record.n_heads.zip(record.n_kv_heads);
-    heads.map(|(query, kv)| format!("{query}:{kv}"))
 }
 
 #[cfg(test)]

@@ -111,29 +111,16 @@ pub fn time_over_context(records: &[Record], path: &Path) -> Result<(), BenchErr
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::Timing;
-
-    fn record(operation: &str, budget: Option<usize>, context: usize, us: f64) -> Record {
-        Record {
-            operation: operation.into(),
-            budget,
-            context: Some(context),
-            timing: Some(Timing::of(vec![us])),
-            ..Record::default()
-        }
-    }
+    use super::{
+        series::tests::{dense_and_quest, record},
+        *,
+    };
 
     #[test]
     fn a_plot_names_its_lines_and_axes() {
-        let records = [
-            record("dense", None, 8192, 4000.0),
-            record("dense", None, 4096, 2000.0),
-            record("quest", Some(2048), 8192, 1000.0),
-        ];
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plot.svg");
-        time_over_context(&records, &path).unwrap();
+        time_over_context(&dense_and_quest(), &path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         for text in [

@@ -16,10 +16,7 @@ const SETTINGS: [(&str, Setting); 10] = [
     ("weights", |r| r.weights.clone()),
     ("digests", |r| r.digests.map(str::to_owned)),
     ("batch", |r| shown(r.batch)),
-    ("heads", |r| {
-        let heads = r.n_heads.zip(r.n_kv_heads);
-        heads.map(|(query, kv)| format!("{query}:{kv}"))
-    }),
+    ("heads", Record::heads),
     ("head dim", |r| shown(r.head_dim)),
     ("page", |r| shown(r.page_size)),
     ("dense layers", |r| shown(r.dense_layers)),
@@ -68,11 +65,11 @@ pub fn series(records: &[Record]) -> BTreeMap<String, Series> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::Timing;
 
-    fn record(operation: &str, budget: Option<usize>, context: usize, us: f64) -> Record {
+    pub fn record(operation: &str, budget: Option<usize>, context: usize, us: f64) -> Record {
         Record {
             operation: operation.into(),
             budget,
@@ -82,14 +79,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_line_goes_through_the_contexts_of_each_operation_and_budget() {
-        let records = [
+    pub fn dense_and_quest() -> [Record; 3] {
+        [
             record("dense", None, 8192, 4000.0),
             record("dense", None, 4096, 2000.0),
             record("quest", Some(2048), 8192, 1000.0),
-        ];
-        let lines = series(&records);
+        ]
+    }
+
+    #[test]
+    fn a_line_goes_through_the_contexts_of_each_operation_and_budget() {
+        let lines = series(&dense_and_quest());
         assert_eq!(lines["dense"], [(4096.0, 2.0), (8192.0, 4.0)]);
         assert_eq!(lines["quest, budget 2048"], [(8192.0, 1.0)]);
     }
