@@ -17,17 +17,31 @@ pub(super) struct Walk {
     pub chunks: usize,
     /// Scores of a load.
     pub width: usize,
+    /// Whether pages are those of a shortlist, not all of a head.
+    pub shortlisted: bool,
 }
 
 impl Walk {
-    /// The walk of a cube of `units` over up to `n_pages` pages.
-    pub fn new(units: usize, plane: usize, n_pages: usize) -> Self {
-        let per_unit = n_pages.div_ceil(units).next_power_of_two();
-        let width = if n_pages.is_multiple_of(WIDTH) {
+    /// The walk of a cube of `units` over up to `n_pages` pages of a head with `n_scores`.
+    pub fn new(units: usize, plane: usize, n_pages: usize, n_scores: usize) -> Self {
+        let width = if n_scores.is_multiple_of(WIDTH) {
             WIDTH
         } else {
             1
         };
+        Self::with_width(units, plane, n_pages, width)
+    }
+
+    /// The walk of a cube of `units` over a shortlist of `n_pages`.
+    pub fn of_shortlist(units: usize, plane: usize, n_pages: usize) -> Self {
+        Self {
+            shortlisted: true,
+            ..Self::with_width(units, plane, n_pages, 1)
+        }
+    }
+
+    fn with_width(units: usize, plane: usize, n_pages: usize, width: usize) -> Self {
+        let per_unit = n_pages.div_ceil(units).next_power_of_two();
         let per_unit = per_unit.max(width);
         // Drivers that run on the CPU, whose planes are small, are slow to compile long kernels.
         let most = if plane < 32 { CACHED / 4 } else { CACHED };
@@ -38,52 +52,58 @@ impl Walk {
             items,
             chunks: per_unit / items,
             width,
+            shortlisted: false,
         }
     }
 }
 
-/// The pages of one head that a cube chooses from.
+/// The pages of one head that a cube chooses from: a stretch of them, or those of a shortlist.
 #[derive(CubeType, Clone, Copy)]
-pub(super) struct Candidates {
-    /// Where the scores of the head begin.
-    pub offset: usize,
-    /// Pages before this one are kept.
+pub(super) struct Pages {
+    /// Where the scores of the head begin, and its shortlist if there is one.
+    pub scores: usize,
+    pub shortlist: usize,
+    /// The first page of the stretch, and how many pages there are.
+    pub base: usize,
+    pub count: usize,
+    /// Pages before this one are kept, and from this one on.
     pub sinks: usize,
-    /// Pages from this one on are kept.
     pub newest: usize,
-    /// Pages of this unit: `first..end`.
-    pub first: usize,
-    pub end: usize,
     /// Pages to choose beside those that are kept.
     pub missing: u32,
 }
 
-/// Shares the first `n_pages` pages of a head among the units of a cube, as neighbouring runs of
-/// whole loads.
+/// The pages of which a unit of a cube has some.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Candidates {
+    pub pages: Pages,
+    /// This unit's: `first..end`.
+    pub first: usize,
+    pub end: usize,
+}
+
+/// Shares the pages among the units of a cube, as neighbouring runs of whole loads.
 #[cube]
-pub(super) fn candidates(
-    offset: usize,
-    n_pages: usize,
-    k: usize,
-    sinks: usize,
-    #[comptime] pin_newest: bool,
-    #[comptime] walk: Walk,
-) -> Candidates {
+pub(super) fn candidates(pages: Pages, #[comptime] walk: Walk) -> Candidates {
     let step = comptime!(walk.units * walk.width);
-    let run = (n_pages + step - 1) / step * walk.width;
-    let first = min(UNIT_POS as usize * run, n_pages);
-    let mut newest = n_pages;
-    let mut missing = k - sinks;
-    if comptime!(pin_newest) {
-        newest -= 1;
-        missing -= 1;
-    }
-    Candidates {
-        offset,
-        sinks,
-        newest,
-        first,
-        end: min(first + run, n_pages),
-        missing: missing as u32,
+    let run = (pages.count + step - 1) / step * walk.width;
+    let first = min(UNIT_POS as usize * run, pages.count);
+    let end = min(first + run, pages.count);
+    Candidates { pages, first, end }
+}
+
+/// The page of a head that stands at `index`, or -1 where there is none.
+#[cube]
+pub(super) fn page_at(
+    shortlist: &Tensor<i32>,
+    candidates: &Candidates,
+    index: usize,
+    #[comptime] walk: Walk,
+) -> i32 {
+    if comptime!(walk.shortlisted) {
+        let last = candidates.pages.count - 1;
+        shortlist[candidates.pages.shortlist + min(index, last)]
+    } else {
+        (candidates.pages.base + index) as i32
     }
 }

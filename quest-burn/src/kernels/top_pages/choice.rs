@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::{
     super::row::cube_prefix_sum,
-    candidates::{Candidates, Walk, candidates},
+    candidates::{Candidates, Pages, Walk, candidates, page_at},
     keys::{load_keys, turn_to},
     threshold::{Threshold, find_threshold},
 };
@@ -15,6 +15,7 @@ use super::{
 fn count_chosen<N: Size>(
     keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
+    shortlist: &Tensor<i32>,
     candidates: &Candidates,
     threshold: &Threshold,
     plane_sums: &mut Shared<[u32]>,
@@ -22,7 +23,7 @@ fn count_chosen<N: Size>(
 ) -> (u32, u32) {
     let mut counts = 0u32;
     for chunk in 0..walk.chunks {
-        turn_to::<N>(keys, scores, candidates, chunk, walk);
+        turn_to::<N>(keys, scores, shortlist, candidates, chunk, walk);
         #[unroll]
         for i in 0..walk.items {
             let key = keys[i];
@@ -34,36 +35,40 @@ fn count_chosen<N: Size>(
     (before & 0xFFFFu32, before >> 16u32)
 }
 
-/// Writes the `k` pages with the highest scores of a head to its row of `ids`, ascending. The
-/// head has more than `k` pages. Every unit of the cube must reach it.
+/// Writes the pages with the highest scores to `ids` from `list` on, ascending. There are more than are chosen.
+/// Every unit of the cube must reach it.
 #[cube]
 pub(super) fn choose_pages<N: Size>(
     scores: &Tensor<Vector<f32, N>>,
+    shortlist: &Tensor<i32>,
     ids: &mut Tensor<i32>,
-    row: usize,
-    n_pages: usize,
-    sinks: usize,
-    #[comptime] pin_newest: bool,
+    list: usize,
+    pages: Pages,
     #[comptime] walk: Walk,
 ) {
-    let k = ids.shape(2);
-    let list = row * k;
     let mut plane_sums = Shared::<[u32]>::new_slice(comptime!(walk.units / walk.plane));
-    let offset = row * scores.shape(2);
-    let candidates = candidates(offset, n_pages, k, sinks, pin_newest, walk);
+    let candidates = candidates(pages, walk);
     let mut keys = Array::<u32>::new(walk.items);
-    load_keys::<N>(&mut keys, scores, &candidates, 0usize, walk);
-    let threshold = find_threshold::<N>(&mut keys, scores, &candidates, &mut plane_sums, walk);
+    load_keys::<N>(&mut keys, scores, shortlist, &candidates, 0usize, walk);
+    let threshold = find_threshold::<N>(
+        &mut keys,
+        scores,
+        shortlist,
+        &candidates,
+        &mut plane_sums,
+        walk,
+    );
     let (mut above, mut equal) = count_chosen::<N>(
         &mut keys,
         scores,
+        shortlist,
         &candidates,
         &threshold,
         &mut plane_sums,
         walk,
     );
     for chunk in 0..walk.chunks {
-        turn_to::<N>(&mut keys, scores, &candidates, chunk, walk);
+        turn_to::<N>(&mut keys, scores, shortlist, &candidates, chunk, walk);
         #[unroll]
         for i in 0..walk.items {
             let key = keys[i];
@@ -71,8 +76,8 @@ pub(super) fn choose_pages<N: Size>(
             let is_equal = key == threshold.key;
             if is_above || (is_equal && equal < threshold.ties) {
                 let slot = above + min(equal, threshold.ties);
-                let page = candidates.first + chunk * walk.items + i;
-                ids[list + slot as usize] = page as i32;
+                let index = candidates.first + chunk * walk.items + i;
+                ids[list + slot as usize] = page_at(shortlist, &candidates, index, walk);
             }
             above += select(is_above, 1u32, 0u32);
             equal += select(is_equal, 1u32, 0u32);
@@ -80,13 +85,18 @@ pub(super) fn choose_pages<N: Size>(
     }
 }
 
-/// Lists every page of a head that has no more than a list holds, then -1.
+/// Lists `n_pages` pages from `base` on, which are no more than the list's `k`, then -1.
 #[cube]
-pub(super) fn list_all_pages(ids: &mut Tensor<i32>, row: usize, n_pages: usize) {
-    let k = ids.shape(2);
+pub(super) fn list_all_pages(
+    ids: &mut Tensor<i32>,
+    list: usize,
+    k: usize,
+    base: usize,
+    n_pages: usize,
+) {
     let mut slot = UNIT_POS as usize;
     while slot < k {
-        ids[row * k + slot] = select(slot < n_pages, slot as i32, -1i32);
+        ids[list + slot] = select(slot < n_pages, (base + slot) as i32, -1i32);
         slot += CUBE_DIM as usize;
     }
 }

@@ -4,32 +4,112 @@ use cubecl::prelude::*;
 
 use super::{
     super::launch::{address_type, empty},
-    candidates::Walk,
+    candidates::{Pages, Walk},
     choice::{choose_pages, list_all_pages},
+    shortlist::Stretches,
 };
 
 /// Most units of a cube.
 const UNITS: usize = 512;
 
-/// One cube per sequence and head; each unit owns a run of neighbouring pages.
+/// Chooses from each stretch of `stretch` pages of a head, or from its shortlist, `[batch, heads, n]`, and writes
+/// the chosen pages to `ids`, `[batch, heads, stretches * k]`. Cubes: stretches, sequences and heads; each unit
+/// owns a run of neighbouring pages.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn top_pages_kernel<N: Size>(
     scores: &Tensor<Vector<f32, N>>,
+    shortlist: &Tensor<i32>,
     lengths: &Tensor<i32>,
     ids: &mut Tensor<i32>,
     sink_pages: u32,
+    stretch: u32,
     #[comptime] pin_newest: bool,
     #[comptime] walk: Walk,
     #[comptime] page_size: usize,
 ) {
-    let row = CUBE_POS_X as usize;
+    let row = CUBE_POS_Y as usize;
+    let n_scores = scores.shape(2);
+    let k = ids.shape(2) / CUBE_COUNT_X as usize;
+    let list = row * ids.shape(2) + CUBE_POS_X as usize * k;
     let length = lengths[row / scores.shape(1)] as usize;
-    let n_pages = min((length + page_size - 1) / page_size, scores.shape(2));
-    if n_pages <= ids.shape(2) {
-        list_all_pages(ids, row, n_pages);
+    let n_pages = min((length + page_size - 1) / page_size, n_scores);
+    let base = min((CUBE_POS_X * stretch) as usize, n_pages);
+    let of_stretch = min(n_pages - base, stretch as usize);
+    if of_stretch <= k {
+        list_all_pages(ids, list, k, base, of_stretch);
     } else {
         let sinks = sink_pages as usize;
-        choose_pages::<N>(scores, ids, row, n_pages, sinks, pin_newest, walk);
+        let mut newest = n_pages;
+        let end = base + of_stretch;
+        // Kept pages of this stretch.
+        let mut kept = max(min(sinks, end), base) - base;
+        if comptime!(pin_newest) {
+            newest -= 1;
+            kept += select(end == n_pages, 1usize, 0usize);
+        }
+        let mut count = of_stretch;
+        let mut from = 0usize.runtime();
+        if comptime!(walk.shortlisted) {
+            count = shortlist.shape(2);
+            from = row * count;
+        }
+        let pages = Pages {
+            scores: row * n_scores,
+            shortlist: from,
+            base,
+            count,
+            sinks,
+            newest,
+            missing: (k - kept) as u32,
+        };
+        choose_pages::<N>(scores, shortlist, ids, list, pages, walk);
+    }
+}
+
+/// What a launch chooses from and how.
+#[derive(Clone, Copy)]
+struct Choice {
+    page_size: usize,
+    pin_newest: bool,
+    sink_pages: usize,
+    /// Stretches of a head, and pages of each.
+    stretches: usize,
+    stretch: usize,
+}
+
+impl Choice {
+    fn launch(
+        self,
+        scores: &CubeTensor,
+        shortlist: &CubeTensor,
+        lengths: &CubeTensor,
+        walk: Walk,
+        k: usize,
+    ) -> CubeTensor {
+        let [batch, heads, _] = scores.meta.shape().dims::<3>();
+        let ids = empty(scores, [batch, heads, self.stretches * k], DType::I32);
+        // SAFETY: pages are masked by the lengths and the number of scores; a slot is below `k`, as no
+        // more than `k` pages are chosen; the arguments were checked before the operation was
+        // registered.
+        unsafe {
+            top_pages_kernel::launch_unchecked(
+                &scores.client,
+                CubeCount::Static(self.stretches as u32, (batch * heads) as u32, 1),
+                CubeDim::new_1d(walk.units as u32),
+                address_type(&[scores, &ids]),
+                walk.width,
+                scores.clone().into_tensor_arg(),
+                shortlist.clone().into_tensor_arg(),
+                lengths.clone().into_tensor_arg(),
+                ids.clone().into_tensor_arg(),
+                self.sink_pages as u32,
+                self.stretch as u32,
+                self.pin_newest,
+                walk,
+                self.page_size,
+            );
+        }
+        ids
     }
 }
 
@@ -43,37 +123,35 @@ pub(crate) fn launch_top_pages(
     sink_pages: usize,
 ) -> CubeTensor {
     let scores = into_contiguous(scores);
-    let shape = scores.meta.shape();
-    let (batch, heads, n_scores) = (shape[0], shape[1], shape[2]);
-    let client = scores.client.clone();
-    let hardware = &client.properties().hardware;
+    let n_scores = scores.meta.shape()[2];
+    let hardware = &scores.client.properties().hardware;
     let plane = hardware.plane_size_min as usize;
     let most = UNITS.min(hardware.max_units_per_cube as usize).max(plane);
     let most = 1 << most.ilog2();
-    let units = (n_scores / 4)
-        .next_power_of_two()
-        .clamp(128.max(plane).min(most), most);
-    let walk = Walk::new(units, plane, n_scores);
-    let ids = empty(&scores, [batch, heads, k], DType::I32);
-    let address = address_type(&[&scores, &ids]);
-    // SAFETY: pages are masked by the lengths and the number of scores; a slot is below `k`, as no
-    // more than `k` pages are chosen; the arguments were checked before the operation was
-    // registered.
-    unsafe {
-        top_pages_kernel::launch_unchecked(
-            &client,
-            CubeCount::Static((batch * heads) as u32, 1, 1),
-            CubeDim::new_1d(units as u32),
-            address,
-            walk.width,
-            scores.into_tensor_arg(),
-            lengths.into_tensor_arg(),
-            ids.clone().into_tensor_arg(),
-            sink_pages as u32,
-            pin_newest,
-            walk,
-            page_size,
-        );
+    let units = |n_pages: usize| {
+        (n_pages / 4)
+            .next_power_of_two()
+            .clamp(128.max(plane).min(most), most)
+    };
+    let choice = |stretches, stretch| Choice {
+        page_size,
+        pin_newest,
+        sink_pages,
+        stretches,
+        stretch,
+    };
+    match Stretches::new(n_scores, k) {
+        None => {
+            let walk = Walk::new(units(n_scores), plane, n_scores, n_scores);
+            // Without a shortlist none is read, but a kernel argument must be some tensor.
+            choice(1, n_scores).launch(&scores, &lengths, &lengths, walk, k)
+        }
+        Some(Stretches { count, pages }) => {
+            let walk = Walk::new(units(pages), plane, pages, n_scores);
+            let shortlist = choice(count, pages).launch(&scores, &lengths, &lengths, walk, k);
+            let n_listed = count * k;
+            let walk = Walk::of_shortlist(units(n_listed), plane, n_listed);
+            choice(1, n_scores).launch(&scores, &shortlist, &lengths, walk, k)
+        }
     }
-    ids
 }

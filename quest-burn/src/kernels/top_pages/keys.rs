@@ -2,17 +2,17 @@
 
 use cubecl::prelude::*;
 
-use super::candidates::{Candidates, Walk};
+use super::candidates::{Candidates, Walk, page_at};
 
 /// The key of a page that is always kept: above all others.
 pub(super) const KEPT: u32 = u32::MAX;
 
-/// Maps a page's score to an integer of the same order; 0 stands for no page.
+/// Maps the score of the candidate at `index` to an integer of the same order; 0 stands for no page.
 ///
 /// By selects, not branches: into a branch the load of the score would sink, and each load would
 /// wait for the one before it.
 #[cube]
-fn key_of(score: f32, page: usize, candidates: &Candidates) -> u32 {
+fn key_of(score: f32, page: i32, index: usize, candidates: &Candidates) -> u32 {
     let bits = u32::reinterpret(score);
     let ordered = select(
         (bits >> 31u32) == 1u32,
@@ -22,9 +22,10 @@ fn key_of(score: f32, page: usize, candidates: &Candidates) -> u32 {
     // -0 and +0 tie.
     let ordered = select(score == 0.0f32, 0x8000_0000u32, ordered);
     let key = min(max(ordered, 1u32), comptime!(KEPT - 1));
-    let kept = page < candidates.sinks || page >= candidates.newest;
+    let in_head = max(page, 0i32) as usize;
+    let kept = in_head < candidates.pages.sinks || in_head >= candidates.pages.newest;
     select(
-        page < candidates.end,
+        index < candidates.end && page >= 0i32,
         select(kept, KEPT.runtime(), key),
         0u32,
     )
@@ -55,8 +56,9 @@ fn load_scores<N: Size>(
     i: usize,
     #[comptime] walk: Walk,
 ) -> Vector<f32, N> {
-    let page = min(candidates.first + i, scores.shape(2) - walk.width);
-    scores[(candidates.offset + page) / walk.width]
+    let page = candidates.pages.base + candidates.first + i;
+    let page = min(page, scores.shape(2) - walk.width);
+    scores[(candidates.pages.scores + page) / walk.width]
 }
 
 /// Reads the keys of this unit's pages from `first` on, a chunk of them.
@@ -64,15 +66,25 @@ fn load_scores<N: Size>(
 pub(super) fn load_keys<N: Size>(
     keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
+    shortlist: &Tensor<i32>,
     candidates: &Candidates,
     first: usize,
     #[comptime] walk: Walk,
 ) {
     let loads = comptime!(walk.items / walk.width);
+    let mut pages = Array::<i32>::new(walk.items);
+    #[unroll]
+    for item in 0..walk.items {
+        pages[item] = page_at(shortlist, candidates, candidates.first + first + item, walk);
+    }
     let mut loaded = Array::<Vector<f32, N>>::new(loads);
     #[unroll]
     for i in 0..loads {
-        loaded[i] = load_scores::<N>(scores, candidates, first + i * walk.width, walk);
+        if comptime!(walk.shortlisted) {
+            loaded[i] = scores[candidates.pages.scores + max(pages[i], 0i32) as usize];
+        } else {
+            loaded[i] = load_scores::<N>(scores, candidates, first + i * walk.width, walk);
+        }
     }
     #[unroll]
     for i in 0..loads {
@@ -81,6 +93,7 @@ pub(super) fn load_keys<N: Size>(
             let item = i * walk.width + lane;
             keys[item] = key_of(
                 loaded[i].extract(lane),
+                pages[item],
                 candidates.first + first + item,
                 candidates,
             );
@@ -93,11 +106,19 @@ pub(super) fn load_keys<N: Size>(
 pub(super) fn turn_to<N: Size>(
     keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
+    shortlist: &Tensor<i32>,
     candidates: &Candidates,
     chunk: usize,
     #[comptime] walk: Walk,
 ) {
     if comptime!(walk.chunks > 1) {
-        load_keys::<N>(keys, scores, candidates, chunk * walk.items, walk);
+        load_keys::<N>(
+            keys,
+            scores,
+            shortlist,
+            candidates,
+            chunk * walk.items,
+            walk,
+        );
     }
 }

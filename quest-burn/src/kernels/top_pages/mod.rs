@@ -4,6 +4,7 @@ mod candidates;
 mod choice;
 mod kernel;
 mod keys;
+mod shortlist;
 mod threshold;
 
 use burn::{

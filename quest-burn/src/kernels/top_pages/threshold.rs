@@ -34,6 +34,7 @@ pub(super) struct Threshold {
 pub(super) fn find_threshold<N: Size>(
     keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
+    shortlist: &Tensor<i32>,
     candidates: &Candidates,
     plane_sums: &mut Shared<[u32]>,
     #[comptime] walk: Walk,
@@ -52,7 +53,7 @@ pub(super) fn find_threshold<N: Size>(
     let mut low = f32::new(FAR);
     let mut high = f32::new(-FAR);
     for chunk in 0..walk.chunks {
-        turn_to::<N>(keys, scores, candidates, chunk, walk);
+        turn_to::<N>(keys, scores, shortlist, candidates, chunk, walk);
         #[unroll]
         for i in 0..walk.items {
             let key = keys[i];
@@ -86,7 +87,7 @@ pub(super) fn find_threshold<N: Size>(
     }
 
     for chunk in 0..walk.chunks {
-        turn_to::<N>(keys, scores, candidates, chunk, walk);
+        turn_to::<N>(keys, scores, shortlist, candidates, chunk, walk);
         #[unroll]
         for i in 0..walk.items {
             let key = keys[i];
@@ -100,7 +101,7 @@ pub(super) fn find_threshold<N: Size>(
         &histogram,
         plane_sums,
         &mut found,
-        candidates.missing,
+        candidates.pages.missing,
         BINS,
         walk,
     );
@@ -116,7 +117,7 @@ pub(super) fn find_threshold<N: Size>(
             found[1] = 0u32;
         }
         for chunk in 0..walk.chunks {
-            turn_to::<N>(keys, scores, candidates, chunk, walk);
+            turn_to::<N>(keys, scores, shortlist, candidates, chunk, walk);
             #[unroll]
             for i in 0..walk.items {
                 let key = keys[i];
@@ -147,7 +148,7 @@ pub(super) fn find_threshold<N: Size>(
         sync_cube();
     } else {
         let mut prefix = 0u32;
-        let mut missing = candidates.missing;
+        let mut missing = candidates.pages.missing;
         #[unroll]
         for digit in 0..3u32 {
             let shift = comptime!([21u32, 10, 0][digit as usize]);
@@ -155,7 +156,7 @@ pub(super) fn find_threshold<N: Size>(
             clear(&histogram, units);
             sync_cube();
             for chunk in 0..walk.chunks {
-                turn_to::<N>(keys, scores, candidates, chunk, walk);
+                turn_to::<N>(keys, scores, shortlist, candidates, chunk, walk);
                 #[unroll]
                 for i in 0..walk.items {
                     let key = keys[i];
