@@ -4,7 +4,9 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use quest_burn::{PageSharing, kernels};
 use rand::{rngs::StdRng, seq::SliceRandom};
 
-use super::bench::{Bench, floats, for_each, ints, poison, relative_error, tolerance};
+use super::bench::{
+    Bench, case, device, dtypes, floats, for_each, ints, poison, relative_error, rng, tolerance,
+};
 
 #[test]
 fn page_scores_bound_every_page() {
@@ -213,6 +215,68 @@ fn selection_within_attention_reads_the_same_pages() {
             }
         }
     });
+}
+
+/// So many pages share the k-th score that no bin of scores tells them apart.
+#[test]
+fn of_equal_scores_those_of_the_lowest_pages_are_chosen_within_attention() {
+    let ((device, _alone), mut rng) = (device(), rng());
+    let (page_size, head_dim) = (8, 64);
+    let shape = case((page_size, head_dim), (2, 2), &[700 * 8 + 3, 300 * 8], &[]);
+    for dtype in dtypes(&device) {
+        for scores in [1, 2, 5] {
+            let mut bench = Bench::new(shape.clone(), dtype, &device, &mut rng);
+            // A page's score is the highest value of the first channel.
+            bench.query.fill(0.0);
+            for row in bench.query.chunks_exact_mut(head_dim) {
+                row[0] = 1.0;
+            }
+            let score_of = |page: usize| page % scores;
+            for sequence in 0..bench.batch() {
+                for page in 0..bench.n_pages(sequence) {
+                    for head in 0..2 {
+                        let digest = (bench.pages[sequence][page] * 2 + head) * 2 * head_dim;
+                        bench.digests[digest + head_dim] = score_of(page) as f32;
+                    }
+                }
+            }
+            for k in [1, 6, 100, 160] {
+                let (pin_newest, sink_pages) = (k > 1, usize::from(k > 2));
+                let found = floats(kernels::best_attention(
+                    bench.device_query(),
+                    bench.pool(&bench.keys),
+                    bench.pool(&bench.values),
+                    bench.device_digests(),
+                    bench.page_table(),
+                    bench.lengths(),
+                    bench.scale(),
+                    kernels::BestPages {
+                        k,
+                        pin_newest,
+                        sink_pages,
+                        sharing: PageSharing::KvHead,
+                        n_pages_bound: bench.max_pages(),
+                    },
+                ));
+                for sequence in 0..bench.batch() {
+                    let n = bench.n_pages(sequence);
+                    let kept = |page| page < sink_pages || (pin_newest && page + 1 == n);
+                    let mut pages: Vec<usize> = (0..n).collect();
+                    pages.sort_by_key(|&page| (!kept(page), scores - score_of(page), page));
+                    pages.truncate(k);
+                    for head in 0..bench.n_heads() {
+                        let expected = bench.attention(sequence, head, &pages);
+                        let row = (sequence * bench.n_heads() + head) * head_dim;
+                        let error = relative_error(&found[row..][..head_dim], &expected);
+                        assert!(
+                            error < tolerance(dtype),
+                            "{dtype:?}: {scores} scores, {k} of {n} pages: {error:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// NaN equals NaN: what nobody wrote must still be there.
