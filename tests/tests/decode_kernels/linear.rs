@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device};
 use quest_burn::kernels;
-use quest_burn_tests::arrays::assert_close;
+use quest_burn_tests::{arrays::assert_close, devices::devices};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
@@ -88,13 +88,18 @@ fn linear_layers_of_a_batch_equal_sums_in_f64() {
 
 #[test]
 fn rows_of_a_batch_need_matrix_instructions_and_whole_steps() {
-    for (device, dtype) in targets() {
-        let most = |d_input| kernels::linear::most_rows(&device, dtype, d_input);
-        assert_eq!(most(96), kernels::linear::MAX_ROWS);
-        if dtype == DType::F32 {
-            assert_eq!(most(128), kernels::linear::MAX_ROWS);
-        } else {
-            assert_eq!(most(128) == 64, kernels::prefills(&device, dtype, 64));
+    let devices = devices().into_iter();
+    for device in devices.filter(|device| kernels::supported(&device.device)) {
+        let most = |dtype, d_input| kernels::linear::most_rows(&device.device, dtype, d_input);
+        assert_eq!(most(DType::F32, 128), kernels::linear::MAX_ROWS, "{device}");
+        for dtype in [DType::F16, DType::BF16] {
+            assert_eq!(most(dtype, 96), kernels::linear::MAX_ROWS, "{device}");
+            // Of the devices that tests run on these have registers that a kernel holds itself.
+            let expected = match device.name.as_str() {
+                "cuda" => 64,
+                _ => kernels::linear::MAX_ROWS,
+            };
+            assert_eq!(most(dtype, 128), expected, "{device}");
         }
     }
 }

@@ -76,7 +76,18 @@ fn random<const D: usize>(
     device: &Device,
     rng: &mut StdRng,
 ) -> (Tensor<D>, Vec<f64>) {
-    let values = (0..shape.iter().product()).map(|_| rng.random_range(-2.0f32..2.0));
+    random_within(2.0, shape, dtype, device, rng)
+}
+
+/// As [`random`], of magnitudes below `most`.
+fn random_within<const D: usize>(
+    most: f32,
+    shape: [usize; D],
+    dtype: DType,
+    device: &Device,
+    rng: &mut StdRng,
+) -> (Tensor<D>, Vec<f64>) {
+    let values = (0..shape.iter().product()).map(|_| rng.random_range(-most..most));
     let tensor = tensor(&values.collect::<Vec<_>>(), shape, dtype, device);
     let values = floats(&tensor);
     (tensor, values)

@@ -11,7 +11,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use super::{
     floats,
     linear_inputs::{AROUND, LinearInputs},
-    matrix_targets, random, read, targets, tensor, tolerance,
+    matrix_targets, random, random_within, read, targets, tensor, tolerance,
 };
 
 /// What packed weights stand for, `[n, k]`.
@@ -66,10 +66,10 @@ fn linear_layers_with_packed_weights_equal_sums_in_f64() {
                 // The left sides and what follows are the dense kernel's.
                 for around in [AROUND[0], AROUND[4]] {
                     let inputs = LinearInputs::new([m, k, n], around, (&device, dtype), &mut rng);
-                    let (weight, _) = random([n, k], dtype, &device, &mut rng);
                     // Some kernels round normed rows and some do not: a gate of the size of one does
                     // not multiply what differs.
-                    let weight = weight.div_scalar((k as f64).sqrt());
+                    let most = 2.0 / (k as f32).sqrt();
+                    let (weight, _) = random_within(most, [n, k], dtype, &device, &mut rng);
                     let weight = QuantizedWeight::new(weight, config).unwrap();
                     let output = kernels::linear::quantized_gemv(
                         inputs.rows(),
