@@ -13,7 +13,7 @@ use super::{
 const UNITS: usize = 512;
 
 /// Chooses from each stretch of `stretch` pages of a head, or from its shortlist, `[batch, heads, n]`, and writes
-/// the chosen pages to `ids`, `[batch, heads, stretches * k]`. Cubes: stretches, sequences and heads; each unit
+/// the chosen pages to `ids`, `[batch, heads, stretches * k]`. Cubes: sequences and heads, stretches; each unit
 /// owns a run of neighbouring pages.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn top_pages_kernel<N: Size>(
@@ -27,13 +27,13 @@ fn top_pages_kernel<N: Size>(
     #[comptime] walk: Walk,
     #[comptime] page_size: usize,
 ) {
-    let row = CUBE_POS_Y as usize;
+    let row = CUBE_POS_X as usize;
     let n_scores = scores.shape(2);
-    let k = ids.shape(2) / CUBE_COUNT_X as usize;
-    let list = row * ids.shape(2) + CUBE_POS_X as usize * k;
+    let k = ids.shape(2) / CUBE_COUNT_Y as usize;
+    let list = row * ids.shape(2) + CUBE_POS_Y as usize * k;
     let length = lengths[row / scores.shape(1)] as usize;
     let n_pages = min((length + page_size - 1) / page_size, n_scores);
-    let base = min((CUBE_POS_X * stretch) as usize, n_pages);
+    let base = min((CUBE_POS_Y * stretch) as usize, n_pages);
     let of_stretch = min(n_pages - base, stretch as usize);
     if of_stretch <= k {
         list_all_pages(ids, list, k, base, of_stretch);
@@ -94,7 +94,7 @@ impl Choice {
         unsafe {
             top_pages_kernel::launch_unchecked(
                 &scores.client,
-                CubeCount::Static(self.stretches as u32, (batch * heads) as u32, 1),
+                CubeCount::Static((batch * heads) as u32, self.stretches as u32, 1),
                 CubeDim::new_1d(walk.units as u32),
                 address_type(&[scores, &ids]),
                 walk.width,
