@@ -38,7 +38,7 @@ mod tests {
         assert_eq!(stretches(16_384, 128), Some((8, 2048)));
         assert_eq!(stretches(65_536, 128), Some((16, 4096)));
         assert_eq!(stretches(65_535, 1), Some((32, 2048)));
-        assert_eq!(stretches(65_536, 8192), None);
+        assert_eq!(stretches(65_536, 16_384), None);
     }
 
     #[test]
