@@ -164,6 +164,31 @@ fn a_list_of_every_page_equals_dense_exactly() {
     });
 }
 
+fn best_attention(
+    bench: &Bench,
+    k: usize,
+    pin_newest: bool,
+    sink_pages: usize,
+    sharing: PageSharing,
+) -> Vec<f32> {
+    floats(kernels::best_attention(
+        bench.device_query(),
+        bench.pool(&bench.keys),
+        bench.pool(&bench.values),
+        bench.device_digests(),
+        bench.page_table(),
+        bench.lengths(),
+        bench.scale(),
+        kernels::BestPages {
+            k,
+            pin_newest,
+            sink_pages,
+            sharing,
+            n_pages_bound: bench.max_pages(),
+        },
+    ))
+}
+
 #[test]
 fn selection_within_attention_reads_the_same_pages() {
     for_each(|bench, _| {
@@ -194,24 +219,9 @@ fn selection_within_attention_reads_the_same_pages() {
                 ));
                 let expected = listed_attention(bench, &ids, lists, k);
                 poison(expected.len(), &bench.device);
-                let found = kernels::best_attention(
-                    bench.device_query(),
-                    bench.pool(&bench.keys),
-                    bench.pool(&bench.values),
-                    bench.device_digests(),
-                    bench.page_table(),
-                    bench.lengths(),
-                    bench.scale(),
-                    kernels::BestPages {
-                        k,
-                        pin_newest,
-                        sink_pages,
-                        sharing,
-                        n_pages_bound: bench.max_pages(),
-                    },
-                );
+                let found = best_attention(bench, k, pin_newest, sink_pages, sharing);
                 let name = bench.name();
-                assert_eq!(floats(found), expected, "{name} {sharing:?} {k}");
+                assert_eq!(found, expected, "{name} {sharing:?} {k}");
             }
         }
     });
@@ -242,22 +252,8 @@ fn of_equal_scores_those_of_the_lowest_pages_are_chosen_within_attention() {
             }
             for k in [1, 6, 100, 160] {
                 let (pin_newest, sink_pages) = (k > 1, usize::from(k > 2));
-                let found = floats(kernels::best_attention(
-                    bench.device_query(),
-                    bench.pool(&bench.keys),
-                    bench.pool(&bench.values),
-                    bench.device_digests(),
-                    bench.page_table(),
-                    bench.lengths(),
-                    bench.scale(),
-                    kernels::BestPages {
-                        k,
-                        pin_newest,
-                        sink_pages,
-                        sharing: PageSharing::KvHead,
-                        n_pages_bound: bench.max_pages(),
-                    },
-                ));
+                let sharing = PageSharing::KvHead;
+                let found = best_attention(&bench, k, pin_newest, sink_pages, sharing);
                 for sequence in 0..bench.batch() {
                     let n = bench.n_pages(sequence);
                     let kept = |page| page < sink_pages || (pin_newest && page + 1 == n);
