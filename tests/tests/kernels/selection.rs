@@ -116,6 +116,10 @@ fn top_pages_of_a_million_tokens() {
         for k in [1, 128, 4097, n - 1, n] {
             let rows = [normal.clone(), ties.clone()];
             check_selection(&rows, &[n * 16, n * 16 - 15], k, true, 0, &device);
+            if k > 3 {
+                // The second sequence ends within a stretch, and others lie past its end.
+                check_selection(&rows, &[n * 16, 5000 * 16], k, true, 3, &device);
+            }
         }
     }
 }
