@@ -56,7 +56,7 @@ struct KvCacheInfo {
 pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
     let (device, dtype) = plan.model.device()?;
-    let config = plan.model.config_for(dtype);
+    let config = &plan.model.config;
     let tokens = args.common.context.unwrap_or(config.max_positions);
     let selection = &args.common.policy.selection;
     let page_size = selection.page_size;
@@ -94,7 +94,7 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     if args.json {
         print_json(&info)
     } else {
-        print_table(&info, &config)
+        print_table(&info, config)
     }
 }
 

@@ -17,9 +17,7 @@ use crate::{
     failure::Failure,
     folder::ModelFolder,
     memory,
-    options::{
-        CommonOptions, ModelOptions, RopeFrequencies, SelectionOptions, dtype_name, value_name,
-    },
+    options::{CommonOptions, ModelOptions, SelectionOptions, dtype_name, value_name},
     output::{Progress, Unit},
 };
 
@@ -33,7 +31,6 @@ pub struct ModelPlan<'a> {
 /// A model that can run.
 pub struct LoadedModel {
     pub model: InferenceLm,
-    /// As it is computed: the rotary frequencies may be rounded.
     pub config: ModelConfig,
     pub device: SelectedDevice,
     pub dtype: DType,
@@ -68,31 +65,13 @@ impl<'a> ModelPlan<'a> {
         Ok((device, dtype))
     }
 
-    /// The model's configuration for computing in `dtype`. Says on stderr what is not exact.
-    pub fn config_for(&self, dtype: DType) -> ModelConfig {
-        let config = self.config.clone();
-        if self.options.rope_frequencies == RopeFrequencies::Exact {
-            return config;
-        }
-        let config = config.widened(dtype);
-        if let Some(rounded) = config.rope.frequency_dtype {
-            eprintln!(
-                "rotary frequencies: rounded to {} like the weights (`--rope-frequencies exact` \
-                 for f32)",
-                dtype_name(rounded)
-            );
-        }
-        config
-    }
-
     /// Loads the weights.
     pub fn load(&self) -> Result<LoadedModel, Failure> {
         let (device, dtype) = self.device()?;
-        let config = self.config_for(dtype);
         let mut progress = None;
         let model = weights::load_for_inference(
             self.folder.path(),
-            &config,
+            &self.config,
             &device.device,
             dtype,
             self.options.weights,
@@ -105,7 +84,7 @@ impl<'a> ModelPlan<'a> {
         drop(progress);
         Ok(LoadedModel {
             model: model.map_err(anyhow::Error::new)?,
-            config,
+            config: self.config.clone(),
             device,
             dtype,
             weights: self.options.weights,

@@ -38,9 +38,6 @@ pub struct ModelOptions {
     /// are
     #[arg(long, value_name = "FORM", value_parser = weight_formats(), default_value_t = WeightFormat::Full)]
     pub weights: WeightFormat,
-    /// Rotary frequencies of a half-precision checkpoint that is computed in f32
-    #[arg(long, value_enum, default_value_t = RopeFrequencies::Widened)]
-    pub rope_frequencies: RopeFrequencies,
     /// Tokens of a prompt that go through the model at once
     #[arg(long, value_name = "N", default_value_t = GenerationConfig::new().prefill_chunk)]
     pub prefill_chunk: usize,
@@ -192,14 +189,6 @@ impl DTypeName {
             Self::Bf16 => DType::BF16,
         }
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RopeFrequencies {
-    /// Rounded like the weights, as PyTorch's `model.to(dtype).float()` leaves them
-    Widened,
-    /// In f32, as transformers' `from_pretrained(dtype=torch.float32)` makes them
-    Exact,
 }
 
 /// The policies that the library knows.

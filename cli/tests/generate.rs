@@ -248,22 +248,6 @@ fn info_counts_parameters_and_cache_bytes() {
 }
 
 #[test]
-fn info_has_the_rotary_frequencies_of_a_run() {
-    let checkpoint = Checkpoint::new(&CheckpointSpec {
-        dtype: DType::F16,
-        ..CheckpointSpec::default()
-    });
-    let frequencies = |args: &[&str]| {
-        let info = checkpoint.run_json("info", args);
-        info["rope"]["frequency_dtype"].clone()
-    };
-    assert_eq!(frequencies(&["--dtype", "f32"]), "F16");
-    assert_eq!(frequencies(&["--dtype", "f16"]), Value::Null);
-    let exact = ["--dtype", "f32", "--rope-frequencies", "exact"];
-    assert_eq!(frequencies(&exact), Value::Null);
-}
-
-#[test]
 fn weights_in_fewer_bits_are_said_and_counted() {
     let (checkpoint, ids) = checkpoint();
     let full = checkpoint.run_json("perplexity", &["--ids", &ids]);

@@ -39,7 +39,7 @@ fn prose(sentences: usize) -> String {
 
 fn mean_nll(dir: &Path, ids: &[u32], format: WeightFormat) -> f64 {
     let device = Device::default();
-    let config = ModelConfig::from_dir(dir).unwrap().widened(DType::F32);
+    let config = ModelConfig::from_dir(dir).unwrap();
     let progress = &mut |_| ();
     let model = weights::load_for_inference(dir, &config, &device, DType::F32, format, progress);
     let cache = config.cache(16, 1, ids.len());

@@ -33,9 +33,7 @@ impl Loaded {
     ///
     /// When it cannot be loaded.
     pub fn new(dir: &Path, device: &Device, dtype: DType) -> Self {
-        let config = ModelConfig::from_dir(dir)
-            .unwrap_or_else(|error| panic!("{error}"))
-            .widened(dtype);
+        let config = ModelConfig::from_dir(dir).unwrap_or_else(|error| panic!("{error}"));
         let model = weights::load(dir, &config, device, dtype, &mut |_| ())
             .unwrap_or_else(|error| panic!("{error}"));
         Self {

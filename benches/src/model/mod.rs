@@ -81,10 +81,7 @@ impl<'a> ModelPlan<'a> {
         );
         let device = target.device();
         let model = match &options.model {
-            Some(dir) => {
-                let config = config.clone().widened(dtype);
-                load_for_inference(dir, &config, device, dtype, format, &mut |_| ())?
-            }
+            Some(dir) => load_for_inference(dir, &config, device, dtype, format, &mut |_| ())?,
             None => random::model(&config, device, dtype, format)?,
         };
         Ok(LoadedModel {

@@ -99,21 +99,6 @@ impl ModelConfig {
         hugging_face::read(dir)
     }
 
-    /// The model as a whole widened from half precision, for computing in `dtype`.
-    ///
-    /// A model that was cast as a whole (`model.to(torch.bfloat16)`) has its rotary frequencies
-    /// rounded with its weights, and widening it (`model.float()`) does not bring the bits back. So
-    /// a checkpoint in half precision that is computed in f32 gets rounded frequencies here; in
-    /// every other case nothing changes. Without this call frequencies are in f32, as transformers'
-    /// `from_pretrained(dtype=torch.float32)` makes them.
-    pub fn widened(mut self, dtype: DType) -> Self {
-        if dtype == DType::F32 {
-            let half = |dtype: &DType| matches!(dtype, DType::F16 | DType::BF16);
-            self.rope.frequency_dtype = self.dtype.filter(half);
-        }
-        self
-    }
-
     /// Parameters of the model; tied embeddings count once.
     pub fn n_parameters(&self) -> u64 {
         let sizes = parameters::shapes(self).map(|(_, shape)| shape.into_iter());

@@ -1,6 +1,5 @@
 use std::f64::consts::TAU;
 
-use half::{bf16, f16};
 use serde_json::Value;
 
 /// Rotary position embedding, first half of the channels against the second.
@@ -38,15 +37,8 @@ impl Rope {
             "yarn" => yarn(&default, theta, scaling, config),
             other => panic!("the naive model knows no rope type {other}"),
         };
-        // The reference cast the whole model to its dtype, and then widened it.
-        let dtype = config.get("dtype").or(config.get("torch_dtype"));
-        let widened = |f: f64| match dtype.and_then(Value::as_str) {
-            Some("bfloat16") => bf16::from_f32(f as f32).into(),
-            Some("float16") => f16::from_f32(f as f32).into(),
-            _ => f,
-        };
         Self {
-            inv_freq: inv_freq.into_iter().map(widened).collect(),
+            inv_freq,
             attention_factor,
         }
     }

@@ -15,10 +15,6 @@ pub struct RopeConfig {
     /// How the wavelengths are stretched beyond the context that the model was first trained on.
     #[config(default = "RopeScaling::Default")]
     pub scaling: RopeScaling,
-    /// Rounds the frequencies to a half-precision dtype: what a model computed with that was cast as
-    /// a whole, its buffers included (`model.to(torch.bfloat16)`). Checkpoints do not say so, and
-    /// loading them in transformers keeps f32, as is the default.
-    pub frequency_dtype: Option<DType>,
 }
 
 /// How the wavelengths of a [`RopeConfig`] are stretched.
@@ -74,9 +70,6 @@ pub enum RopeError {
     /// Wavelengths grow with the channel only if the base is above one.
     #[error("RoPE theta: expected a finite number above 1, found {0}")]
     Theta(f64),
-    /// Frequencies are not rounded to this dtype.
-    #[error("RoPE frequencies: expected one of the dtypes F32, F16 and BF16, found {0:?}")]
-    FrequencyDType(DType),
     /// A value of the scaling is out of its range.
     #[error("RoPE scaling: expected {name} {expected}, found {found}")]
     Scaling {
@@ -118,11 +111,6 @@ impl RopeConfig {
         if !(self.theta.is_finite() && self.theta > 1.0) {
             return Err(RopeError::Theta(self.theta));
         }
-        if let Some(dtype) = self.frequency_dtype
-            && !matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
-        {
-            return Err(RopeError::FrequencyDType(dtype));
-        }
         self.scaling.validate()
     }
 
@@ -135,10 +123,7 @@ impl RopeConfig {
         if let Err(error) = self.validate(head_dim) {
             panic!("{error}");
         }
-        let mut frequencies = TensorData::from(self.inverse_frequencies(head_dim).as_slice());
-        if let Some(dtype) = self.frequency_dtype {
-            frequencies = frequencies.convert_dtype(dtype).convert_dtype(DType::F32);
-        }
+        let frequencies = TensorData::from(self.inverse_frequencies(head_dim).as_slice());
         Rope {
             inv_freq: Tensor::from_data(frequencies, (device, DType::F32)),
             attention_factor: self.scaling.attention_factor(),

@@ -61,19 +61,6 @@ fn default_frequencies_are_powers_of_theta() {
 }
 
 #[test]
-#[allow(clippy::excessive_precision, reason = "the rounded numbers in full")]
-fn frequencies_can_be_rounded() {
-    let config = RopeConfig::new().with_frequency_dtype(Some(DType::BF16));
-    let rope = config.init(8, &Device::default());
-    let rounded = TensorData::from([1.0f32, 0.10009765625, 0.010009765625, 0.00099945068359375]);
-    rope.inv_freq.into_data().assert_eq(&rounded, true);
-    assert_eq!(
-        config.with_frequency_dtype(Some(DType::I32)).validate(8),
-        Err(RopeError::FrequencyDType(DType::I32))
-    );
-}
-
-#[test]
 fn linear_scaling_divides_every_frequency() {
     let config = scaled(10_000.0, RopeScaling::Linear { factor: 8.0 });
     let expected = [(0, 0.125), (1, 0.0125), (2, 0.00125), (3, 0.000125)];
