@@ -1,0 +1,229 @@
+//! The blocks in which GGUF files keep weights: so many neighbouring weights of a row in so many
+//! bytes, with what they share.
+//!
+//! A format is a file with a [`Block`] and a line in the registry below. Formats are named and
+//! numbered as in [ggml](https://github.com/ggml-org/ggml), and widened to the values that ggml's own
+//! reference gives, to the last bit.
+
+mod error;
+mod float;
+mod iq4_nl;
+mod nibbles;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+
+use core::fmt;
+
+pub use error::BlockError;
+
+/// A format of blocks.
+trait Block {
+    /// ggml's name of the format.
+    const NAME: &'static str;
+    /// ggml's number of the format.
+    const GGML_TYPE: u32;
+    /// Weights of a block.
+    const WEIGHTS: usize;
+    /// Bytes of a block.
+    const BYTES: usize;
+
+    /// Widens the weights of one block.
+    fn dequantize(block: &[u8], weights: &mut [f32]);
+}
+
+macro_rules! registry {
+    ($($(#[$doc:meta])* $format:ident => $block:ty,)*) => {
+        /// How weights lie in a GGUF file.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(non_camel_case_types, reason = "ggml's names")]
+        #[non_exhaustive]
+        pub enum BlockFormat {
+            $($(#[$doc])* $format,)*
+        }
+
+        impl BlockFormat {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$format,)*];
+
+            /// ggml's name of the format, as `Q4_K`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$format => <$block as Block>::NAME,)*
+                }
+            }
+
+            /// ggml's number of the format, which GGUF files tell a tensor's format by.
+            pub const fn ggml_type(self) -> u32 {
+                match self {
+                    $(Self::$format => <$block as Block>::GGML_TYPE,)*
+                }
+            }
+
+            /// Neighbouring weights of a row that are a block.
+            pub const fn weights_per_block(self) -> usize {
+                match self {
+                    $(Self::$format => <$block as Block>::WEIGHTS,)*
+                }
+            }
+
+            /// Bytes of a block.
+            pub const fn bytes_per_block(self) -> usize {
+                match self {
+                    $(Self::$format => <$block as Block>::BYTES,)*
+                }
+            }
+
+            /// Widens whole blocks whose sizes were checked.
+            fn widen(self, blocks: &[u8], weights: &mut [f32]) {
+                match self {
+                    $(Self::$format => widen_blocks::<$block>(blocks, weights),)*
+                }
+            }
+        }
+    };
+}
+
+registry! {
+    /// 32-bit floats.
+    F32 => float::F32,
+    /// 16-bit floats.
+    F16 => float::F16,
+    /// The upper halves of 32-bit floats.
+    BF16 => float::BF16,
+    /// 4 bits, 32 with a scale.
+    Q4_0 => q4_0::Q4_0,
+    /// 4 bits, 32 with a scale and a minimum.
+    Q4_1 => q4_1::Q4_1,
+    /// 5 bits, 32 with a scale.
+    Q5_0 => q5_0::Q5_0,
+    /// 5 bits, 32 with a scale and a minimum.
+    Q5_1 => q5_1::Q5_1,
+    /// 8 bits, 32 with a scale.
+    Q8_0 => q8_0::Q8_0,
+    /// 4 bits, 32 with a scale and a minimum of 6 bits, 256 with the scales of those.
+    Q4_K => q4_k::Q4_K,
+    /// 5 bits, 32 with a scale and a minimum of 6 bits, 256 with the scales of those.
+    Q5_K => q5_k::Q5_K,
+    /// 6 bits, 16 with a scale of 8 bits, 256 with the scale of those.
+    Q6_K => q6_k::Q6_K,
+    /// Indices of 16 values that lie closer around zero, 32 with a scale.
+    IQ4_NL => iq4_nl::IQ4_NL,
+}
+
+fn widen_blocks<B: Block>(blocks: &[u8], weights: &mut [f32]) {
+    let blocks = blocks.chunks_exact(B::BYTES);
+    for (block, weights) in blocks.zip(weights.chunks_exact_mut(B::WEIGHTS)) {
+        B::dequantize(block, weights);
+    }
+}
+
+impl BlockFormat {
+    /// The format of a number that a GGUF file gives.
+    pub fn from_ggml_type(ggml_type: u32) -> Option<Self> {
+        (Self::ALL.iter().copied()).find(|format| format.ggml_type() == ggml_type)
+    }
+
+    /// The format of such a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        (Self::ALL.iter().copied()).find(|format| format.name() == name)
+    }
+
+    /// Bytes of a row of so many weights.
+    ///
+    /// # Errors
+    ///
+    /// When they are no whole number of blocks, or more bytes than can be counted.
+    pub fn row_bytes(self, weights: usize) -> Result<usize, BlockError> {
+        let per_block = self.weights_per_block();
+        if !weights.is_multiple_of(per_block) {
+            return Err(BlockError::Row {
+                format: self,
+                weights,
+            });
+        }
+        let bytes = (weights / per_block).checked_mul(self.bytes_per_block());
+        bytes.ok_or(BlockError::TooLarge {
+            format: self,
+            weights,
+        })
+    }
+
+    /// Widens blocks to 32-bit floats.
+    ///
+    /// # Errors
+    ///
+    /// When `weights` are no whole number of blocks, or `blocks` are not the bytes of so many.
+    pub fn dequantize(self, blocks: &[u8], weights: &mut [f32]) -> Result<(), BlockError> {
+        let expected = self.row_bytes(weights.len())?;
+        if blocks.len() != expected {
+            return Err(BlockError::Bytes {
+                format: self,
+                weights: weights.len(),
+                expected,
+                found: blocks.len(),
+            });
+        }
+        self.widen(blocks, weights);
+        Ok(())
+    }
+}
+
+impl fmt::Display for BlockFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The 16-bit float at a place in a block.
+fn f16_at(block: &[u8], at: usize) -> f32 {
+    half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_known_by_their_numbers_and_names() {
+        for &format in BlockFormat::ALL {
+            assert_eq!(
+                BlockFormat::from_ggml_type(format.ggml_type()),
+                Some(format)
+            );
+            assert_eq!(BlockFormat::from_name(format.name()), Some(format));
+        }
+        // ggml's Q8_K, which is no format of files.
+        assert_eq!(BlockFormat::from_ggml_type(15), None);
+        assert_eq!(BlockFormat::from_name("Q3_K"), None);
+    }
+
+    #[test]
+    fn bytes_of_a_row_are_those_of_its_blocks() {
+        assert_eq!(BlockFormat::Q4_0.row_bytes(4096).unwrap(), 4096 / 32 * 18);
+        assert_eq!(BlockFormat::Q4_K.row_bytes(4096).unwrap(), 4096 / 256 * 144);
+        assert_eq!(BlockFormat::F16.row_bytes(3).unwrap(), 6);
+        let error = BlockFormat::Q4_K.row_bytes(576).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "Q4_K weights: expected rows of a multiple of 256, found 576"
+        );
+        let error = BlockFormat::F32.row_bytes(usize::MAX).unwrap_err();
+        assert!(matches!(error, BlockError::TooLarge { .. }), "{error}");
+    }
+
+    #[test]
+    fn bytes_of_another_size_are_refused() {
+        let mut weights = [0.0; 64];
+        let error = BlockFormat::Q8_0.dequantize(&[0; 67], &mut weights);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "Q8_0 weights: expected 68 bytes for 64 weights, found 67"
+        );
+    }
+}
