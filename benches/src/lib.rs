@@ -31,7 +31,7 @@ mod timing;
 
 pub use error::BenchError;
 pub use options::BenchOptions;
-pub use target::Target;
+pub use target::{Target, device_memory};
 
 use record::{Output, Record, Rows};
 use timing::{Launch, Timing};

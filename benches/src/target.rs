@@ -115,8 +115,9 @@ fn identity(_device: &Device) -> Option<String> {
     None
 }
 
+/// Bytes of memory that a GPU has, where CubeCL knows.
 #[cfg(feature = "gpu")]
-fn device_memory(device: &Device) -> Option<u64> {
+pub fn device_memory(device: &Device) -> Option<u64> {
     use burn::backend::DispatchDevice;
 
     match device.as_dispatch() {
@@ -126,8 +127,9 @@ fn device_memory(device: &Device) -> Option<u64> {
     }
 }
 
+/// Bytes of memory that a GPU has: no GPU is compiled in.
 #[cfg(not(feature = "gpu"))]
-fn device_memory(_device: &Device) -> Option<u64> {
+pub fn device_memory(_device: &Device) -> Option<u64> {
     None
 }
 

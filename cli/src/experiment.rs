@@ -19,6 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     failure::Failure,
     ids,
+    memory::Work,
     model::ModelPlan,
     options::{ModelOptions, SelectionOptions, dtype_name, value_name},
     output::{self, Unit, print_json, print_line},
@@ -126,8 +127,9 @@ impl<'a> LaboratoryPlan<'a> {
 
     /// Loads the model for contexts of up to `tokens` tokens.
     pub fn load(self, tokens: usize) -> Result<Laboratory, Failure> {
-        let loaded = self.model.load()?;
-        loaded.cache(self.selection, tokens)?;
+        let work = Work::chunk(self.model.options.prefill_chunk);
+        let loaded = self.model.load(self.selection, tokens, work)?;
+        loaded.cache(self.selection, tokens);
         let folder = &self.model.folder;
         let model = ModelInfo::of_dir(folder.path(), folder.name(), &loaded.config);
         Ok(Laboratory {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use quest_burn_experiments::tokens;
 use quest_burn_models::{
     generation::{Finish, GenerationConfig, Generator, Timings},
     tokenizer::{DecodeStream, Tokenizer},
@@ -12,6 +13,7 @@ use serde::Serialize;
 use crate::{
     failure::Failure,
     ids,
+    memory::Work,
     model::Plan,
     options::{CommonOptions, SamplingOptions, dtype_name, value_name},
     output::{Progress, Unit, per_second, print_json, print_line, print_part},
@@ -24,7 +26,12 @@ pub struct GenerateArgs {
     #[command(flatten)]
     prompt: PromptArgs,
     /// New tokens at most
-    #[arg(long, value_name = "N", default_value_t = GenerationConfig::new().max_new_tokens)]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = tokens::parse_count,
+        default_value_t = GenerationConfig::new().max_new_tokens
+    )]
     max_new_tokens: usize,
     /// Goes on after the checkpoint's stop tokens
     #[arg(long)]
@@ -42,10 +49,11 @@ struct PromptArgs {
     /// The prompt
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// A file with the prompt
+    /// A file with the prompt; `-` for stdin
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// A JSON file with the prompt's token ids: an array, or an object with a field `ids`
+    /// A JSON file with the prompt's token ids: an array, or an object with a field `ids`; `-` for
+    /// stdin
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
 }
@@ -94,7 +102,8 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     };
     config.check(&prompt, plan.model.config.vocab_size)?;
 
-    let mut loaded = plan.load(prompt.len() + args.max_new_tokens)?;
+    let work = Work::chunk(args.common.model.prefill_chunk.min(prompt.len()));
+    let mut loaded = plan.load(prompt.len() + args.max_new_tokens, work)?;
     let kv_cache_bytes = loaded.cache.bytes();
     let generator = Generator::new(
         &loaded.model,

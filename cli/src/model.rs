@@ -16,7 +16,7 @@ use crate::{
     device::{self, SelectedDevice},
     failure::Failure,
     folder::ModelFolder,
-    memory,
+    memory::{self, Demand, Form, Work},
     options::{CommonOptions, ModelOptions, SelectionOptions, dtype_name, value_name},
     output::{Progress, Unit},
 };
@@ -65,9 +65,27 @@ impl<'a> ModelPlan<'a> {
         Ok((device, dtype))
     }
 
-    /// Loads the weights.
-    pub fn load(&self) -> Result<LoadedModel, Failure> {
+    /// Loads the weights, once it is known that the device has memory for them, for a cache of
+    /// `tokens` tokens and for the work on them.
+    pub fn load(
+        &self,
+        selection: &SelectionOptions,
+        tokens: usize,
+        work: Work,
+    ) -> Result<LoadedModel, Failure> {
         let (device, dtype) = self.device()?;
+        let demand = Demand {
+            config: &self.config,
+            form: Form {
+                dtype,
+                weights: self.options.weights,
+            },
+            page_size: selection.page_size,
+            digests: selection.digests,
+            tokens,
+            work,
+        };
+        memory::check(&demand, &device)?;
         let mut progress = None;
         let model = weights::load_for_inference(
             self.folder.path(),
@@ -93,18 +111,10 @@ impl<'a> ModelPlan<'a> {
 }
 
 impl LoadedModel {
-    /// The size of a cache for `tokens` tokens, which is refused where there is no memory for it.
-    /// Says on stderr what the model and the cache take.
-    pub fn cache(
-        &self,
-        selection: &SelectionOptions,
-        tokens: usize,
-    ) -> anyhow::Result<PagedKvCacheConfig> {
+    /// The size of a cache for `tokens` tokens. Says on stderr what the model and the cache take.
+    pub fn cache(&self, selection: &SelectionOptions, tokens: usize) -> PagedKvCacheConfig {
         let cache = self.config.cache(selection.page_size, 1, tokens);
         let cache = cache.with_digests(selection.digests);
-        if self.device.name.is_cpu() {
-            memory::check(cache.bytes(self.dtype), tokens)?;
-        }
         eprintln!(
             "model: {} parameters in {}{} on {}; KV cache: {} for {tokens} tokens",
             self.config.n_parameters(),
@@ -116,7 +126,7 @@ impl LoadedModel {
             value_name(self.device.name),
             BinaryBytes(cache.bytes(self.dtype)),
         );
-        Ok(cache)
+        cache
     }
 }
 
@@ -158,10 +168,11 @@ impl<'a> Plan<'a> {
     }
 
     /// Loads the weights and allocates a cache: for the context asked for, or for `tokens`.
-    pub fn load(&self, tokens: usize) -> Result<Loaded, Failure> {
-        let loaded = self.model.load()?;
+    pub fn load(&self, tokens: usize, work: Work) -> Result<Loaded, Failure> {
         let tokens = self.options.context.unwrap_or(tokens);
-        let cache = loaded.cache(&self.options.policy.selection, tokens)?;
+        let selection = &self.options.policy.selection;
+        let loaded = self.model.load(selection, tokens, work)?;
+        let cache = loaded.cache(selection, tokens);
         let cache = cache.init(&loaded.device.device, loaded.dtype);
         Ok(Loaded {
             cache: cache.context("KV cache")?,

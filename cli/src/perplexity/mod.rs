@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::{
     failure::Failure,
     ids,
+    memory::Work,
     model::Plan,
     options::{CommonOptions, dtype_name, value_name},
     output::{Progress, Unit, print_json, print_line},
@@ -97,7 +98,14 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     };
     mode.check(ids.len())?;
 
-    let mut loaded = plan.load(ids.len())?;
+    let work = match mode {
+        LikelihoodMode::Decode { prefill } => Work::chunk(prefill),
+        LikelihoodMode::Dense { chunk } => Work {
+            tokens: chunk,
+            logits: chunk,
+        },
+    };
+    let mut loaded = plan.load(ids.len(), work)?;
     let total = ids.len() - args.prefill.unwrap_or(1);
     let mut progress = Progress::new("scoring", Unit::Tokens, total as u64);
     let nll = negative_log_likelihoods(

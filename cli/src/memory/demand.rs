@@ -1,0 +1,139 @@
+use burn::tensor::DType;
+use indicatif::BinaryBytes;
+use quest_burn::{
+    cache::{DigestFormat, PagedKvCacheConfig},
+    inference::WeightFormat,
+};
+use quest_burn_models::config::ModelConfig;
+
+use crate::options::dtype_name;
+
+/// What a tokenizer, buffers of threads and the like take: 31 MiB with the model that ships.
+const PROGRAM: u64 = 32 << 20;
+
+/// What a model at work takes.
+#[derive(Clone, Debug)]
+pub struct Demand<'a> {
+    pub config: &'a ModelConfig,
+    pub form: Form,
+    pub page_size: usize,
+    pub digests: DigestFormat,
+    /// Tokens that the cache has room for.
+    pub tokens: usize,
+    pub work: Work,
+}
+
+/// What a user can choose about a model's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub dtype: DType,
+    pub weights: WeightFormat,
+}
+
+/// What goes through the model at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    pub tokens: usize,
+    /// Tokens of these that logits are computed for.
+    pub logits: usize,
+}
+
+impl Work {
+    /// Prefill in chunks, of which the last token alone is continued.
+    pub fn chunk(tokens: usize) -> Self {
+        Self { tokens, logits: 1 }
+    }
+}
+
+impl Demand<'_> {
+    /// Bytes of everything; the largest number where they cannot be counted.
+    pub fn bytes(&self, form: Form, tokens: usize) -> u64 {
+        self.weight_bytes(form)
+            .saturating_add(self.cache_bytes(form, tokens))
+            .saturating_add(self.work_bytes(form, tokens))
+    }
+
+    /// The parts in words.
+    pub fn parts(&self) -> String {
+        let form = self.form;
+        let dtype = dtype_name(form.dtype);
+        let weights = match self.config.weights_name(form.weights) {
+            "full" => dtype.clone(),
+            format => format.to_owned(),
+        };
+        format!(
+            "weights {} in {weights}, KV cache {} in {dtype} for {} tokens, work space {}",
+            BinaryBytes(self.weight_bytes(form)),
+            BinaryBytes(self.cache_bytes(form, self.tokens)),
+            self.tokens,
+            BinaryBytes(self.work_bytes(form, self.tokens)),
+        )
+    }
+
+    /// Bytes of the files of the weights, which are mapped while they are read.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.weight_bytes(Form {
+            dtype: self.config.dtype.unwrap_or(self.form.dtype),
+            weights: WeightFormat::Full,
+        })
+    }
+
+    /// The longest context of whole pages that fits, no longer than the model's.
+    pub fn longest(&self, fits: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let pages = self.config.max_positions / self.page_size;
+        let (mut fitting, mut beyond) = (0, pages + 1);
+        while fitting + 1 < beyond {
+            let middle = fitting + (beyond - fitting) / 2;
+            match fits(middle * self.page_size) {
+                true => fitting = middle,
+                false => beyond = middle,
+            }
+        }
+        (fitting > 0).then_some(fitting * self.page_size)
+    }
+
+    fn weight_bytes(&self, form: Form) -> u64 {
+        let bytes = self.config.weight_bytes(form.dtype, form.weights);
+        // A form that does not fit the model is refused elsewhere.
+        bytes.unwrap_or(u64::MAX)
+    }
+
+    fn cache_bytes(&self, form: Form, tokens: usize) -> u64 {
+        self.cache(tokens).bytes(form.dtype)
+    }
+
+    fn cache(&self, tokens: usize) -> PagedKvCacheConfig {
+        let cache = self.config.cache(self.page_size, 1, tokens);
+        cache.with_digests(self.digests)
+    }
+
+    /// The work on hidden states or, before it, the copy that Burn makes of a tensor where zeros do
+    /// not lie as it wants them: the keys or the values of a layer. And what the program takes
+    /// besides.
+    fn work_bytes(&self, form: Form, tokens: usize) -> u64 {
+        let tensors = 2 * self.config.n_layers.max(1) as u64;
+        let copy = self.cache(tokens).key_value_bytes(form.dtype) / tensors;
+        let hidden = self.hidden_bytes(form, tokens);
+        hidden.max(copy).saturating_add(PROGRAM)
+    }
+
+    /// Hidden states of the tokens that are at work (as they came into a layer, normed and added
+    /// to), with what either block of the layer makes of them: queries, keys and values before and
+    /// after their rotation, or the feed-forward block's two halves, as one and activated. And
+    /// logits, of which the softmax makes another copy.
+    fn hidden_bytes(&self, form: Form, tokens: usize) -> u64 {
+        let config = self.config;
+        let (n, logits) = (self.work.tokens.min(tokens), self.work.logits.min(tokens));
+        let heads = config.n_heads.saturating_add(2 * config.n_kv_heads);
+        let projected = heads.saturating_mul(config.head_dim);
+        let block = (projected.saturating_mul(3)).max(config.d_ff.saturating_mul(4));
+        let channels = config.d_model.saturating_mul(3).saturating_add(block);
+        let hidden = (channels as u64)
+            .saturating_mul(n as u64)
+            .saturating_mul(form.dtype.size() as u64);
+        let logits = (config.vocab_size as u64)
+            .saturating_mul(logits as u64)
+            .saturating_mul(2 * size_of::<f32>() as u64);
+        hidden.saturating_add(logits)
+    }
+}

@@ -1,0 +1,128 @@
+use quest_burn::cache::DigestFormat;
+use quest_burn_models::config::ModelConfig;
+use quest_burn_tests::checkpoint::{self, CheckpointSpec};
+
+use super::*;
+use crate::device::{self, DeviceName};
+
+fn config() -> ModelConfig {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = CheckpointSpec {
+        d_model: 128,
+        d_ff: 1024,
+        max_positions: 1 << 20,
+        ..CheckpointSpec::default()
+    };
+    checkpoint::write(dir.path(), &spec);
+    ModelConfig::from_dir(dir.path()).unwrap()
+}
+
+fn demand(config: &ModelConfig, tokens: usize) -> Demand<'_> {
+    Demand {
+        config,
+        form: Form {
+            dtype: DType::F32,
+            weights: WeightFormat::Full,
+        },
+        page_size: 16,
+        digests: DigestFormat::Full,
+        tokens,
+        work: Work::chunk(4096),
+    }
+}
+
+fn cpu() -> SelectedDevice {
+    device::select(DeviceName::Flex).unwrap()
+}
+
+/// What is said where there are so many bytes.
+fn remedy_for(demand: &Demand, bytes: u64) -> String {
+    remedy(demand, &cpu(), &|form, tokens| {
+        demand.bytes(form, tokens) <= bytes
+    })
+}
+
+#[test]
+fn weights_cache_and_work_are_counted() {
+    let config = config();
+    let demand = demand(&config, 4096);
+    let weights = config.weight_bytes(DType::F32, WeightFormat::Full).unwrap();
+    let cache = config.cache(16, 1, 4096).bytes(DType::F32);
+    let bytes = demand.bytes(demand.form, demand.tokens);
+    assert!(bytes > weights + cache, "{bytes}");
+    let scored = Demand {
+        work: Work {
+            logits: 4096,
+            ..demand.work
+        },
+        ..demand.clone()
+    };
+    let logits = 4095 * config.vocab_size as u64 * 8;
+    assert_eq!(scored.bytes(scored.form, 4096), bytes + logits);
+}
+
+#[test]
+fn the_longest_context_is_the_last_that_fits() {
+    let config = config();
+    let demand = demand(&config, 1 << 20);
+    let bytes = demand.bytes(demand.form, 4096);
+    let remedy = remedy_for(&demand, bytes + 100);
+    assert!(
+        remedy.starts_with("the longest context that fits is 4096 tokens"),
+        "{remedy}"
+    );
+    // No longer than the model's.
+    let everything = demand.longest(&|_| true);
+    assert_eq!(everything, Some(1 << 20));
+}
+
+#[test]
+fn options_with_which_all_of_it_fits_are_named() {
+    let config = config();
+    let demand = demand(&config, 4096);
+    let half = Form {
+        dtype: DType::F16,
+        ..demand.form
+    };
+    let remedy = remedy_for(&demand, demand.bytes(half, 4096));
+    assert!(
+        remedy.contains("all of it fits with --dtype f16"),
+        "{remedy}"
+    );
+    // Weights are the smaller part: their form alone changes too little.
+    assert!(!remedy.contains("with --weights int4"), "{remedy}");
+    assert!(!remedy.contains("or --weights int4"), "{remedy}");
+}
+
+#[test]
+fn options_are_named_too_where_only_weights_are_beyond_memory() {
+    let config = ModelConfig {
+        n_layers: 32,
+        d_ff: 1 << 14,
+        ..config()
+    };
+    let demand = demand(&config, 1 << 20);
+    let weights = config.weight_bytes(DType::F32, WeightFormat::Full).unwrap();
+    let remedy = remedy_for(&demand, weights * 3 / 4);
+    assert!(
+        remedy.starts_with("with --dtype f16 --weights int4 it is "),
+        "{remedy}"
+    );
+    assert_eq!(
+        remedy_for(&demand, 1000),
+        "no context fits, whatever the options"
+    );
+}
+
+#[test]
+fn what_is_beyond_any_machine_is_refused() {
+    let config = config();
+    assert!(check(&demand(&config, 16), &cpu()).is_ok());
+    let error = check(&demand(&config, usize::MAX / 64), &cpu()).unwrap_err();
+    let error = error.to_string();
+    assert!(error.starts_with("memory: expected room for "), "{error}");
+    assert!(
+        error.contains(" on this machine; the longest context"),
+        "{error}"
+    );
+}
