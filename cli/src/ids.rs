@@ -1,10 +1,12 @@
 //! Token ids from what the user gave: a text or a file.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use quest_burn_models::{generation::GenerateError, tokenizer::Tokenizer};
 use serde_json::Value;
+
+use crate::input;
 
 /// The tokenizer beside the weights, if there is one.
 pub fn tokenizer(model: &Path) -> anyhow::Result<Option<Tokenizer>> {
@@ -30,7 +32,7 @@ pub fn from_text(text: &str, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Ve
 
 /// Ids of a text in a file.
 pub fn from_text_file(path: &Path, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
-    let text = String::from_utf8(read(path)?).map_err(|error| {
+    let text = String::from_utf8(input::read(path)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let path = path.display();
         anyhow!("{path}: expected text in UTF-8, found something else at byte {at}")
@@ -40,11 +42,7 @@ pub fn from_text_file(path: &Path, tokenizer: Option<&Tokenizer>) -> anyhow::Res
 
 /// Ids in a JSON file: an array, or an object with a field `ids`.
 pub fn from_json_file(path: &Path) -> anyhow::Result<Vec<u32>> {
-    from_json(&read(path)?).with_context(|| path.display().to_string())
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("{}: expected a readable file", path.display()))
+    from_json(&input::read(path)?).with_context(|| path.display().to_string())
 }
 
 fn from_json(bytes: &[u8]) -> anyhow::Result<Vec<u32>> {

@@ -12,6 +12,7 @@ mod folder;
 mod generate;
 mod ids;
 mod info;
+mod input;
 mod longbench;
 mod memory;
 mod model;
@@ -75,18 +76,22 @@ fn main() -> ExitCode {
 }
 
 fn parse() -> Result<Cli, clap::Error> {
-    let matches = with_negative_numbers(Cli::command()).try_get_matches()?;
+    let matches = with_dashes_in_values(Cli::command()).try_get_matches()?;
     Cli::from_arg_matches(&matches)
 }
 
-/// Takes a number below zero for the value that it is meant to be, which the option refuses by its
-/// name, and not for an option that is not there.
-fn with_negative_numbers(command: clap::Command) -> clap::Command {
-    let command = command.mut_args(|arg| match arg.get_action().takes_values() {
-        true => arg.allow_negative_numbers(true),
-        false => arg,
+/// Takes what begins with a dash for the value that it is meant to be, and not for an option that
+/// is not there: any text, and a number below zero, which the option refuses by its name.
+fn with_dashes_in_values(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let is_text = (arg.get_value_names()).is_some_and(|names| names == ["TEXT"]);
+        match arg.get_action().takes_values() {
+            true if is_text => arg.allow_hyphen_values(true),
+            true => arg.allow_negative_numbers(true),
+            false => arg,
+        }
     });
-    command.mut_subcommands(with_negative_numbers)
+    command.mut_subcommands(with_dashes_in_values)
 }
 
 fn run(command: Command) -> Result<(), Failure> {

@@ -39,7 +39,12 @@ pub struct ModelOptions {
     #[arg(long, value_name = "FORM", value_parser = weight_formats(), default_value_t = WeightFormat::Full)]
     pub weights: WeightFormat,
     /// Tokens of a prompt that go through the model at once
-    #[arg(long, value_name = "N", default_value_t = GenerationConfig::new().prefill_chunk)]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = tokens::parse_count,
+        default_value_t = GenerationConfig::new().prefill_chunk
+    )]
     pub prefill_chunk: usize,
 }
 
@@ -77,7 +82,12 @@ pub struct SelectionOptions {
     #[arg(long, value_enum, default_value_t = QuestVariant::KvGroup)]
     pub quest_variant: QuestVariant,
     /// Tokens per page of the KV cache: a power of two from 8 to 128
-    #[arg(long, value_name = "S", default_value_t = QuestConfig::new().page_size)]
+    #[arg(
+        long,
+        value_name = "S",
+        value_parser = tokens::parse_count,
+        default_value_t = QuestConfig::new().page_size
+    )]
     pub page_size: usize,
     /// Form of the page digests that Quest reads
     #[arg(long, value_parser = digest_formats(), default_value_t = DigestFormat::Full)]

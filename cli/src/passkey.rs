@@ -55,7 +55,7 @@ pub struct PasskeyArgs {
     #[arg(long, value_name = "N", default_value_t = 400)]
     tail: usize,
     /// Tokens of an answer
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", value_parser = tokens::parse_count, default_value_t = 10)]
     answer_tokens: usize,
     #[command(flatten)]
     layers: LayerOptions,

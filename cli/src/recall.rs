@@ -24,7 +24,7 @@ use crate::{
 
 #[derive(Args)]
 pub struct RecallArgs {
-    /// A file with the text [default: the prompt of `quest passkey` with its answer, the passkey
+    /// A file with the text, `-` for stdin [default: the prompt of `quest passkey` with its answer, the passkey
     /// in the middle]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -32,7 +32,7 @@ pub struct RecallArgs {
     #[arg(long, value_name = "N", value_parser = tokens::parse, default_value_t = 4096)]
     length: usize,
     /// Last tokens of these, which are fed one by one and watched
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", value_parser = tokens::parse_count, default_value_t = 128)]
     steps: usize,
     /// Tokens that a decoded token attends to, or shares of the length
     #[arg(

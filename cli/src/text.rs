@@ -22,10 +22,11 @@ pub struct TextOptions {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct TextSource {
-    /// A file with the text
+    /// A file with the text; `-` for stdin
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// A JSON file with the text's token ids: an array, or an object with a field `ids`
+    /// A JSON file with the text's token ids: an array, or an object with a field `ids`; `-` for
+    /// stdin
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
 }

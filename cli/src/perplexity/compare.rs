@@ -7,6 +7,7 @@ use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     perplexity::{self, PerplexityConfig},
+    tokens,
 };
 use quest_burn_models::generation::{check_context, check_ids};
 use serde::Serialize;
@@ -38,7 +39,13 @@ pub struct ComparisonOptions {
     )]
     budgets: Vec<Budget>,
     /// Scored tokens between two points of the curve
-    #[arg(long, value_name = "N", default_value_t = 256, requires = "policies")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = tokens::parse_count,
+        default_value_t = 256,
+        requires = "policies"
+    )]
     window: usize,
     /// Keeps every row in FILE as soon as it is there, and goes on from the rows that FILE holds
     #[arg(long, value_name = "FILE", requires = "policies")]

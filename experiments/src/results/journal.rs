@@ -96,7 +96,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         let Some(path) = path else {
             return Ok(Self::in_memory());
         };
-        let content = match fs::read(path) {
+        let content = match read_file(path) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => {
@@ -205,6 +205,15 @@ fn read<R: DeserializeOwned>(
                 .map_err(|source| line_error(number, "a row of this experiment", source))
         })
         .collect()
+}
+
+/// The content of a file that a journal can be kept in. Devices and pipes, which may never end,
+/// are none.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    fs::read(path)
 }
 
 /// The first field in which two JSON values differ, and both values of it.
