@@ -2,7 +2,6 @@
 
 mod common;
 
-use burn::tensor::DType;
 use common::{Checkpoint, ids};
 use quest_burn_tests::{checkpoint::CheckpointSpec, tokenizer::write_words};
 use serde_json::{Value, json};
