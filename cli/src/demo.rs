@@ -64,10 +64,10 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         quest: args.selection.quest_config(args.layers.dense_layers),
         seed: args.seed,
     };
-    config.check(plan.config(), plan.tokenizer.as_ref())?;
+    config.check(plan.config(), plan.tokenizer())?;
     let laboratory = plan.load(config.length)?;
     let run = laboratory.run_info("demo", args.seed, &config)?;
-    let demo = demo::run(&laboratory.subject, &config, &mut progress("demo"))?;
+    let demo = demo::run(&laboratory.model, &config, &mut progress("demo"))?;
     if args.json {
         return print_json(&Output {
             demo: &demo,

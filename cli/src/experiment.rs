@@ -11,14 +11,12 @@ use quest_burn_experiments::{
     Progress,
     plot::Figure,
     results::{Build, Journal, ModelInfo, RunInfo},
-    session::Subject,
 };
-use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
+use quest_burn_models::{config::ModelConfig, local::LocalModel, tokenizer::Tokenizer};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     failure::Failure,
-    ids,
     memory::Work,
     model::ModelPlan,
     options::{ModelOptions, SelectionOptions, dtype_name, value_name},
@@ -49,15 +47,13 @@ pub struct ExperimentOptions {
 /// A model to experiment with, before its weights are there: what a command asks for is checked
 /// with it.
 pub struct LaboratoryPlan<'a> {
-    pub tokenizer: Option<Tokenizer>,
     model: ModelPlan<'a>,
-    selection: &'a SelectionOptions,
 }
 
 /// A model to experiment with, and what results say about it.
 pub struct Laboratory {
-    pub subject: Subject,
-    model: ModelInfo,
+    pub model: LocalModel,
+    info: ModelInfo,
     device: String,
 }
 
@@ -111,39 +107,32 @@ impl ExperimentOptions {
 impl<'a> LaboratoryPlan<'a> {
     /// Reads what there is beside the weights.
     pub fn new(options: &'a ModelOptions, selection: &'a SelectionOptions) -> anyhow::Result<Self> {
-        let model = ModelPlan::new(options)?;
-        model.check_cache(selection)?;
         Ok(Self {
-            tokenizer: ids::tokenizer(model.folder.path())?,
-            model,
-            selection,
+            model: ModelPlan::new(options, selection)?,
         })
     }
 
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
-        &self.model.config
+        self.model.config()
+    }
+
+    /// The model's tokenizer, if it has one.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.model.model.tokenizer()
     }
 
     /// Loads the model for contexts of up to `tokens` tokens.
     pub fn load(self, tokens: usize) -> Result<Laboratory, Failure> {
         let work = Work::chunk(self.model.options.prefill_chunk);
-        let loaded = self.model.load(self.selection, tokens, work)?;
-        loaded.cache(self.selection, tokens);
+        let loaded = self.model.load(tokens, work)?;
+        loaded.report(tokens);
         let folder = &self.model.folder;
-        let model = ModelInfo::of_dir(folder.path(), folder.name(), &loaded.config);
+        let model = ModelInfo::of_dir(folder.path(), folder.name(), loaded.model.config());
         Ok(Laboratory {
-            model: model.map_err(anyhow::Error::new)?,
+            info: model.map_err(anyhow::Error::new)?,
             device: value_name(loaded.device.name),
-            subject: Subject {
-                model: loaded.model,
-                config: loaded.config,
-                tokenizer: self.tokenizer,
-                device: loaded.device.device,
-                dtype: loaded.dtype,
-                digests: self.selection.digests,
-                weights: loaded.weights,
-            },
+            model: loaded.model,
         })
     }
 }
@@ -158,17 +147,15 @@ impl Laboratory {
     ) -> Result<RunInfo, Failure> {
         Ok(RunInfo {
             experiment: experiment.to_owned(),
-            model: self.model.clone(),
+            model: self.info.clone(),
             build: Build {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 commit: option_env!("QUEST_COMMIT").map(str::to_owned),
             },
             device: self.device.clone(),
-            dtype: dtype_name(self.subject.dtype),
-            digests: self.subject.digests.to_string(),
-            weights: (self.subject.config)
-                .weights_name(self.subject.weights)
-                .to_owned(),
+            dtype: dtype_name(self.model.dtype()),
+            digests: self.model.digests().to_string(),
+            weights: self.model.weights_name().to_owned(),
             seed,
             settings: serde_json::to_value(settings).map_err(Failure::internal)?,
         })

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use quest_burn_experiments::tokens;
 use quest_burn_models::{
-    generation::{Finish, GenerationConfig, Generator, Timings},
-    tokenizer::{DecodeStream, Tokenizer},
+    generation::{Finish, GenerationConfig, Timings},
+    session::{IdStream, TextStream},
+    tokenizer::Tokenizer,
 };
 use serde::Serialize;
 
@@ -87,57 +88,46 @@ struct Generation {
 
 pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
-    let tokenizer = ids::tokenizer(plan.model.folder.path())?;
-    let prompt = args.prompt.read(tokenizer.as_ref())?;
+    let prompt = args.prompt.read(plan.model.model.tokenizer())?;
     let config = GenerationConfig {
         max_new_tokens: args.max_new_tokens,
-        stop_ids: match args.ignore_eos {
-            true => Vec::new(),
-            false => plan.model.config.stop_token_ids.clone(),
-        },
+        stop_ids: args.ignore_eos.then(Vec::new),
         prefill_chunk: args.common.model.prefill_chunk,
         max_context: Some(plan.max_context()?),
         sampling: args.sampling.config(),
-        capture: true,
+        ..GenerationConfig::new()
     };
-    config.check(&prompt, plan.model.config.vocab_size)?;
+    config.check(&prompt, plan.model.config().vocab_size)?;
 
     let work = Work::chunk(args.common.model.prefill_chunk.min(prompt.len()));
-    let mut loaded = plan.load(prompt.len() + args.max_new_tokens, work)?;
-    let kv_cache_bytes = loaded.cache.bytes();
-    let generator = Generator::new(
-        &loaded.model,
-        &mut loaded.cache,
-        loaded.policy.as_ref(),
-        &prompt,
-        config,
-    )?;
-    let mut generator = generator.on_prefill(prefill_progress(prompt.len()));
-    let ids = if args.json {
-        collect(&mut generator, args.max_new_tokens)?
-    } else {
-        stream(&mut generator, tokenizer.as_ref())?
+    let (mut session, device) = plan.load(prompt.len() + args.max_new_tokens, work)?;
+    let model = session.model().clone();
+    let kv_cache_bytes = session.cache().bytes();
+    let stream = session.generate_ids(&prompt, config)?;
+    let stream = stream.on_prefill(prefill_progress(prompt.len()));
+    let generated = match model.tokenizer() {
+        Some(_) => new_text(stream.into_text()?, args)?,
+        None => new_ids(stream, args)?,
     };
 
-    let timings = generator.timings();
+    let timings = generated.timings;
     if !args.json {
-        print_statistics(&timings, prompt.len(), ids.len());
+        print_statistics(&timings, prompt.len(), generated.ids.len());
         return Ok(());
     }
-    let text = tokenizer.map(|tokenizer| tokenizer.decode(&ids));
     print_json(&Generation {
-        text: text.transpose().map_err(Failure::internal)?,
-        ids,
+        text: generated.text,
+        ids: generated.ids,
         prefill_tokens_per_s: timings.prefill_tokens_per_s(),
         decode_tokens_per_s: timings.decode_tokens_per_s(),
         prompt_tokens: prompt.len(),
-        finish: match generator.finish() {
+        finish: match generated.finish {
             Some(Finish::Stop) => "stop",
             Some(Finish::Length) | None => "length",
         },
-        device: value_name(loaded.device.name),
-        dtype: dtype_name(loaded.dtype),
-        weights: plan.model.config.weights_name(loaded.weights),
+        device: value_name(device.name),
+        dtype: dtype_name(model.dtype()),
+        weights: model.weights_name(),
         policy: args.common.policy.kind().name().to_owned(),
         kv_cache_bytes,
     })
@@ -156,35 +146,70 @@ fn prefill_progress(total: usize) -> impl FnMut(usize) {
     }
 }
 
-/// All new ids at once.
-fn collect(generator: &mut Generator, total: usize) -> Result<Vec<u32>, Failure> {
-    let mut ids = Vec::new();
-    let mut progress = None;
-    for id in generator {
-        ids.push(id?);
-        progress
-            .get_or_insert_with(|| Progress::new("decode", Unit::Tokens, total as u64))
-            .set(ids.len() as u64);
-    }
-    Ok(ids)
+/// What came out.
+struct Generated {
+    ids: Vec<u32>,
+    text: Option<String>,
+    timings: Timings,
+    finish: Option<Finish>,
 }
 
-/// New ids, printed as they come: as text where there is a tokenizer.
-fn stream(generator: &mut Generator, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>, Failure> {
-    let mut decoder = tokenizer.map(Tokenizer::decode_stream);
-    let mut ids = Vec::new();
-    for id in generator {
-        let id = id?;
-        match &mut decoder {
-            Some(decoder) => print_part(&decoder.push(id).map_err(Failure::internal)?)?,
-            None if ids.is_empty() => print_part(&id.to_string())?,
-            None => print_part(&format!(" {id}"))?,
+/// New text, printed as it comes unless it is to be printed with everything else.
+fn new_text(mut stream: TextStream, args: &GenerateArgs) -> Result<Generated, Failure> {
+    let mut progress = decode_progress(args);
+    let mut text = String::new();
+    while let Some(piece) = stream.next().transpose()? {
+        progress(stream.new_ids().len());
+        if !args.json {
+            print_part(&piece)?;
         }
-        ids.push(id);
+        text += &piece;
     }
-    let rest = decoder.map(DecodeStream::finish).transpose();
-    print_line(&rest.map_err(Failure::internal)?.unwrap_or_default())?;
-    Ok(ids)
+    if !args.json {
+        print_line("")?;
+    }
+    Ok(Generated {
+        ids: stream.new_ids().to_vec(),
+        text: Some(text),
+        timings: stream.timings(),
+        finish: stream.finish(),
+    })
+}
+
+/// New ids, for a model without a tokenizer.
+fn new_ids(mut stream: IdStream, args: &GenerateArgs) -> Result<Generated, Failure> {
+    let mut progress = decode_progress(args);
+    while let Some(id) = stream.next().transpose()? {
+        let n = stream.new_ids().len();
+        progress(n);
+        match n {
+            _ if args.json => (),
+            1 => print_part(&id.to_string())?,
+            _ => print_part(&format!(" {id}"))?,
+        }
+    }
+    if !args.json {
+        print_line("")?;
+    }
+    Ok(Generated {
+        ids: stream.new_ids().to_vec(),
+        text: None,
+        timings: stream.timings(),
+        finish: stream.finish(),
+    })
+}
+
+/// A progress bar of new tokens, where these are not printed as they come.
+fn decode_progress(args: &GenerateArgs) -> impl FnMut(usize) {
+    let (is_shown, total) = (args.json, args.max_new_tokens as u64);
+    let mut progress = None;
+    move |done| {
+        if is_shown {
+            progress
+                .get_or_insert_with(|| Progress::new("decode", Unit::Tokens, total))
+                .set(done as u64);
+        }
+    }
 }
 
 /// The prompt's tokens are not those of the timings: where none is to follow, none is prefilled.

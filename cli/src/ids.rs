@@ -8,14 +8,6 @@ use serde_json::Value;
 
 use crate::input;
 
-/// The tokenizer beside the weights, if there is one.
-pub fn tokenizer(model: &Path) -> anyhow::Result<Option<Tokenizer>> {
-    if !model.join(Tokenizer::FILE).exists() {
-        return Ok(None);
-    }
-    Ok(Some(Tokenizer::from_dir(model)?))
-}
-
 /// Ids of a text.
 pub fn from_text(text: &str, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
     if text.is_empty() {

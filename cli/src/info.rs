@@ -56,7 +56,7 @@ struct KvCacheInfo {
 pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
     let (device, dtype) = plan.model.device()?;
-    let config = &plan.model.config;
+    let config = plan.model.config();
     let tokens = args.common.context.unwrap_or(config.max_positions);
     let selection = &args.common.policy.selection;
     let page_size = selection.page_size;

@@ -101,7 +101,7 @@ pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
         prefill_chunk: args.experiment.model.prefill_chunk,
         quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
     };
-    config.check(plan.config(), plan.tokenizer.as_ref())?;
+    config.check(plan.config(), plan.tokenizer())?;
     let laboratory = plan.load(config.context)?;
     let tasks = data.iter().map(|data| TaskInfo {
         task: data.task,
@@ -116,7 +116,7 @@ pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
         .experiment
         .journal(&laboratory, "longbench", &settings)?;
     longbench::run(
-        &laboratory.subject,
+        &laboratory.model,
         &config,
         &data,
         &mut journal,

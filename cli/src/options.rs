@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use burn::tensor::DType;
 use clap::{
     Args, ValueEnum,
@@ -10,10 +9,9 @@ use clap::{
 };
 use quest_burn::{
     QuestConfig,
-    attention::RopeConfig,
     cache::DigestFormat,
     inference::WeightFormat,
-    policy::{PagePolicy, PolicyConfig, PolicyKind},
+    policy::{PolicyConfig, PolicyKind},
 };
 use quest_burn_experiments::tokens;
 use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
@@ -122,15 +120,11 @@ impl PolicyOptions {
         self.policy.unwrap_or(PolicyKind::Quest)
     }
 
-    /// The policy that was chosen, for a model with this rotary embedding.
-    pub fn init(&self, rope: &RopeConfig) -> anyhow::Result<Box<dyn PagePolicy>> {
+    /// The policy that was chosen.
+    pub fn config(&self) -> PolicyConfig {
         let quest = self.selection.quest_config(self.layers.dense_layers);
         let budget = self.token_budget.unwrap_or(quest.token_budget);
-        PolicyConfig::new(self.kind())
-            .with_quest(quest.with_token_budget(budget))
-            .with_rope(Some(rope.clone()))
-            .init()
-            .context("page policy")
+        PolicyConfig::new(self.kind()).with_quest(quest.with_token_budget(budget))
     }
 }
 

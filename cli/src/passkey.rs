@@ -84,12 +84,12 @@ impl PasskeyArgs {
 pub fn run(args: &PasskeyArgs) -> Result<(), Failure> {
     let config = args.config();
     let plan = args.experiment.plan()?;
-    config.check(plan.config(), plan.tokenizer.as_ref())?;
+    config.check(plan.config(), plan.tokenizer())?;
     let longest = config.lengths.iter().copied().max().unwrap_or(0);
     let laboratory = plan.load(longest)?;
     let (mut journal, run) = args.experiment.journal(&laboratory, "passkey", &config)?;
     passkey::run(
-        &laboratory.subject,
+        &laboratory.model,
         &config,
         &mut journal,
         &mut progress("passkey"),

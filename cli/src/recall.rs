@@ -8,8 +8,8 @@ use quest_burn_experiments::{
     budget::Budget,
     passkey::PasskeyPrompt,
     recall::{self, RecallConfig},
+    require_tokenizer,
     results::sha256,
-    session::require_tokenizer,
     tokens,
 };
 use quest_burn_models::tokenizer::Tokenizer;
@@ -96,7 +96,7 @@ pub fn run(args: &RecallArgs) -> Result<(), Failure> {
         prefill_chunk: args.experiment.model.prefill_chunk,
         quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
     };
-    let ids = args.ids(plan.tokenizer.as_ref())?;
+    let ids = args.ids(plan.tokenizer())?;
     config.check(plan.config(), ids.len())?;
     let laboratory = plan.load(ids.len())?;
     let name = args.text.as_ref().and_then(|path| path.file_name());
@@ -108,7 +108,7 @@ pub fn run(args: &RecallArgs) -> Result<(), Failure> {
     };
     let (mut journal, run) = args.experiment.journal(&laboratory, "recall", &settings)?;
     recall::run(
-        &laboratory.subject,
+        &laboratory.model,
         &config,
         &ids,
         &mut journal,

@@ -68,7 +68,7 @@ impl SparsityArgs {
 
 pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
     let plan = args.experiment.plan()?;
-    let ids = args.text.read(plan.tokenizer.as_ref())?;
+    let ids = args.text.read(plan.tokenizer())?;
     check_ids(&ids, plan.config().vocab_size)?;
     let quest = args.experiment.selection.quest_config(0);
     let config = SparsityConfig {
@@ -89,7 +89,7 @@ pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
     }
     config.check(plan.config(), ids.len())?;
     let laboratory = plan.load(ids.len())?;
-    let subject = &laboratory.subject;
+    let model = &laboratory.model;
     let settings = Settings {
         config: &config,
         text: args.text.info(&ids),
@@ -98,13 +98,13 @@ pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
         .experiment
         .journal(&laboratory, "sparsity", &settings)?;
     sparsity::run(
-        subject,
+        model,
         &config,
         &ids,
         &mut journal,
         &mut progress("sparsity"),
     )?;
-    let rows = sparsity::rows(&config, subject.config.n_layers, ids.len(), journal.rows());
+    let rows = sparsity::rows(&config, model.config().n_layers, ids.len(), journal.rows());
     args.experiment
         .report(&rows, &run, sparsity::table(&rows), || {
             let name = &run.model.name;

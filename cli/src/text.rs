@@ -40,11 +40,6 @@ pub struct TextInfo {
 }
 
 impl TextOptions {
-    /// Whether a tokenizer is needed.
-    pub fn is_text(&self) -> bool {
-        self.source.text.is_some()
-    }
-
     /// The ids of the text.
     pub fn read(&self, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
         let mut ids = match (&self.source.text, &self.source.ids) {

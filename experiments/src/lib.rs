@@ -12,7 +12,6 @@
 //! - [`budget`]: token budgets, also as shares of the context;
 //! - [`contender`]: a policy with a budget;
 //! - [`plot`]: line charts, heat maps and bars as SVG;
-//! - [`session`]: a model that is prefilled once and gone on from in several ways;
 //! - [`table`]: results on a terminal;
 //! - [`tokens`]: numbers of tokens such as 16K.
 
@@ -26,12 +25,13 @@ pub mod perplexity;
 pub mod plot;
 pub mod recall;
 pub mod results;
-pub mod session;
+mod session;
 pub mod sparsity;
 pub mod table;
 pub mod tokens;
 
 pub use error::ExperimentError;
+pub use session::require_tokenizer;
 
 /// How far an experiment has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,7 +90,7 @@ fn settings_that_make_no_sense_are_refused() {
         let mut config = config("1/8");
         change(&mut config);
         let error = config
-            .check(&subject.config, subject.tokenizer.as_ref())
+            .check(subject.config(), subject.tokenizer())
             .unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
     };

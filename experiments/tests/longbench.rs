@@ -11,8 +11,8 @@ use quest_burn_experiments::{
     budget::Budget,
     longbench::{self, LongBenchConfig, Prediction, Prompt, Task, TaskData, rows},
     results::Journal,
-    session::Subject,
 };
+use quest_burn_models::local::LocalModel;
 use serde_json::json;
 
 /// Writes records whose contexts are that many words long.
@@ -52,7 +52,7 @@ fn config() -> LongBenchConfig {
     }
 }
 
-fn run(subject: &Subject, config: &LongBenchConfig, data: &[TaskData]) -> Vec<Prediction> {
+fn run(subject: &LocalModel, config: &LongBenchConfig, data: &[TaskData]) -> Vec<Prediction> {
     let mut journal = Journal::in_memory();
     longbench::run(subject, config, data, &mut journal, &mut |_| ()).unwrap();
     journal.rows().to_vec()
@@ -211,6 +211,6 @@ fn what_does_not_fit_into_the_context_is_refused_with_the_record() {
     );
     assert!(source.ends_with("found 80"), "{source}");
     assert!(error.is_bad_request());
-    let error = refused(subject.config.max_positions + 1);
+    let error = refused(subject.config().max_positions + 1);
     assert!(matches!(error, ExperimentError::TooLong { .. }));
 }

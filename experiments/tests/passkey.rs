@@ -10,8 +10,8 @@ use quest_burn_experiments::{
     ExperimentError,
     passkey::{self, PasskeyConfig, PasskeyOutcome, PasskeyPrompt, rows},
     results::Journal,
-    session::Subject,
 };
+use quest_burn_models::local::LocalModel;
 
 const TASK: &str = "There is an important info hidden inside";
 
@@ -33,7 +33,7 @@ fn config() -> PasskeyConfig {
     }
 }
 
-fn run(subject: &Subject, config: &PasskeyConfig) -> Vec<PasskeyOutcome> {
+fn run(subject: &LocalModel, config: &PasskeyConfig) -> Vec<PasskeyOutcome> {
     let mut journal = Journal::in_memory();
     passkey::run(subject, config, &mut journal, &mut |_| ()).unwrap();
     journal.rows().to_vec()
@@ -98,7 +98,7 @@ fn lengths_without_room_for_the_task_or_beyond_the_model_are_refused() {
     let check = |length| {
         let mut config = config();
         config.lengths = vec![length];
-        config.check(&subject.config, subject.tokenizer.as_ref())
+        config.check(subject.config(), subject.tokenizer())
     };
     // Task, passkey, question, four line breaks, the beginning of a text, and four new tokens.
     let least = match check(100).unwrap_err() {
@@ -125,7 +125,7 @@ fn settings_that_ask_for_nothing_are_refused() {
         let mut config = config();
         change(&mut config);
         let error = config
-            .check(&subject.config, subject.tokenizer.as_ref())
+            .check(subject.config(), subject.tokenizer())
             .unwrap_err();
         assert!(error.is_bad_request());
         assert!(error.to_string().contains(message), "{error}");

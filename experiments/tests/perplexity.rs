@@ -3,18 +3,17 @@
 mod common;
 
 use common::{run_info, subject, subject_of};
-use quest_burn::{
-    QuestConfig,
-    policy::{DensePolicy, PolicyKind},
-};
+use quest_burn::{QuestConfig, policy::PolicyKind};
 use quest_burn_experiments::{
     ExperimentError,
     budget::Budget,
     perplexity::{self, PerplexityConfig, PerplexityRow},
     results::Journal,
-    session::Subject,
 };
-use quest_burn_models::generation::{GenerateError, LikelihoodMode, negative_log_likelihoods};
+use quest_burn_models::{
+    generation::{GenerateError, LikelihoodMode},
+    local::LocalModel,
+};
 use quest_burn_tests::fixtures;
 
 fn config() -> PerplexityConfig {
@@ -34,7 +33,7 @@ fn ids(n: usize) -> Vec<u32> {
     (0..n as u32).map(|i| 3 + (i * i + 7 * i) % 250).collect()
 }
 
-fn run(subject: &Subject, config: &PerplexityConfig, ids: &[u32]) -> Vec<PerplexityRow> {
+fn run(subject: &LocalModel, config: &PerplexityConfig, ids: &[u32]) -> Vec<PerplexityRow> {
     let mut journal = Journal::in_memory();
     perplexity::run(subject, config, ids, &mut journal, &mut |_| ()).unwrap();
     journal.rows().to_vec()
@@ -72,15 +71,9 @@ fn the_dense_curve_is_that_of_the_likelihoods() {
         ..config()
     };
     let row = &run(&subject, &config, &ids)[0];
-    let cache = subject.config.cache(8, 1, ids.len());
-    let nll = negative_log_likelihoods(
-        &subject.model,
-        &mut cache.init(&subject.device, subject.dtype).unwrap(),
-        &DensePolicy,
-        &ids,
-        LikelihoodMode::Decode { prefill: 100 },
-        &mut |_| (),
-    );
+    let mut session = subject.session_for(ids.len()).unwrap();
+    let mode = LikelihoodMode::Decode { prefill: 100 };
+    let nll = session.likelihoods(&ids, mode, &mut |_| ());
     let mean = perplexity::mean(&nll.unwrap());
     assert!((row.mean_nll - mean).abs() < 1e-5 * mean, "{mean} {row:?}");
 }
@@ -152,7 +145,7 @@ fn what_cannot_be_scored_is_refused() {
         error,
         ExperimentError::Generate(GenerateError::Prefill { prefill: 100, .. })
     ));
-    let error = refused(|_| (), subject.config.max_positions + 1);
+    let error = refused(|_| (), subject.config().max_positions + 1);
     assert!(matches!(error, ExperimentError::TooLong { .. }));
     let error = refused(|config| config.policies.clear(), 160);
     assert_eq!(error.to_string(), "policies: expected at least 1, found 0");

@@ -116,7 +116,7 @@ fn settings_that_make_no_sense_are_refused() {
     let refused = |change: fn(&mut RecallConfig), message: &str| {
         let mut config = config(&["32"]);
         change(&mut config);
-        let error = config.check(&subject.config, LENGTH).unwrap_err();
+        let error = config.check(subject.config(), LENGTH).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
     };
     refused(|c| c.steps = 0, "steps: expected at least 1, found 0");
@@ -130,6 +130,6 @@ fn settings_that_make_no_sense_are_refused() {
     );
     refused(|c| c.policies.clear(), "policies: expected at least 1");
     refused(|c| c.quest.dense_layers = 4, "fewer than the 4 layers");
-    let error = config(&["32"]).check(&subject.config, 2049).unwrap_err();
+    let error = config(&["32"]).check(subject.config(), 2049).unwrap_err();
     assert!(error.to_string().contains("at most 2048 tokens"), "{error}");
 }

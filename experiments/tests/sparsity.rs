@@ -2,17 +2,19 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{run_info, subject};
 use quest_burn::{
     QuestConfig,
-    policy::{ObservedPolicy, OnlyLayer, PolicyConfig, PolicyKind, Read},
+    policy::{ObservedPolicy, OnlyLayer, PagePolicy, PolicyConfig, PolicyKind, Read},
 };
 use quest_burn_experiments::{
     perplexity::perplexity,
     results::Journal,
-    session::Subject,
     sparsity::{self, LayerPerplexity, SparsityConfig, rows},
 };
+use quest_burn_models::{generation::LikelihoodMode, local::LocalModel, session::Session};
 
 const TOKENS: usize = 160;
 
@@ -38,10 +40,21 @@ fn ids() -> Vec<u32> {
         .collect()
 }
 
-fn run(subject: &Subject, config: &SparsityConfig) -> Vec<LayerPerplexity> {
+fn run(subject: &LocalModel, config: &SparsityConfig) -> Vec<LayerPerplexity> {
     let mut journal = Journal::in_memory();
     sparsity::run(subject, config, &ids(), &mut journal, &mut |_| ()).unwrap();
     journal.rows().to_vec()
+}
+
+/// Scores every id but the first, through the policy.
+const DECODED: LikelihoodMode = LikelihoodMode::Decode { prefill: 1 };
+
+/// A session that holds the first tokens of the text.
+fn prefilled(subject: &LocalModel, tokens: usize, policy: Arc<dyn PagePolicy>) -> Session {
+    let mut session = subject.session_for(TOKENS).unwrap();
+    session.set_policy(policy);
+    session.feed(&ids()[..tokens]).unwrap();
+    session
 }
 
 fn policy(kind: PolicyKind, dense_layers: usize, budget: usize) -> PolicyConfig {
@@ -52,15 +65,14 @@ fn policy(kind: PolicyKind, dense_layers: usize, budget: usize) -> PolicyConfig 
 #[test]
 fn only_the_layer_that_is_named_is_sparse() {
     let (subject, ids) = (subject(), ids());
-    for layer in 0..subject.config.n_layers {
+    for layer in 0..subject.config().n_layers {
         let quest = policy(PolicyKind::Quest, 0, 32).init().unwrap();
         let observed = ObservedPolicy::new(Box::new(OnlyLayer::new(layer, quest)));
         let observations = observed.observations();
-        let mut session = subject.session(TOKENS, 8).unwrap();
-        session.prefill(&ids[..100], 64, &mut |_| ()).unwrap();
-        session.decode(ids[100], &observed).unwrap();
+        let mut session = prefilled(&subject, 100, Arc::new(observed));
+        session.decode(ids[100]).unwrap();
         let seen = observations.take();
-        assert_eq!(seen.len(), subject.config.n_layers);
+        assert_eq!(seen.len(), subject.config().n_layers);
         for of_layer in seen {
             if of_layer.layer == layer {
                 assert!(matches!(of_layer.read, Read::Pages(_)));
@@ -75,20 +87,18 @@ fn only_the_layer_that_is_named_is_sparse() {
 #[test]
 fn the_last_layer_alone_is_a_policy_with_all_others_dense() {
     let (subject, ids) = (subject(), ids());
-    let last = subject.config.n_layers - 1;
+    let last = subject.config().n_layers - 1;
     let score = |policy| {
-        let mut session = subject.session(TOKENS, 8).unwrap();
-        session.prefill(&ids[..99], 64, &mut |_| ()).unwrap();
-        let policy: Box<dyn quest_burn::policy::PagePolicy> = policy;
+        let mut session = prefilled(&subject, 99, policy);
         session
-            .likelihoods(&ids[99..], &*policy, &mut |_| ())
+            .likelihoods(&ids[99..], DECODED, &mut |_| ())
             .unwrap()
     };
     let inner = policy(PolicyKind::Quest, 0, 16).init().unwrap();
-    let only = score(Box::new(OnlyLayer::new(last, inner)));
-    let others_dense = score(policy(PolicyKind::Quest, last, 16).init().unwrap());
+    let only = score(Arc::new(OnlyLayer::new(last, inner)));
+    let others_dense = score(policy(PolicyKind::Quest, last, 16).init().unwrap().into());
     assert_eq!(only, others_dense);
-    let dense = score(policy(PolicyKind::Dense, 0, 16).init().unwrap());
+    let dense = score(policy(PolicyKind::Dense, 0, 16).init().unwrap().into());
     assert_ne!(only, dense);
 }
 
@@ -97,8 +107,8 @@ fn no_budget_below_the_one_that_is_found_keeps_the_perplexity() {
     let subject = subject();
     let config = config();
     let measured = run(&subject, &config);
-    let rows = rows(&config, subject.config.n_layers, TOKENS, &measured);
-    assert_eq!(rows.len(), 2 * subject.config.n_layers);
+    let rows = rows(&config, subject.config().n_layers, TOKENS, &measured);
+    assert_eq!(rows.len(), 2 * subject.config().n_layers);
     let dense = rows[0].dense_perplexity;
     for row in &rows {
         let tried = |budget: usize| {
@@ -133,9 +143,10 @@ fn a_measured_perplexity_is_that_of_the_sparse_layer() {
     let one = measured.iter().find(|one| one.layer == Some(2)).unwrap();
     let inner = policy(PolicyKind::Quest, 0, one.budget.unwrap()).init();
     let only = OnlyLayer::new(2, inner.unwrap());
-    let mut session = subject.session(TOKENS, 8).unwrap();
-    session.prefill(&ids[..99], 64, &mut |_| ()).unwrap();
-    let nll = session.likelihoods(&ids[99..], &only, &mut |_| ()).unwrap();
+    let mut session = prefilled(&subject, 99, Arc::new(only));
+    let nll = session
+        .likelihoods(&ids[99..], DECODED, &mut |_| ())
+        .unwrap();
     assert!((perplexity(&nll) - one.perplexity).abs() < 1e-6);
 }
 

@@ -1,8 +1,12 @@
 use std::{fmt, io, path::PathBuf};
 
 use burn::tensor::DType;
-use quest_burn::{attention::RopeError, inference::QuantizationError};
+use quest_burn::{
+    attention::RopeError, cache::CacheError, inference::QuantizationError, policy::PolicyError,
+};
 use thiserror::Error;
+
+use crate::tokenizer::TokenizerError;
 
 /// Why a checkpoint is not a model that can be run here.
 ///
@@ -121,6 +125,23 @@ pub enum ModelError {
     /// The device cannot compute in the dtype.
     #[error("the device does not support weights in {0:?}")]
     DeviceDType(DType),
+    /// The tokenizer cannot be read.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The page policy cannot be made as configured.
+    #[error("page policy")]
+    Policy(#[source] PolicyError),
+    /// The KV cache cannot be made as configured.
+    #[error("KV cache")]
+    Cache(#[source] CacheError),
+    /// More tokens than the checkpoint is made for.
+    #[error("context: the checkpoint is made for at most {most} tokens, found {found}")]
+    Context {
+        /// The longest context of the checkpoint.
+        most: usize,
+        /// The context that was asked for.
+        found: usize,
+    },
     /// The weights are quantised already, and something else is asked for.
     #[error("{}: expected weights in full to {what}, found weights in {bits} bits", dir.display())]
     Quantized {

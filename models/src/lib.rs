@@ -1,14 +1,43 @@
 //! Decoder-only language models of the Llama family with Quest attention.
 //!
-//! A Hugging Face folder (`config.json`, weights, `tokenizer.json`) becomes a [`model::CausalLm`]
-//! whose attention is [`quest_burn::attention::QuestAttention`].
+//! A Hugging Face folder (`config.json`, weights, `tokenizer.json`) becomes a
+//! [`LocalModel`](local::LocalModel), and a conversation with it a [`Session`](session::Session):
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use quest_burn::QuestConfig;
+//! use quest_burn_models::{generation::GenerationConfig, local::LocalModel};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/quest-passkey");
+//! # let config = GenerationConfig::new().with_max_new_tokens(4);
+//! # /*
+//! let path = "path/to/model";
+//! let config = GenerationConfig::new();
+//! # */
+//! let device = Device::default();
+//! let model = LocalModel::open(path)?.policy(QuestConfig::kv_group()).load(&device)?;
+//! let mut session = model.session()?;
+//! for text in session.generate("Once upon a time", config)? {
+//!     print!("{}", text?);
+//! }
+//! # assert_eq!(session.len(), session.ids().len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What they are made of is here too: [`config`], [`weights`], [`tokenizer`]; [`model::CausalLm`],
+//! whose attention is [`quest_burn::attention::QuestAttention`]; [`generation`] over a cache of one's
+//! own; [`sampling`].
 
 pub mod config;
 mod error;
 pub mod generation;
 pub mod inference;
+pub mod local;
 pub mod model;
 pub mod sampling;
+pub mod session;
 pub mod tokenizer;
 pub mod weights;
 

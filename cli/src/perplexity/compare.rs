@@ -95,7 +95,7 @@ pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
         json,
     };
     let plan = experiment.plan()?;
-    let ids = text.read(plan.tokenizer.as_ref())?;
+    let ids = text.read(plan.tokenizer())?;
     check_ids(&ids, plan.config().vocab_size)?;
     check_context(ids.len(), 0, common.context)?;
     config.check(plan.config(), ids.len())?;
@@ -106,7 +106,7 @@ pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
     };
     let (mut journal, run) = experiment.journal(&laboratory, "perplexity", &settings)?;
     perplexity::run(
-        &laboratory.subject,
+        &laboratory.model,
         &config,
         &ids,
         &mut journal,

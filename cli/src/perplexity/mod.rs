@@ -6,14 +6,11 @@ use anyhow::bail;
 use clap::Args;
 use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{perplexity::mean, tokens};
-use quest_burn_models::generation::{
-    LikelihoodMode, check_context, check_ids, negative_log_likelihoods,
-};
+use quest_burn_models::generation::{LikelihoodMode, check_context, check_ids};
 use serde::Serialize;
 
 use crate::{
     failure::Failure,
-    ids,
     memory::Work,
     model::Plan,
     options::{CommonOptions, dtype_name, value_name},
@@ -83,12 +80,8 @@ fn policy(args: &PerplexityArgs) -> anyhow::Result<PolicyKind> {
 fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     let policy = policy(args)?;
     let plan = Plan::new(&args.common)?;
-    let tokenizer = match args.text.is_text() {
-        true => ids::tokenizer(plan.model.folder.path())?,
-        false => None,
-    };
-    let ids = args.text.read(tokenizer.as_ref())?;
-    check_ids(&ids, plan.model.config.vocab_size)?;
+    let ids = args.text.read(plan.model.model.tokenizer())?;
+    check_ids(&ids, plan.model.config().vocab_size)?;
     check_context(ids.len(), 0, Some(plan.max_context()?))?;
     let mode = match args.prefill {
         Some(prefill) => LikelihoodMode::Decode { prefill },
@@ -105,17 +98,10 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
             logits: chunk,
         },
     };
-    let mut loaded = plan.load(ids.len(), work)?;
+    let (mut session, device) = plan.load(ids.len(), work)?;
     let total = ids.len() - args.prefill.unwrap_or(1);
     let mut progress = Progress::new("scoring", Unit::Tokens, total as u64);
-    let nll = negative_log_likelihoods(
-        &loaded.model,
-        &mut loaded.cache,
-        loaded.policy.as_ref(),
-        &ids,
-        mode,
-        &mut |done| progress.set(done as u64),
-    )?;
+    let nll = session.likelihoods(&ids, mode, &mut |done| progress.set(done as u64))?;
     drop(progress);
 
     let mean_nll = mean(&nll);
@@ -124,9 +110,9 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
         perplexity: mean_nll.exp(),
         tokens: nll.len(),
         nll,
-        device: value_name(loaded.device.name),
-        dtype: dtype_name(loaded.dtype),
-        weights: plan.model.config.weights_name(loaded.weights),
+        device: value_name(device.name),
+        dtype: dtype_name(session.model().dtype()),
+        weights: session.model().weights_name(),
         policy: policy.name().to_owned(),
     };
     if args.json {

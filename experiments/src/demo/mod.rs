@@ -3,13 +3,18 @@
 
 mod picture;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use quest_burn::{
     QuestConfig,
     policy::{DensePolicy, Observation, ObservedPolicy, PagePolicy, PolicyKind, Read},
 };
-use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
+use quest_burn_models::{
+    config::ModelConfig, local::LocalModel, session::Session, tokenizer::Tokenizer,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +23,7 @@ use crate::{
     budget::Budget,
     contender::Contender,
     passkey::{PasskeyPrompt, ask, first_number},
-    session::{Session, Subject, require_tokenizer},
+    session::{require_tokenizer, session_of},
 };
 
 pub use picture::page_map;
@@ -153,14 +158,14 @@ impl DemoConfig {
 ///
 /// When the configuration makes no sense or the model fails.
 pub fn run(
-    subject: &Subject,
+    model: &LocalModel,
     config: &DemoConfig,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Demo, ExperimentError> {
-    config.check(&subject.config, subject.tokenizer.as_ref())?;
-    let prompt = config.prompt(subject.tokenizer()?)?;
+    config.check(model.config(), model.tokenizer())?;
+    let prompt = config.prompt(require_tokenizer(model.tokenizer())?)?;
     let page_size = config.quest.page_size;
-    let mut session = subject.session(config.length, page_size)?;
+    let mut session = session_of(model, config.length, page_size)?;
     let prefilled = &prompt.ids[..prompt.prefill];
     let start = Instant::now();
     session.prefill(prefilled, config.prefill_chunk, &mut |tokens| {
@@ -172,20 +177,15 @@ pub fn run(
     })?;
     let prefill = start.elapsed();
 
-    let dense = answer(subject, config, &mut session, &prompt, &DensePolicy)?;
-    let quest = answer(
-        subject,
-        config,
-        &mut session,
-        &prompt,
-        &*config.policy(&subject.config)?,
-    )?;
-    let observations = observe(subject, config, &mut session, &prompt, &quest.ids)?;
+    let dense = answer(config, &mut session, &prompt, Arc::new(DensePolicy))?;
+    let policy = config.policy(model.config())?;
+    let quest = answer(config, &mut session, &prompt, policy.into())?;
+    let observations = observe(config, &mut session, &prompt, &quest.ids)?;
 
     let (all, sparse) = shares_read(&observations);
     let mut retrieving_token = 0;
     for (index, &id) in quest.ids.iter().enumerate() {
-        let text = subject.tokenizer()?.decode(&[id])?;
+        let text = require_tokenizer(model.tokenizer())?.decode(&[id])?;
         if text.contains(|c: char| c.is_ascii_digit()) {
             retrieving_token = index;
             break;
@@ -220,48 +220,48 @@ struct Answer {
 }
 
 fn answer(
-    subject: &Subject,
     config: &DemoConfig,
     session: &mut Session,
     prompt: &PasskeyPrompt,
-    policy: &dyn PagePolicy,
+    policy: Arc<dyn PagePolicy>,
 ) -> Result<Answer, ExperimentError> {
     const WARM_UP: usize = 8;
     let tail = &prompt.ids[prompt.prefill..];
-    session.rewind(prompt.prefill)?;
+    session.set_policy(policy);
+    session.truncate(prompt.prefill)?;
     for &id in tail.iter().take(WARM_UP) {
-        session.decode(id, policy)?;
+        session.decode(id)?;
     }
-    session.rewind(prompt.prefill)?;
+    session.truncate(prompt.prefill)?;
     session.sync()?;
 
     let start = Instant::now();
-    let stop_ids = &subject.config.stop_token_ids;
-    let ids = ask(session, tail, policy, config.answer_tokens, stop_ids)?;
+    let model = session.model().clone();
+    let ids = ask(session, tail, config.answer_tokens, model.stop_ids())?;
     // The last token of the answer is not fed.
     let decoded = tail.len() + ids.len() - 1;
     Ok(Answer {
         per_token: start.elapsed() / decoded as u32,
-        text: subject.tokenizer()?.decode(&ids)?,
+        text: require_tokenizer(model.tokenizer())?.decode(&ids)?,
         ids,
     })
 }
 
 /// What Quest reads for each token of its answer.
 fn observe(
-    subject: &Subject,
     config: &DemoConfig,
     session: &mut Session,
     prompt: &PasskeyPrompt,
     answer: &[u32],
 ) -> Result<Vec<Observation>, ExperimentError> {
-    let observed = ObservedPolicy::new(config.policy(&subject.config)?);
+    let observed = ObservedPolicy::new(config.policy(session.model().config())?);
     let observations = observed.observations();
     let last = prompt.ids.len() - 1;
-    session.rewind(last)?;
+    session.set_policy(Arc::new(observed));
+    session.truncate(last)?;
     let fed = prompt.ids[last..].iter().chain(&answer[..answer.len() - 1]);
     for &id in fed {
-        session.decode(id, &observed)?;
+        session.decode(id)?;
     }
     Ok(observations.take())
 }

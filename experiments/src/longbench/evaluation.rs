@@ -1,7 +1,9 @@
 use std::collections::HashSet;
 
 use quest_burn::{QuestConfig, policy::PolicyKind};
-use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
+use quest_burn_models::{
+    config::ModelConfig, local::LocalModel, session::Session, tokenizer::Tokenizer,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, Prompt, PromptIds, Record, Task, TaskData};
@@ -11,7 +13,7 @@ use crate::{
     contender::Contender,
     passkey::ask,
     results::{Journal, round_trip},
-    session::{Session, Subject, require_tokenizer},
+    session::{require_tokenizer, session_of},
 };
 
 /// How a model is evaluated.
@@ -131,13 +133,13 @@ impl LongBenchConfig {
 /// When the configuration makes no sense, a question does not fit into the context, the model fails
 /// or the journal cannot be written.
 pub fn run(
-    subject: &Subject,
+    model: &LocalModel,
     config: &LongBenchConfig,
     data: &[TaskData],
     journal: &mut Journal<Prediction>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    config.check(&subject.config, subject.tokenizer.as_ref())?;
+    config.check(model.config(), model.tokenizer())?;
     let contenders = config.contenders();
     let answered = journal.rows().iter();
     let answered = answered.map(|row| (row.task, row.id.clone(), row.contender()));
@@ -151,7 +153,7 @@ pub fn run(
             let open = open.filter(|&who| !answered.contains(&(task, record.id.clone(), who)));
             let open = open.collect::<Vec<_>>();
             if !open.is_empty() {
-                let ids = prompt_ids(subject, config, task, record)?;
+                let ids = prompt_ids(model, config, task, record)?;
                 prompts.push((record, ids, open));
             }
         }
@@ -160,10 +162,10 @@ pub fn run(
             continue;
         };
         let tokens = longest + task.max_new_tokens();
-        let mut session = subject.session(tokens, config.quest.page_size)?;
+        let mut session = session_of(model, tokens, config.quest.page_size)?;
         for (record, ids, open) in prompts {
             let done = journal.rows().len();
-            session.rewind(0)?;
+            session.truncate(0)?;
             session.prefill(&ids.prefilled, config.prefill_chunk, &mut |tokens| {
                 progress(Progress {
                     done,
@@ -172,7 +174,7 @@ pub fn run(
                 });
             })?;
             for contender in open {
-                let answer = answer(subject, config, &mut session, task, &ids, contender)?;
+                let answer = answer(model, config, &mut session, task, &ids, contender)?;
                 let (prompt_tokens, page_size) = (ids.tokens(), config.quest.page_size);
                 journal.push(Prediction {
                     task,
@@ -198,14 +200,18 @@ pub fn run(
 }
 
 fn prompt_ids(
-    subject: &Subject,
+    model: &LocalModel,
     config: &LongBenchConfig,
     task: Task,
     record: &Record,
 ) -> Result<PromptIds, ExperimentError> {
     let prompt = Prompt::new(task, record);
     let new_tokens = task.max_new_tokens();
-    let ids = prompt.ids(subject.tokenizer()?, new_tokens, config.context);
+    let ids = prompt.ids(
+        require_tokenizer(model.tokenizer())?,
+        new_tokens,
+        config.context,
+    );
     ids.map_err(|source| ExperimentError::Prompt {
         task,
         id: record.id.clone(),
@@ -215,27 +221,22 @@ fn prompt_ids(
 
 /// What a policy generates after the prefilled part of a prompt.
 fn answer(
-    subject: &Subject,
+    model: &LocalModel,
     config: &LongBenchConfig,
     session: &mut Session,
     task: Task,
     ids: &PromptIds,
     contender: Contender,
 ) -> Result<String, ExperimentError> {
-    let policy = contender.init(&config.quest, &subject.config.rope, ids.tokens())?;
-    session.rewind(ids.prefilled.len())?;
-    let stop_ids = &subject.config.stop_token_ids;
-    let mut answer = ask(
-        session,
-        &ids.decoded,
-        &*policy,
-        task.max_new_tokens(),
-        stop_ids,
-    )?;
+    let policy = contender.init(&config.quest, &model.config().rope, ids.tokens())?;
+    session.truncate(ids.prefilled.len())?;
+    let stop_ids = model.stop_ids();
+    session.set_policy(policy.into());
+    let mut answer = ask(session, &ids.decoded, task.max_new_tokens(), stop_ids)?;
     if answer.last().is_some_and(|last| stop_ids.contains(last)) {
         answer.pop();
     }
-    Ok(subject.tokenizer()?.decode(&answer)?)
+    Ok(require_tokenizer(model.tokenizer())?.decode(&answer)?)
 }
 
 /// The mean score of each policy and budget in each task, tasks first.

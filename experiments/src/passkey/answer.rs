@@ -1,9 +1,6 @@
-use quest_burn::policy::PagePolicy;
-use quest_burn_models::generation::GenerateError;
+use quest_burn_models::{generation::GenerateError, session::Session};
 
-use crate::session::Session;
-
-/// Feeds the end of a prompt token by token through a policy, and goes on with the most probable
+/// Feeds the end of a prompt token by token through the session's policy, and goes on with the most probable
 /// tokens: as many as are asked for, or up to one of `stop_ids`.
 ///
 /// # Errors
@@ -13,23 +10,20 @@ use crate::session::Session;
 pub fn ask(
     session: &mut Session,
     tail: &[u32],
-    policy: &dyn PagePolicy,
     tokens: usize,
     stop_ids: &[u32],
 ) -> Result<Vec<u32>, GenerateError> {
-    let mut hidden = Err(GenerateError::EmptyPrompt);
     for &id in tail {
-        hidden = Ok(session.decode(id, policy)?);
+        session.decode(id)?;
     }
-    let mut hidden = hidden?;
     let mut answer = Vec::with_capacity(tokens);
     while answer.len() < tokens {
-        let id = session.best(hidden)?;
+        let id = session.most_probable()?;
         answer.push(id);
         if stop_ids.contains(&id) || answer.len() == tokens {
             break;
         }
-        hidden = session.decode(id, policy)?;
+        session.decode(id)?;
     }
     Ok(answer)
 }

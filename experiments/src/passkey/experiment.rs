@@ -4,7 +4,9 @@ use quest_burn::{
     QuestConfig,
     policy::{PagePolicy, PolicyKind},
 };
-use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
+use quest_burn_models::{
+    config::ModelConfig, local::LocalModel, session::Session, tokenizer::Tokenizer,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +19,7 @@ use crate::{
     budget::Budget,
     contender::Contender,
     results::Journal,
-    session::{Session, Subject, require_tokenizer},
+    session::{require_tokenizer, session_of},
     unique,
 };
 
@@ -190,11 +192,11 @@ impl PasskeyConfig {
         })
     }
 
-    fn prompt(&self, subject: &Subject, trial: Trial) -> Result<PasskeyPrompt, ExperimentError> {
+    fn prompt(&self, model: &LocalModel, trial: Trial) -> Result<PasskeyPrompt, ExperimentError> {
         let keys = self.passkeys(trial);
         let (asked, others) = keys.split_first().expect("a key");
         PasskeyPrompt::among(
-            subject.tokenizer()?,
+            require_tokenizer(model.tokenizer())?,
             self.room(trial.length),
             self.depth(trial.depth),
             asked,
@@ -206,18 +208,19 @@ impl PasskeyConfig {
     /// Asks one policy, on a session that holds what is prefilled of the prompt.
     fn outcome(
         &self,
-        subject: &Subject,
+        model: &LocalModel,
         session: &mut Session,
         prompt: &PasskeyPrompt,
         trial: Trial,
         contender: Contender,
     ) -> Result<PasskeyOutcome, ExperimentError> {
-        let policy = self.policy(&subject.config, contender, trial.length)?;
+        let policy = self.policy(model.config(), contender, trial.length)?;
         let tail = &prompt.ids[prompt.prefill..];
-        let stop_ids = &subject.config.stop_token_ids;
-        session.rewind(prompt.prefill)?;
-        let answer = ask(session, tail, &*policy, self.answer_tokens, stop_ids)?;
-        let answer = subject.tokenizer()?.decode(&answer)?;
+        let stop_ids = model.stop_ids();
+        session.truncate(prompt.prefill)?;
+        session.set_policy(policy.into());
+        let answer = ask(session, tail, self.answer_tokens, stop_ids)?;
+        let answer = require_tokenizer(model.tokenizer())?.decode(&answer)?;
         Ok(PasskeyOutcome {
             policy: contender.policy,
             length: trial.length,
@@ -271,12 +274,12 @@ impl PasskeyConfig {
 ///
 /// When the configuration makes no sense, the model fails or the journal cannot be written.
 pub fn run(
-    subject: &Subject,
+    model: &LocalModel,
     config: &PasskeyConfig,
     journal: &mut Journal<PasskeyOutcome>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    config.check(&subject.config, subject.tokenizer.as_ref())?;
+    config.check(model.config(), model.tokenizer())?;
     let contenders = config.contenders();
     let key = |contender: Contender, trial: Trial| {
         let depth = config.depth(trial.depth).to_bits();
@@ -304,12 +307,12 @@ pub fn run(
             }
             let session = match &mut session {
                 Some(session) => session,
-                None => session.insert(subject.session(length, config.quest.page_size)?),
+                None => session.insert(session_of(model, length, config.quest.page_size)?),
             };
             let done = journal.rows().len();
-            let prompt = config.prompt(subject, trial)?;
+            let prompt = config.prompt(model, trial)?;
             let prefilled = &prompt.ids[..prompt.prefill];
-            session.rewind(0)?;
+            session.truncate(0)?;
             session.prefill(prefilled, config.prefill_chunk, &mut |tokens| {
                 progress(Progress {
                     done,
@@ -318,7 +321,7 @@ pub fn run(
                 });
             })?;
             for contender in open {
-                journal.push(config.outcome(subject, session, &prompt, trial, contender)?)?;
+                journal.push(config.outcome(model, session, &prompt, trial, contender)?)?;
                 progress(Progress {
                     done: journal.rows().len(),
                     total,

@@ -2,6 +2,8 @@ use quest_burn::{QuestConfig, policy::PolicyKind};
 use quest_burn_models::{
     config::ModelConfig,
     generation::{GenerateError, LikelihoodMode},
+    local::LocalModel,
+    session::Session,
 };
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,7 @@ use crate::{
     budget::Budget,
     contender::Contender,
     results::{Journal, round_trip},
-    session::{Session, Subject},
+    session::session_of,
 };
 
 /// Which policies score a text, and how.
@@ -88,16 +90,19 @@ pub(crate) fn check_text(
     Ok(LikelihoodMode::Decode { prefill }.check(tokens)?)
 }
 
+/// Scores every id but the first, through the policy.
+pub(crate) const DECODED: LikelihoodMode = LikelihoodMode::Decode { prefill: 1 };
+
 /// A session that holds all tokens of the text that are prefilled, but the last of them, which
 /// [`Session::likelihoods`] begins with.
-pub(crate) fn prefilled<'a>(
-    subject: &'a Subject,
+pub(crate) fn prefilled(
+    model: &LocalModel,
     ids: &[u32],
     prefill: usize,
     (page_size, chunk): (usize, usize),
     progress: &mut dyn FnMut(usize),
-) -> Result<Session<'a>, GenerateError> {
-    let mut session = subject.session(ids.len(), page_size)?;
+) -> Result<Session, GenerateError> {
+    let mut session = session_of(model, ids.len(), page_size)?;
     if prefill > 1 {
         session.prefill(&ids[..prefill - 1], chunk, progress)?;
     }
@@ -111,13 +116,13 @@ pub(crate) fn prefilled<'a>(
 /// When the configuration makes no sense or does not fit the text, the model fails or the journal
 /// cannot be written.
 pub fn run(
-    subject: &Subject,
+    model: &LocalModel,
     config: &PerplexityConfig,
     ids: &[u32],
     journal: &mut Journal<PerplexityRow>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    config.check(&subject.config, ids.len())?;
+    config.check(model.config(), ids.len())?;
     let contenders = config.contenders();
     let scored = ids.len() - config.prefill;
     let total = contenders.len() * scored;
@@ -132,7 +137,7 @@ pub fn run(
     let page_size = config.quest.page_size;
     let sizes = (page_size, config.prefill_chunk);
     let done = journal.rows().len() * scored;
-    let mut session = prefilled(subject, ids, config.prefill, sizes, &mut |tokens| {
+    let mut session = prefilled(model, ids, config.prefill, sizes, &mut |tokens| {
         let prefilled = Some((tokens, config.prefill - 1));
         progress(Progress {
             done,
@@ -142,9 +147,10 @@ pub fn run(
     })?;
     for contender in open {
         let done = journal.rows().len() * scored;
-        let policy = contender.init(&config.quest, &subject.config.rope, ids.len())?;
-        session.rewind(config.prefill - 1)?;
-        let nll = session.likelihoods(&ids[config.prefill - 1..], &*policy, &mut |tokens| {
+        let policy = contender.init(&config.quest, &model.config().rope, ids.len())?;
+        session.truncate(config.prefill - 1)?;
+        session.set_policy(policy.into());
+        let nll = session.likelihoods(&ids[config.prefill - 1..], DECODED, &mut |tokens| {
             progress(Progress {
                 done: done + tokens,
                 total,

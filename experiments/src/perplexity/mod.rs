@@ -6,6 +6,6 @@ mod experiment;
 mod report;
 
 pub use curve::{PerplexityPoint, mean, perplexity, perplexity_curve};
+pub(crate) use experiment::{DECODED, check_text, prefilled};
 pub use experiment::{PerplexityConfig, PerplexityRow, run};
-pub(crate) use experiment::{check_text, prefilled};
 pub use report::{figure, table};

@@ -1,8 +1,10 @@
+use std::sync::Arc;
+
 use quest_burn::{
     QuestConfig,
     policy::{Observation, ObservedPolicy, PolicyKind},
 };
-use quest_burn_models::config::ModelConfig;
+use quest_burn_models::{config::ModelConfig, local::LocalModel};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,7 +12,7 @@ use crate::{
     budget::Budget,
     contender::Contender,
     results::{Journal, round_trip},
-    session::Subject,
+    session::session_of,
 };
 
 /// What is compared, on a text that is given as ids.
@@ -145,13 +147,13 @@ impl RecallOutcome {
 ///
 /// When the configuration makes no sense, the model fails or the journal cannot be written.
 pub fn run(
-    subject: &Subject,
+    model: &LocalModel,
     config: &RecallConfig,
     ids: &[u32],
     journal: &mut Journal<RecallOutcome>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    config.check(&subject.config, ids.len())?;
+    config.check(model.config(), ids.len())?;
     let contenders = config.contenders();
     let (known, total) = (journal.rows().len(), contenders.len());
     let known_contenders = journal.rows().iter().map(RecallOutcome::contender);
@@ -164,7 +166,7 @@ pub fn run(
     }
 
     let (text, fed) = ids.split_at(ids.len() - config.steps);
-    let mut session = subject.session(ids.len(), config.quest.page_size)?;
+    let mut session = session_of(model, ids.len(), config.quest.page_size)?;
     session.prefill(text, config.prefill_chunk, &mut |tokens| {
         progress(Progress {
             done: known,
@@ -173,12 +175,13 @@ pub fn run(
         });
     })?;
     for contender in open {
-        let policy = config.policy(&subject.config, contender, ids.len())?;
+        let policy = config.policy(model.config(), contender, ids.len())?;
         let observations = policy.observations();
-        session.rewind(text.len())?;
+        session.set_policy(Arc::new(policy));
+        session.truncate(text.len())?;
         let mut steps = Vec::with_capacity(fed.len());
         for &id in fed {
-            session.decode(id, &policy)?;
+            session.decode(id)?;
             steps.push(observations.take().iter().map(of_layer).collect::<Vec<_>>());
         }
         let dense = config.quest.dense_layers;
@@ -186,7 +189,7 @@ pub fn run(
             policy: contender.policy,
             asked_budget: contender.budget,
             budget: contender.tokens(ids.len(), config.quest.page_size),
-            layers: (0..subject.config.n_layers)
+            layers: (0..model.config().n_layers)
                 .map(|layer| mean(steps.iter().map(|layers| layers[layer])))
                 .collect(),
             recall_by_step: steps

@@ -1,17 +1,20 @@
+use std::sync::Arc;
+
 use quest_burn::{
     QuestConfig,
     policy::{DensePolicy, OnlyLayer, PagePolicy, PolicyKind},
 };
-use quest_burn_models::{config::ModelConfig, generation::GenerateError};
+use quest_burn_models::{
+    config::ModelConfig, generation::GenerateError, local::LocalModel, session::Session,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ExperimentError, Progress,
     budget::Budget,
     contender::Contender,
-    perplexity::{check_text, perplexity, prefilled},
+    perplexity::{DECODED, check_text, perplexity, prefilled},
     results::{Journal, round_trip},
-    session::{Session, Subject},
     unique,
 };
 
@@ -157,17 +160,17 @@ impl SparsityConfig {
 /// When the configuration makes no sense or does not fit the text, the model fails or the journal
 /// cannot be written.
 pub fn run(
-    subject: &Subject,
+    model: &LocalModel,
     config: &SparsityConfig,
     ids: &[u32],
     journal: &mut Journal<LayerPerplexity>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    config.check(&subject.config, ids.len())?;
-    let cases = config.cases(subject.config.n_layers);
+    config.check(model.config(), ids.len())?;
+    let cases = config.cases(model.config().n_layers);
     let n_budgets = config.budgets.len();
     let mut search = Search {
-        subject,
+        model,
         config,
         ids,
         session: None,
@@ -191,11 +194,11 @@ pub fn run(
 
 /// A search under way.
 struct Search<'a> {
-    subject: &'a Subject,
+    model: &'a LocalModel,
     config: &'a SparsityConfig,
     ids: &'a [u32],
     /// Holds the text up to where it is decoded, once something has been computed.
-    session: Option<Session<'a>>,
+    session: Option<Session>,
     journal: &'a mut Journal<LayerPerplexity>,
     total: usize,
     progress: &'a mut dyn FnMut(Progress),
@@ -216,14 +219,14 @@ impl Search<'_> {
         if let Some(perplexity) = find(self.journal.rows(), kind, layer, budget) {
             return Ok(perplexity);
         }
-        let (subject, config) = (self.subject, self.config);
-        let policy: Box<dyn PagePolicy> = match sparse {
+        let (model, config) = (self.model, self.config);
+        let policy: Arc<dyn PagePolicy> = match sparse {
             Some((kind, layer, budget)) => {
-                Box::new(config.policy(&subject.config, kind, layer, budget, self.ids.len())?)
+                Arc::new(config.policy(model.config(), kind, layer, budget, self.ids.len())?)
             }
-            None => Box::new(DensePolicy),
+            None => Arc::new(DensePolicy),
         };
-        let nll = self.likelihoods(done, &*policy)?;
+        let nll = self.likelihoods(done, policy)?;
         let perplexity = round_trip(perplexity(&nll));
         self.journal.push(LayerPerplexity {
             policy: kind,
@@ -238,7 +241,7 @@ impl Search<'_> {
     fn likelihoods(
         &mut self,
         done: usize,
-        policy: &dyn PagePolicy,
+        policy: Arc<dyn PagePolicy>,
     ) -> Result<Vec<f32>, GenerateError> {
         let config = self.config;
         let held = config.prefill - 1;
@@ -246,19 +249,14 @@ impl Search<'_> {
             Some(session) => session,
             None => {
                 let sizes = (config.quest.page_size, config.prefill_chunk);
-                prefilled(
-                    self.subject,
-                    self.ids,
-                    config.prefill,
-                    sizes,
-                    &mut |tokens| {
-                        self.report(done, Some((tokens, held)));
-                    },
-                )?
+                prefilled(self.model, self.ids, config.prefill, sizes, &mut |tokens| {
+                    self.report(done, Some((tokens, held)));
+                })?
             }
         };
-        session.rewind(held)?;
-        let nll = session.likelihoods(&self.ids[held..], policy, &mut |_| ());
+        session.truncate(held)?;
+        session.set_policy(policy);
+        let nll = session.likelihoods(&self.ids[held..], DECODED, &mut |_| ());
         self.session = Some(session);
         nll
     }

@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
-use burn::tensor::{DType, Device};
-use quest_burn::{cache::DigestFormat, inference::WeightFormat};
-use quest_burn_experiments::{results, session::Subject};
-use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer, weights};
+use burn::tensor::Device;
+use quest_burn::policy::PolicyKind;
+use quest_burn_experiments::results;
+use quest_burn_models::local::LocalModel;
 use quest_burn_tests::{
     checkpoint::{self, CheckpointSpec},
     tokenizer::{BYTE_VOCABULARY, write_bytes},
@@ -15,7 +15,7 @@ use quest_burn_tests::{
 use serde_json::json;
 
 /// A model of bytes with four layers.
-pub fn subject() -> Subject {
+pub fn subject() -> LocalModel {
     let spec = CheckpointSpec {
         vocab_size: BYTE_VOCABULARY,
         max_positions: 2048,
@@ -28,31 +28,22 @@ pub fn subject() -> Subject {
 }
 
 /// The model in a folder.
-pub fn subject_of(dir: &Path) -> Subject {
-    let config = ModelConfig::from_dir(dir).unwrap();
-    let device = Device::default();
-    let tokenizer = dir.join(Tokenizer::FILE).exists();
-    Subject {
-        model: weights::load(dir, &config, &device, DType::F32, &mut |_| ())
-            .unwrap()
-            .into(),
-        tokenizer: tokenizer.then(|| Tokenizer::from_dir(dir).unwrap()),
-        config,
-        device,
-        dtype: DType::F32,
-        digests: DigestFormat::Full,
-        weights: WeightFormat::Full,
-    }
+pub fn subject_of(dir: &Path) -> LocalModel {
+    let model = LocalModel::open(dir).unwrap().page_size(8);
+    model
+        .policy(PolicyKind::Dense)
+        .load(&Device::default())
+        .unwrap()
 }
 
 /// What a run on [`subject`] carries.
-pub fn run_info(subject: &Subject, experiment: &str) -> results::RunInfo {
+pub fn run_info(subject: &LocalModel, experiment: &str) -> results::RunInfo {
     results::RunInfo {
         experiment: experiment.into(),
         model: results::ModelInfo {
             name: "tiny".into(),
             sha256: String::new(),
-            config: subject.config.clone(),
+            config: subject.config().clone(),
         },
         build: results::Build {
             version: "0.0.0".into(),
@@ -60,8 +51,8 @@ pub fn run_info(subject: &Subject, experiment: &str) -> results::RunInfo {
         },
         device: "default".into(),
         dtype: "f32".into(),
-        digests: subject.digests.to_string(),
-        weights: subject.weights.to_string(),
+        digests: subject.digests().to_string(),
+        weights: subject.weights().to_string(),
         seed: 0,
         settings: json!({}),
     }

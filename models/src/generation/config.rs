@@ -9,9 +9,13 @@ pub struct GenerationConfig {
     /// New tokens at most.
     #[config(default = 128)]
     pub max_new_tokens: usize,
-    /// Tokens that end the generation; the one that did is given out last.
+    /// Tokens that end the generation; the one that did is given out last. When not given, those of
+    /// the checkpoint in a [`Session`](crate::session::Session), and none in a
+    /// [`Generator`](super::Generator), which knows no checkpoint.
+    pub stop_ids: Option<Vec<u32>>,
+    /// Texts that end the generation and are not given out, where text is generated.
     #[config(default = "Vec::new()")]
-    pub stop_ids: Vec<u32>,
+    pub stop_strings: Vec<String>,
     /// Tokens of the prompt that go through the model at once.
     #[config(default = 512)]
     pub prefill_chunk: usize,

@@ -2,7 +2,10 @@ use burn::tensor::ExecutionError;
 use quest_burn::{cache::CacheError, decode::DecodeError};
 use thiserror::Error;
 
-use crate::sampling::{SampleError, SamplingConfigError};
+use crate::{
+    sampling::{SampleError, SamplingConfigError},
+    tokenizer::{Tokenizer, TokenizerError},
+};
 
 /// Why ids could not be generated or scored.
 #[derive(Error, Debug)]
@@ -65,6 +68,15 @@ pub enum GenerateError {
         /// Number of ids.
         found: usize,
     },
+    /// There are no logits to choose a token by.
+    #[error("logits: expected a token to be fed before, found none")]
+    NothingFed,
+    /// Text is asked for of a model of token ids.
+    #[error("text needs {} beside the weights, found none", Tokenizer::FILE)]
+    NoTokenizer,
+    /// Text did not become ids, or ids text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The sampling configuration cannot be used.
     #[error(transparent)]
     Sampling(#[from] SamplingConfigError),
@@ -101,6 +113,7 @@ impl GenerateError {
         !matches!(
             self,
             Self::Sample { .. }
+                | Self::Tokenizer(TokenizerError::Decode(_))
                 | Self::Likelihood { .. }
                 | Self::Device(_)
                 | Self::Decode(DecodeError::Logits { .. } | DecodeError::Device(_))

@@ -1,9 +1,11 @@
-use burn::tensor::{
-    DType, Device, ExecutionError, Int, Tensor, TensorData, activation::log_softmax,
-};
+use burn::tensor::{DType, ExecutionError, Tensor, activation::log_softmax};
 use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
 
-use super::{GenerateError, config::check_context};
+use super::{
+    GenerateError,
+    config::check_context,
+    prefill::{prefill, rows},
+};
 use crate::model::LanguageModel;
 
 /// A model at work on the one sequence of a cache.
@@ -14,42 +16,51 @@ pub struct Forward<'a> {
 }
 
 impl Forward<'_> {
-    /// Hidden states of prompt tokens, `[1, ids.len(), d_model]`.
-    pub fn prefill(&mut self, ids: &[u32]) -> Result<Tensor<3>, GenerateError> {
+    /// Hidden state after the last of some prompt tokens, `[1, 1, d_model]`.
+    pub fn prefill(
+        &mut self,
+        ids: &[u32],
+        chunk: usize,
+        progress: Option<&mut dyn FnMut(usize)>,
+    ) -> Result<Tensor<3>, GenerateError> {
+        prefill(self.model, self.cache, self.policy, &[ids], chunk, progress)
+    }
+
+    /// Hidden states of prompt tokens that go through the model at once, `[1, ids.len(), d_model]`.
+    pub fn prefill_all(&mut self, ids: &[u32]) -> Result<Tensor<3>, GenerateError> {
         let step = self.cache.prefill(&[ids.len()])?;
-        let ids = row(ids, &self.device());
+        let ids = rows(vec![ids.to_vec()], ids.len(), self.model);
         Ok(self.model.hidden(ids, self.cache, &step, self.policy))
     }
 
     /// Hidden state of one more token, `[1, 1, d_model]`.
     pub fn decode(&mut self, id: u32) -> Result<Tensor<3>, GenerateError> {
         let step = self.cache.decode()?;
-        let ids = row(&[id], &self.device());
+        let ids = rows(vec![vec![id]], 1, self.model);
         Ok(self.model.hidden(ids, self.cache, &step, self.policy))
     }
 
-    /// Logits that follow the last of some hidden states, on the host.
-    pub fn last_logits(&self, hidden: Tensor<3>) -> Result<Vec<f32>, GenerateError> {
-        let logits = self.model.logits(last(hidden));
-        Ok(read(logits)?)
+    /// Logits that follow a hidden state, on the host.
+    pub fn logits(&self, hidden: Tensor<3>) -> Result<Vec<f32>, GenerateError> {
+        Ok(read(self.model.logits(hidden))?)
     }
 
     /// Negative log-likelihood of `targets[i]` after `hidden[0, i]`: `[targets.len()]`, in f32.
     pub fn likelihoods(&self, hidden: Tensor<3>, targets: &[u32]) -> Tensor<1> {
         let logits = self.model.logits(hidden).cast(DType::F32);
         let log_probabilities = log_softmax(logits.squeeze_dim::<2>(0), 1);
-        let targets = row(targets, &self.device()).swap_dims(0, 1);
+        let targets = rows(vec![targets.to_vec()], targets.len(), self.model).swap_dims(0, 1);
         -log_probabilities.gather(1, targets).squeeze_dim::<1>(1)
-    }
-
-    /// Where the model is.
-    pub fn device(&self) -> Device {
-        self.model.device()
     }
 
     /// Number of tokens that the model knows.
     pub fn vocab_size(&self) -> usize {
         self.model.vocab_size()
+    }
+
+    /// Tokens that the cache holds.
+    pub fn length(&self) -> usize {
+        self.cache.lengths()[0]
     }
 
     /// Refuses a batch, and more tokens than there is room for.
@@ -63,12 +74,9 @@ impl Forward<'_> {
         if batch != 1 {
             return Err(GenerateError::Batch { batch });
         }
-        let prompt = self.cache.lengths()[0] + prompt;
+        let prompt = self.length() + prompt;
         check_context(prompt, new_tokens, max_context)?;
-        let pages = self.cache.pages()[0].len() + self.cache.free_pages();
-        let per_sequence = self.cache.config().max_pages_per_sequence;
-        let pages = per_sequence.map_or(pages, |most| most.min(pages));
-        let capacity = pages * self.cache.page_size();
+        let capacity = capacity(self.cache);
         // The last new token is not fed back, so it takes no room.
         if prompt.saturating_add(new_tokens.saturating_sub(1)) > capacity {
             return Err(GenerateError::Capacity {
@@ -81,20 +89,15 @@ impl Forward<'_> {
     }
 }
 
-/// The last position of hidden states, `[1, t, d_model]` -> `[1, 1, d_model]`.
-pub fn last(hidden: Tensor<3>) -> Tensor<3> {
-    let [_, t, _] = hidden.dims();
-    hidden.narrow(1, t - 1, 1)
+/// Tokens that the one sequence of a cache can have.
+pub fn capacity(cache: &PagedKvCache) -> usize {
+    let pages = cache.pages()[0].len() + cache.free_pages();
+    let per_sequence = cache.config().max_pages_per_sequence;
+    per_sequence.map_or(pages, |most| most.min(pages)) * cache.page_size()
 }
 
 /// The values of a tensor on the host.
 pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ExecutionError> {
     let values = tensor.try_into_data()?.convert::<f32>().try_to_vec();
     Ok(values.expect("converted to f32 one line above"))
-}
-
-fn row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
-    let ids = ids.iter().map(|&id| id as i32).collect::<Vec<_>>();
-    let shape = [1, ids.len()];
-    Tensor::from_data(TensorData::new(ids, shape), device)
 }

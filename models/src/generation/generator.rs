@@ -30,7 +30,7 @@ pub struct Generator<'a> {
     work: Work<'a>,
     config: GenerationConfig,
     sampler: Sampler,
-    prompt: &'a [u32],
+    prompt: Vec<u32>,
     on_prefill: Option<Box<dyn FnMut(usize) + 'a>>,
     state: State,
     timings: Timings,
@@ -67,7 +67,7 @@ impl<'a> Generator<'a> {
         model: &'a dyn LanguageModel,
         cache: &'a mut PagedKvCache,
         policy: &'a dyn PagePolicy,
-        prompt: &'a [u32],
+        prompt: &[u32],
         config: GenerationConfig,
     ) -> Result<Self, GenerateError> {
         let forward = Forward {
@@ -87,7 +87,7 @@ impl<'a> Generator<'a> {
             work: Work::Forward(forward),
             config,
             sampler,
-            prompt,
+            prompt: prompt.to_vec(),
             on_prefill: None,
             timings: Timings::default(),
         })
@@ -97,6 +97,16 @@ impl<'a> Generator<'a> {
     pub fn on_prefill(mut self, progress: impl FnMut(usize) + 'a) -> Self {
         self.on_prefill = Some(Box::new(progress));
         self
+    }
+
+    /// Takes note of tokens that the cache held before, for the repetition penalty.
+    pub(crate) fn observe(&mut self, ids: &[u32]) {
+        self.sampler.observe(ids);
+    }
+
+    /// Tokens that end the generation.
+    pub(crate) fn stop_ids(&self) -> &[u32] {
+        self.config.stop_ids.as_deref().unwrap_or_default()
     }
 
     /// Times of what has been done so far.
@@ -117,22 +127,12 @@ impl<'a> Generator<'a> {
             unreachable!("the prompt comes first");
         };
         let start = Instant::now();
-        let mut done = 0;
-        let mut hidden = None;
-        for chunk in self.prompt.chunks(self.config.prefill_chunk) {
-            hidden = Some(forward.prefill(chunk)?);
-            done += chunk.len();
-            if let Some(progress) = &mut self.on_prefill {
-                // A GPU takes work faster than it does it.
-                forward.device().sync()?;
-                progress(done);
-            }
-        }
-        let hidden = hidden.expect("the prompt is not empty");
-        let logits = forward.last_logits(hidden)?;
-        let length = forward.cache.lengths()[0];
+        let progress = (self.on_prefill.as_mut()).map(|progress| progress as &mut dyn FnMut(usize));
+        let hidden = forward.prefill(&self.prompt, self.config.prefill_chunk, progress)?;
+        let logits = forward.logits(hidden)?;
+        let length = forward.length();
         let id = self.sample(&logits, length)?;
-        self.timings.prefill_tokens = done;
+        self.timings.prefill_tokens = self.prompt.len();
         self.timings.prefill = start.elapsed();
         Ok(id)
     }
@@ -145,8 +145,8 @@ impl<'a> Generator<'a> {
         let id = match &mut self.work {
             Work::Forward(forward) => {
                 let hidden = forward.decode(newest)?;
-                let logits = forward.last_logits(hidden)?;
-                let length = forward.cache.lengths()[0];
+                let logits = forward.logits(hidden)?;
+                let length = forward.length();
                 self.sample(&logits, length)
             }
             Work::Graph(graph) if self.sampler.is_argmax() => match graph.step() {
@@ -210,7 +210,7 @@ impl<'a> Generator<'a> {
     }
 
     fn state_after(&self, id: u32, new_tokens: usize) -> State {
-        if self.config.stop_ids.contains(&id) {
+        if self.stop_ids().contains(&id) {
             State::Finished(Finish::Stop)
         } else if new_tokens == self.config.max_new_tokens {
             State::Finished(Finish::Length)

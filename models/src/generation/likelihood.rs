@@ -76,13 +76,12 @@ pub fn negative_log_likelihoods(
     match mode {
         LikelihoodMode::Dense { chunk } => {
             for (fed, scored) in fed.chunks(chunk).zip(scored.chunks(chunk)) {
-                let hidden = forward.prefill(fed)?;
+                let hidden = forward.prefill_all(fed)?;
                 scores.push(forward.likelihoods(hidden, scored))?;
             }
         }
         LikelihoodMode::Decode { prefill } => {
-            let hidden = forward.prefill(&ids[..prefill])?;
-            let mut hidden = forward::last(hidden);
+            let mut hidden = forward.prefill(&ids[..prefill], prefill, None)?;
             for &id in &ids[prefill..ids.len() - 1] {
                 scores.push(forward.likelihoods(hidden, &[id]))?;
                 hidden = forward.decode(id)?;

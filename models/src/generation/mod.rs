@@ -10,6 +10,8 @@ mod error;
 mod forward;
 mod generator;
 mod likelihood;
+mod prefill;
+mod text;
 mod timings;
 
 pub use config::{GenerationConfig, check_context, check_ids};
@@ -17,7 +19,11 @@ pub use decode::decode_graph;
 pub use error::GenerateError;
 pub use generator::{Finish, Generator};
 pub use likelihood::{LikelihoodMode, negative_log_likelihoods};
+pub use prefill::prefill;
+pub use text::TextDecoder;
 pub use timings::Timings;
 
+pub(crate) use forward::{Forward, capacity};
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

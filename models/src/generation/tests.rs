@@ -12,7 +12,7 @@ use crate::{
 
 const VOCAB_SIZE: usize = 40;
 
-fn config() -> ModelConfig {
+pub fn config() -> ModelConfig {
     ModelConfig {
         architecture: Architecture::Llama,
         vocab_size: VOCAB_SIZE,
@@ -96,7 +96,7 @@ fn a_stop_id_is_the_last_token() {
     let all = generate(&model, &prompt, config.clone());
     let first = all.iter().position(|id| *id == all[4]).unwrap();
     let mut cache = cache(64);
-    let config = config.with_stop_ids(vec![all[4]]);
+    let config = config.with_stop_ids(Some(vec![all[4]]));
     let generator = Generator::new(&model, &mut cache, &DensePolicy, &prompt, config);
     let mut generator = generator.unwrap();
     let stopped = generator.by_ref().map(Result::unwrap).collect::<Vec<_>>();

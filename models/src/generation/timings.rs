@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{ops::Add, time::Duration};
 
 /// How long the two phases of a generation took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,19 @@ impl Timings {
     /// Decoded tokens per second, once there has been one.
     pub fn decode_tokens_per_s(&self) -> Option<f64> {
         rate(self.decode_tokens, self.decode)
+    }
+}
+
+impl Add for Timings {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            prefill_tokens: self.prefill_tokens + other.prefill_tokens,
+            prefill: self.prefill + other.prefill,
+            decode_tokens: self.decode_tokens + other.decode_tokens,
+            decode: self.decode + other.decode,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 use burn::{
     nn::{Embedding, Linear, RmsNorm},
-    tensor::{Device, Int, Tensor},
+    tensor::{DType, Device, Int, Tensor},
 };
 use quest_burn::{
     attention::rms_norm,
@@ -113,6 +113,10 @@ impl LanguageModel for InferenceLm {
 
     fn device(&self) -> Device {
         self.embed_tokens.weight.device()
+    }
+
+    fn dtype(&self) -> DType {
+        self.embed_tokens.weight.dtype()
     }
 
     fn hidden(

@@ -1,4 +1,6 @@
-use burn::tensor::{Device, Int, Tensor};
+use core::fmt::Debug;
+
+use burn::tensor::{DType, Device, Int, Tensor};
 use quest_burn::{
     cache::{PagedKvCache, Step},
     policy::PagePolicy,
@@ -7,12 +9,15 @@ use quest_burn::{
 use super::CausalLm;
 
 /// A model that text is generated with and scored by, whatever the form of its weights.
-pub trait LanguageModel {
+pub trait LanguageModel: Debug + Send + Sync {
     /// Number of tokens that the model knows.
     fn vocab_size(&self) -> usize;
 
     /// Where the model is.
     fn device(&self) -> Device;
+
+    /// Element type of its embeddings, and so of keys and values.
+    fn dtype(&self) -> DType;
 
     /// Last hidden states of a step's new tokens, after the final norm; their keys and values are
     /// appended to the cache. [`logits`](Self::logits) takes those that are of interest.
@@ -49,6 +54,10 @@ impl LanguageModel for CausalLm {
 
     fn device(&self) -> Device {
         self.embed_tokens.weight.device()
+    }
+
+    fn dtype(&self) -> DType {
+        self.embed_tokens.weight.dtype()
     }
 
     fn hidden(

@@ -14,6 +14,7 @@ mod digests;
 mod error;
 mod layer;
 mod paged;
+mod resize;
 mod states;
 mod step;
 mod table;

@@ -10,11 +10,11 @@ use crate::ops;
 /// [`ops::append`]. Memory is allocated once; nothing grows per step.
 #[derive(Debug)]
 pub struct PagedKvCache {
-    config: PagedKvCacheConfig,
-    dtype: DType,
-    layers: Vec<LayerCache>,
-    table: PageTable,
-    device_page_table: Tensor<2, Int>,
+    pub(super) config: PagedKvCacheConfig,
+    pub(super) dtype: DType,
+    pub(super) layers: Vec<LayerCache>,
+    pub(super) table: PageTable,
+    pub(super) device_page_table: Tensor<2, Int>,
 }
 
 impl PagedKvCache {
@@ -81,8 +81,8 @@ impl PagedKvCache {
         ))
     }
 
-    fn upload_page_table(&mut self) {
-        let [batch, max_pages] = self.device_page_table.dims();
+    pub(super) fn upload_page_table(&mut self) {
+        let (batch, max_pages) = (self.config.batch, self.config.max_pages());
         let mut entries = vec![0i32; batch * max_pages];
         for (row, pages) in entries.chunks_exact_mut(max_pages).zip(self.table.pages()) {
             for (entry, &page) in row.iter_mut().zip(pages) {

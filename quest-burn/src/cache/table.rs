@@ -119,6 +119,15 @@ impl PageTable {
         }
     }
 
+    /// Adds the pool's new pages, and allows each sequence `max_pages`.
+    pub fn grow(&mut self, n_pages: usize, max_pages: usize) {
+        let held = self.pages.iter().map(Vec::len).sum::<usize>();
+        let before = self.free.len() + held;
+        self.free
+            .extend((before as u32..n_pages as u32).map(Reverse));
+        self.max_pages = max_pages;
+    }
+
     /// Shortens a sequence and frees the pages behind its end.
     pub fn truncate(&mut self, sequence: usize, length: usize) -> Result<(), CacheError> {
         let current = *self.lengths.get(sequence).ok_or(CacheError::Sequence {

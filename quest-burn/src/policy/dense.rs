@@ -20,6 +20,10 @@ impl PagePolicy for DensePolicy {
         true
     }
 
+    fn tokens_read(&self, _layer: usize, length: usize, _page_size: usize) -> Option<usize> {
+        Some(length)
+    }
+
     fn select(&self, _query: &Tensor<3>, _cache: &LayerCache, _step: &Step, _scale: f64) -> Pages {
         Pages::All
     }

@@ -69,6 +69,13 @@ pub trait PagePolicy: Debug + Send + Sync {
         ops::paged_attention(query, cache, &pages, step, scale)
     }
 
+    /// Tokens that a query head reads at most in a layer of `length` tokens, in pages of `page_size`;
+    /// none of a policy that does not say.
+    fn tokens_read(&self, layer: usize, length: usize, page_size: usize) -> Option<usize> {
+        let _ = (layer, length, page_size);
+        None
+    }
+
     /// Whether kernels alone do what the policy does in a decode step, from what is on the device,
     /// so that the step can be recorded and replayed ([`crate::decode`]). A policy that looks at
     /// the host's lengths or remembers something from step to step cannot.
@@ -128,6 +135,14 @@ impl PageSelection {
         };
         let dense = cache.index() < config.dense_layers || selection.covers(step);
         (!dense).then_some(selection)
+    }
+
+    /// Tokens that are read at most of so many.
+    pub(crate) fn tokens_read(config: &QuestConfig, layer: usize, length: usize) -> usize {
+        match layer < config.dense_layers {
+            true => length,
+            false => length.min(config.budget_pages() * config.page_size),
+        }
     }
 
     /// Pages that are kept of each sequence.

@@ -38,6 +38,10 @@ impl TryFrom<&PolicyConfig> for OraclePolicy {
 }
 
 impl PagePolicy for OraclePolicy {
+    fn tokens_read(&self, layer: usize, length: usize, _page_size: usize) -> Option<usize> {
+        Some(PageSelection::tokens_read(&self.config, layer, length))
+    }
+
     /// # Panics
     ///
     /// When the cache's pages are not of the configured size.

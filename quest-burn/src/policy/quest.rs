@@ -43,6 +43,10 @@ impl QuestPolicy {
 }
 
 impl PagePolicy for QuestPolicy {
+    fn tokens_read(&self, layer: usize, length: usize, _page_size: usize) -> Option<usize> {
+        Some(PageSelection::tokens_read(&self.config, layer, length))
+    }
+
     fn is_capturable(&self) -> bool {
         true
     }

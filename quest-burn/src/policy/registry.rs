@@ -108,6 +108,18 @@ impl PolicyConfig {
     }
 }
 
+impl From<PolicyKind> for PolicyConfig {
+    fn from(kind: PolicyKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl From<QuestConfig> for PolicyConfig {
+    fn from(quest: QuestConfig) -> Self {
+        Self::new(PolicyKind::Quest).with_quest(quest)
+    }
+}
+
 /// A policy that cannot be made as configured.
 #[derive(Error, Debug, Clone, PartialEq, Eq)]
 pub enum PolicyError {

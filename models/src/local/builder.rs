@@ -1,0 +1,191 @@
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use burn::tensor::{DType, Device};
+use quest_burn::{
+    cache::DigestFormat,
+    inference::WeightFormat,
+    policy::{PagePolicy, PolicyConfig, PolicyKind},
+};
+
+use super::LocalModel;
+use crate::{
+    ModelError,
+    config::ModelConfig,
+    tokenizer::Tokenizer,
+    weights::{LoadProgress, load_for_inference},
+};
+
+/// A checkpoint of which all but the weights is known: made by [`LocalModel::open`].
+#[derive(Clone, Debug)]
+pub struct LocalModelBuilder {
+    path: PathBuf,
+    config: ModelConfig,
+    tokenizer: Option<Tokenizer>,
+    policy: Policy,
+    dtype: Option<DType>,
+    weights: WeightFormat,
+    page_size: usize,
+    digests: DigestFormat,
+    context: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Policy {
+    Of(PolicyConfig),
+    Custom(Arc<dyn PagePolicy>),
+}
+
+impl LocalModelBuilder {
+    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
+        let config = ModelConfig::from_dir(path)?;
+        let has_tokenizer = path.join(Tokenizer::FILE).exists();
+        let tokenizer = has_tokenizer.then(|| Tokenizer::from_dir(path));
+        Ok(Self {
+            tokenizer: tokenizer.transpose()?,
+            policy: Policy::Of(PolicyConfig::new(PolicyKind::Quest)),
+            dtype: None,
+            weights: WeightFormat::Full,
+            page_size: LocalModel::PAGE_SIZE,
+            digests: DigestFormat::Full,
+            context: config.max_positions,
+            path: path.into(),
+            config,
+        })
+    }
+
+    /// What decoded tokens attend to: a [`QuestConfig`](quest_burn::QuestConfig), a [`PolicyKind`]
+    /// or a [`PolicyConfig`]; Quest's defaults when not given. Its page size is that of the cache,
+    /// and its rotary embedding the model's.
+    pub fn policy(mut self, policy: impl Into<PolicyConfig>) -> Self {
+        self.policy = Policy::Of(policy.into());
+        self
+    }
+
+    /// The same by a policy of one's own.
+    pub fn custom_policy(mut self, policy: Arc<dyn PagePolicy>) -> Self {
+        self.policy = Policy::Custom(policy);
+        self
+    }
+
+    /// Element type of weights and KV cache; that of the device when not given, which is f32 unless
+    /// the device was configured otherwise.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = Some(dtype);
+        self
+    }
+
+    /// Form of the weights of the layers' projections; full when not given, which leaves those of
+    /// GPTQ and AWQ checkpoints as they are.
+    pub fn weights(mut self, weights: WeightFormat) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// Tokens per page of the KV cache: a power of two from 8 to 128, 16 when not given.
+    pub fn page_size(mut self, page_size: usize) -> Self {
+        self.page_size = page_size;
+        self
+    }
+
+    /// Form of the page digests.
+    pub fn digests(mut self, digests: DigestFormat) -> Self {
+        self.digests = digests;
+        self
+    }
+
+    /// Most tokens of a session; as many as the checkpoint is made for when not given.
+    pub fn context(mut self, tokens: usize) -> Self {
+        self.context = tokens;
+        self
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The checkpoint's tokenizer, if it has one.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// Where the checkpoint is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Refuses what can be refused before the weights are read.
+    ///
+    /// # Errors
+    ///
+    /// When the policy or the cache cannot be made as configured, or the context is beyond what the
+    /// checkpoint is made for.
+    pub fn check(&self) -> Result<(), ModelError> {
+        self.policy_of_model()?;
+        let cache = self.config.cache(self.page_size, 1, 1);
+        let cache = cache.with_digests(self.digests);
+        cache.validate().map_err(ModelError::Cache)?;
+        match self.config.max_positions {
+            most if self.context > most => Err(ModelError::Context {
+                most,
+                found: self.context,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check), and when the weights are not those of the configuration or the
+    /// device does not compute in their element type.
+    pub fn load(self, device: &Device) -> Result<LocalModel, ModelError> {
+        self.load_with(device, &mut |_| ())
+    }
+
+    /// The same, and tells how far it has come.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_with(
+        self,
+        device: &Device,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<LocalModel, ModelError> {
+        self.check()?;
+        let policy = self.policy_of_model()?;
+        let dtype = self
+            .dtype
+            .unwrap_or_else(|| device.settings().float_dtype.into());
+        let (config, weights) = (self.config, self.weights);
+        let model = load_for_inference(&self.path, &config, device, dtype, weights, progress)?;
+        let model = LocalModel::new(config, model)
+            .with_policy(policy)
+            .with_weights(weights)
+            .with_page_size(self.page_size)
+            .with_digests(self.digests)
+            .with_context(self.context);
+        Ok(match self.tokenizer {
+            Some(tokenizer) => model.with_tokenizer(tokenizer),
+            None => model,
+        })
+    }
+
+    fn policy_of_model(&self) -> Result<Arc<dyn PagePolicy>, ModelError> {
+        match &self.policy {
+            Policy::Custom(policy) => Ok(policy.clone()),
+            Policy::Of(policy) => {
+                let quest = policy.quest.clone().with_page_size(self.page_size);
+                // StreamingLLM rotates keys as the model does.
+                let rope = Some(self.config.rope.clone());
+                let policy = policy.clone().with_quest(quest).with_rope(rope).init();
+                Ok(policy.map_err(ModelError::Policy)?.into())
+            }
+        }
+    }
+}

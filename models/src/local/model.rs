@@ -1,0 +1,203 @@
+use std::{path::Path, sync::Arc};
+
+use burn::tensor::{DType, Device};
+use quest_burn::{
+    cache::{DigestFormat, PagedKvCacheConfig},
+    inference::WeightFormat,
+    policy::{DensePolicy, PagePolicy},
+};
+
+use super::LocalModelBuilder;
+use crate::{
+    ModelError, config::ModelConfig, generation::GenerateError, model::LanguageModel,
+    session::Session, tokenizer::Tokenizer,
+};
+
+/// A model that is ready to run, with all that is known of it. Clones share its weights.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use quest_burn::QuestConfig;
+/// use quest_burn_models::{generation::GenerationConfig, local::LocalModel};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/quest-passkey");
+/// let device = Device::default();
+/// let model = LocalModel::open(path)?.policy(QuestConfig::kv_group()).load(&device)?;
+/// let mut session = model.session()?;
+/// for text in session.generate("The grass is", GenerationConfig::new().with_max_new_tokens(8))? {
+///     print!("{}", text?);
+/// }
+/// # assert_eq!(session.ids().len() - 8, model.tokenizer().unwrap().encode("The grass is")?.len());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct LocalModel {
+    model: Arc<dyn LanguageModel>,
+    config: Arc<ModelConfig>,
+    tokenizer: Option<Arc<Tokenizer>>,
+    policy: Arc<dyn PagePolicy>,
+    weights: WeightFormat,
+    page_size: usize,
+    digests: DigestFormat,
+    context: usize,
+}
+
+impl LocalModel {
+    /// Tokens per page where nothing else is asked for.
+    pub const PAGE_SIZE: usize = 16;
+
+    /// Reads what a checkpoint's folder holds beside the weights.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a folder with a model of the supported architectures, or its tokenizer cannot
+    /// be read. A folder without a tokenizer is a model of token ids.
+    pub fn open(path: impl AsRef<Path>) -> Result<LocalModelBuilder, ModelError> {
+        LocalModelBuilder::open(path.as_ref())
+    }
+
+    /// A model that was made or loaded otherwise: dense, without a tokenizer.
+    pub fn new(config: ModelConfig, model: impl LanguageModel + 'static) -> Self {
+        Self {
+            model: Arc::new(model),
+            context: config.max_positions,
+            config: Arc::new(config),
+            tokenizer: None,
+            policy: Arc::new(DensePolicy),
+            weights: WeightFormat::Full,
+            page_size: Self::PAGE_SIZE,
+            digests: DigestFormat::Full,
+        }
+    }
+
+    /// The same model with a tokenizer.
+    pub fn with_tokenizer(mut self, tokenizer: Tokenizer) -> Self {
+        self.tokenizer = Some(Arc::new(tokenizer));
+        self
+    }
+
+    /// The same model, whose sessions begin with this policy.
+    pub fn with_policy(mut self, policy: Arc<dyn PagePolicy>) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The same model, whose projections are said to have this form.
+    pub fn with_weights(mut self, weights: WeightFormat) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// The same model, whose sessions have pages of so many tokens.
+    pub fn with_page_size(mut self, page_size: usize) -> Self {
+        self.page_size = page_size;
+        self
+    }
+
+    /// The same model, whose sessions have digests in this form.
+    pub fn with_digests(mut self, digests: DigestFormat) -> Self {
+        self.digests = digests;
+        self
+    }
+
+    /// The same model, whose sessions hold at most so many tokens.
+    pub fn with_context(mut self, tokens: usize) -> Self {
+        self.context = tokens;
+        self
+    }
+
+    /// A session that takes memory as it grows, up to the [context](Self::context).
+    ///
+    /// # Errors
+    ///
+    /// When its cache cannot be made with this page size and form of digests.
+    pub fn session(&self) -> Result<Session, GenerateError> {
+        Session::growing(self)
+    }
+
+    /// A session with room for `tokens` tokens, which it takes at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`session`](Self::session), and when the sizes are beyond what can be addressed.
+    pub fn session_for(&self, tokens: usize) -> Result<Session, GenerateError> {
+        Session::with_cache(self, &self.cache(1, tokens))
+    }
+
+    /// A KV cache for `tokens` tokens in each of `batch` sequences.
+    pub fn cache(&self, batch: usize, tokens: usize) -> PagedKvCacheConfig {
+        let cache = self.config.cache(self.page_size, batch, tokens);
+        cache.with_digests(self.digests)
+    }
+
+    /// The model itself.
+    pub fn model(&self) -> &dyn LanguageModel {
+        &*self.model
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Its tokenizer; a model of token ids has none.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_deref()
+    }
+
+    /// Tokens that end a text.
+    pub fn stop_ids(&self) -> &[u32] {
+        &self.config.stop_token_ids
+    }
+
+    /// What the decoded tokens of new sessions attend to.
+    pub fn policy(&self) -> &Arc<dyn PagePolicy> {
+        &self.policy
+    }
+
+    /// Where the model is.
+    pub fn device(&self) -> Device {
+        self.model.device()
+    }
+
+    /// Element type of weights and KV cache.
+    pub fn dtype(&self) -> DType {
+        self.model.dtype()
+    }
+
+    /// The form of the projections' weights that was asked for.
+    pub fn weights(&self) -> WeightFormat {
+        self.weights
+    }
+
+    /// The name of the form that the projections' weights have.
+    pub fn weights_name(&self) -> &'static str {
+        self.config.weights_name(self.weights)
+    }
+
+    /// Bytes of the weights.
+    ///
+    /// # Errors
+    ///
+    /// When the form of the weights does not fit the model's shape.
+    pub fn weight_bytes(&self) -> Result<u64, ModelError> {
+        Ok(self.config.weight_bytes(self.dtype(), self.weights)?)
+    }
+
+    /// Tokens per page of new sessions.
+    pub fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    /// Form of the page digests of new sessions.
+    pub fn digests(&self) -> DigestFormat {
+        self.digests
+    }
+
+    /// Most tokens of a session.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+}

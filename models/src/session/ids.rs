@@ -1,0 +1,90 @@
+use super::TextStream;
+use crate::{
+    generation::{Finish, GenerateError, Generator, TextDecoder, Timings},
+    tokenizer::Tokenizer,
+};
+
+/// New ids of a [`Session`](super::Session), one by one.
+///
+/// Made by [`Session::generate_ids`](super::Session::generate_ids). The session holds every id that
+/// was given out, whenever the stream is dropped.
+pub struct IdStream<'a> {
+    generator: Generator<'a>,
+    ids: &'a mut Vec<u32>,
+    /// Of the session, and what they were before.
+    timings: &'a mut Timings,
+    before: Timings,
+    first: usize,
+    tokenizer: Option<&'a Tokenizer>,
+    stop_strings: Vec<String>,
+}
+
+impl<'a> IdStream<'a> {
+    pub(super) fn new(
+        generator: Generator<'a>,
+        ids: &'a mut Vec<u32>,
+        timings: &'a mut Timings,
+        tokenizer: Option<&'a Tokenizer>,
+        stop_strings: Vec<String>,
+    ) -> Self {
+        Self {
+            generator,
+            first: ids.len(),
+            ids,
+            before: *timings,
+            timings,
+            tokenizer,
+            stop_strings,
+        }
+    }
+
+    /// Calls `progress` after each chunk of the prompt with the number of tokens done.
+    pub fn on_prefill(mut self, progress: impl FnMut(usize) + 'a) -> Self {
+        self.generator = self.generator.on_prefill(progress);
+        self
+    }
+
+    /// The same as text.
+    ///
+    /// # Errors
+    ///
+    /// When the model has no tokenizer.
+    pub fn into_text(mut self) -> Result<TextStream<'a>, GenerateError> {
+        let tokenizer = self.tokenizer.ok_or(GenerateError::NoTokenizer)?;
+        let stop_strings = std::mem::take(&mut self.stop_strings);
+        let decoder = TextDecoder::new(tokenizer, self.ids, stop_strings)?;
+        Ok(TextStream::new(self, decoder))
+    }
+
+    /// The new ids so far.
+    pub fn new_ids(&self) -> &[u32] {
+        &self.ids[self.first..]
+    }
+
+    /// Times of this generation so far.
+    pub fn timings(&self) -> Timings {
+        self.generator.timings()
+    }
+
+    /// Why it ended; `None` before the end and after an error.
+    pub fn finish(&self) -> Option<Finish> {
+        self.generator.finish()
+    }
+
+    pub(super) fn is_stop_id(&self, id: u32) -> bool {
+        self.generator.stop_ids().contains(&id)
+    }
+}
+
+impl Iterator for IdStream<'_> {
+    type Item = Result<u32, GenerateError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let id = self.generator.next()?;
+        self.ids.extend(id.as_ref().ok());
+        *self.timings = self.before + self.generator.timings();
+        Some(id)
+    }
+}
+
+impl std::iter::FusedIterator for IdStream<'_> {}

@@ -1,0 +1,149 @@
+//! Copies of a cache, of the same size or a larger one.
+
+use burn::tensor::Tensor;
+
+use super::{LayerCache, PagedKvCache};
+
+impl PagedKvCache {
+    /// A cache of its own that holds the same tokens, digests and memory of policies.
+    pub fn fork(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            dtype: self.dtype,
+            layers: (self.layers.iter())
+                .map(|layer| layer.clone().copied(self.config.n_pages))
+                .collect(),
+            table: self.table.clone(),
+            device_page_table: self.device_page_table.clone(),
+        }
+    }
+
+    /// Enlarges the pool to `n_pages` pages, if it has fewer; what the cache holds stays. One layer
+    /// at a time is there twice. A limit of pages per sequence, where there is one, stays too.
+    pub fn grow(&mut self, n_pages: usize) {
+        if n_pages <= self.config.n_pages {
+            return;
+        }
+        let layers = std::mem::take(&mut self.layers).into_iter();
+        self.layers = layers.map(|layer| layer.copied(n_pages)).collect();
+        self.config.n_pages = n_pages;
+        self.table.grow(n_pages, self.config.max_pages());
+        self.upload_page_table();
+    }
+}
+
+impl LayerCache {
+    /// The same pages in a pool of its own, of at least as many pages.
+    fn copied(self, n_pages: usize) -> Self {
+        let is_int8 = self.int8_digests.is_some();
+        let layer = Self {
+            index: self.index,
+            keys: copied(self.keys, n_pages),
+            values: copied(self.values, n_pages),
+            digests: copied(self.digests, n_pages),
+            int8_digests: None,
+            states: self.states,
+        };
+        match is_int8 {
+            true => {
+                (layer.with_int8_digests()).expect("digests of this head dim were packed before")
+            }
+            false => layer,
+        }
+    }
+}
+
+/// A pool, `[n_pages, n_kv_heads, rows, head_dim]`, that shares no memory with the one before.
+fn copied(pool: Tensor<4>, n_pages: usize) -> Tensor<4> {
+    let [pages, n_kv_heads, rows, head_dim] = pool.dims();
+    let shape = [n_pages, n_kv_heads, rows, head_dim];
+    let old = pages * n_kv_heads * rows * head_dim;
+    // CUDA pitches the rows of some tensors; a reshaped line has none.
+    let line = [shape.iter().product::<usize>()];
+    Tensor::<1>::zeros(line, (&pool.device(), pool.dtype()))
+        .slice_assign([0..old], pool.reshape([old]))
+        .reshape(shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device, Distribution};
+
+    use super::*;
+    use crate::{
+        cache::{DigestFormat, PagedKvCacheConfig},
+        ops,
+    };
+
+    fn append(cache: &mut PagedKvCache, tokens: usize) {
+        let step = cache.prefill(&[tokens]).unwrap();
+        let shape = [1, 2, tokens, 16];
+        let [keys, values] =
+            [(); 2].map(|()| Tensor::random(shape, Distribution::Default, &Device::default()));
+        ops::append(cache.layer_mut(0), keys, values, &step);
+    }
+
+    /// Keys, values and digests of the pages that hold tokens.
+    fn contents(cache: &PagedKvCache) -> Vec<Vec<f32>> {
+        let layer = cache.layer(0);
+        let pages = cache.pages()[0].len();
+        [layer.keys(), layer.values(), layer.digests()]
+            .map(|pool| {
+                let held = pool.clone().slice([0..pages]).into_data();
+                held.try_to_vec::<f32>().unwrap()
+            })
+            .to_vec()
+    }
+
+    fn cache(digests: DigestFormat) -> PagedKvCache {
+        PagedKvCacheConfig::new(1, 2, 16, 3)
+            .with_page_size(8)
+            .with_digests(digests)
+            .init(&Device::default(), DType::F32)
+            .unwrap()
+    }
+
+    #[test]
+    fn a_larger_pool_holds_what_the_smaller_one_held_and_takes_more() {
+        for digests in DigestFormat::ALL {
+            let mut cache = cache(digests);
+            append(&mut cache, 19);
+            let before = contents(&cache);
+            assert!(cache.prefill(&[6]).is_err(), "the pool is full");
+            cache.grow(5);
+            assert_eq!(contents(&cache), before);
+            assert_eq!((cache.lengths(), cache.free_pages()), (&[19][..], 2));
+            append(&mut cache, 21);
+            assert_eq!(
+                contents(&cache)[0][..2 * 2 * 8 * 16],
+                before[0][..2 * 2 * 8 * 16]
+            );
+            assert_eq!(cache.lengths(), [40]);
+            assert_eq!(
+                cache.layer(0).int8_digests().is_some(),
+                digests == DigestFormat::Int8
+            );
+            cache.grow(1);
+            assert_eq!(cache.config().n_pages, 5, "it does not shrink");
+        }
+    }
+
+    #[test]
+    fn a_fork_and_its_origin_do_not_see_each_other_s_tokens() {
+        for digests in DigestFormat::ALL {
+            let mut cache = cache(digests);
+            append(&mut cache, 13);
+            let before = contents(&cache);
+            let mut fork = cache.fork();
+            assert_eq!(contents(&fork), before);
+            append(&mut fork, 3);
+            assert_eq!(contents(&cache), before);
+            append(&mut cache, 5);
+            assert_eq!((fork.lengths(), cache.lengths()), (&[16][..], &[18][..]));
+            assert_ne!(
+                contents(&fork)[0],
+                contents(&cache)[0][..contents(&fork)[0].len()]
+            );
+        }
+    }
+}
