@@ -29,7 +29,10 @@
 //! What they are made of is here too: [`config`], [`weights`], [`tokenizer`]; [`model::CausalLm`],
 //! whose attention is [`quest_burn::attention::QuestAttention`]; [`generation`] over a cache of one's
 //! own; [`sampling`].
+//!
+//! A chat model's template turns messages into the ids of a prompt: [`chat`].
 
+pub mod chat;
 pub mod config;
 mod error;
 pub mod generation;

@@ -7,7 +7,8 @@ use std::{
 
 use thiserror::Error;
 use tokenizers::{
-    DecodeStreamError, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
+    DecodeStreamError, DecoderWrapper, Model, ModelWrapper, NormalizedString, Normalizer,
+    NormalizerWrapper, OffsetType, PostProcessorWrapper, PreTokenizedString, PreTokenizer,
     PreTokenizerWrapper,
 };
 
@@ -36,6 +37,17 @@ pub enum TokenizerError {
     /// The ids cannot be decoded.
     #[error("token ids could not be decoded")]
     Decode(#[source] tokenizers::Error),
+}
+
+/// A token that is looked for in a text before anything else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedToken {
+    /// Its id.
+    pub id: u32,
+    /// Its text.
+    pub text: String,
+    /// Whether it structures texts, and is left out of decoded ones.
+    pub is_special: bool,
 }
 
 /// The tokenizer that a checkpoint comes with.
@@ -95,6 +107,48 @@ impl Tokenizer {
     fn encode_with(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self.tokenizer.encode(text, special_tokens);
         Ok(encoding.map_err(TokenizerError::Encode)?.get_ids().to_vec())
+    }
+
+    /// Token ids of a text in which no added token is looked for, special or not: `</s>` is three or
+    /// four characters.
+    ///
+    /// # Errors
+    ///
+    /// When the text cannot be expressed in the vocabulary.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let encode = || {
+            let mut normalized = NormalizedString::from(text);
+            if let Some(normalizer) = self.tokenizer.get_normalizer() {
+                normalizer.normalize(&mut normalized)?;
+            }
+            let mut words = PreTokenizedString::from(normalized);
+            if let Some(pre_tokenizer) = self.tokenizer.get_pre_tokenizer() {
+                pre_tokenizer.pre_tokenize(&mut words)?;
+            }
+            let model = self.tokenizer.get_model();
+            model.tokenize_in_pretokenized(&mut words, None)?;
+            words.into_encoding(None, 0, OffsetType::Byte)
+        };
+        let encoding = encode().map_err(TokenizerError::Encode)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of a token, as it is in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// Tokens that are looked for in a text before anything else, by their ids.
+    pub fn added_tokens(&self) -> Vec<AddedToken> {
+        let tokens = self.tokenizer.get_added_tokens_decoder();
+        let tokens = tokens.into_iter().map(|(id, token)| AddedToken {
+            id,
+            text: token.content,
+            is_special: token.special,
+        });
+        let mut tokens = tokens.collect::<Vec<_>>();
+        tokens.sort_by_key(|token| token.id);
+        tokens
     }
 
     /// The text of token ids, without special tokens.

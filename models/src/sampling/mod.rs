@@ -4,10 +4,12 @@
 //! top-k, top-p, min-p. Ties always go to the lower id, so that a run can be repeated anywhere.
 
 mod config;
+mod defaults;
 mod error;
 mod filters;
 mod sampler;
 
 pub use config::SamplingConfig;
+pub use defaults::SamplingDefaults;
 pub use error::{SampleError, SamplingConfigError};
 pub use sampler::Sampler;

@@ -1,0 +1,3 @@
+mod control;
+mod golden;
+mod sources;
