@@ -1,4 +1,8 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::{PolicyState, PolicyStates};
 
 /// Whether the tokens of a [`Step`] are part of a prompt or newly decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Step {
     device_page_table: Tensor<2, Int>,
     device_starts: Tensor<1, Int>,
     device_lengths: Tensor<1, Int>,
+    /// What policies have noted in each layer, for later layers of this pass.
+    notes: Arc<Mutex<PolicyStates>>,
 }
 
 impl Step {
@@ -56,6 +62,7 @@ impl Step {
             starts,
             lengths,
             pages,
+            notes: Arc::default(),
         }
     }
 
@@ -92,7 +99,20 @@ impl Step {
             device_page_table,
             device_starts,
             device_lengths,
+            notes: Arc::default(),
         }
+    }
+
+    /// What a policy has noted in a layer of this pass.
+    pub(crate) fn noted<T: PolicyState + Clone>(&self, layer: usize) -> Option<T> {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.get::<T>(layer).cloned()
+    }
+
+    /// Notes something in a layer for later layers of this pass.
+    pub(crate) fn note<T: PolicyState>(&self, layer: usize, note: T) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.set(layer, note);
     }
 
     /// Whether this step prefills or decodes.

@@ -6,33 +6,50 @@
 //! A policy is a file of this module and a line in its registry, from which programs take the names
 //! of the policies.
 
+mod chess;
+mod chess_tree;
 mod dense;
 mod eviction;
 #[cfg(test)]
 mod fixture;
 mod h2o;
+mod lists;
 mod observer;
 mod only_layer;
+mod options;
 mod oracle;
+mod prompt;
 mod quest;
+mod raas;
+mod random;
+mod recent;
 mod registry;
+mod reuse;
 mod streaming;
 mod tokens;
+mod top_p;
 mod tova;
 
 use core::fmt::Debug;
 
 use burn::tensor::{Int, Tensor};
 
+pub use chess::{ChessOptions, ChessPolicy, Reselect};
 pub use dense::DensePolicy;
 pub use h2o::{H2oConfig, H2oPolicy};
 pub use observer::{Observation, Observations, ObservedPolicy, Read, TOP_TOKENS};
 pub use only_layer::OnlyLayer;
+pub use options::{OptionError, PolicyOption, Share, ShareError};
 pub use oracle::OraclePolicy;
 pub use quest::QuestPolicy;
-pub use registry::{PolicyConfig, PolicyError, PolicyKind, UnknownPolicy};
+pub use raas::{RaasOptions, RaasPolicy, RaasPrompt};
+pub use random::{RandomOptions, RandomPolicy, RandomPrompt};
+pub use recent::{RecentOptions, RecentPolicy};
+pub use registry::{PolicyConfig, PolicyError, PolicyKind, PolicyKindError};
+pub use reuse::{ReuseOptions, ReusePolicy};
 pub use streaming::{StreamingConfig, StreamingPolicy, WindowPositions};
 pub use tokens::{KeyShift, TokenLists};
+pub use top_p::{TopPOptions, TopPPolicy};
 pub use tova::{TovaConfig, TovaPolicy};
 
 use crate::{
@@ -150,6 +167,12 @@ impl PageSelection {
         (0..step.batch())
             .map(|sequence| self.k.min(step.pages(sequence).len()))
             .collect()
+    }
+
+    /// Whether a page of a sequence with `n_pages` pages is kept whatever its score.
+    pub(crate) fn always_keeps(&self, page: usize, n_pages: usize) -> bool {
+        let is_newest = page + 1 == n_pages;
+        page < self.sink_pages || (is_newest && self.newest_page == NewestPage::Pinned)
     }
 
     /// Whether every page of every sequence is kept.

@@ -7,38 +7,81 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    DensePolicy, H2oPolicy, OraclePolicy, PagePolicy, QuestPolicy, StreamingPolicy, TovaPolicy,
+    ChessOptions, ChessPolicy, DensePolicy, H2oPolicy, OptionError, OraclePolicy, PagePolicy,
+    PolicyOption, QuestPolicy, RaasOptions, RaasPolicy, RandomOptions, RandomPolicy, RecentOptions,
+    RecentPolicy, ReuseOptions, ReusePolicy, StreamingPolicy, TopPOptions, TopPPolicy, TovaPolicy,
 };
 use crate::{QuestConfig, QuestConfigError, attention::RopeConfig};
 
-/// One line per policy: its kind, its type, its name on command lines and what it reads. The type
-/// is made from a [`PolicyConfig`] by its `TryFrom`.
+/// One line per policy: its kind, with the type of its options if it has some, its type, its name on
+/// command lines and what it reads. The type is made from a [`PolicyConfig`] by its `TryFrom`, or,
+/// where there are options, by its `new` from [`PolicyConfig::quest`] and the options.
 macro_rules! policies {
-    ($($kind:ident: $policy:ty = $name:literal, $about:literal;)+) => {
-        /// The policies that a [`PolicyConfig`] can make.
+    ($($kind:ident $(($options:ty))?: $policy:ty = $name:literal, $about:literal;)+) => {
+        /// The policies that a [`PolicyConfig`] can make, with the options of each.
+        ///
+        /// Written `name` or `name:key=value,key=value`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(into = "String", try_from = "String")]
         pub enum PolicyKind {
-            $(#[doc = $about] #[serde(rename = $name)] $kind,)+
+            $(#[doc = $about] $kind $(($options))?,)+
         }
 
         impl PolicyKind {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$kind),+];
+            /// All of them, with the options that they have when nothing is said.
+            pub const ALL: &'static [Self] = &[$(Self::$kind $((<$options>::DEFAULT))?),+];
 
-            /// Its name on command lines and in results.
+            /// Its name on command lines and in results, without options.
             pub const fn name(self) -> &'static str {
-                match self { $(Self::$kind => $name),+ }
+                match self { $(Self::$kind { .. } => $name),+ }
             }
 
             /// What it reads, in a few words.
             pub const fn about(self) -> &'static str {
-                match self { $(Self::$kind => $about),+ }
+                match self { $(Self::$kind { .. } => $about),+ }
+            }
+
+            /// The options that it has.
+            pub const fn options(self) -> &'static [PolicyOption] {
+                match self { $(Self::$kind { .. } => policies!(@keys $($options)?)),+ }
+            }
+
+            /// The policy of this kind with other options than the default ones.
+            fn with_options(self, options: &str) -> Result<Self, OptionError> {
+                match self {
+                    $(Self::$kind { .. } => policies!(@parse options, $kind $($options)?)),+
+                }
+            }
+
+            /// The options that are not the default ones.
+            fn options_text(self) -> String {
+                match self { $(policies!(@pattern options, $kind $($options)?) => {
+                    policies!(@text options, $($options)?)
+                }),+ }
             }
 
             fn init(self, config: &PolicyConfig) -> Result<Box<dyn PagePolicy>, PolicyError> {
-                Ok(match self { $(Self::$kind => Box::new(<$policy>::try_from(config)?)),+ })
+                Ok(match self { $(policies!(@pattern options, $kind $($options)?) => {
+                    policies!(@init config, options, $policy, $($options)?)
+                }),+ })
             }
         }
+    };
+    (@keys) => { &[] };
+    (@keys $options:ty) => { <$options>::OPTIONS };
+    (@parse $text:ident, $kind:ident) => { Err(OptionError::None($text.to_owned())) };
+    (@parse $text:ident, $kind:ident $options:ty) => {
+        $text.parse::<$options>().map(Self::$kind)
+    };
+    (@pattern $binding:ident, $kind:ident) => { Self::$kind };
+    (@pattern $binding:ident, $kind:ident $options:ty) => { Self::$kind($binding) };
+    (@text $binding:ident,) => { String::new() };
+    (@text $binding:ident, $options:ty) => { $binding.to_string() };
+    (@init $config:ident, $binding:ident, $policy:ty,) => {
+        Box::new(<$policy>::try_from($config)?)
+    };
+    (@init $config:ident, $binding:ident, $policy:ty, $options:ty) => {
+        Box::new(<$policy>::new($config.quest.clone(), $binding)?)
     };
 }
 
@@ -49,20 +92,43 @@ policies! {
     H2o: H2oPolicy = "h2o", "Tokens that have received much attention, and the most recent";
     Tova: TovaPolicy = "tova", "Tokens that no query has given the least attention";
     Oracle: OraclePolicy = "oracle", "The pages that matter to the query, by their true scores";
+    TopP(TopPOptions): TopPPolicy = "top-p",
+        "As many of Quest's pages as hold a share of the attention";
+    Reuse(ReuseOptions): ReusePolicy = "reuse",
+        "Quest's pages, with scores that serve several steps or layers";
+    Raas(RaasOptions): RaasPolicy = "raas", "Pages that a query has used lately, and the prompt";
+    Chess(ChessOptions): ChessPolicy = "chess",
+        "Pages with keys like the newest ones, selected rarely";
+    Recent(RecentOptions): RecentPolicy = "recent", "The first page and the newest pages";
+    Random(RandomOptions): RandomPolicy = "random", "Pages drawn at random, and the prompt";
 }
 
 impl fmt::Display for PolicyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        match self.options_text() {
+            options if options.is_empty() => f.pad(self.name()),
+            options => f.pad(&format!("{}:{options}", self.name())),
+        }
     }
 }
 
-/// A name that no policy has.
+/// A text that is no policy.
 #[derive(Error, Debug, Clone, PartialEq, Eq)]
-#[error("policy: expected one of {}, found {found:?}", names())]
-pub struct UnknownPolicy {
-    /// The name that was given.
-    pub found: String,
+pub enum PolicyKindError {
+    /// A name that no policy has.
+    #[error("policy: expected one of {}, found {found:?}", names())]
+    Name {
+        /// The name that was given.
+        found: String,
+    },
+    /// Options that the policy does not have.
+    #[error("options of {policy}: {error}")]
+    Options {
+        /// Name of the policy.
+        policy: &'static str,
+        /// What is wrong with them.
+        error: OptionError,
+    },
 }
 
 fn names() -> String {
@@ -71,13 +137,39 @@ fn names() -> String {
 }
 
 impl FromStr for PolicyKind {
-    type Err = UnknownPolicy;
+    type Err = PolicyKindError;
 
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let kind = Self::ALL.iter().find(|kind| kind.name() == name);
-        kind.copied().ok_or_else(|| UnknownPolicy {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, options) = match text.split_once(':') {
+            Some((name, options)) => (name, Some(options)),
+            None => (text, None),
+        };
+        let named = Self::ALL.iter().find(|kind| kind.name() == name);
+        let kind = named.copied().ok_or_else(|| PolicyKindError::Name {
             found: name.to_owned(),
+        })?;
+        let Some(options) = options else {
+            return Ok(kind);
+        };
+        let with = kind.with_options(options);
+        with.map_err(|error| PolicyKindError::Options {
+            policy: kind.name(),
+            error,
         })
+    }
+}
+
+impl From<PolicyKind> for String {
+    fn from(kind: PolicyKind) -> Self {
+        kind.to_string()
+    }
+}
+
+impl TryFrom<String> for PolicyKind {
+    type Error = PolicyKindError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 
@@ -162,7 +254,34 @@ mod tests {
     fn an_unknown_name_is_answered_with_the_known_ones() {
         assert_eq!(
             "snapkv".parse::<PolicyKind>().unwrap_err().to_string(),
-            "policy: expected one of dense, quest, streaming, h2o, tova, oracle, found \"snapkv\""
+            "policy: expected one of dense, quest, streaming, h2o, tova, oracle, top-p, reuse, raas, \
+             chess, recent, random, found \"snapkv\""
+        );
+    }
+
+    #[test]
+    fn options_come_with_the_name_and_go_with_it() {
+        let text = "raas:prompt=competes,used=0.25";
+        let kind = text.parse::<PolicyKind>().unwrap();
+        assert_eq!((kind.to_string().as_str(), kind.name()), (text, "raas"));
+        assert_eq!("raas:used=0.5".parse(), "raas".parse::<PolicyKind>());
+        let config = PolicyConfig::new(kind);
+        let json = config.to_string();
+        assert!(json.contains(&format!("{text:?}")), "{json}");
+        assert_eq!(PolicyConfig::load_binary(json.as_bytes()).unwrap(), config);
+        assert!(kind.options().iter().any(|option| option.key == "prompt"));
+    }
+
+    #[test]
+    fn options_that_a_policy_does_not_have_are_refused() {
+        let error = |text: &str| text.parse::<PolicyKind>().unwrap_err().to_string();
+        assert_eq!(
+            error("quest:used=1"),
+            "options of quest: expected no options, found `used=1`"
+        );
+        assert_eq!(
+            error("random:sed=1"),
+            "options of random: expected one of prompt, seed, found `sed`"
         );
     }
 

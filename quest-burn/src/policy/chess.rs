@@ -1,0 +1,437 @@
+use core::{fmt, num::NonZeroUsize, str::FromStr};
+
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use super::{
+    PagePolicy, PageSelection, Pages, PolicyError, Share,
+    chess_tree::{Tree, TreeShape},
+    lists::listed,
+    options::{OptionValue, policy_options},
+};
+use crate::{
+    PageSharing, QuestConfig,
+    cache::{LayerCache, Step},
+    ops,
+};
+
+/// When a [`ChessPolicy`] selects anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reselect {
+    /// Never: once for a prompt.
+    Once,
+    /// When so many pages were opened.
+    Every(NonZeroUsize),
+}
+
+impl fmt::Display for Reselect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Once => f.write_str("once"),
+            Self::Every(pages) => write!(f, "{pages}"),
+        }
+    }
+}
+
+impl FromStr for Reselect {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "once" => Ok(Self::Once),
+            pages => pages.parse().map(Self::Every).map_err(|_| ()),
+        }
+    }
+}
+
+impl OptionValue for Reselect {
+    fn expected() -> String {
+        "once, or a number of pages from 1 on".to_owned()
+    }
+}
+
+const fn at_least_one(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).expect("a number above 0")
+}
+
+policy_options! {
+    /// Options of a [`ChessPolicy`].
+    ChessOptions {
+        reselect: Reselect = Reselect::Every(at_least_one(6)), "reselect",
+            "When pages are selected anew: once, or after so many opened pages";
+        anchor: NonZeroUsize = at_least_one(32), "anchor",
+            "Newest tokens whose mean key pages are compared with";
+        chunk: NonZeroUsize = at_least_one(8), "chunk", "Pages of a chunk";
+        grid: NonZeroUsize = at_least_one(8), "grid", "Chunks of a grid";
+        grids: Share = Share::of_millionths(500_000), "grids", "Share of the grids that stay";
+        chunks: Share = Share::of_millionths(200_000), "chunks",
+            "Share of their chunks that stay";
+        pages: Share = Share::of_millionths(1_000_000), "pages",
+            "Share of their pages that are read, up to the budget";
+        sinks: usize = 1, "sinks", "First pages that are always read";
+        centred: bool = false, "centred", "Whether the mean of all digests is taken off first";
+    }
+}
+
+/// Reads the pages whose mean keys are closest to those of the newest tokens, found from the top of
+/// a tree down, and selects rarely ([CHESS](https://arxiv.org/abs/2602.20732)).
+///
+/// A page's digest is its mean key over all heads; chunks of pages and grids of chunks have the mean
+/// of their parts. The best grids stay, of their chunks the best, of their pages the best. All heads
+/// of a layer read the same pages, beside the first ones and all that were opened since the
+/// selection. The query takes no part.
+///
+/// What the paper does not say is an option with a default of ours: the sizes of chunks and grids,
+/// the number of anchor tokens and of first pages, and that shares are of what the level above has
+/// left. The budget bounds what is read: where the shares leave fewer pages than it has room for,
+/// more grids and chunks stay, and pages that are opened later displace the worst. The paper selects
+/// anew when the model becomes uncertain; here, it is after a number of pages, its own baseline.
+///
+/// Digests are kept on the host, so a step that selects waits for the device and none can be
+/// recorded. Truncating a sequence forgets them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChessPolicy {
+    quest: QuestConfig,
+    options: ChessOptions,
+}
+
+/// What a sequence has selected in a layer.
+#[derive(Clone, Debug)]
+struct Selected {
+    policy: ChessPolicy,
+    /// Tokens that have been seen.
+    seen: usize,
+    /// Mean keys of the pages that were full at the selection, over all heads.
+    means: Vec<Vec<f32>>,
+    /// Pages at the selection.
+    n_pages: usize,
+    /// Selected pages, the best first.
+    ranked: Vec<usize>,
+}
+
+impl ChessPolicy {
+    /// The policy, with the budget, page size and dense layers of `quest`, and the larger number of
+    /// first pages.
+    ///
+    /// # Errors
+    ///
+    /// When [`QuestConfig::validate`] fails, or the budget holds no page besides the first ones.
+    pub fn new(quest: QuestConfig, options: ChessOptions) -> Result<Self, PolicyError> {
+        quest.validate()?;
+        let sinks = quest.sink_pages.max(options.sinks);
+        if quest.budget_pages() <= sinks {
+            return Err(PolicyError::TokenBudget {
+                policy: "chess",
+                least: (sinks.saturating_add(1)).saturating_mul(quest.page_size),
+                why: "the first pages and the newest",
+                found: quest.token_budget,
+            });
+        }
+        let options = ChessOptions { sinks, ..options };
+        Ok(Self { quest, options })
+    }
+
+    fn shape(&self) -> TreeShape {
+        let options = &self.options;
+        TreeShape {
+            chunk: options.chunk.get(),
+            grid: options.grid.get(),
+            grids: options.grids,
+            chunks: options.chunks,
+            pages: options.pages,
+            centred: options.centred,
+        }
+    }
+
+    /// What a sequence that does not fit into the budget has selected, now or before.
+    fn selected(&self, cache: &LayerCache, step: &Step, sequence: usize) -> Selected {
+        let (start, length) = (step.starts()[sequence], step.lengths()[sequence]);
+        let n_pages = step.pages(sequence).len();
+        let before = cache.states().get::<Selected>(sequence);
+        let before = before.filter(|before| before.policy == *self && before.seen <= length);
+        if let Some(before) = before {
+            let opened = n_pages - before.n_pages;
+            let is_due = match self.options.reselect {
+                Reselect::Once => false,
+                Reselect::Every(pages) => opened >= pages.get(),
+            };
+            // What was prefilled since has not been compared with anything.
+            if !is_due && before.seen >= start {
+                return Selected {
+                    seen: length,
+                    ..before.clone()
+                };
+            }
+        }
+        let mut means = before.map_or_else(Vec::new, |before| before.means.clone());
+        let full = length / step.page_size();
+        means.extend(page_means(cache, &step.pages(sequence)[means.len()..full]));
+        let shape = self.shape();
+        let tree = Tree::new(&means, &shape);
+        let candidates = self.options.sinks..full.min(n_pages - 1);
+        let room = self.quest.budget_pages() - self.options.sinks - 1;
+        let anchor = self.anchor(cache, step, sequence);
+        Selected {
+            policy: self.clone(),
+            seen: length,
+            ranked: tree.select(&anchor, candidates, room),
+            means,
+            n_pages,
+        }
+    }
+
+    /// The mean key of the newest tokens.
+    fn anchor(&self, cache: &LayerCache, step: &Step, sequence: usize) -> Vec<f32> {
+        let length = step.lengths()[sequence];
+        let first = length - self.options.anchor.get().min(length);
+        let size = step.page_size();
+        let pages = first / size..length.div_ceil(size);
+        let sums = pages.clone().map(|page| {
+            let rows = first.max(page * size) % size..length.min((page + 1) * size) - page * size;
+            let pool = &step.pages(sequence)[page..page + 1];
+            host(keys(cache, pool).slice_dim(2, rows).sum_dim(2))
+        });
+        let sum = sums.reduce(|sum, more| sum.iter().zip(more).map(|(a, b)| a + b).collect());
+        let n = (length - first) as f32;
+        sum.unwrap_or_default().into_iter().map(|v| v / n).collect()
+    }
+
+    /// The pages that are read, ascending.
+    fn read(&self, selected: &Selected, n_pages: usize) -> Vec<usize> {
+        let budget = self.quest.budget_pages();
+        let sinks = self.options.sinks;
+        let since = (selected.n_pages - 1).max(sinks)..n_pages;
+        let since = since.start.max(n_pages - (budget - sinks).min(n_pages))..n_pages;
+        let room = budget - sinks - since.len();
+        let mut pages = (0..sinks).chain(since).collect::<Vec<_>>();
+        pages.extend(selected.ranked.iter().take(room));
+        pages.sort_unstable();
+        pages
+    }
+}
+
+/// The mean key of each page over its rows, all heads in a line.
+fn page_means(cache: &LayerCache, pool_pages: &[u32]) -> Vec<Vec<f32>> {
+    if pool_pages.is_empty() {
+        return Vec::new();
+    }
+    let keys = keys(cache, pool_pages);
+    let [_, heads, _, head_dim] = keys.dims();
+    let means = host(keys.mean_dim(2));
+    means
+        .chunks(heads * head_dim)
+        .map(<[f32]>::to_vec)
+        .collect()
+}
+
+/// The keys of some pages, `[n, n_kv_heads, page_size, head_dim]` in f32.
+fn keys(cache: &LayerCache, pool_pages: &[u32]) -> Tensor<4> {
+    let ids = pool_pages
+        .iter()
+        .map(|&page| page as i32)
+        .collect::<Vec<_>>();
+    let ids = TensorData::new(ids, [pool_pages.len()]);
+    let ids = Tensor::<1, Int>::from_data(ids, &cache.keys().device());
+    cache.keys().clone().select(0, ids).cast(DType::F32)
+}
+
+fn host(tensor: Tensor<4>) -> Vec<f32> {
+    let data = tensor.into_data().convert::<f32>().try_to_vec();
+    data.expect("converted to f32")
+}
+
+impl PagePolicy for ChessPolicy {
+    /// # Panics
+    ///
+    /// When the cache's pages are not of the configured size.
+    fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
+        if PageSelection::of(&self.quest, cache, step).is_none() {
+            return Pages::All;
+        }
+        let n_lists = match self.quest.sharing {
+            PageSharing::QueryHead => query.dims()[1],
+            PageSharing::KvHead => cache.keys().dims()[1],
+        };
+        let of_sequence = |sequence: usize| {
+            let n_pages = step.pages(sequence).len();
+            let is_idle = step.new_tokens(sequence) == 0;
+            let pages = match n_pages <= self.quest.budget_pages() || is_idle {
+                true => (0..n_pages.min(self.quest.budget_pages())).collect(),
+                false => self.read(&self.selected(cache, step, sequence), n_pages),
+            };
+            vec![pages; n_lists]
+        };
+        let lists = (0..step.batch()).map(of_sequence).collect::<Vec<_>>();
+        listed(&lists, &query.device())
+    }
+
+    /// # Panics
+    ///
+    /// When the cache's pages are not of the configured size.
+    fn attention(
+        &self,
+        query: Tensor<3>,
+        cache: &mut LayerCache,
+        step: &Step,
+        scale: f64,
+    ) -> Tensor<3> {
+        if PageSelection::of(&self.quest, cache, step).is_some() {
+            for sequence in 0..step.batch() {
+                let n_pages = step.pages(sequence).len();
+                if n_pages > self.quest.budget_pages() && step.new_tokens(sequence) > 0 {
+                    let selected = self.selected(cache, step, sequence);
+                    cache.states_mut().set(sequence, selected);
+                }
+            }
+        }
+        // What was selected just now is there.
+        let pages = self.select(&query, cache, step, scale);
+        ops::paged_attention(query, cache, &pages, step, scale)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::{
+        cache::{PagedKvCache, PagedKvCacheConfig},
+        policy::{ObservedPolicy, Read, fixture::observed},
+    };
+
+    /// Keys of the pages: page 7 has the highest score, but its chunk has not.
+    const KEYS: [[f32; 2]; 8] = [
+        [1., 0.],
+        [0., 1.],
+        [0.5, 0.5],
+        [0., 0.],
+        [0., 2.],
+        [2., 0.],
+        [-1., 0.],
+        [3., -1.],
+    ];
+
+    fn chess(budget_pages: usize, options: &str) -> ObservedPolicy {
+        let quest = QuestConfig::new()
+            .with_page_size(8)
+            .with_token_budget(8 * budget_pages)
+            .with_sink_pages(0)
+            .with_dense_layers(0);
+        let options = format!("chunk=2,grid=2,grids=0.5,chunks=0.5,{options}");
+        observed(ChessPolicy::new(quest, options.parse().unwrap()).unwrap())
+    }
+
+    /// A cache with those pages, of one KV head with two channels.
+    fn prompt() -> PagedKvCache {
+        let config = PagedKvCacheConfig::for_tokens(1, 1, 2, 8, 1, 256);
+        let mut cache = config.init(&Device::default(), DType::F32).unwrap();
+        let step = cache.prefill(&[64]).unwrap();
+        append(&mut cache, &step, |token| KEYS[token / 8]);
+        cache
+    }
+
+    fn append(cache: &mut PagedKvCache, step: &Step, key: impl Fn(usize) -> [f32; 2]) {
+        let tokens = step.starts()[0]..step.lengths()[0];
+        let shape = [1, 1, tokens.len(), 2];
+        let rows = TensorData::new(tokens.flat_map(key).collect::<Vec<_>>(), shape);
+        let rows = Tensor::<4>::from_data(rows, &Device::default());
+        ops::append(cache.layer_mut(0), rows.clone(), rows, step);
+    }
+
+    fn decode(cache: &mut PagedKvCache, policy: &ObservedPolicy, key: [f32; 2]) -> Vec<usize> {
+        let step = cache.decode().unwrap();
+        append(cache, &step, |_| key);
+        // The query takes no part.
+        let query = Tensor::<3>::ones([1, 1, 2], &Device::default());
+        policy.attention(query, cache.layer_mut(0), &step, 1.0);
+        match policy.observations().take().remove(0).read {
+            Read::Pages(mut lists) => lists.remove(0),
+            other => panic!("a list of pages was expected, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_best_page_of_the_best_chunk_of_the_best_grid_is_read() {
+        let mut cache = prompt();
+        let policy = chess(3, "anchor=1,pages=0.5");
+        assert_eq!(decode(&mut cache, &policy, [2., 1.]), [0, 5, 8]);
+    }
+
+    #[test]
+    fn more_chunks_stay_where_the_budget_has_room_for_their_pages() {
+        let mut cache = prompt();
+        let policy = chess(6, "anchor=1");
+        // Pages 5 and 4 of the best chunk, then 7 and 6 of the other one of the grid.
+        assert_eq!(decode(&mut cache, &policy, [2., 1.]), [0, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn the_anchor_is_the_mean_of_the_newest_tokens() {
+        let mut cache = prompt();
+        // Of seven tokens of page 7 and the new one: (-2.375, 1.625) / 8, away from page 7.
+        let policy = chess(3, "anchor=8");
+        let far = decode(&mut cache, &policy, [-40., 20.]);
+        let mut cache = prompt();
+        let policy = chess(3, "anchor=1");
+        assert_eq!(far, decode(&mut cache, &policy, [-19. / 8., 13. / 8.]));
+        let mut cache = prompt();
+        let near = decode(&mut cache, &chess(3, "anchor=8"), [2., 1.]);
+        assert_ne!(far, near);
+    }
+
+    #[test]
+    fn pages_that_were_opened_since_are_read_and_selections_come_as_often_as_asked() {
+        let read = |reselect: &str| {
+            let mut cache = prompt();
+            let policy = chess(4, &format!("anchor=1,reselect={reselect}"));
+            let mut reads = vec![decode(&mut cache, &policy, [2., 1.])];
+            for _ in 0..24 {
+                reads.push(decode(&mut cache, &policy, [0., 1.]));
+            }
+            reads
+        };
+        let once = read("once");
+        assert_eq!(once[0], [0, 4, 5, 8]);
+        // Of page 4 and 5, page 5 was the better one.
+        assert_eq!(
+            (&once[8], &once[16]),
+            (&vec![0, 5, 8, 9], &vec![0, 8, 9, 10])
+        );
+        assert_eq!(once[24], [0, 9, 10, 11]);
+        // Two pages later the anchor is (0, 1). The last grid, of pages 8 and 9, and the first stay,
+        // and of their chunks those of pages 8 and 9 and of 0 and 1; pages 1, 8 and 9 are equal.
+        let every = read("2");
+        assert_eq!(
+            (&every[8], &every[16]),
+            (&vec![0, 5, 8, 9], &vec![0, 1, 8, 10])
+        );
+    }
+
+    #[test]
+    fn truncation_forgets_the_selection() {
+        let mut cache = prompt();
+        let policy = chess(3, "anchor=1,reselect=once");
+        assert_eq!(decode(&mut cache, &policy, [2., 1.]), [0, 5, 8]);
+        cache.truncate(0, 64).unwrap();
+        assert_eq!(decode(&mut cache, &policy, [-2., -1.]), [0, 3, 8]);
+    }
+
+    #[test]
+    fn options_are_read_and_refused() {
+        let options = "reselect=once,grids=0.25".parse::<ChessOptions>().unwrap();
+        assert_eq!(options.reselect, Reselect::Once);
+        assert_eq!(options.to_string(), "reselect=once,grids=0.25");
+        let error = "reselect=0".parse::<ChessOptions>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "reselect: expected once, or a number of pages from 1 on, found `0`"
+        );
+        let quest = QuestConfig::new().with_token_budget(32);
+        let error = ChessPolicy::new(quest, "sinks=2".parse().unwrap()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("token budget of chess: expected at least 48")
+        );
+    }
+}
