@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Error;
 use clap::Args;
-use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     longbench::{self, LongBenchConfig, Task, TaskData},
@@ -16,6 +15,7 @@ use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
     options::LayerOptions,
+    policies::{PolicyList, policy_list},
 };
 
 #[derive(Args)]
@@ -46,10 +46,10 @@ pub struct LongBenchArgs {
     #[arg(
         long,
         value_name = "P,..",
-        value_delimiter = ',',
+        value_parser = policy_list,
         default_value = "dense,quest,streaming,h2o,tova"
     )]
-    policies: Vec<PolicyKind>,
+    policies: PolicyList,
     /// Tokens that a prompt and its answer may take together; longer prompts lose their middle
     /// [default: the model's context]
     #[arg(long, value_name = "N", value_parser = tokens::parse)]

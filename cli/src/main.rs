@@ -20,6 +20,7 @@ mod options;
 mod output;
 mod passkey;
 mod perplexity;
+mod policies;
 mod recall;
 mod sparsity;
 mod text;

@@ -16,7 +16,7 @@ use quest_burn::{
 use quest_burn_experiments::tokens;
 use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
 
-use crate::device::DeviceName;
+use crate::{device::DeviceName, policies::PolicyParser};
 
 /// Which model runs, and where.
 #[derive(Args)]
@@ -61,8 +61,8 @@ pub struct CommonOptions {
 /// Which pages of the KV cache a decoded token attends to.
 #[derive(Args)]
 pub struct PolicyOptions {
-    /// What a decoded token attends to [default: quest]
-    #[arg(long, value_parser = policy_names())]
+    /// What a decoded token attends to, a name or name:key=value,.. [default: quest]
+    #[arg(long, value_parser = PolicyParser)]
     pub policy: Option<PolicyKind>,
     /// Tokens that a decoded token attends to [default: 2048]
     #[arg(long, value_name = "B", value_parser = tokens::parse)]
@@ -193,14 +193,6 @@ impl DTypeName {
             Self::Bf16 => DType::BF16,
         }
     }
-}
-
-/// The policies that the library knows.
-pub fn policy_names() -> impl TypedValueParser<Value = PolicyKind> {
-    let names = PolicyKind::ALL
-        .iter()
-        .map(|kind| PossibleValue::new(kind.name()).help(kind.about()));
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<PolicyKind>())
 }
 
 /// The forms of digests that the library knows.

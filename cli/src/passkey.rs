@@ -1,7 +1,6 @@
 //! `quest passkey`
 
 use clap::Args;
-use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     passkey::{self, PasskeyConfig},
@@ -11,7 +10,8 @@ use quest_burn_experiments::{
 use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
-    options::{LayerOptions, policy_names},
+    options::LayerOptions,
+    policies::{PolicyList, policy_list},
 };
 
 #[derive(Args)]
@@ -46,11 +46,10 @@ pub struct PasskeyArgs {
     #[arg(
         long,
         value_name = "P,..",
-        value_parser = policy_names(),
-        value_delimiter = ',',
+        value_parser = policy_list,
         default_value = "dense,quest,streaming,h2o,tova"
     )]
-    policies: Vec<PolicyKind>,
+    policies: PolicyList,
     /// Characters at the end of the prompt that are fed token by token through the policy
     #[arg(long, value_name = "N", default_value_t = 400)]
     tail: usize,

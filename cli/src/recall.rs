@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     passkey::PasskeyPrompt,
@@ -19,7 +18,8 @@ use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
     ids,
-    options::{LayerOptions, policy_names},
+    options::LayerOptions,
+    policies::{PolicyList, policy_list},
 };
 
 #[derive(Args)]
@@ -46,11 +46,10 @@ pub struct RecallArgs {
     #[arg(
         long,
         value_name = "P,..",
-        value_parser = policy_names(),
-        value_delimiter = ',',
+        value_parser = policy_list,
         default_value = "quest,streaming,h2o,tova"
     )]
-    policies: Vec<PolicyKind>,
+    policies: PolicyList,
     #[command(flatten)]
     layers: LayerOptions,
     #[command(flatten)]

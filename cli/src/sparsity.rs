@@ -2,7 +2,6 @@
 
 use anyhow::anyhow;
 use clap::Args;
-use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     sparsity::{self, SparsityConfig},
@@ -14,6 +13,7 @@ use serde::Serialize;
 use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
+    policies::{PolicyList, policy_list},
     text::{TextInfo, TextOptions},
 };
 
@@ -32,10 +32,10 @@ pub struct SparsityArgs {
     #[arg(
         long,
         value_name = "P,..",
-        value_delimiter = ',',
+        value_parser = policy_list,
         default_value = "quest,oracle"
     )]
-    policies: Vec<PolicyKind>,
+    policies: PolicyList,
     /// How much the perplexity may be above that of dense attention
     #[arg(long, value_name = "X", default_value_t = 0.01)]
     tolerance: f64,

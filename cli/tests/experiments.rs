@@ -221,7 +221,7 @@ fn what_cannot_be_served_is_refused() {
         (
             "passkey",
             vec!["--policies", "dense,snapkv"],
-            "possible values: dense, quest, streaming, h2o, tova",
+            "policy: expected one of dense, quest, streaming, h2o, tova",
         ),
         (
             "passkey",

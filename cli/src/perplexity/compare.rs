@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     perplexity::{self, PerplexityConfig},
@@ -16,6 +15,7 @@ use super::PerplexityArgs;
 use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
+    policies::{PolicyList, policy_list},
     text::TextInfo,
 };
 
@@ -25,10 +25,10 @@ pub struct ComparisonOptions {
     #[arg(
         long,
         value_name = "P,..",
-        value_delimiter = ',',
+        value_parser = policy_list,
         conflicts_with_all = ["policy", "token_budget"]
     )]
-    policies: Vec<PolicyKind>,
+    policies: Option<PolicyList>,
     /// Tokens that a decoded token attends to, or shares of the text
     #[arg(
         long,
@@ -57,7 +57,7 @@ pub struct ComparisonOptions {
 
 impl ComparisonOptions {
     pub fn is_asked_for(&self) -> bool {
-        !self.policies.is_empty()
+        self.policies.is_some()
     }
 }
 
@@ -79,7 +79,7 @@ pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
         json,
     } = args;
     let config = PerplexityConfig {
-        policies: comparison.policies,
+        policies: comparison.policies.unwrap_or_default(),
         budgets: comparison.budgets,
         prefill: prefill.unwrap_or(1),
         window: comparison.window,
