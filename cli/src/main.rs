@@ -13,6 +13,8 @@ mod generate;
 mod ids;
 mod info;
 mod input;
+#[cfg(feature = "gpu")]
+mod kernels;
 mod longbench;
 mod memory;
 mod model;
@@ -69,7 +71,10 @@ fn main() -> ExitCode {
     };
     // Burn panics where a device runs out of memory. The message is printed by then; what is left
     // to do is the exit code.
-    match catch_unwind(|| run(command)) {
+    let outcome = catch_unwind(|| run(command));
+    #[cfg(feature = "gpu")]
+    kernels::report();
+    match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => failure.report(),
         Err(_panic) => failure::INTERNAL,
