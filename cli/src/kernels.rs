@@ -1,6 +1,8 @@
 //! Kernels of a GPU: kept from run to run, and said where compiling them takes time.
 
 use std::{
+    fmt,
+    path::PathBuf,
     sync::{
         Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -9,8 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use indicatif::BinaryBytes;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use quest_burn::kernel_cache::{KernelCache, KernelCacheConfig, KernelCacheState};
+use serde::Serialize;
 
 /// Compiling that takes less is not worth a line.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,6 +37,38 @@ pub fn cache() -> &'static KernelCache {
         }
         cache
     })
+}
+
+/// Where compiled kernels are kept, and how much they take.
+#[derive(Serialize)]
+pub struct CacheInfo {
+    /// The file; `None` where kernels are compiled for one run only.
+    path: Option<PathBuf>,
+    bytes: u64,
+    max_bytes: u64,
+}
+
+/// What `quest info` says of the cache.
+pub fn info() -> CacheInfo {
+    let cache = cache();
+    CacheInfo {
+        path: match cache.state() {
+            KernelCacheState::File(path) => Some(path.clone()),
+            _ => None,
+        },
+        bytes: cache.bytes(),
+        max_bytes: cache.max_bytes(),
+    }
+}
+
+impl fmt::Display for CacheInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, most) = (BinaryBytes(self.bytes), BinaryBytes(self.max_bytes));
+        match &self.path {
+            Some(path) => write!(f, "{bytes} of at most {most} in {}", path.display()),
+            None => write!(f, "none: kernels are compiled for each run"),
+        }
+    }
 }
 
 /// Says on stderr what was compiled and tuned, if anything was.

@@ -196,7 +196,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = database(folder.path(), "a.db", 8192);
         let reason = prepare(&file, 4096).unwrap();
-        assert!(reason.contains("at most 4096 bytes, found 8192"), "{reason}");
+        assert!(
+            reason.contains("at most 4096 bytes, found 8192"),
+            "{reason}"
+        );
         assert!(!file.exists());
     }
 }

@@ -39,6 +39,7 @@ pub struct KernelCacheConfig {
 pub struct KernelCache {
     state: KernelCacheState,
     folder: Option<PathBuf>,
+    max_bytes: u64,
     discarded: Option<String>,
 }
 
@@ -95,6 +96,7 @@ impl KernelCacheConfig {
         let cache = |state, discarded| KernelCache {
             state,
             folder: self.folder.clone(),
+            max_bytes: self.max_bytes,
             discarded,
         };
         let memory = |reason: &str| cache(KernelCacheState::Memory(reason.to_owned()), None);
@@ -152,6 +154,11 @@ impl KernelCache {
     /// Bytes that all databases in the folder take on disk.
     pub fn bytes(&self) -> u64 {
         self.folder.as_deref().map_or(0, database::total_bytes)
+    }
+
+    /// Bytes that the databases may take together when the cache is opened.
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
     }
 
     /// What was deleted when the cache was opened because it could not be used, and why.
