@@ -57,10 +57,6 @@ struct PromptArgs {
     /// stdin
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
-    /// Compiles the kernels that prompts and answers of this model need, keeps them for later runs,
-    /// and ends
-    #[arg(long)]
-    warm_up: bool,
 }
 
 impl PromptArgs {
@@ -69,7 +65,7 @@ impl PromptArgs {
             (Some(text), _, _) => ids::from_text(text, tokenizer),
             (_, Some(path), _) => ids::from_text_file(path, tokenizer),
             (_, _, Some(path)) => ids::from_json_file(path),
-            (None, None, None) => Ok(Vec::new()),
+            (None, None, None) => unreachable!("one of the group is required"),
         }
     }
 }
@@ -92,9 +88,6 @@ struct Generation {
 
 pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
-    if args.prompt.warm_up {
-        return warm_up(&plan, args);
-    }
     let prompt = args.prompt.read(plan.model.model.tokenizer())?;
     let config = GenerationConfig {
         max_new_tokens: args.max_new_tokens,
@@ -138,34 +131,6 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         policy: args.common.policy.kind().name().to_owned(),
         kv_cache_bytes,
     })
-}
-
-/// Runs prompts whose chunks take each kind of kernel: many rows, a batch of rows, a few, and one.
-fn warm_up(plan: &Plan, args: &GenerateArgs) -> Result<(), Failure> {
-    const NEW_TOKENS: usize = 4;
-    let chunk = args.common.model.prefill_chunk;
-    let longest = plan.max_context()?.saturating_sub(NEW_TOKENS).max(1);
-    let lengths = [chunk.saturating_add(40), 20, 6, 1].map(|length| length.min(longest));
-    let config = GenerationConfig {
-        max_new_tokens: NEW_TOKENS,
-        stop_ids: Some(Vec::new()),
-        prefill_chunk: chunk,
-        max_context: Some(longest + NEW_TOKENS),
-        sampling: args.sampling.config(),
-        ..GenerationConfig::new()
-    };
-    let work = Work::chunk(chunk.min(lengths[0]));
-    let (mut session, device) = plan.load(lengths[0] + NEW_TOKENS, work)?;
-    for length in lengths {
-        session.truncate(0)?;
-        let prompt = vec![0; length];
-        let stream = session.generate_ids(&prompt, config.clone())?;
-        for id in stream.on_prefill(prefill_progress(length)) {
-            id?;
-        }
-    }
-    eprintln!("{} is warm", value_name(device.name));
-    Ok(())
 }
 
 /// A progress bar that is gone when the prompt is done.

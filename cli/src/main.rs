@@ -13,11 +13,10 @@ mod generate;
 mod ids;
 mod info;
 mod input;
-#[cfg(feature = "gpu")]
-mod kernels;
 mod longbench;
 mod memory;
 mod model;
+mod notes;
 mod options;
 mod output;
 mod passkey;
@@ -65,16 +64,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    notes::print();
     let command = match parse() {
         Ok(cli) => cli.command,
         Err(error) => return failure::report_usage(&error),
     };
     // Burn panics where a device runs out of memory. The message is printed by then; what is left
     // to do is the exit code.
-    let outcome = catch_unwind(|| run(command));
-    #[cfg(feature = "gpu")]
-    kernels::report();
-    match outcome {
+    match catch_unwind(|| run(command)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => failure.report(),
         Err(_panic) => failure::INTERNAL,

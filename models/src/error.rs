@@ -1,4 +1,7 @@
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::DType;
 use quest_burn::{
@@ -12,9 +15,10 @@ use crate::tokenizer::TokenizerError;
 ///
 /// Messages name the file, and the field or tensor in it; they are one line each.
 #[derive(Error, Debug)]
+#[non_exhaustive]
 pub enum ModelError {
-    /// The folder of the checkpoint is not there.
-    #[error("{}: expected a folder with a model, found {found}", path.display())]
+    /// The checkpoint is not there.
+    #[error("{}: expected a folder with a model or a GGUF file, found {found}", path.display())]
     Folder {
         /// Where it should be.
         path: PathBuf,
@@ -28,6 +32,47 @@ pub enum ModelError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// A file is a pointer to the real one.
+    #[error("{}: expected the file itself, found a Git LFS pointer to it (`git lfs pull` brings it)", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is too large for what it should be, or has no end.
+    #[error("{}: expected a file of less than {most} bytes, found a larger one", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that it may have.
+        most: u64,
+    },
+    /// A file is not text.
+    #[error("{}: expected text in UTF-8", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder holds several of what there should be one of.
+    #[error("{}: expected one {what}, found {found}", path.display())]
+    Several {
+        /// The folder.
+        path: PathBuf,
+        /// What there should be one of.
+        what: &'static str,
+        /// Their names.
+        found: String,
+    },
+    /// The folder is that of a LoRA adapter.
+    #[error(
+        "{}: expected a model, found a LoRA adapter for {base}: merge it into that model first \
+         (`merge_and_unload` of peft)", path.display()
+    )]
+    Adapter {
+        /// The folder.
+        path: PathBuf,
+        /// The model that the adapter changes.
+        base: String,
     },
     /// A file is not a JSON object.
     #[error("{}: expected a JSON object", path.display())]
@@ -76,12 +121,14 @@ pub enum ModelError {
         source: RopeError,
     },
     /// There is no file with weights.
-    #[error("{}: expected weights in one of {expected}, found none", dir.display())]
+    #[error("{}: expected weights in one of {expected}, found {found}", dir.display())]
     NoWeights {
         /// The folder of the checkpoint.
         dir: PathBuf,
         /// The files that were looked for.
         expected: String,
+        /// Files that look like weights and are others.
+        found: String,
     },
     /// A file that an index lists is not there.
     #[error("{}: expected the file `{shard}` that it lists, found none", index.display())]
@@ -96,10 +143,22 @@ pub enum ModelError {
     Garbled {
         /// The file.
         path: PathBuf,
-        /// `safetensors` or `PyTorch`.
+        /// `safetensors`, `PyTorch` or `GGUF`.
         format: &'static str,
         /// What its reader says.
         problem: String,
+    },
+    /// A tensor is stored in a way that is not read.
+    #[error("{}: unsupported type `{found}` of tensor `{name}`; supported: {supported}", path.display())]
+    TensorType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The type's name in the file.
+        found: String,
+        /// What is read.
+        supported: String,
     },
     /// Two files hold the same tensor.
     #[error("{}: tensor `{name}` is in {} as well", path.display(), other.display())]
@@ -198,6 +257,16 @@ pub struct MisshapenTensor {
     pub expected: Vec<usize>,
     /// The checkpoint's shape.
     pub found: Vec<usize>,
+}
+
+impl ModelError {
+    pub(crate) fn garbled(path: &Path, format: &'static str, problem: impl Into<String>) -> Self {
+        Self::Garbled {
+            path: path.into(),
+            format,
+            problem: problem.into().replace('\n', " "),
+        }
+    }
 }
 
 impl TensorMismatch {

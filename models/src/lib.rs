@@ -1,6 +1,6 @@
 //! Decoder-only language models of the Llama family with Quest attention.
 //!
-//! A Hugging Face folder (`config.json`, weights, `tokenizer.json`) becomes a
+//! A Hugging Face folder (`config.json`, weights, `tokenizer.json`) or a GGUF file becomes a
 //! [`LocalModel`](local::LocalModel), and a conversation with it a [`Session`](session::Session):
 //!
 //! ```
@@ -26,7 +26,7 @@
 //! # }
 //! ```
 //!
-//! What they are made of is here too: [`config`], [`weights`], [`tokenizer`]; [`model::CausalLm`],
+//! What they are made of is here too: [`source`], [`config`], [`weights`], [`tokenizer`]; [`model::CausalLm`],
 //! whose attention is [`quest_burn::attention::QuestAttention`]; [`generation`] over a cache of one's
 //! own; [`sampling`].
 //!
@@ -36,11 +36,13 @@ pub mod chat;
 pub mod config;
 mod error;
 pub mod generation;
+pub mod gguf;
 pub mod inference;
 pub mod local;
 pub mod model;
 pub mod sampling;
 pub mod session;
+pub mod source;
 pub mod tokenizer;
 pub mod weights;
 

@@ -40,8 +40,6 @@ pub mod cache;
 mod config;
 pub mod decode;
 pub mod inference;
-#[cfg(feature = "kernel-cache")]
-pub mod kernel_cache;
 #[cfg(feature = "cube")]
 pub mod kernels;
 pub mod ops;

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod devices;
 pub mod filled;
 pub mod fixtures;
+pub mod gguf;
 pub mod layer;
 pub mod loaded;
 pub mod naive;

@@ -13,7 +13,7 @@ fn folders_and_configurations() {
         Case {
             name: "absent folder",
             spoil: |checkpoint| fs::remove_dir_all(checkpoint.path()).unwrap(),
-            expected: &["expected a folder with a model, found nothing"],
+            expected: &["expected a folder with a model or a GGUF file, found nothing"],
             ..Case::default()
         },
         Case {

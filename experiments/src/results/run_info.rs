@@ -95,7 +95,20 @@ impl ModelInfo {
     /// When a file cannot be read.
     pub fn of_dir(dir: &Path, name: &str, config: &ModelConfig) -> Result<Self, ModelInfoError> {
         let mut hash = Sha256::new();
-        for name in files(dir)? {
+        let (dir, names) = match dir.is_file() {
+            // A GGUF file is all of its model.
+            true => (
+                dir.parent().unwrap_or(dir),
+                vec![
+                    dir.file_name()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned(),
+                ],
+            ),
+            false => (dir, files(dir)?),
+        };
+        for name in names {
             let path = dir.join(&name);
             let read = |source| ModelInfoError {
                 path: path.clone(),
@@ -126,7 +139,9 @@ fn files(dir: &Path) -> Result<Vec<String>, ModelInfoError> {
         let name = entry.map_err(read)?.file_name();
         let name = name.to_string_lossy().into_owned();
         let matters = ["config.json", "tokenizer.json"].contains(&name.as_str())
-            || name.ends_with(".safetensors")
+            || [".safetensors", ".gguf"]
+                .iter()
+                .any(|end| name.ends_with(end))
             || (name.starts_with("pytorch_model") && name.ends_with(".bin"));
         if matters {
             names.push(name);

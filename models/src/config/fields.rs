@@ -1,9 +1,9 @@
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::error::ModelError;
+use crate::{error::ModelError, source::read_file};
 
 /// More than any model has of anything; what is beyond is a mistake that would overflow later.
 pub(crate) const MAX_SIZE: usize = 1 << 24;
@@ -22,19 +22,21 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Reads a file.
     pub fn read(path: &'a Path) -> Result<Self, ModelError> {
-        let bytes = fs::read(path).map_err(|source| ModelError::Read {
-            path: path.into(),
-            source,
-        })?;
+        let bytes = read_file(path)?;
         let fields = serde_json::from_slice(&bytes).map_err(|source| ModelError::Json {
             path: path.into(),
             source,
         })?;
-        Ok(Self {
+        Ok(Self::from_map(path, fields))
+    }
+
+    /// The fields that a file says in another way.
+    pub fn from_map(path: &'a Path, fields: Map<String, Value>) -> Self {
+        Self {
             path,
             prefix: String::new(),
             fields,
-        })
+        }
     }
 
     /// The file that the object is in.
@@ -97,6 +99,20 @@ impl<'a> Fields<'a> {
             )),
             _ => Ok(size),
         }
+    }
+
+    /// The fields and their values.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let fields = self.fields.iter();
+        fields.map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// A token id that need not be there; a negative one stands for none.
+    pub fn token_id(&self, name: &str) -> Result<Option<u32>, ModelError> {
+        let id = self.optional::<i64>(name)?.filter(|id| *id >= 0);
+        let too_large = |_| self.invalid(name, "expected a token id of 32 bits".into());
+        id.map(|id| u32::try_from(id).map_err(too_large))
+            .transpose()
     }
 
     /// The names of the fields that hold objects.

@@ -9,25 +9,43 @@ use super::{
     rope::{Positions, positions},
     stored_quantization::StoredQuantization,
 };
-use crate::error::ModelError;
+use crate::{error::ModelError, sampling::SamplingDefaults, source::GenerationDefaults};
 
 /// More layers than any model has.
 const MAX_LAYERS: usize = 1 << 12;
 
-pub(super) fn read(dir: &Path) -> Result<ModelConfig, ModelError> {
+/// The configuration of a folder.
+pub fn read(dir: &Path) -> Result<ModelConfig, ModelError> {
     let path = dir.join(ModelConfig::FILE);
     let mut config = parse(&Fields::read(&path)?)?;
-    let path = dir.join(ModelConfig::GENERATION_FILE);
-    if path.exists() {
-        let stop_token_ids = token_ids(&Fields::read(&path)?, "eos_token_id")?;
-        if !stop_token_ids.is_empty() {
-            config.stop_token_ids = stop_token_ids;
-        }
+    if config.quantization.is_none() {
+        config.quantization = StoredQuantization::beside(dir)?;
+    }
+    let stop_token_ids = stop_token_ids(dir)?;
+    if !stop_token_ids.is_empty() {
+        config.stop_token_ids = stop_token_ids;
     }
     Ok(config)
 }
 
-fn parse(fields: &Fields<'_>) -> Result<ModelConfig, ModelError> {
+/// What `generation_config.json` of a folder recommends; nothing where there is none.
+pub fn generation(dir: &Path) -> Result<GenerationDefaults, ModelError> {
+    Ok(GenerationDefaults {
+        sampling: SamplingDefaults::from_dir(dir)?,
+        stop_token_ids: stop_token_ids(dir)?,
+    })
+}
+
+fn stop_token_ids(dir: &Path) -> Result<Vec<u32>, ModelError> {
+    let path = dir.join(ModelConfig::GENERATION_FILE);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    token_ids(&Fields::read(&path)?, "eos_token_id")
+}
+
+/// The configuration that some fields are.
+pub fn parse(fields: &Fields<'_>) -> Result<ModelConfig, ModelError> {
     let architecture = architecture(fields)?;
     refuse_unsupported(fields)?;
 
@@ -51,6 +69,13 @@ fn parse(fields: &Fields<'_>) -> Result<ModelConfig, ModelError> {
     })?;
     let sliding_window =
         sliding_window(fields, architecture, n_layers)?.filter(|window| *window < max_positions);
+    if let Some(window) = sliding_window {
+        log::warn!(
+            "{}: the sliding window of {window} tokens is not supported beyond its length and limits \
+             the context of {max_positions}",
+            fields.path().display()
+        );
+    }
 
     let attention_bias =
         || Ok::<_, ModelError>(fields.optional("attention_bias")?.unwrap_or(false));
@@ -83,29 +108,27 @@ fn parse(fields: &Fields<'_>) -> Result<ModelConfig, ModelError> {
             .map(|quantization| StoredQuantization::read(&quantization))
             .transpose()?,
         dtype: dtype(fields)?,
-        bos_token_id: fields.optional("bos_token_id")?,
+        bos_token_id: fields.token_id("bos_token_id")?,
         stop_token_ids: token_ids(fields, "eos_token_id")?,
     })
 }
 
 fn architecture(fields: &Fields<'_>) -> Result<Architecture, ModelError> {
-    let classes = fields
-        .optional::<Vec<String>>("architectures")?
-        .unwrap_or_default();
-    let (name, architecture) = match classes.into_iter().next() {
-        Some(class) => (class.clone(), Architecture::from_class(&class)),
-        None => {
-            let model_type = fields.optional::<String>("model_type")?;
-            match model_type {
-                Some(model_type) => (
-                    model_type.clone(),
-                    Architecture::from_model_type(&model_type),
-                ),
-                None => return Err(fields.missing("architectures")),
-            }
+    let classes = fields.optional::<Vec<String>>("architectures")?;
+    let class = classes.unwrap_or_default().into_iter().next();
+    let model_type = fields.optional::<String>("model_type")?;
+    // As in transformers the type decides; the class stands for it where it is absent or one's own.
+    let known = model_type
+        .as_deref()
+        .and_then(Architecture::from_model_type);
+    let known = known.or_else(|| class.as_deref().and_then(Architecture::from_class));
+    match (known, class.or(model_type)) {
+        (Some(architecture), _) => Ok(architecture),
+        (None, Some(name)) => {
+            Err(fields.unsupported("architecture", name, Architecture::SUPPORTED))
         }
-    };
-    architecture.ok_or_else(|| fields.unsupported("architecture", name, Architecture::SUPPORTED))
+        (None, None) => Err(fields.missing("architectures")),
+    }
 }
 
 fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ModelError> {
@@ -206,7 +229,10 @@ fn dtype(fields: &Fields<'_>) -> Result<Option<DType>, ModelError> {
         "float32" => Ok(Some(DType::F32)),
         "float16" => Ok(Some(DType::F16)),
         "bfloat16" => Ok(Some(DType::BF16)),
-        _ => Err(fields.unsupported("dtype", name, "float32, float16, bfloat16")),
+        "float64" => Ok(Some(DType::F64)),
+        // That of the weights.
+        "auto" => Ok(None),
+        _ => Err(fields.unsupported("dtype", name, "float64, float32, float16, bfloat16, auto")),
     }
 }
 
@@ -215,12 +241,16 @@ fn token_ids(fields: &Fields<'_>, name: &str) -> Result<Vec<u32>, ModelError> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected a token id or a list of token ids")]
     enum Ids {
-        One(u32),
-        Several(Vec<u32>),
+        One(i64),
+        Several(Vec<i64>),
     }
-    Ok(match fields.optional(name)? {
+    let ids = match fields.optional(name)? {
         None => Vec::new(),
         Some(Ids::One(id)) => vec![id],
         Some(Ids::Several(ids)) => ids,
-    })
+    };
+    let too_large = |_| fields.invalid(name, "expected token ids of 32 bits".into());
+    // A negative id stands for none.
+    let ids = ids.into_iter().filter(|id| *id >= 0);
+    ids.map(|id| u32::try_from(id).map_err(too_large)).collect()
 }

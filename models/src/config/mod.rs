@@ -2,7 +2,7 @@
 
 mod architecture;
 pub(crate) mod fields;
-mod hugging_face;
+pub(crate) mod hugging_face;
 pub(crate) mod parameters;
 mod rope;
 mod stored_quantization;
@@ -81,22 +81,17 @@ impl ModelConfig {
     /// The file that says where a text ends; not every checkpoint has it.
     pub const GENERATION_FILE: &str = "generation_config.json";
 
-    /// Reads `config.json` and, where it exists, `generation_config.json` of a checkpoint's folder.
+    /// Reads the configuration of a checkpoint: of a folder `config.json` and, where it exists,
+    /// `generation_config.json`; of a GGUF file its metadata.
     ///
     /// # Errors
     ///
-    /// When the folder or the file is absent, is not JSON, lacks a field or has one of the wrong
+    /// When the checkpoint or the file is absent, is not JSON, lacks a field or has one of the wrong
     /// type, when sizes do not fit together, and when the model is of an architecture, has a
     /// rotary embedding, an activation or a quantization that is not supported. The message names
     /// the file and the field.
-    pub fn from_dir(dir: &Path) -> Result<Self, ModelError> {
-        if !dir.is_dir() {
-            return Err(ModelError::Folder {
-                path: dir.into(),
-                found: if dir.exists() { "a file" } else { "nothing" },
-            });
-        }
-        hugging_face::read(dir)
+    pub fn from_dir(path: &Path) -> Result<Self, ModelError> {
+        crate::source::open(path)?.config()
     }
 
     /// Parameters of the model; tied embeddings count once.

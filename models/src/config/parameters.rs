@@ -27,8 +27,9 @@ pub struct StoredTensor {
 }
 
 /// The tensors of a checkpoint of the model: those of [`shapes`], with others in the place of the
-/// weights that are stored quantised.
-pub fn stored(config: &ModelConfig) -> Vec<StoredTensor> {
+/// weights that are stored quantised. Of a quantised model some projections may be in full all the
+/// same: those whose weights are there under their own name, as `has` says.
+pub fn stored(config: &ModelConfig, has: impl Fn(&str) -> bool) -> Vec<StoredTensor> {
     let tensor = |name: String, shape: Vec<usize>| StoredTensor {
         name,
         shape,
@@ -38,8 +39,9 @@ pub fn stored(config: &ModelConfig) -> Vec<StoredTensor> {
     let mut tensors = Vec::new();
     let mut biases = Vec::new();
     for (name, shape) in shapes(config) {
+        let is_packed = is_projection(&name) && !has(&name);
         let (Some(quantization), true, &[d_output, d_input]) =
-            (config.quantization, is_projection(&name), &shape[..])
+            (config.quantization, is_packed, &shape[..])
         else {
             tensors.push(tensor(name, shape));
             continue;

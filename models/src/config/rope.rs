@@ -3,6 +3,8 @@ use quest_burn::attention::{RopeConfig, RopeScaling};
 use super::fields::{Fields, MAX_SIZE};
 use crate::error::ModelError;
 
+const SUPPORTED: &str = "default, linear, llama3, yarn, longrope of one list of factors";
+
 /// What `config.json` says about positions.
 pub(super) struct Positions {
     pub rope: RopeConfig,
@@ -44,14 +46,16 @@ pub(super) fn positions(
         Some(fields) => scaling(config, fields, max_positions)?,
         None => (condensed(config)?, None),
     };
-    // `max_position_embeddings` beside the older `rope_scaling` (and LongChat's ratio) is the
-    // context before the stretching; in the newer generation it is the one after it.
+    // `max_position_embeddings` is the context after the stretching, as transformers takes it, unless
+    // YaRN is given in the older generation; LongChat's files state the context beside it or give a
+    // ratio.
     let max_positions = match scaling {
         RopeScaling::Linear { factor } if is_older || parameters.is_none() => {
             let stated = config.optional_size("max_sequence_length", MAX_SIZE)?;
+            let condensed = (max_positions as f64 * factor) as usize;
             stated
-                .unwrap_or((max_positions as f64 * factor) as usize)
-                .max(max_positions)
+                .or_else(|| parameters.is_none().then_some(condensed))
+                .map_or(max_positions, |stated| stated.max(max_positions))
         }
         RopeScaling::Yarn { .. } if is_older => stretched.unwrap_or(0).max(max_positions),
         _ => max_positions,
@@ -60,6 +64,17 @@ pub(super) fn positions(
         rope: RopeConfig::new().with_theta(theta).with_scaling(scaling),
         max_positions,
     })
+}
+
+/// LongRoPE whose factors do not depend on the length, which is what GGUF files can say. The factor of
+/// the attention must be given.
+fn factors(fields: &Fields<'_>, kind: &str) -> Result<Vec<f64>, ModelError> {
+    let short = fields.optional::<Vec<f64>>("short_factor")?;
+    let long = fields.optional::<Vec<f64>>("long_factor")?;
+    let is_scaled = fields.optional::<f64>("attention_factor")? != Some(1.0);
+    short
+        .filter(|short| !is_scaled && Some(short) == long.as_ref())
+        .ok_or_else(|| fields.unsupported("RoPE type", kind, SUPPORTED))
 }
 
 /// LongChat's first releases divide positions by a ratio.
@@ -129,10 +144,10 @@ fn scaling(
                 truncate: fields.optional("truncate")?.unwrap_or(true),
             }
         }
-        _ => {
-            let supported = "default, linear, llama3, yarn";
-            return Err(fields.unsupported("RoPE type", kind, supported));
-        }
+        "longrope" => RopeScaling::Factors {
+            factors: factors(fields, &kind)?,
+        },
+        _ => return Err(fields.unsupported("RoPE type", kind, SUPPORTED)),
     };
     let stretched = match scaling {
         RopeScaling::Yarn { factor, .. } => original.map(|original| original as f64 * factor),

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use quest_burn::inference::{QuantizationConfig, QuantizationError};
 use serde::{Deserialize, Serialize};
 
@@ -63,10 +65,30 @@ impl StoredQuantization {
         32 / self.bits
     }
 
+    /// What files of its own beside `config.json` say, as AutoGPTQ and AutoAWQ write them.
+    pub(super) fn beside(dir: &Path) -> Result<Option<Self>, ModelError> {
+        for (name, method) in [
+            ("quantize_config.json", "gptq"),
+            ("quant_config.json", "awq"),
+        ] {
+            let path = dir.join(name);
+            if path.is_file() {
+                return Self::of_method(&Fields::read(&path)?, Some(method)).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     /// What `quantization_config` says.
     pub(super) fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
+        Self::of_method(fields, None)
+    }
+
+    /// The same with a method where none is given.
+    fn of_method(fields: &Fields<'_>, usual: Option<&str>) -> Result<Self, ModelError> {
         const SUPPORTED: &str = "weights in f32, f16 or bf16, gptq, awq";
         let method = fields.optional::<String>("quant_method")?;
+        let method = method.or_else(|| usual.map(str::to_owned));
         let method = method.unwrap_or_else(|| "of unknown method".into());
         let layout = match method.as_str() {
             "gptq" => gptq_layout(fields)?,

@@ -29,9 +29,6 @@ pub struct TextDecoder<'a> {
 }
 
 impl<'a> TextDecoder<'a> {
-    /// Ids before the new ones that the tokenizer is shown: more than a character has bytes.
-    const CONTEXT: usize = 8;
-
     /// A decoder of what follows `before`.
     ///
     /// # Errors
@@ -42,12 +39,8 @@ impl<'a> TextDecoder<'a> {
         before: &[u32],
         stop_strings: Vec<String>,
     ) -> Result<Self, TokenizerError> {
-        let mut stream = tokenizer.decode_stream();
-        for &id in &before[before.len().saturating_sub(Self::CONTEXT)..] {
-            stream.push(id)?;
-        }
         Ok(Self {
-            stream,
+            stream: tokenizer.decode_stream_after(before)?,
             stop: StopStrings::new(stop_strings),
         })
     }

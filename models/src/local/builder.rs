@@ -1,7 +1,4 @@
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use burn::tensor::{DType, Device};
 use quest_burn::{
@@ -14,14 +11,15 @@ use super::LocalModel;
 use crate::{
     ModelError,
     config::ModelConfig,
+    source::{self, CheckpointSource},
     tokenizer::Tokenizer,
-    weights::{LoadProgress, load_for_inference},
+    weights::{LoadProgress, load_for_inference_from},
 };
 
 /// A checkpoint of which all but the weights is known: made by [`LocalModel::open`].
 #[derive(Clone, Debug)]
 pub struct LocalModelBuilder {
-    path: PathBuf,
+    source: Arc<dyn CheckpointSource>,
     config: ModelConfig,
     tokenizer: Option<Tokenizer>,
     policy: Policy,
@@ -40,18 +38,17 @@ enum Policy {
 
 impl LocalModelBuilder {
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
-        let config = ModelConfig::from_dir(path)?;
-        let has_tokenizer = path.join(Tokenizer::FILE).exists();
-        let tokenizer = has_tokenizer.then(|| Tokenizer::from_dir(path));
+        let source = source::open(path)?;
+        let config = source.config()?;
         Ok(Self {
-            tokenizer: tokenizer.transpose()?,
+            tokenizer: source.tokenizer()?,
             policy: Policy::Of(PolicyConfig::new(PolicyKind::Quest)),
             dtype: None,
             weights: WeightFormat::Full,
             page_size: LocalModel::PAGE_SIZE,
             digests: DigestFormat::Full,
             context: config.max_positions,
-            path: path.into(),
+            source: source.into(),
             config,
         })
     }
@@ -112,9 +109,14 @@ impl LocalModelBuilder {
         self.tokenizer.as_ref()
     }
 
+    /// The checkpoint.
+    pub fn source(&self) -> &dyn CheckpointSource {
+        &*self.source
+    }
+
     /// Where the checkpoint is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.source.path()
     }
 
     /// Refuses what can be refused before the weights are read.
@@ -163,7 +165,8 @@ impl LocalModelBuilder {
             .dtype
             .unwrap_or_else(|| device.settings().float_dtype.into());
         let (config, weights) = (self.config, self.weights);
-        let model = load_for_inference(&self.path, &config, device, dtype, weights, progress)?;
+        let source = &*self.source;
+        let model = load_for_inference_from(source, &config, device, dtype, weights, progress)?;
         let model = LocalModel::new(config, model)
             .with_policy(policy)
             .with_weights(weights)

@@ -4,73 +4,86 @@ use std::{
 };
 
 use burn::{
-    store::{ApplyError, burn_pack::Tensor},
+    store::{
+        ApplyError,
+        burn_pack::{Bytes, Tensor},
+    },
     tensor::DType,
 };
 
-use super::files::{self, Format};
+use super::names;
 use crate::{
     config::{ModelConfig, parameters},
     error::{MisshapenTensor, ModelError, TensorMismatch},
+    source::{CheckpointSource, SourceTensor},
 };
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const LM_HEAD: &str = "lm_head.weight";
 
 /// The tensors of a checkpoint by name, their bytes not yet read: those of the model, no others.
 pub struct Checkpoint {
-    format: Format,
-    tensors: BTreeMap<String, Stored>,
-}
-
-struct Stored {
-    tensor: Tensor,
-    file: PathBuf,
+    tensors: BTreeMap<String, SourceTensor>,
 }
 
 /// Tensors of one part of the model, named as the part names its parameters.
 pub struct Tensors {
     pub tensors: Vec<Tensor>,
     pub files: Files,
+    /// Bytes of them in the checkpoint.
+    pub stored_bytes: u64,
 }
 
 /// Which file each of some tensors is in.
 #[derive(Clone)]
 pub struct Files {
-    format: Format,
-    files: HashMap<String, PathBuf>,
+    /// What the tensors' names begin with in the checkpoint.
+    prefix: String,
+    files: HashMap<String, (&'static str, PathBuf)>,
 }
 
 impl Checkpoint {
-    /// Finds the files, reads names and shapes, and compares them with the model's.
-    pub fn open(dir: &Path, config: &ModelConfig) -> Result<Self, ModelError> {
-        let (format, files) = files::find(dir)?;
-        let mut tensors = BTreeMap::<String, Stored>::new();
-        for file in files {
-            for tensor in format.tensors(&file)? {
-                let name = tensor.name.clone();
-                if is_redundant(&name, config) {
-                    continue;
-                }
-                let stored = Stored {
-                    tensor,
-                    file: file.clone(),
-                };
-                if let Some(other) = tensors.insert(name.clone(), stored) {
-                    let other = other.file;
-                    return Err(ModelError::DuplicateTensor {
-                        path: file,
-                        other,
-                        name,
-                    });
-                }
+    /// Reads names and shapes, and compares them with the model's. Gives the configuration that the
+    /// tensors follow, too: whether the output projection is the embedding, they know best.
+    pub fn open(
+        source: &dyn CheckpointSource,
+        config: &ModelConfig,
+    ) -> Result<(Self, ModelConfig), ModelError> {
+        let mut tensors = BTreeMap::<String, SourceTensor>::new();
+        for tensor in names::of_model(source.tensors()?) {
+            let path = tensor.path.clone();
+            if let Some(other) = tensors.insert(tensor.name.clone(), tensor) {
+                return Err(ModelError::DuplicateTensor {
+                    path,
+                    other: other.path,
+                    name: other.name,
+                });
             }
         }
-        let mismatch = compare(config, &tensors);
+        let mut config = config.clone();
+        if config.tie_word_embeddings {
+            config.tie_word_embeddings = is_tied(source, &mut tensors)?;
+        }
+        let mut mismatch = compare(&config, &tensors);
+        let is_only_head = mismatch.missing.iter().all(|(name, _)| name == LM_HEAD);
+        if !mismatch.missing.is_empty() && is_only_head {
+            mismatch.missing.clear();
+            if mismatch.is_empty() {
+                log::warn!(
+                    "{}: there is no {LM_HEAD} although tie_word_embeddings is false; the embedding \
+                     stands for it",
+                    source.path().display()
+                );
+                config.tie_word_embeddings = true;
+            }
+        }
         if !mismatch.is_empty() {
             return Err(ModelError::Mismatch {
-                dir: dir.into(),
+                dir: source.path().into(),
                 mismatch: Box::new(mismatch),
             });
         }
-        Ok(Self { format, tensors })
+        Ok((Self { tensors }, config))
     }
 
     /// Number of tensors.
@@ -80,31 +93,35 @@ impl Checkpoint {
 
     /// Bytes of all tensors, as they are stored.
     pub fn bytes(&self) -> u64 {
-        self.tensors
-            .values()
-            .map(|stored| stored.tensor.byte_len() as u64)
-            .sum()
+        self.tensors.values().map(SourceTensor::stored_bytes).sum()
     }
 
-    /// Takes out the tensors whose names begin with `prefix`.
+    /// Takes out the tensors whose names begin with `prefix`; blocks will be widened to `dtype`.
     ///
     /// A file is closed when the last of its tensors is gone.
-    pub fn take(&mut self, prefix: &str) -> Tensors {
+    pub fn take(&mut self, prefix: &str, dtype: DType) -> Tensors {
         let mut tensors = Vec::new();
         let mut files = HashMap::new();
-        for (name, Stored { mut tensor, file }) in self
+        let mut stored_bytes = 0;
+        let of_part = self
             .tensors
-            .extract_if(.., |name, _| name.starts_with(prefix))
-        {
+            .extract_if(.., |name, _| name.starts_with(prefix));
+        for (name, stored) in of_part {
+            stored_bytes += stored.stored_bytes();
+            let file = (stored.format, stored.path.clone());
+            let mut tensor = stored.into_plain(dtype);
             tensor.name = parameter_name(&name)[prefix.len()..].into();
             files.insert(tensor.name.clone(), file);
             tensors.push(tensor);
         }
-        let files = Files {
-            format: self.format,
-            files,
-        };
-        Tensors { tensors, files }
+        Tensors {
+            tensors,
+            files: Files {
+                prefix: prefix.into(),
+                files,
+            },
+            stored_bytes,
+        }
     }
 }
 
@@ -120,12 +137,18 @@ impl Files {
 
     /// An error about the content of a tensor.
     pub fn garbled(&self, tensor: &str, problem: impl Into<String>) -> ModelError {
-        self.format.garbled(self.path(tensor), problem)
+        let (format, path) = &self.files[tensor];
+        ModelError::garbled(path, format, problem)
     }
 
     /// The file that a tensor is in.
     pub fn path(&self, tensor: &str) -> &Path {
-        &self.files[tensor]
+        &self.files[tensor].1
+    }
+
+    /// The name that a tensor has in the checkpoint.
+    pub fn name(&self, tensor: &str) -> String {
+        format!("{}{tensor}", self.prefix)
     }
 }
 
@@ -137,23 +160,42 @@ fn parameter_name(name: &str) -> String {
     }
 }
 
-/// Whether a tensor follows from others: frequencies that older versions of transformers saved, and
-/// an output projection that is the embedding.
-fn is_redundant(name: &str, config: &ModelConfig) -> bool {
-    name.ends_with(".rotary_emb.inv_freq")
-        || (config.tie_word_embeddings && name == "lm_head.weight")
+/// Whether the output projection is the embedding where the configuration says so. A stored one that
+/// repeats the embedding is left out; one of other values was trained, whatever the configuration says.
+fn is_tied(
+    source: &dyn CheckpointSource,
+    tensors: &mut BTreeMap<String, SourceTensor>,
+) -> Result<bool, ModelError> {
+    let (Some(embedding), Some(lm_head)) = (tensors.get(EMBEDDING), tensors.get(LM_HEAD)) else {
+        return Ok(true);
+    };
+    if embedding.shape == lm_head.shape && bytes(embedding)? == bytes(lm_head)? {
+        tensors.remove(LM_HEAD);
+        return Ok(true);
+    }
+    log::warn!(
+        "{}: tie_word_embeddings is true, but {LM_HEAD} differs from {EMBEDDING}; it is used",
+        source.path().display()
+    );
+    Ok(false)
 }
 
-fn compare(config: &ModelConfig, tensors: &BTreeMap<String, Stored>) -> TensorMismatch {
+fn bytes(tensor: &SourceTensor) -> Result<Bytes, ModelError> {
+    let plain = tensor.clone().into_plain(DType::F32);
+    let bytes = plain.into_bytes();
+    bytes.map_err(|error| tensor.garbled(error.to_string()))
+}
+
+fn compare(config: &ModelConfig, tensors: &BTreeMap<String, SourceTensor>) -> TensorMismatch {
     let mut mismatch = TensorMismatch::default();
     let mut expected_names = HashSet::new();
-    for stored in parameters::stored(config) {
+    for stored in parameters::stored(config, |name| tensors.contains_key(name)) {
         let (name, expected) = (stored.name, stored.shape);
         match tensors.get(&name) {
             None if stored.is_optional => {}
             None => mismatch.missing.push((name.clone(), expected)),
-            Some(Stored { tensor, .. }) => {
-                let found = tensor.shape.to_vec();
+            Some(tensor) => {
+                let (found, dtype) = (tensor.shape.clone(), tensor.dtype());
                 if found != expected {
                     let name = name.clone();
                     mismatch.misshapen.push(MisshapenTensor {
@@ -162,11 +204,11 @@ fn compare(config: &ModelConfig, tensors: &BTreeMap<String, Stored>) -> TensorMi
                         found,
                     });
                 }
-                if stored.is_packed && tensor.dtype != DType::I32 {
-                    mismatch.not_packed.push((name.clone(), tensor.dtype));
+                if stored.is_packed && dtype != DType::I32 {
+                    mismatch.not_packed.push((name.clone(), dtype));
                 }
-                if !stored.is_packed && !tensor.dtype.is_float() {
-                    mismatch.not_float.push((name.clone(), tensor.dtype));
+                if !stored.is_packed && !dtype.is_float() {
+                    mismatch.not_float.push((name.clone(), dtype));
                 }
             }
         }
@@ -175,7 +217,7 @@ fn compare(config: &ModelConfig, tensors: &BTreeMap<String, Stored>) -> TensorMi
     mismatch.unexpected = tensors
         .iter()
         .filter(|(name, _)| !expected_names.contains(*name))
-        .map(|(name, stored)| (name.clone(), stored.tensor.shape.to_vec()))
+        .map(|(name, tensor)| (name.clone(), tensor.shape.clone()))
         .collect();
     mismatch
 }

@@ -1,15 +1,17 @@
-//! Weights of a Hugging Face checkpoint, read through [`burn::store`].
+//! Weights of a checkpoint, applied through [`burn::store`].
 //!
-//! 1. The files are found: safetensors before PyTorch, one file before several with an index.
+//! 1. The files are found by the [`source`](crate::source): safetensors before PyTorch, one file before
+//!    several with an index; GGUF.
 //! 2. Names and shapes are read, which touches no weights, and compared with those that the
 //!    configuration asks for; every difference is reported at once.
 //! 3. Tensors are read one by one, cast and moved to the device. Of the model there is one copy,
 //!    beside the one tensor in hand; safetensors files are mapped rather than read, so what of them
-//!    is in memory is page cache that the system takes back when it needs it.
+//!    is in memory is page cache that the system takes back when it needs it. Blocks of GGUF files are
+//!    widened as they are read.
 //! 4. Projections of GPTQ and AWQ checkpoints keep their bits; their words are put in order on the host.
 
 mod checkpoint;
-mod files;
+mod names;
 mod quantized;
 
 use std::path::Path;
@@ -27,6 +29,7 @@ use crate::{
     error::ModelError,
     inference::{InferenceLayer, InferenceLm},
     model::{CausalLm, DecoderLayer, LAYOUT},
+    source::{self, CheckpointSource},
 };
 use checkpoint::{Checkpoint, Files, Tensors};
 use quantized::PackedTensors;
@@ -44,9 +47,9 @@ pub struct LoadProgress {
     pub total_bytes: u64,
 }
 
-/// Loads the weights in a folder into a model of the given configuration.
+/// Loads the weights of a checkpoint into a model of the given configuration.
 ///
-/// Weights in f32, f16 and bf16 are cast to `dtype`. `progress` is told once at the start and
+/// `path` is a folder or a GGUF file. Weights in f64, f32, f16 and bf16 are cast to `dtype`. `progress` is told once at the start and
 /// after every part of the model (a layer, an embedding).
 ///
 /// # Errors
@@ -55,7 +58,23 @@ pub struct LoadProgress {
 /// not those of the configuration (every missing, unexpected and misshapen one is listed), when
 /// they are quantised, and when the device does not compute in `dtype`.
 pub fn load(
-    dir: &Path,
+    path: &Path,
+    config: &ModelConfig,
+    device: &Device,
+    dtype: DType,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<CausalLm, ModelError> {
+    check_dtype(device, dtype)?;
+    load_from(&*source::open(path)?, config, device, dtype, progress)
+}
+
+/// As [`load`], from a checkpoint that is open.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_from(
+    source: &dyn CheckpointSource,
     config: &ModelConfig,
     device: &Device,
     dtype: DType,
@@ -63,16 +82,16 @@ pub fn load(
 ) -> Result<CausalLm, ModelError> {
     if let Some(quantization) = config.quantization {
         return Err(ModelError::Quantized {
-            dir: dir.into(),
+            dir: source.path().into(),
             what: "train or convert them",
             bits: quantization.bits,
         });
     }
-    let mut loader = Loader::new(dir, config, device, dtype, progress)?;
+    let mut loader = Loader::new(source, config, device, dtype, progress)?;
 
     // Parameters are initialised when they are first used: until then they take no memory, and
     // those that are replaced never do.
-    let model = config.init(device);
+    let model = loader.config.init(device);
     Ok(CausalLm {
         embed_tokens: loader.fill(model.embed_tokens, "model.embed_tokens.")?,
         layers: model
@@ -89,7 +108,7 @@ pub fn load(
     })
 }
 
-/// Loads the weights in a folder into a model for inference, with the weights of its layers'
+/// Loads the weights of a checkpoint, a folder or a GGUF file, into a model for inference, with the weights of its layers'
 /// projections in the given form. They take that form layer by layer, as they are read. Those of GPTQ
 /// and AWQ checkpoints keep the bits that they have; [`WeightFormat::Full`] asks for nothing else.
 ///
@@ -98,7 +117,25 @@ pub fn load(
 /// As [`load`], when the form does not fit a layer or is another than that of quantised weights, and
 /// when GPTQ has ordered the inputs of a projection by their activations (`desc_act`).
 pub fn load_for_inference(
-    dir: &Path,
+    path: &Path,
+    config: &ModelConfig,
+    device: &Device,
+    dtype: DType,
+    format: WeightFormat,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<InferenceLm, ModelError> {
+    check_dtype(device, dtype)?;
+    let source = source::open(path)?;
+    load_for_inference_from(&*source, config, device, dtype, format, progress)
+}
+
+/// As [`load_for_inference`], from a checkpoint that is open.
+///
+/// # Errors
+///
+/// As [`load_for_inference`].
+pub fn load_for_inference_from(
+    source: &dyn CheckpointSource,
     config: &ModelConfig,
     device: &Device,
     dtype: DType,
@@ -107,8 +144,8 @@ pub fn load_for_inference(
 ) -> Result<InferenceLm, ModelError> {
     // Refused now rather than once weights are there.
     config.weight_bytes(dtype, format)?;
-    let mut loader = Loader::new(dir, config, device, dtype, progress)?;
-    let model = config.init(device);
+    let mut loader = Loader::new(source, config, device, dtype, progress)?;
+    let model = loader.config.init(device);
     let embed_tokens = loader.fill(model.embed_tokens, "model.embed_tokens.")?;
     let norm = loader.fill(model.norm, "model.norm.")?;
     let lm_head = model
@@ -120,7 +157,7 @@ pub fn load_for_inference(
     if let Some(quantization) = config.quantization {
         if format != WeightFormat::Full {
             return Err(ModelError::Quantized {
-                dir: dir.into(),
+                dir: source.path().into(),
                 what: "round them",
                 bits: quantization.bits,
             });
@@ -134,8 +171,20 @@ pub fn load_for_inference(
     InferenceLm::from_layers(embed_tokens, layers, norm, lm_head, format)
 }
 
+fn check_dtype(device: &Device, dtype: DType) -> Result<(), ModelError> {
+    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+        return Err(ModelError::DType(dtype));
+    }
+    if !device.supports_dtype(dtype) {
+        return Err(ModelError::DeviceDType(dtype));
+    }
+    Ok(())
+}
+
 struct Loader<'a> {
     checkpoint: Checkpoint,
+    /// The configuration that the tensors follow.
+    config: ModelConfig,
     dtype: DType,
     done: LoadProgress,
     progress: &'a mut dyn FnMut(LoadProgress),
@@ -143,19 +192,14 @@ struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     fn new(
-        dir: &Path,
+        source: &dyn CheckpointSource,
         config: &ModelConfig,
         device: &Device,
         dtype: DType,
         progress: &'a mut dyn FnMut(LoadProgress),
     ) -> Result<Self, ModelError> {
-        if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-            return Err(ModelError::DType(dtype));
-        }
-        if !device.supports_dtype(dtype) {
-            return Err(ModelError::DeviceDType(dtype));
-        }
-        let checkpoint = Checkpoint::open(dir, config)?;
+        check_dtype(device, dtype)?;
+        let (checkpoint, config) = Checkpoint::open(source, config)?;
         let loader = Self {
             dtype,
             done: LoadProgress {
@@ -164,6 +208,7 @@ impl<'a> Loader<'a> {
                 ..LoadProgress::default()
             },
             checkpoint,
+            config,
             progress,
         };
         (loader.progress)(loader.done);
@@ -172,7 +217,7 @@ impl<'a> Loader<'a> {
 
     /// Gives a part of the model its tensors, those whose names begin with `prefix`.
     fn fill<M: Module>(&mut self, part: M, prefix: &str) -> Result<M, ModelError> {
-        let Tensors { tensors, files } = self.take(prefix);
+        let Tensors { tensors, files, .. } = self.take(prefix);
         let (part, missing) = self.apply(part, tensors, &files)?;
         assert!(
             missing.is_empty(),
@@ -190,7 +235,9 @@ impl<'a> Loader<'a> {
         quantization: StoredQuantization,
         device: &Device,
     ) -> Result<InferenceLayer, ModelError> {
-        let Tensors { mut tensors, files } = self.take(prefix);
+        let Tensors {
+            mut tensors, files, ..
+        } = self.take(prefix);
         let dtype = self.dtype;
         let packed = PackedTensors::take(&mut tensors, &layer, files.clone(), quantization, dtype)?;
         let (layer, missing) = self.apply(layer, tensors, &files)?;
@@ -206,10 +253,9 @@ impl<'a> Loader<'a> {
 
     /// The tensors whose names begin with `prefix`.
     fn take(&mut self, prefix: &str) -> Tensors {
-        let taken = self.checkpoint.take(prefix);
-        let tensors = &taken.tensors;
-        self.done.tensors += tensors.len();
-        self.done.bytes += tensors.iter().map(|t| t.byte_len() as u64).sum::<u64>();
+        let taken = self.checkpoint.take(prefix, self.dtype);
+        self.done.tensors += taken.tensors.len();
+        self.done.bytes += taken.stored_bytes;
         taken
     }
 

@@ -79,6 +79,9 @@ impl PackedTensors {
         device: &Device,
     ) -> Result<InferenceLayer, ModelError> {
         let mut projection = |names: &[&str]| {
+            if let Some(full) = self.full(&layer, names)? {
+                return Ok(full);
+            }
             let mut merged = Rows::default();
             let mut biases = Vec::new();
             for name in names {
@@ -106,6 +109,36 @@ impl PackedTensors {
             gate_up,
             down,
         ))
+    }
+
+    /// Projections that are merged, where their weights are in full although those of other layers are
+    /// not (`modules_to_not_convert`).
+    fn full(
+        &self,
+        layer: &DecoderLayer,
+        names: &[&str],
+    ) -> Result<Option<InferenceLinear>, ModelError> {
+        let is_packed = |name: &&str| self.tensors.contains_key(&format!("{name}.qweight"));
+        let packed = names.iter().copied().find(|name| is_packed(name));
+        let Some(packed) = packed else {
+            let all = projections(layer);
+            let chosen = all.iter().filter(|(name, _)| names.contains(name));
+            let chosen = chosen.map(|(_, linear)| (*linear).clone());
+            return Ok(Some(InferenceLinear::merge(chosen)));
+        };
+        match names.iter().find(|name| !is_packed(name)) {
+            None => Ok(None),
+            Some(full) => {
+                let packed = format!("{packed}.qweight");
+                let problem = format!(
+                    "expected all of {} to be quantised or none (modules_to_not_convert), found {} \
+                     in full",
+                    names.join(", "),
+                    self.files.name(full)
+                );
+                Err(self.files.garbled(&packed, problem))
+            }
+        }
     }
 
     /// The packed weights of a projection.
@@ -150,13 +183,25 @@ impl PackedTensors {
             return Ok(());
         }
         let groups = self.words(name)?;
+        // Some writers leave it empty where there is no order.
+        if groups.iter().all(|group| *group == 0) {
+            return Ok(());
+        }
         let size = self.quantization.group_size.unwrap_or(groups.len());
+        let n_groups = groups.len().div_ceil(size.max(1));
+        let full_name = self.files.name(name);
+        if let Some(wild) = groups.iter().find(|group| **group as usize >= n_groups) {
+            let found = *wild as i32;
+            let problem =
+                format!("expected groups below {n_groups} in `{full_name}`, found {found}");
+            return Err(self.files.garbled(name, problem));
+        }
         let is_elsewhere = |&(input, group): &(usize, &u32)| input / size != *group as usize;
         match groups.iter().enumerate().find(is_elsewhere) {
             None => Ok(()),
             Some((input, &found)) => Err(ModelError::InputOrder {
                 path: self.files.path(name).into(),
-                name: name.into(),
+                name: full_name,
                 input,
                 expected: input / size,
                 found: found as i32,

@@ -142,7 +142,7 @@ impl InferenceLinear {
         if let Some(output) = self.forward_few(&rows, None, None, false) {
             return output;
         }
-        let product = product(rows, self.full_weight());
+        let product = rows.matmul(self.full_weight().transpose());
         match &self.bias {
             Some(bias) => product + bias.clone().unsqueeze(),
             None => product,
@@ -260,15 +260,6 @@ impl From<Linear> for InferenceLinear {
     fn from(layer: Linear) -> Self {
         Self::merge([layer])
     }
-}
-
-/// Every row times the transpose of a weight `[d_output, d_input]`.
-fn product(rows: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    #[cfg(feature = "cube")]
-    if kernels::supports(&rows.device(), rows.dtype(), 1) && rows.dtype() == weight.dtype() {
-        return kernels::matmul_rows(rows, weight);
-    }
-    rows.matmul(weight.transpose())
 }
 
 /// Laid one after the other along the first axis, in one piece of memory.

@@ -13,7 +13,6 @@
 mod decode_state;
 mod linear;
 mod linear_inputs;
-mod matmul;
 mod norms;
 mod packed_linear;
 mod rotate_append;

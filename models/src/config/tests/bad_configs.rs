@@ -8,6 +8,8 @@ fn what_is_not_supported_is_named() {
         "config.json: unsupported architecture `MambaForCausalLM`; supported: LlamaForCausalLM, \
          MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
     );
+    let of_own = llama(json!({ "architectures": ["MambaForCausalLM"], "model_type": "mamba" }));
+    assert!(error(&of_own).contains("unsupported architecture `MambaForCausalLM`"));
     let by_type = llama(json!({ "architectures": null, "model_type": "gemma" }));
     assert!(error(&by_type).contains("unsupported architecture `gemma`"));
     for kind in ["dynamic", "longrope", "mrope"] {
@@ -15,7 +17,8 @@ fn what_is_not_supported_is_named() {
         assert_eq!(
             error(&config),
             format!(
-                "config.json: unsupported RoPE type `{kind}`; supported: default, linear, llama3, yarn"
+                "config.json: unsupported RoPE type `{kind}`; supported: default, linear, llama3, yarn, \
+                 longrope of one list of factors"
             )
         );
     }
@@ -164,7 +167,7 @@ fn files_that_are_absent_or_garbled_are_named() {
     let error = ModelConfig::from_dir(&absent).unwrap_err();
     assert_eq!(
         message(&error, &dir),
-        "absent: expected a folder with a model, found nothing"
+        "absent: expected a folder with a model or a GGUF file, found nothing"
     );
 
     for (text, expected) in [

@@ -170,6 +170,89 @@ fn the_model_type_names_the_architecture_where_no_class_does() {
     assert_eq!(read(&config).unwrap().architecture, Architecture::Qwen2);
 }
 
+/// Older converters and fine-tuning programs spell the class in their own way.
+#[test]
+fn the_model_type_decides_where_the_class_is_odd() {
+    for (class, model_type, expected) in [
+        ("LLaMAForCausalLM", "llama", Architecture::Llama),
+        ("LlamaModel", "llama", Architecture::Llama),
+        ("MyMistral", "mistral", Architecture::Mistral),
+        ("Qwen3ForCausalLM", "qwen2", Architecture::Qwen2),
+        ("Qwen2ForCausalLM", "of_my_own", Architecture::Qwen2),
+    ] {
+        let config = json!({
+            "architectures": [class], "model_type": model_type, "num_key_value_heads": 2,
+        });
+        let config = read(&llama(config)).unwrap();
+        assert_eq!(config.architecture, expected, "{class}, {model_type}");
+    }
+}
+
+#[test]
+fn values_that_stand_for_nothing_are_taken_for_it() {
+    let config = read(&llama(json!({
+        "torch_dtype": "auto", "bos_token_id": -1, "pad_token_id": -1, "eos_token_id": [2, -1]
+    })))
+    .unwrap();
+    assert_eq!((config.dtype, config.bos_token_id), (None, None));
+    assert_eq!(config.stop_token_ids, [2]);
+    let config = read(&llama(json!({ "torch_dtype": "float64" }))).unwrap();
+    assert_eq!(config.dtype, Some(DType::F64));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_json() {
+    let text = format!("\u{feff}{}", llama(json!({})));
+    let dir = folder(&[(ModelConfig::FILE, &text)]);
+    ModelConfig::from_dir(dir.path()).unwrap();
+}
+
+#[test]
+fn a_quantisation_may_stand_in_a_file_of_its_own() {
+    let text = llama(json!({})).to_string();
+    for (name, config, layout) in [
+        (
+            "quantize_config.json",
+            json!({ "bits": 4, "group_size": 32 }),
+            PackedLayout::Gptq,
+        ),
+        (
+            "quant_config.json",
+            json!({ "w_bit": 4, "q_group_size": 32 }),
+            PackedLayout::Awq,
+        ),
+    ] {
+        let config = config.to_string();
+        let dir = folder(&[(ModelConfig::FILE, &text), (name, &config)]);
+        let config = ModelConfig::from_dir(dir.path()).unwrap();
+        let expected = StoredQuantization {
+            layout,
+            bits: 4,
+            group_size: Some(32),
+        };
+        assert_eq!(config.quantization, Some(expected));
+    }
+}
+
+#[test]
+fn folders_that_are_no_models_say_what_they_are() {
+    let adapter = r#"{ "base_model_name_or_path": "org/base", "peft_type": "LORA" }"#;
+    let dir = folder(&[
+        ("adapter_config.json", adapter),
+        ("adapter_model.safetensors", "x"),
+    ]);
+    let error = ModelConfig::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("found a LoRA adapter for org/base: merge it"),
+        "{error}"
+    );
+
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+    let dir = folder(&[(ModelConfig::FILE, pointer)]);
+    let error = ModelConfig::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("found a Git LFS pointer"), "{error}");
+}
+
 #[test]
 fn stop_ids_come_from_the_generation_config_first() {
     let stop_ids = |config: Value, generation: Option<&str>| {

@@ -32,11 +32,12 @@ fn longchat_is_linear_in_both_its_forms() {
         (linear.clone(), 4096)
     );
 
+    // The context after the stretching, unless another one is stated.
     let scaling = json!({ "rope_scaling": { "factor": 8.0, "type": "linear" } });
     let config = read(&llama(scaling.clone())).unwrap();
     assert_eq!(
         (config.rope.scaling, config.max_positions),
-        (linear.clone(), 4096)
+        (linear.clone(), 512)
     );
     let stated = changed(scaling, json!({ "max_sequence_length": 2048 }));
     assert_eq!(read(&llama(stated)).unwrap().max_positions, 2048);
@@ -71,6 +72,37 @@ fn yarn_finds_its_original_context_in_either_place() {
     let no_factor =
         json!({ "rope_scaling": { "type": "yarn", "original_max_position_embeddings": 128 } });
     assert_eq!(original(no_factor), (4.0, 128, 512));
+}
+
+#[test]
+fn one_list_of_factors_is_read_as_longrope() {
+    let factors = vec![1.0, 1.0, 2.0, 2.5, 4.0, 8.0, 8.0, 8.0];
+    let scaling = |changes| {
+        let scaling = json!({
+            "rope_type": "longrope", "short_factor": factors, "long_factor": factors,
+            "attention_factor": 1.0,
+        });
+        llama(json!({ "rope_scaling": changed(scaling, changes) }))
+    };
+    let config = read(&scaling(json!({}))).unwrap();
+    let expected = RopeScaling::Factors {
+        factors: factors.clone(),
+    };
+    assert_eq!(config.rope.scaling, expected);
+    for changes in [
+        json!({ "long_factor": [9.0, 1.0, 2.0, 2.5, 4.0, 8.0, 8.0, 8.0] }),
+        json!({ "attention_factor": null }),
+        json!({ "attention_factor": 1.2 }),
+    ] {
+        let error = error(&scaling(changes));
+        assert!(
+            error.contains("unsupported RoPE type `longrope`"),
+            "{error}"
+        );
+    }
+    let few = json!({ "short_factor": [1.0], "long_factor": [1.0] });
+    let error = error(&scaling(few));
+    assert!(error.contains("expected 8 factors"), "{error}");
 }
 
 #[test]

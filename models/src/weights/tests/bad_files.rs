@@ -197,6 +197,36 @@ fn a_wrong_checksum_names_file_and_tensor() {
 }
 
 #[test]
+fn a_dtype_that_is_not_read_is_named() {
+    let config = config(json!({ "num_hidden_layers": 1 }));
+    let dir = tempfile::tempdir().unwrap();
+    let header = json!({ "a": { "dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4] } });
+    let header = header.to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.bytes().chain([0; 4]));
+    fs::write(dir.path().join("model.safetensors"), file).unwrap();
+    let error = error(&dir, &config);
+    assert!(
+        error.starts_with(
+            "model.safetensors: unsupported type `F8_E4M3` of tensor `a`; supported: F64"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn files_of_another_format_are_named() {
+    let config = config(json!({ "num_hidden_layers": 1 }));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    write_pytorch(&path, &tensors(&config));
+    assert!(error(&dir, &config).contains("it is a PyTorch file"));
+    fs::remove_file(&path).unwrap();
+    fs::write(dir.path().join("consolidated.00.pth"), "x").unwrap();
+    assert!(error(&dir, &config).ends_with("found consolidated.00.pth"));
+}
+
+#[test]
 fn files_of_something_else_are_named() {
     let config = config(json!({ "num_hidden_layers": 1 }));
     let dir = tempfile::tempdir().unwrap();

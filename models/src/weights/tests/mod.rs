@@ -169,7 +169,7 @@ fn every_kind_of_checkpoint_gives_the_same_weights() {
 fn weights_are_cast_to_the_dtype_asked_for() {
     let device = Device::default();
     let config = config(json!({ "num_hidden_layers": 1 }));
-    for source in [DType::F32, DType::F16, DType::BF16] {
+    for source in [DType::F64, DType::F32, DType::F16, DType::BF16] {
         let mut stored = tensors(&config);
         stored.values_mut().for_each(|tensor| tensor.dtype = source);
         let dir = tempfile::tempdir().unwrap();
@@ -216,21 +216,70 @@ fn safetensors_come_before_pytorch_files() {
 }
 
 #[test]
-fn redundant_tensors_are_left_out() {
+fn tensors_without_use_are_left_out() {
     let config = config(json!({ "num_hidden_layers": 1, "tie_word_embeddings": true }));
     let mut tensors = tensors(&config);
     let expected = tensors.clone();
     for (name, shape) in [
         ("model.layers.0.self_attn.rotary_emb.inv_freq", vec![2]),
-        ("lm_head.weight", vec![20, 16]),
+        ("model.layers.0.self_attn.k_scale", vec![]),
+        ("model.layers.0.self_attn.v_scale", vec![]),
     ] {
         tensors.insert(name.into(), Stored::new(&shape, 5));
     }
+    let embedding = tensors["model.embed_tokens.weight"].clone();
+    tensors.insert("lm_head.weight".into(), embedding);
     let dir = tempfile::tempdir().unwrap();
     write_safetensors(&dir.path().join("model.safetensors"), &tensors);
     let model = load_f32(&dir, &config).unwrap();
-    assert!(model.lm_head.is_none());
+    assert!(model.lm_head.is_none(), "it repeats the embedding");
     assert_holds(&model, &expected);
+}
+
+#[test]
+fn a_trained_output_projection_counts_although_the_configuration_ties_it() {
+    let tied = config(json!({ "num_hidden_layers": 1, "tie_word_embeddings": true }));
+    let untied = config(json!({ "num_hidden_layers": 1 }));
+    let tensors = tensors(&untied);
+    for (single, write) in FORMATS {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join(single), &tensors);
+        let model = load_f32(&dir, &tied).unwrap();
+        assert!(model.lm_head.is_some());
+        assert_holds(&model, &tensors);
+    }
+}
+
+#[test]
+fn the_embedding_stands_for_an_output_projection_that_is_not_there() {
+    let untied = config(json!({ "num_hidden_layers": 1 }));
+    let mut tensors = tensors(&untied);
+    tensors.remove("lm_head.weight");
+    let dir = tempfile::tempdir().unwrap();
+    write_safetensors(&dir.path().join("model.safetensors"), &tensors);
+    let model = load_f32(&dir, &untied).unwrap();
+    assert!(model.lm_head.is_none());
+    assert_holds(&model, &tensors);
+}
+
+#[test]
+fn names_may_lack_the_decoder_or_have_a_wrapper_before_them() {
+    let config = config(json!({ "num_hidden_layers": 2, "tie_word_embeddings": true }));
+    let expected = tensors(&config);
+    let rename = |of: &dyn Fn(&str) -> String| {
+        let named = expected.iter();
+        let named = named.map(|(name, tensor)| (of(name), tensor.clone()));
+        named.collect::<Tensors>()
+    };
+    for renamed in [
+        rename(&|name| name.strip_prefix("model.").unwrap_or(name).into()),
+        rename(&|name| format!("_orig_mod.{name}")),
+        rename(&|name| format!("module.{name}")),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        write_safetensors(&dir.path().join("model.safetensors"), &renamed);
+        assert_holds(&load_f32(&dir, &config).unwrap(), &expected);
+    }
 }
 
 #[test]

@@ -30,6 +30,7 @@ impl Stored {
     fn bytes(&self) -> Vec<u8> {
         let values = self.values.iter();
         match self.dtype {
+            DType::F64 => values.flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
             DType::F32 => values.flat_map(|v| v.to_le_bytes()).collect(),
             DType::F16 => values
                 .flat_map(|v| f16::from_f32(*v).to_le_bytes())
@@ -99,6 +100,7 @@ fn state_dict_pickle(tensors: &Tensors) -> Vec<u8> {
     let mut out = b"\x80\x02ccollections\nOrderedDict\n)R(".to_vec();
     for (key, (name, tensor)) in tensors.iter().enumerate() {
         let storage = match tensor.dtype {
+            DType::F64 => "DoubleStorage",
             DType::F32 => "FloatStorage",
             DType::F16 => "HalfStorage",
             DType::BF16 => "BFloat16Storage",

@@ -59,6 +59,11 @@ pub enum RopeScaling {
         /// Whether the two limits are rounded outwards to whole channels (usually true).
         truncate: bool,
     },
+    /// Each pair of channels by a factor of its own, as GGUF files have it.
+    Factors {
+        /// By how much, pair by pair.
+        factors: Vec<f64>,
+    },
 }
 
 /// A [`RopeConfig`] that cannot be used.
@@ -88,6 +93,16 @@ pub enum RopeError {
         /// `high_freq_factor`
         high: f64,
     },
+    /// There are not as many factors as pairs of channels.
+    #[error(
+        "RoPE scaling: expected {expected} factors, one for each pair of channels, found {found}"
+    )]
+    Factors {
+        /// Pairs of channels.
+        expected: usize,
+        /// Factors.
+        found: usize,
+    },
     /// The boundaries of fast and slow channels are the wrong way round.
     #[error("RoPE scaling: expected beta_fast of at least beta_slow {slow}, found {fast}")]
     Betas {
@@ -111,7 +126,7 @@ impl RopeConfig {
         if !(self.theta.is_finite() && self.theta > 1.0) {
             return Err(RopeError::Theta(self.theta));
         }
-        self.scaling.validate()
+        self.scaling.validate(head_dim)
     }
 
     /// Initializes the rotary embedding of heads of `head_dim` channels.
@@ -140,6 +155,10 @@ impl RopeConfig {
         match self.scaling {
             RopeScaling::Default => powers.map(f32::recip).collect(),
             RopeScaling::Linear { factor } => powers.map(|p| p.recip() / factor as f32).collect(),
+            RopeScaling::Factors { ref factors } => powers
+                .zip(factors)
+                .map(|(p, factor)| p.recip() / *factor as f32)
+                .collect(),
             RopeScaling::Llama3 {
                 factor,
                 low_freq_factor,
@@ -226,9 +245,17 @@ impl RopeScaling {
         }
     }
 
-    fn validate(&self) -> Result<(), RopeError> {
+    fn validate(&self, head_dim: usize) -> Result<(), RopeError> {
         match *self {
             Self::Default => Ok(()),
+            Self::Factors { ref factors } => {
+                let (expected, found) = (head_dim / 2, factors.len());
+                if found != expected {
+                    return Err(RopeError::Factors { expected, found });
+                }
+                let mut factors = factors.iter();
+                factors.try_for_each(|factor| positive("factors", *factor))
+            }
             Self::Linear { factor } => at_least_one("factor", factor),
             Self::Llama3 {
                 factor,
