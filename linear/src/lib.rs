@@ -4,3 +4,4 @@
 //! [`blocks`] knows the blocks in which GGUF files keep them.
 
 pub mod blocks;
+pub mod native;
