@@ -183,21 +183,36 @@ impl BlockFormat {
         })
     }
 
+    /// Checks that so many bytes are the rows of such weights, `[d_output, d_input]`.
+    ///
+    /// # Errors
+    ///
+    /// When a row does not consist of whole blocks, or there are too few bytes or too many.
+    pub fn check(self, [d_output, d_input]: [usize; 2], bytes: usize) -> Result<(), BlockError> {
+        let row = self.row_bytes(d_input)?;
+        let weights = d_output.saturating_mul(d_input);
+        let expected = row.checked_mul(d_output).ok_or(BlockError::TooLarge {
+            format: self,
+            weights,
+        })?;
+        if bytes != expected {
+            return Err(BlockError::Bytes {
+                format: self,
+                weights,
+                expected,
+                found: bytes,
+            });
+        }
+        Ok(())
+    }
+
     /// Widens blocks to 32-bit floats.
     ///
     /// # Errors
     ///
     /// When `weights` are no whole number of blocks, or `blocks` are not the bytes of so many.
     pub fn dequantize(self, blocks: &[u8], weights: &mut [f32]) -> Result<(), BlockError> {
-        let expected = self.row_bytes(weights.len())?;
-        if blocks.len() != expected {
-            return Err(BlockError::Bytes {
-                format: self,
-                weights: weights.len(),
-                expected,
-                found: blocks.len(),
-            });
-        }
+        self.check([1, weights.len()], blocks.len())?;
         self.widen(blocks, weights);
         Ok(())
     }
