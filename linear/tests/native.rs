@@ -94,12 +94,15 @@ const SHAPES: [(usize, usize, usize); 5] = [
     (2, 516, 1024),
 ];
 
+/// Lends weights.
+type Lend = Box<dyn Fn(&mut dyn FnMut(Weights<'_>))>;
+
 /// Products of a few rows at every level, and of many.
 fn check(
     name: &str,
     random: &mut Random,
     are_integers: bool,
-    weights: impl Fn(&mut Random, usize, usize) -> (Box<dyn Fn(&mut dyn FnMut(Weights<'_>))>, Vec<f32>),
+    weights: impl Fn(&mut Random, usize, usize) -> (Lend, Vec<f32>),
 ) {
     for (m, n, d_input) in SHAPES {
         let (with, widened) = weights(random, n, d_input);

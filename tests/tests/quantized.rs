@@ -95,17 +95,19 @@ fn a_layer_of_blocks_is_the_layer_with_their_weights() {
     for test_device in devices() {
         let device = &test_device.device;
         let stacked = [
-            (BlockFormat::Q4_1, 20, 0),
-            (BlockFormat::Q8_0, 6, 0),
-            (BlockFormat::Q6_K, 8, 208),
-            (BlockFormat::F16, 4, 0),
+            (BlockFormat::Q4_1, 20, &[0, 2][..]),
+            (BlockFormat::Q8_0, 6, &[0][..]),
+            (BlockFormat::Q6_K, 8, &[208][..]),
+            (BlockFormat::F16, 4, &[0][..]),
         ]
-        .map(|(format, n, scale)| {
+        .map(|(format, n, scales)| {
             let mut bytes: Vec<u8> = (0..format.row_bytes(n * D_INPUT).unwrap())
                 .map(|i| (i * 131 % 251) as u8)
                 .collect();
             for block in bytes.chunks_exact_mut(format.bytes_per_block()) {
-                block[scale..scale + 2].copy_from_slice(&f16::from_f32(0.01).to_le_bytes());
+                for &at in scales {
+                    block[at..at + 2].copy_from_slice(&f16::from_f32(0.01).to_le_bytes());
+                }
             }
             LinearWeight::from_blocks(format, [n, D_INPUT], bytes, DType::F32, device).unwrap()
         });

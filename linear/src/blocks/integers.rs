@@ -4,8 +4,9 @@ pub const PART: usize = 32;
 /// A format whose weights are integers with scales: `(integer - OFFSET) * scale`, and a minimum added
 /// where there is one.
 ///
-/// A block is parts of 32 weights. What is generic over a format is [widening](widen) and, in
-/// [`native`](crate::native), dot products.
+/// A block is parts of 32 weights. What is generic over a format is [widening](widen) and, in native code,
+/// dot products. Functions are in plain Rust, in loops that the compiler turns into vector instructions:
+/// maps over arrays it does not.
 pub trait Integers: Copy + Send + Sync {
     /// ggml's name of the format.
     const NAME: &'static str;
@@ -18,6 +19,7 @@ pub trait Integers: Copy + Send + Sync {
     /// What is subtracted from every integer.
     const OFFSET: u8 = 0;
     /// Whether integers have more than 7 bits.
+    #[cfg_attr(not(feature = "native"), allow(dead_code))]
     const WIDE: bool = false;
     /// Whether parts have a minimum.
     const MINIMA: bool = false;

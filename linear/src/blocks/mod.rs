@@ -21,9 +21,9 @@ pub(crate) mod q8_0;
 use core::fmt;
 
 pub use error::BlockError;
-pub(crate) use integers::{Integers, PART, widen};
+pub(crate) use integers::{Integers, PART};
 
-use self::float::Float;
+use self::{float::Float, integers::widen};
 
 macro_rules! registry {
     (
@@ -93,6 +93,7 @@ macro_rules! registry {
         }
 
         /// Runs a piece of code with the type of a format of integers.
+        #[cfg(feature = "native")]
         macro_rules! with_integers {
             ($block_format:expr, $name:ident => $body:expr) => {
                 match $block_format {
@@ -104,6 +105,7 @@ macro_rules! registry {
                 }
             };
         }
+        #[cfg(feature = "native")]
         pub(crate) use with_integers;
     };
 }

@@ -21,14 +21,16 @@ impl ScalesAndMinima {
     pub fn of(block: &[u8], half: impl Fn(u16) -> f32) -> Self {
         let [scales, minima] = six_bits(bytes_at(block, 4));
         let (scale, minimum) = (half(half_at(block, 0)), half(half_at(block, 2)));
+        // Subtracting a number is adding its negative, to the last bit.
         let mut own = Self {
-            scales: [0.0; 8],
-            minima: [0.0; 8],
+            scales: [scale; 8],
+            minima: [-minimum; 8],
         };
-        for i in 0..8 {
-            own.scales[i] = scale * f32::from(scales[i]);
-            // Subtracting a number is adding its negative, to the last bit.
-            own.minima[i] = -(minimum * f32::from(minima[i]));
+        for (scale, integer) in own.scales.iter_mut().zip(scales) {
+            *scale *= f32::from(integer);
+        }
+        for (minimum, integer) in own.minima.iter_mut().zip(minima) {
+            *minimum *= f32::from(integer);
         }
         own
     }

@@ -213,6 +213,10 @@ pub fn widen<L: Level, W: IntegerRows>(weights: &W, row: usize, output: &mut [f3
 
 /// Products of [`TILE`] weight rows with `M` rows of the left side.
 #[inline(always)]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "a part is one of the weights and of each left side"
+)]
 pub fn tile<L: Level, W: IntegerRows, const M: usize>(
     weights: &W,
     rows: [usize; TILE],

@@ -222,9 +222,13 @@ impl InferenceLinear {
             return Some(layer.forward(rows.clone()));
         }
         #[cfg(feature = "cube")]
-        return self.forward_few(rows, norm, residual, gated);
+        {
+            self.forward_few(rows, norm, residual, gated)
+        }
         #[cfg(not(feature = "cube"))]
-        None
+        {
+            None
+        }
     }
 
     /// The kernel for a few rows, where it runs.
