@@ -1,43 +1,54 @@
-use super::{Block, f16_at};
+/// A format of floats, each of which is a block.
+pub trait Float: Copy {
+    /// ggml's name of the format.
+    const NAME: &'static str;
+    /// ggml's number of the format.
+    const GGML_TYPE: u32;
+    /// Bytes of a float.
+    const BYTES: usize;
+
+    /// Widens one.
+    fn widen(bytes: &[u8]) -> f32;
+}
 
 /// 32-bit floats.
+#[derive(Clone, Copy)]
 pub struct F32;
 
-impl Block for F32 {
+impl Float for F32 {
     const NAME: &'static str = "F32";
     const GGML_TYPE: u32 = 0;
-    const WEIGHTS: usize = 1;
     const BYTES: usize = 4;
 
-    fn dequantize(block: &[u8], weights: &mut [f32]) {
-        weights[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
+    fn widen(bytes: &[u8]) -> f32 {
+        f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
     }
 }
 
 /// 16-bit floats.
+#[derive(Clone, Copy)]
 pub struct F16;
 
-impl Block for F16 {
+impl Float for F16 {
     const NAME: &'static str = "F16";
     const GGML_TYPE: u32 = 1;
-    const WEIGHTS: usize = 1;
     const BYTES: usize = 2;
 
-    fn dequantize(block: &[u8], weights: &mut [f32]) {
-        weights[0] = f16_at(block, 0);
+    fn widen(bytes: &[u8]) -> f32 {
+        half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
     }
 }
 
 /// The upper halves of 32-bit floats.
+#[derive(Clone, Copy)]
 pub struct BF16;
 
-impl Block for BF16 {
+impl Float for BF16 {
     const NAME: &'static str = "BF16";
     const GGML_TYPE: u32 = 30;
-    const WEIGHTS: usize = 1;
     const BYTES: usize = 2;
 
-    fn dequantize(block: &[u8], weights: &mut [f32]) {
-        weights[0] = half::bf16::from_le_bytes([block[0], block[1]]).to_f32();
+    fn widen(bytes: &[u8]) -> f32 {
+        half::bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
     }
 }

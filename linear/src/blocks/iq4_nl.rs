@@ -1,24 +1,40 @@
-use super::{Block, f16_at, nibbles::nibbles};
+use super::integers::{Integers, PART, bytes_at, half_at, nibbles};
 
-/// The values of four bits.
-pub const VALUES: [i8; 16] = [
-    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
-];
-
-/// Indices of 16 values that lie closer around zero, 32 with a scale.
+/// Indices of 16 values that lie closer around zero, 32 with a scale: the scale, then 16 bytes.
 #[allow(non_camel_case_types, reason = "ggml's name")]
+#[derive(Clone, Copy)]
 pub struct IQ4_NL;
 
-impl Block for IQ4_NL {
+/// The values, 128 added to each.
+const VALUES: [u8; 16] = [
+    1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241,
+];
+
+impl Integers for IQ4_NL {
     const NAME: &'static str = "IQ4_NL";
     const GGML_TYPE: u32 = 20;
-    const WEIGHTS: usize = 32;
     const BYTES: usize = 18;
+    const OFFSET: u8 = 128;
+    const WIDE: bool = true;
 
-    fn dequantize(block: &[u8], weights: &mut [f32]) {
-        let scale = f16_at(block, 0);
-        for (weight, q) in weights.iter_mut().zip(nibbles(&block[2..])) {
-            *weight = f32::from(VALUES[usize::from(q)]) * scale;
+    type Scales = f32;
+
+    #[inline(always)]
+    fn scales(block: &[u8], half: impl Fn(u16) -> f32) -> f32 {
+        half(half_at(block, 0))
+    }
+
+    #[inline(always)]
+    fn scale(scales: &f32, _part: usize) -> [f32; 2] {
+        [*scales; 2]
+    }
+
+    #[inline(always)]
+    fn integers(block: &[u8], _part: usize) -> [u8; PART] {
+        let mut integers = nibbles(bytes_at(block, 2));
+        for integer in &mut integers {
+            *integer = VALUES[usize::from(*integer)];
         }
+        integers
     }
 }

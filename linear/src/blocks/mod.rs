@@ -1,125 +1,156 @@
 //! The blocks in which GGUF files keep weights: so many neighbouring weights of a row in so many
 //! bytes, with what they share.
 //!
-//! A format is a file with a [`Block`] and a line in the registry below. Formats are named and
+//! A format is a file and a line in the registry below. Formats are named and
 //! numbered as in [ggml](https://github.com/ggml-org/ggml), and widened to the values that ggml's own
 //! reference gives, to the last bit.
 
 mod error;
 mod float;
-mod iq4_nl;
-mod nibbles;
-mod q4_0;
-mod q4_1;
-mod q4_k;
-mod q5_0;
-mod q5_1;
-mod q5_k;
-mod q6_k;
-mod q8_0;
+mod integers;
+pub(crate) mod iq4_nl;
+pub(crate) mod q4_0;
+pub(crate) mod q4_1;
+pub(crate) mod q4_k;
+pub(crate) mod q5_0;
+pub(crate) mod q5_1;
+pub(crate) mod q5_k;
+pub(crate) mod q6_k;
+pub(crate) mod q8_0;
 
 use core::fmt;
 
 pub use error::BlockError;
+pub(crate) use integers::{Integers, PART};
 
-/// A format of blocks.
-trait Block {
-    /// ggml's name of the format.
-    const NAME: &'static str;
-    /// ggml's number of the format.
-    const GGML_TYPE: u32;
-    /// Weights of a block.
-    const WEIGHTS: usize;
-    /// Bytes of a block.
-    const BYTES: usize;
-
-    /// Widens the weights of one block.
-    fn dequantize(block: &[u8], weights: &mut [f32]);
-}
+use self::{float::Float, integers::widen};
 
 macro_rules! registry {
-    ($($(#[$doc:meta])* $format:ident => $block:ty,)*) => {
+    (
+        floats { $($(#[$float_doc:meta])* $float:ident,)* }
+        integers { $($(#[$doc:meta])* $format:ident in $file:ident,)* }
+    ) => {
         /// How weights lie in a GGUF file.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(non_camel_case_types, reason = "ggml's names")]
         #[non_exhaustive]
         pub enum BlockFormat {
+            $($(#[$float_doc])* $float,)*
             $($(#[$doc])* $format,)*
         }
 
         impl BlockFormat {
             /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$format,)*];
+            pub const ALL: &[Self] = &[$(Self::$float,)* $(Self::$format,)*];
 
             /// ggml's name of the format, as `Q4_K`.
             pub const fn name(self) -> &'static str {
                 match self {
-                    $(Self::$format => <$block as Block>::NAME,)*
+                    $(Self::$float => <float::$float as Float>::NAME,)*
+                    $(Self::$format => <$file::$format as Integers>::NAME,)*
                 }
             }
 
             /// ggml's number of the format, which GGUF files tell a tensor's format by.
             pub const fn ggml_type(self) -> u32 {
                 match self {
-                    $(Self::$format => <$block as Block>::GGML_TYPE,)*
+                    $(Self::$float => <float::$float as Float>::GGML_TYPE,)*
+                    $(Self::$format => <$file::$format as Integers>::GGML_TYPE,)*
                 }
             }
 
             /// Neighbouring weights of a row that are a block.
             pub const fn weights_per_block(self) -> usize {
                 match self {
-                    $(Self::$format => <$block as Block>::WEIGHTS,)*
+                    $(Self::$float => 1,)*
+                    $(Self::$format => <$file::$format as Integers>::PARTS * PART,)*
                 }
             }
 
             /// Bytes of a block.
             pub const fn bytes_per_block(self) -> usize {
                 match self {
-                    $(Self::$format => <$block as Block>::BYTES,)*
+                    $(Self::$float => <float::$float as Float>::BYTES,)*
+                    $(Self::$format => <$file::$format as Integers>::BYTES,)*
+                }
+            }
+
+            /// Whether weights are integers with scales.
+            pub const fn is_integers(self) -> bool {
+                match self {
+                    $(Self::$float => false,)*
+                    $(Self::$format => true,)*
                 }
             }
 
             /// Widens whole blocks whose sizes were checked.
             fn widen(self, blocks: &[u8], weights: &mut [f32]) {
                 match self {
-                    $(Self::$format => widen_blocks::<$block>(blocks, weights),)*
+                    $(Self::$float => widen_floats::<float::$float>(blocks, weights),)*
+                    $(Self::$format => widen_integers::<$file::$format>(blocks, weights),)*
                 }
             }
         }
+
+        /// Runs a piece of code with the type of a format of integers.
+        #[cfg(feature = "native")]
+        macro_rules! with_integers {
+            ($block_format:expr, $name:ident => $body:expr) => {
+                match $block_format {
+                    $($crate::blocks::BlockFormat::$format => {
+                        type $name = $crate::blocks::$file::$format;
+                        $body
+                    })*
+                    other => unreachable!("{other} weights are no integers"),
+                }
+            };
+        }
+        #[cfg(feature = "native")]
+        pub(crate) use with_integers;
     };
 }
 
 registry! {
-    /// 32-bit floats.
-    F32 => float::F32,
-    /// 16-bit floats.
-    F16 => float::F16,
-    /// The upper halves of 32-bit floats.
-    BF16 => float::BF16,
-    /// 4 bits, 32 with a scale.
-    Q4_0 => q4_0::Q4_0,
-    /// 4 bits, 32 with a scale and a minimum.
-    Q4_1 => q4_1::Q4_1,
-    /// 5 bits, 32 with a scale.
-    Q5_0 => q5_0::Q5_0,
-    /// 5 bits, 32 with a scale and a minimum.
-    Q5_1 => q5_1::Q5_1,
-    /// 8 bits, 32 with a scale.
-    Q8_0 => q8_0::Q8_0,
-    /// 4 bits, 32 with a scale and a minimum of 6 bits, 256 with the scales of those.
-    Q4_K => q4_k::Q4_K,
-    /// 5 bits, 32 with a scale and a minimum of 6 bits, 256 with the scales of those.
-    Q5_K => q5_k::Q5_K,
-    /// 6 bits, 16 with a scale of 8 bits, 256 with the scale of those.
-    Q6_K => q6_k::Q6_K,
-    /// Indices of 16 values that lie closer around zero, 32 with a scale.
-    IQ4_NL => iq4_nl::IQ4_NL,
+    floats {
+        /// 32-bit floats.
+        F32,
+        /// 16-bit floats.
+        F16,
+        /// The upper halves of 32-bit floats.
+        BF16,
+    }
+    integers {
+        /// 4 bits, 32 with a scale.
+        Q4_0 in q4_0,
+        /// 4 bits, 32 with a scale and a minimum.
+        Q4_1 in q4_1,
+        /// 5 bits, 32 with a scale.
+        Q5_0 in q5_0,
+        /// 5 bits, 32 with a scale and a minimum.
+        Q5_1 in q5_1,
+        /// 8 bits, 32 with a scale.
+        Q8_0 in q8_0,
+        /// 4 bits, 32 with a scale and a minimum of 6 bits, 256 with the scales of those.
+        Q4_K in q4_k,
+        /// 5 bits, 32 with a scale and a minimum of 6 bits, 256 with the scales of those.
+        Q5_K in q5_k,
+        /// 6 bits, 16 with a scale of 8 bits, 256 with the scale of those.
+        Q6_K in q6_k,
+        /// Indices of 16 values that lie closer around zero, 32 with a scale.
+        IQ4_NL in iq4_nl,
+    }
 }
 
-fn widen_blocks<B: Block>(blocks: &[u8], weights: &mut [f32]) {
-    let blocks = blocks.chunks_exact(B::BYTES);
-    for (block, weights) in blocks.zip(weights.chunks_exact_mut(B::WEIGHTS)) {
-        B::dequantize(block, weights);
+fn widen_floats<F: Float>(bytes: &[u8], weights: &mut [f32]) {
+    for (bytes, weight) in bytes.chunks_exact(F::BYTES).zip(weights) {
+        *weight = F::widen(bytes);
+    }
+}
+
+fn widen_integers<F: Integers>(blocks: &[u8], weights: &mut [f32]) {
+    let blocks = blocks.chunks_exact(F::BYTES);
+    for (block, weights) in blocks.zip(weights.chunks_exact_mut(F::PARTS * PART)) {
+        widen::<F>(block, weights, |half| half::f16::from_bits(half).to_f32());
     }
 }
 
@@ -154,21 +185,36 @@ impl BlockFormat {
         })
     }
 
+    /// Checks that so many bytes are the rows of such weights, `[d_output, d_input]`.
+    ///
+    /// # Errors
+    ///
+    /// When a row does not consist of whole blocks, or there are too few bytes or too many.
+    pub fn check(self, [d_output, d_input]: [usize; 2], bytes: usize) -> Result<(), BlockError> {
+        let row = self.row_bytes(d_input)?;
+        let weights = d_output.saturating_mul(d_input);
+        let expected = row.checked_mul(d_output).ok_or(BlockError::TooLarge {
+            format: self,
+            weights,
+        })?;
+        if bytes != expected {
+            return Err(BlockError::Bytes {
+                format: self,
+                weights,
+                expected,
+                found: bytes,
+            });
+        }
+        Ok(())
+    }
+
     /// Widens blocks to 32-bit floats.
     ///
     /// # Errors
     ///
     /// When `weights` are no whole number of blocks, or `blocks` are not the bytes of so many.
     pub fn dequantize(self, blocks: &[u8], weights: &mut [f32]) -> Result<(), BlockError> {
-        let expected = self.row_bytes(weights.len())?;
-        if blocks.len() != expected {
-            return Err(BlockError::Bytes {
-                format: self,
-                weights: weights.len(),
-                expected,
-                found: blocks.len(),
-            });
-        }
+        self.check([1, weights.len()], blocks.len())?;
         self.widen(blocks, weights);
         Ok(())
     }
@@ -178,11 +224,6 @@ impl fmt::Display for BlockFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// The 16-bit float at a place in a block.
-fn f16_at(block: &[u8], at: usize) -> f32 {
-    half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 #[cfg(test)]

@@ -1,18 +1,29 @@
-use super::{Block, f16_at, nibbles::nibbles};
+use super::integers::{Integers, PART, bytes_at, half_at, nibbles};
 
-/// 4 bits, 32 with a scale: `(q - 8) * scale`.
+/// 4 bits, 32 with a scale: the scale, then 16 bytes.
+#[derive(Clone, Copy)]
 pub struct Q4_0;
 
-impl Block for Q4_0 {
+impl Integers for Q4_0 {
     const NAME: &'static str = "Q4_0";
     const GGML_TYPE: u32 = 2;
-    const WEIGHTS: usize = 32;
     const BYTES: usize = 18;
+    const OFFSET: u8 = 8;
 
-    fn dequantize(block: &[u8], weights: &mut [f32]) {
-        let scale = f16_at(block, 0);
-        for (weight, q) in weights.iter_mut().zip(nibbles(&block[2..])) {
-            *weight = (f32::from(q) - 8.0) * scale;
-        }
+    type Scales = f32;
+
+    #[inline(always)]
+    fn scales(block: &[u8], half: impl Fn(u16) -> f32) -> f32 {
+        half(half_at(block, 0))
+    }
+
+    #[inline(always)]
+    fn scale(scales: &f32, _part: usize) -> [f32; 2] {
+        [*scales; 2]
+    }
+
+    #[inline(always)]
+    fn integers(block: &[u8], _part: usize) -> [u8; PART] {
+        nibbles(bytes_at(block, 2))
     }
 }

@@ -1,22 +1,34 @@
-use super::{
-    Block, f16_at,
-    nibbles::{fifth_bits, nibbles},
-};
+use super::integers::{Integers, PART, bytes_at, half_at, nibbles_and_fifth};
 
-/// 5 bits, 32 with a scale and a minimum: `q * scale + minimum`.
+/// 5 bits, 32 with a scale and a minimum: the scale, the minimum, 4 bytes of fifth bits, then 16 bytes.
+#[derive(Clone, Copy)]
 pub struct Q5_1;
 
-impl Block for Q5_1 {
+impl Integers for Q5_1 {
     const NAME: &'static str = "Q5_1";
     const GGML_TYPE: u32 = 7;
-    const WEIGHTS: usize = 32;
     const BYTES: usize = 24;
+    const MINIMA: bool = true;
 
-    fn dequantize(block: &[u8], weights: &mut [f32]) {
-        let (scale, minimum) = (f16_at(block, 0), f16_at(block, 2));
-        let values = nibbles(&block[8..]).zip(fifth_bits(&block[4..]));
-        for (weight, (low, high)) in weights.iter_mut().zip(values) {
-            *weight = f32::from(low | high) * scale + minimum;
-        }
+    type Scales = [f32; 2];
+
+    #[inline(always)]
+    fn scales(block: &[u8], half: impl Fn(u16) -> f32) -> [f32; 2] {
+        [half(half_at(block, 0)), half(half_at(block, 2))]
+    }
+
+    #[inline(always)]
+    fn scale(scales: &[f32; 2], _part: usize) -> [f32; 2] {
+        [scales[0]; 2]
+    }
+
+    #[inline(always)]
+    fn minimum(scales: &[f32; 2], _part: usize) -> f32 {
+        scales[1]
+    }
+
+    #[inline(always)]
+    fn integers(block: &[u8], _part: usize) -> [u8; PART] {
+        nibbles_and_fifth(bytes_at(block, 8), bytes_at(block, 4))
     }
 }

@@ -1,6 +1,6 @@
 use super::{
-    Block, f16_at,
-    nibbles::{PART, scales_and_minima},
+    integers::{Integers, PART, bytes_at},
+    q4_k::ScalesAndMinima,
 };
 
 /// 5 bits, 32 with a scale and a minimum of 6 bits, 256 with the scales of those.
@@ -8,26 +8,40 @@ use super::{
 /// As [`Q4_K`](super::q4_k::Q4_K) with 32 bytes of fifth bits before the lower four: the `i`-th bits are
 /// those of the `i`-th 32 weights.
 #[allow(non_camel_case_types, reason = "ggml's name")]
+#[derive(Clone, Copy)]
 pub struct Q5_K;
 
-impl Block for Q5_K {
+impl Integers for Q5_K {
     const NAME: &'static str = "Q5_K";
     const GGML_TYPE: u32 = 13;
-    const WEIGHTS: usize = 256;
     const BYTES: usize = 176;
+    const PARTS: usize = 8;
+    const MINIMA: bool = true;
 
-    fn dequantize(block: &[u8], weights: &mut [f32]) {
-        let (scale, minimum) = (f16_at(block, 0), f16_at(block, 2));
-        let parts = scales_and_minima(&block[4..]);
-        let fifths = &block[16..][..PART];
-        for (i, weights) in weights.chunks_exact_mut(PART).enumerate() {
-            let [own_scale, own_minimum] = parts[i].map(f32::from);
-            let (scale, minimum) = (scale * own_scale, minimum * own_minimum);
-            let bytes = &block[16 + PART + i / 2 * PART..];
-            for ((weight, byte), fifth) in weights.iter_mut().zip(bytes).zip(fifths) {
-                let q = byte >> (i % 2 * 4) & 0xf | (fifth >> i & 1) << 4;
-                *weight = f32::from(q) * scale - minimum;
-            }
+    type Scales = ScalesAndMinima;
+
+    #[inline(always)]
+    fn scales(block: &[u8], half: impl Fn(u16) -> f32) -> ScalesAndMinima {
+        ScalesAndMinima::of(block, half)
+    }
+
+    #[inline(always)]
+    fn scale(scales: &ScalesAndMinima, part: usize) -> [f32; 2] {
+        scales.scale(part)
+    }
+
+    #[inline(always)]
+    fn minimum(scales: &ScalesAndMinima, part: usize) -> f32 {
+        scales.minimum(part)
+    }
+
+    #[inline(always)]
+    fn integers(block: &[u8], part: usize) -> [u8; PART] {
+        let fifths = bytes_at::<PART>(block, 16);
+        let mut integers = *bytes_at(block, 16 + PART + part / 2 * PART);
+        for (integer, fifth) in integers.iter_mut().zip(fifths) {
+            *integer = *integer >> (part % 2 * 4) & 0xf | (fifth >> part & 1) << 4;
         }
+        integers
     }
 }

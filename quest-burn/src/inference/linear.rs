@@ -3,7 +3,9 @@ use burn::{
     tensor::{Tensor, activation::silu, kind::Basic},
 };
 
-use super::{QuantizationConfig, QuantizationError, QuantizedWeight, WeightFormat};
+#[cfg(feature = "flex")]
+use super::native;
+use super::{LinearWeight, QuantizationConfig, QuantizationError, QuantizedWeight, WeightFormat};
 use crate::attention::rms_norm;
 #[cfg(feature = "cube")]
 use crate::kernels;
@@ -11,22 +13,13 @@ use crate::kernels;
 /// A linear layer whose weights lie as in checkpoints, a row per output channel; they may be
 /// [quantised](Self::quantize).
 ///
-/// Where kernels run, quantised weights of a few rows are unpacked in registers. For more rows, and on
-/// other backends, they are made whole for the product and dropped after it.
+/// Where kernels or native code run, weights are unpacked in registers for a few rows. Native code widens
+/// a block of them at a time for more; elsewhere they are made whole for the product and dropped after it.
 #[derive(Clone, Debug)]
 pub struct InferenceLinear {
-    weight: Weight,
+    weight: LinearWeight,
     /// `[d_output]`
     bias: Option<Tensor<1>>,
-}
-
-/// `[d_output, d_input]`
-// A model has a few hundred of them.
-#[allow(clippy::large_enum_variant)]
-#[derive(Clone, Debug)]
-enum Weight {
-    Full(Tensor<2>),
-    Quantized(QuantizedWeight),
 }
 
 impl InferenceLinear {
@@ -41,14 +34,7 @@ impl InferenceLinear {
     ///
     /// When the shapes do not fit together.
     pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        let [d_output, _] = weight.dims();
-        if let Some(bias) = &bias {
-            burn::tensor::assert_shape!(bias, [d_output]);
-        }
-        Self {
-            weight: Weight::Full(weight),
-            bias,
-        }
+        Self::with_weight(LinearWeight::Full(weight), bias)
     }
 
     /// A layer with weights that are quantised already.
@@ -61,14 +47,29 @@ impl InferenceLinear {
     ///
     /// When the shapes do not fit together.
     pub fn quantized(weight: QuantizedWeight, bias: Option<Tensor<1>>) -> Self {
+        Self::with_weight(LinearWeight::Quantized(weight), bias)
+    }
+
+    /// A layer with weights in any form.
+    ///
+    /// # Shapes
+    ///
+    /// - bias: `[d_output]`
+    ///
+    /// # Panics
+    ///
+    /// When the shapes do not fit together.
+    pub fn with_weight(weight: LinearWeight, bias: Option<Tensor<1>>) -> Self {
         let [d_output, _] = weight.dims();
         if let Some(bias) = &bias {
             burn::tensor::assert_shape!(bias, [d_output]);
         }
-        Self {
-            weight: Weight::Quantized(weight),
-            bias,
-        }
+        Self { weight, bias }
+    }
+
+    /// The weights.
+    pub fn weight(&self) -> &LinearWeight {
+        &self.weight
     }
 
     /// The layer with its weights rounded to a few bits.
@@ -77,9 +78,9 @@ impl InferenceLinear {
     ///
     /// When the configuration is not valid or does not fit the layer.
     pub fn quantize(self, config: QuantizationConfig) -> Result<Self, QuantizationError> {
-        let weight = QuantizedWeight::new(self.full_weight(), config)?;
+        let weight = QuantizedWeight::new(self.weight.dequantize(), config)?;
         Ok(Self {
-            weight: Weight::Quantized(weight),
+            weight: LinearWeight::Quantized(weight),
             ..self
         })
     }
@@ -93,14 +94,6 @@ impl InferenceLinear {
         match format.quantization() {
             None => Ok(self),
             Some(config) => self.quantize(config),
-        }
-    }
-
-    /// `[d_output, d_input]`
-    fn full_weight(&self) -> Tensor<2> {
-        match &self.weight {
-            Weight::Full(weight) => weight.clone(),
-            Weight::Quantized(weight) => weight.dequantize(),
         }
     }
 
@@ -122,7 +115,7 @@ impl InferenceLinear {
             biases.len()
         );
         Self {
-            weight: Weight::Full(joined(weights)),
+            weight: LinearWeight::Full(joined(weights)),
             bias: (!biases.is_empty()).then(|| joined(biases)),
         }
     }
@@ -138,11 +131,10 @@ impl InferenceLinear {
     ///
     /// When the last axis of `rows` is not `d_input`.
     pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
-        #[cfg(feature = "cube")]
-        if let Some(output) = self.forward_few(&rows, None, None, false) {
+        if let Some(output) = self.forward_fused(&rows, None, None, false) {
             return output;
         }
-        let product = rows.matmul(self.full_weight().transpose());
+        let product = rows.matmul(self.weight.dequantize().transpose());
         match &self.bias {
             Some(bias) => product + bias.clone().unsqueeze(),
             None => product,
@@ -160,8 +152,7 @@ impl InferenceLinear {
     ///
     /// When the last axis of `rows` is not `d_input`.
     pub fn forward_normed(&self, rows: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
-        #[cfg(feature = "cube")]
-        if let Some(output) = self.forward_few(&rows, Some(norm), None, false) {
+        if let Some(output) = self.forward_fused(&rows, Some(norm), None, false) {
             return output;
         }
         self.forward(rms_norm(norm, rows))
@@ -178,8 +169,7 @@ impl InferenceLinear {
     ///
     /// When the shapes do not fit the layer.
     pub fn forward_added(&self, rows: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
-        #[cfg(feature = "cube")]
-        if let Some(output) = self.forward_few(&rows, None, Some(&residual), false) {
+        if let Some(output) = self.forward_fused(&rows, None, Some(&residual), false) {
             return output;
         }
         residual + self.forward(rows)
@@ -202,14 +192,43 @@ impl InferenceLinear {
             d_output.is_multiple_of(2),
             "outputs of a gated layer: expected an even number, found {d_output}"
         );
-        #[cfg(feature = "cube")]
-        if let Some(output) = self.forward_few(&rows, Some(norm), None, true) {
+        if let Some(output) = self.forward_fused(&rows, Some(norm), None, true) {
             return output;
         }
         let outputs = self.forward(rms_norm(norm, rows));
         let half = d_output / 2;
         let gate = outputs.clone().narrow(1, 0, half);
         silu(gate) * outputs.narrow(1, half, half)
+    }
+
+    /// Native code, or the kernel for a few rows, where they run.
+    #[cfg_attr(not(any(feature = "cube", feature = "flex")), allow(unused_variables))]
+    fn forward_fused(
+        &self,
+        rows: &Tensor<2>,
+        norm: Option<&RmsNorm>,
+        residual: Option<&Tensor<2>>,
+        gated: bool,
+    ) -> Option<Tensor<2>> {
+        #[cfg(feature = "flex")]
+        if native::takes(&self.weight, rows) {
+            let layer = native::Layer {
+                weight: &self.weight,
+                bias: self.bias.as_ref(),
+                norm,
+                residual,
+                gated,
+            };
+            return Some(layer.forward(rows.clone()));
+        }
+        #[cfg(feature = "cube")]
+        {
+            self.forward_few(rows, norm, residual, gated)
+        }
+        #[cfg(not(feature = "cube"))]
+        {
+            None
+        }
     }
 
     /// The kernel for a few rows, where it runs.
@@ -223,10 +242,7 @@ impl InferenceLinear {
     ) -> Option<Tensor<2>> {
         let [m, d_input] = rows.dims();
         let norm = norm.map(|norm| (norm.gamma.val(), norm.epsilon));
-        let dtype = match &self.weight {
-            Weight::Full(weight) => weight.dtype(),
-            Weight::Quantized(weight) => weight.dtype(),
-        };
+        let dtype = self.weight.dtype();
         let runs = m <= kernels::linear::most_rows(&rows.device(), dtype, d_input)
             && rows.dtype() == dtype
             && (norm.as_ref()).is_none_or(|(gamma, _)| gamma.dtype() == rows.dtype())
@@ -235,12 +251,12 @@ impl InferenceLinear {
         runs.then(|| {
             let (rows, bias, residual) = (rows.clone(), self.bias.clone(), residual.cloned());
             match &self.weight {
-                Weight::Quantized(weight) if m <= kernels::linear::MAX_ROWS => {
+                LinearWeight::Quantized(weight) if m <= kernels::linear::MAX_ROWS => {
                     let packed = weight.packed();
                     kernels::linear::quantized_gemv(rows, norm, packed, bias, residual, gated)
                 }
                 _ => {
-                    let weight = self.full_weight();
+                    let weight = self.weight.dequantize();
                     kernels::linear::gemv(rows, norm, weight, bias, residual, gated)
                 }
             }
@@ -249,10 +265,7 @@ impl InferenceLinear {
 
     /// Channels of the output.
     pub fn d_output(&self) -> usize {
-        match &self.weight {
-            Weight::Full(weight) => weight.dims()[0],
-            Weight::Quantized(weight) => weight.dims()[0],
-        }
+        self.weight.dims()[0]
     }
 }
 

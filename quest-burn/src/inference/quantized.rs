@@ -129,6 +129,18 @@ impl QuantizedWeight {
         &self.scales
     }
 
+    /// The packed weights, `[d_output, d_input * bits / 32]` in i32.
+    #[cfg(feature = "flex")]
+    pub(super) fn words(&self) -> &Tensor<2, Int> {
+        &self.words
+    }
+
+    /// `[d_output, d_input / group]`
+    #[cfg(feature = "flex")]
+    pub(super) fn zeros(&self) -> Option<&Tensor<2>> {
+        self.zeros.as_ref()
+    }
+
     /// Bytes of weights, scales and zero points.
     pub fn bytes(&self) -> u64 {
         let beside = self.scales.shape().num_elements() * self.scales.dtype().size();

@@ -20,7 +20,7 @@ mod element;
 mod int8;
 mod lanes;
 mod parallel;
-mod pool;
+pub(crate) mod pool;
 mod prefill;
 mod rows;
 mod scores;
