@@ -45,6 +45,10 @@ pub enum BenchError {
     #[cfg(feature = "models")]
     #[error(transparent)]
     Decode(#[from] quest_burn::decode::DecodeError),
+    /// A prompt failed.
+    #[cfg(feature = "models")]
+    #[error(transparent)]
+    Generate(#[from] quest_burn_models::generation::GenerateError),
     /// Some measurements failed; the others gave results.
     #[error("measurements: expected all to give a result, found {failed} that failed")]
     Failed {
@@ -72,6 +76,8 @@ impl BenchError {
             Self::Option { .. } | Self::Quest(_) | Self::Cache(_) | Self::Quantization(_) => true,
             #[cfg(feature = "models")]
             Self::Model(_) => true,
+            #[cfg(feature = "models")]
+            Self::Generate(error) => error.is_bad_request(),
             #[cfg(feature = "models")]
             Self::Decode(_) => false,
             Self::Device(_)

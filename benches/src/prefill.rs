@@ -3,10 +3,9 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Int, Tensor, TensorData};
 use clap::Args;
 use quest_burn::{QuestConfig, cache::PagedKvCache, policy::DensePolicy};
-use quest_burn_models::model::LanguageModel;
+use quest_burn_models::generation::prefill;
 
 use crate::{
     BenchError, Launch, Record, Rows, Target, Timing,
@@ -63,8 +62,11 @@ pub fn run(options: &PrefillOptions, target: &Target, rows: &mut Rows) -> Result
     for &batch in &options.batch {
         for &context in &options.contexts {
             for &chunk in &options.chunks {
-                let cache = loaded.config.cache(options.page_size, batch, context);
-                let cache_bytes = cache.bytes(loaded.dtype);
+                let cache = loaded
+                    .model
+                    .config()
+                    .cache(options.page_size, batch, context);
+                let cache_bytes = cache.bytes(loaded.model.dtype());
                 let needed = loaded.weight_bytes().saturating_add(cache_bytes);
                 let mut record = Record {
                     page_size: Some(options.page_size),
@@ -92,7 +94,7 @@ pub fn run(options: &PrefillOptions, target: &Target, rows: &mut Rows) -> Result
                     loaded.name
                 );
                 rows.attempt(record.clone(), |rows| {
-                    let mut cache = cache.init(target.device(), loaded.dtype)?;
+                    let mut cache = cache.init(target.device(), loaded.model.dtype())?;
                     let timing = time(options, &loaded, &mut cache, (context, chunk), target)?;
                     record.launch = Some(Launch::Plain);
                     record.tokens_per_s = Some((batch * context) as f64 * 1e6 / timing.median_us);
@@ -116,23 +118,17 @@ fn time(
     target: &Target,
 ) -> Result<Timing, BenchError> {
     let batch = cache.batch();
-    let vocab_size = loaded.config.vocab_size;
-    let ids = (0..batch * context).map(|i| (i * 7919 % vocab_size) as i32);
-    let ids = TensorData::new(ids.collect::<Vec<_>>(), [batch, context]);
-    let ids = Tensor::<2, Int>::from_data(ids, target.device());
+    let model = loaded.model.model();
+    let vocab_size = model.vocab_size();
+    let ids = (0..batch * context).map(|i| (i * 7919 % vocab_size) as u32);
+    let ids = ids.collect::<Vec<_>>();
+    let ids = ids.chunks(context).collect::<Vec<_>>();
     let mut prompt = |tokens: usize| -> Result<Vec<f32>, BenchError> {
         cache.reset();
-        let mut hidden = None;
-        for first in (0..tokens).step_by(chunk) {
-            let n = chunk.min(tokens - first);
-            let step = cache.prefill(&vec![n; batch])?;
-            let ids = ids.clone().slice([0..batch, first..first + n]);
-            let all = loaded.model.hidden(ids, cache, &step, &DensePolicy);
-            hidden = Some(all.slice_dim(1, n - 1..n));
-        }
-        let hidden = hidden.expect("a prompt has tokens");
+        let prompts = ids.iter().map(|ids| &ids[..tokens]).collect::<Vec<_>>();
+        let hidden = prefill(model, cache, &DensePolicy, &prompts, chunk, None)?;
         // Reading the logits is what ends the work on every device.
-        read::floats(loaded.model.logits(hidden))
+        read::floats(model.logits(hidden))
     };
     // Kernels are compiled and tuned for the first chunks' shapes.
     prompt(context.min(2 * chunk))?;

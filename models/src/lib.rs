@@ -47,3 +47,8 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use error::{MisshapenTensor, ModelError, TensorMismatch};
+
+/// The README's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -13,7 +13,7 @@
 //!
 //! ```
 //! use burn::tensor::{DType, Device, Distribution, Tensor};
-//! use quest_burn::{QuestConfig, attention::QuestAttentionConfig, cache::PagedKvCacheConfig};
+//! use quest_burn::{QuestConfig, attention::QuestAttentionConfig};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let device = Device::default();
@@ -21,7 +21,7 @@
 //!     .with_n_kv_heads(Some(2))
 //!     .init(&device);
 //! let policy = QuestConfig::kv_group().with_token_budget(32).with_dense_layers(0).init()?;
-//! let mut cache = PagedKvCacheConfig::for_tokens(1, 2, 16, 16, 1, 256).init(&device, DType::F32)?;
+//! let mut cache = attention.cache_config(256).init(&device, DType::F32)?;
 //!
 //! let prompt = Tensor::<3>::random([1, 100, 64], Distribution::Default, &device);
 //! let step = cache.prefill(&[100])?;

@@ -1,30 +1,23 @@
 //! A checkpoint loaded through the models crate, with the same methods as the naive model.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use burn::tensor::{DType, Device};
 use quest_burn::{
     QuestConfig,
-    cache::PagedKvCache,
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_models::{
     config::ModelConfig,
-    generation::{GenerationConfig, Generator, LikelihoodMode, negative_log_likelihoods},
-    model::CausalLm,
+    generation::{GenerationConfig, LikelihoodMode},
+    local::LocalModel,
+    session::Session,
     weights,
 };
 
-/// A model, and what it was loaded for.
+/// A model with the parameters of its checkpoint.
 #[derive(Debug)]
-pub struct Loaded {
-    /// What `config.json` says.
-    pub config: ModelConfig,
-    /// The model.
-    pub model: CausalLm,
-    device: Device,
-    dtype: DType,
-}
+pub struct Loaded(LocalModel);
 
 impl Loaded {
     /// Loads a checkpoint, cast to `dtype`.
@@ -36,29 +29,17 @@ impl Loaded {
         let config = ModelConfig::from_dir(dir).unwrap_or_else(|error| panic!("{error}"));
         let model = weights::load(dir, &config, device, dtype, &mut |_| ())
             .unwrap_or_else(|error| panic!("{error}"));
-        Self {
-            config,
-            model,
-            device: device.clone(),
-            dtype,
-        }
-    }
-
-    /// An empty cache for one sequence.
-    ///
-    /// # Panics
-    ///
-    /// When the page size is not valid.
-    pub fn cache(&self, page_size: usize, tokens: usize) -> PagedKvCache {
-        let config = self.config.cache(page_size, 1, tokens);
-        config
-            .init(&self.device, self.dtype)
-            .unwrap_or_else(|error| panic!("{error}"))
+        Self(LocalModel::new(config, model))
     }
 
     /// `-log p(ids[i + 1] | ids[..=i])` for every `i`, read densely in chunks of 128 tokens.
     pub fn dense_nlls(&self, ids: &[u32]) -> Vec<f64> {
-        self.nlls(ids, 16, &DensePolicy, LikelihoodMode::Dense { chunk: 128 })
+        self.nlls(
+            ids,
+            16,
+            Arc::new(DensePolicy),
+            LikelihoodMode::Dense { chunk: 128 },
+        )
     }
 
     /// NLL of `ids[prefill..]`, decoded one by one densely.
@@ -66,7 +47,7 @@ impl Loaded {
         self.nlls(
             ids,
             page_size,
-            &DensePolicy,
+            Arc::new(DensePolicy),
             LikelihoodMode::Decode { prefill },
         )
     }
@@ -81,7 +62,7 @@ impl Loaded {
         self.nlls(
             ids,
             quest.page_size,
-            &policy,
+            Arc::new(policy),
             LikelihoodMode::Decode { prefill },
         )
     }
@@ -90,12 +71,14 @@ impl Loaded {
         &self,
         ids: &[u32],
         page_size: usize,
-        policy: &dyn PagePolicy,
+        policy: Arc<dyn PagePolicy>,
         mode: LikelihoodMode,
     ) -> Vec<f64> {
-        let mut cache = self.cache(page_size, ids.len());
-        let nlls =
-            negative_log_likelihoods(&self.model, &mut cache, policy, ids, mode, &mut |_| ());
+        let cache = self.0.config().cache(page_size, 1, ids.len());
+        let nlls = Session::with_cache(&self.0, &cache).and_then(|mut session| {
+            session.set_policy(policy);
+            session.likelihoods(ids, mode, &mut |_| ())
+        });
         let nlls = nlls.unwrap_or_else(|error| panic!("{error}"));
         nlls.into_iter().map(f64::from).collect()
     }
@@ -106,12 +89,13 @@ impl Loaded {
     ///
     /// When the generation fails.
     pub fn greedy(&self, prompt: &[u32], n: usize) -> Vec<u32> {
-        let mut cache = self.cache(16, prompt.len() + n);
         let config = GenerationConfig::new()
             .with_max_new_tokens(n)
+            .with_stop_ids(Some(Vec::new()))
             .with_prefill_chunk(50);
-        Generator::new(&self.model, &mut cache, &DensePolicy, prompt, config)
-            .and_then(Iterator::collect)
+        let session = self.0.session_for(prompt.len() + n);
+        session
+            .and_then(|mut session| session.generate_ids(prompt, config)?.collect())
             .unwrap_or_else(|error| panic!("{error}"))
     }
 }

@@ -42,9 +42,9 @@ impl StepBytes {
             digests: options.digests,
         };
         Self::counted(
-            &loaded.config,
+            loaded.model.config(),
             loaded.weight_bytes(),
-            loaded.dtype.size(),
+            loaded.model.dtype().size(),
             &reads,
         )
     }

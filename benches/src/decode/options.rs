@@ -76,12 +76,13 @@ impl DecodeOptions {
     /// The KV cache.
     pub fn cache(&self, loaded: &LoadedModel, batch: usize, context: usize) -> PagedKvCacheConfig {
         let capacity = self.capacity(context);
-        let cache = loaded.config.cache(self.page_size, batch, capacity);
+        let cache = loaded.model.config().cache(self.page_size, batch, capacity);
         cache.with_digests(self.digests)
     }
 
     /// Bytes of the KV cache.
     pub fn cache_bytes(&self, loaded: &LoadedModel, batch: usize, context: usize) -> u64 {
-        self.cache(loaded, batch, context).bytes(loaded.dtype)
+        self.cache(loaded, batch, context)
+            .bytes(loaded.model.dtype())
     }
 }

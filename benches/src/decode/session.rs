@@ -6,7 +6,7 @@ use quest_burn::{
     decode::{DecodeGraph, DecodeGraphConfig},
     policy::{DensePolicy, PagePolicy},
 };
-use quest_burn_models::{generation::decode_graph, model::LanguageModel};
+use quest_burn_models::generation::decode_graph;
 
 use super::{DecodeOptions, options::WARM_UP};
 use crate::{BenchError, Launch, Target, Timing, layer, model::LoadedModel, read};
@@ -45,7 +45,7 @@ impl<'a> Session<'a> {
         context: usize,
     ) -> Result<Self, BenchError> {
         let config = options.cache(loaded, batch, context);
-        let cache = layer::filled_cache(&config, context, target.device(), loaded.dtype)?;
+        let cache = layer::filled_cache(&config, context, target.device(), loaded.model.dtype())?;
         Ok(Self {
             options,
             loaded,
@@ -93,7 +93,7 @@ impl<'a> Session<'a> {
             .with_capture(capture)
             .with_tokens_per_recording(steps + WARM_UP);
         let first = vec![0; self.cache.batch()];
-        let model: &dyn LanguageModel = &self.loaded.model;
+        let model = self.loaded.model.model();
         let mut graph = decode_graph(model, &mut self.cache, policy, &first, config)?;
         let mut tokens = graph.run(WARM_UP)?;
         if capture && !graph.is_hardware() {
@@ -126,7 +126,7 @@ impl<'a> Session<'a> {
         let step = self.cache.decode()?;
         let ids = TensorData::new(last.fed.clone(), [last.fed.len(), 1]);
         let ids = Tensor::<2, Int>::from_data(ids, self.target.device());
-        let model = &self.loaded.model;
+        let model = self.loaded.model.model();
         let hidden = model.hidden(ids, &mut self.cache, &step, policy);
         deviation(&last.logits, &read::floats(model.logits(hidden))?)
     }

@@ -13,17 +13,14 @@ use std::path::Path;
 
 use burn::tensor::DType;
 use quest_burn::inference::WeightFormat;
-use quest_burn_models::{config::ModelConfig, inference::InferenceLm, weights::load_for_inference};
+use quest_burn_models::{config::ModelConfig, local::LocalModel};
 
 use crate::{BenchError, Record, Target, record::Kind, target::dtype_name};
 
-/// A model on a device.
+/// A model on a device, with its name in results.
 pub struct LoadedModel {
     pub name: String,
-    pub config: ModelConfig,
-    pub model: InferenceLm,
-    pub dtype: DType,
-    format: WeightFormat,
+    pub model: LocalModel,
     weight_bytes: u64,
 }
 
@@ -81,15 +78,15 @@ impl<'a> ModelPlan<'a> {
         );
         let device = target.device();
         let model = match &options.model {
-            Some(dir) => load_for_inference(dir, &config, device, dtype, format, &mut |_| ())?,
-            None => random::model(&config, device, dtype, format)?,
+            Some(dir) => (LocalModel::open(dir)?.dtype(dtype).weights(format)).load(device)?,
+            None => {
+                let model = random::model(&config, device, dtype, format)?;
+                LocalModel::new(config, model).with_weights(format)
+            }
         };
         Ok(LoadedModel {
             name,
-            config,
             model,
-            dtype,
-            format,
             weight_bytes,
         })
     }
@@ -103,16 +100,17 @@ impl LoadedModel {
 
     /// A result's description, without the result.
     pub fn record(&self, kind: Kind, operation: &str, batch: usize, context: usize) -> Record {
+        let (config, dtype) = (self.model.config(), self.model.dtype());
         Record {
             kind,
             operation: operation.into(),
             model: Some(self.name.clone()),
-            dtype: Some(dtype_name(self.dtype)),
-            weights: Some(weights_name(&self.config, self.dtype, self.format)),
+            dtype: Some(dtype_name(dtype)),
+            weights: Some(weights_name(config, dtype, self.model.weights())),
             batch: Some(batch),
-            n_heads: Some(self.config.n_heads),
-            n_kv_heads: Some(self.config.n_kv_heads),
-            head_dim: Some(self.config.head_dim),
+            n_heads: Some(config.n_heads),
+            n_kv_heads: Some(config.n_kv_heads),
+            head_dim: Some(config.head_dim),
             context: Some(context),
             ..Record::default()
         }

@@ -309,3 +309,45 @@ fn progress_counts_the_tokens_of_the_prompt() {
     );
     assert_eq!(seen.into_inner(), [4, 8, 10, 8, 16, 17]);
 }
+
+fn shipped() -> LocalModel {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/quest-passkey");
+    LocalModel::open(path)
+        .unwrap()
+        .load(&Device::default())
+        .unwrap()
+}
+
+#[test]
+fn new_text_goes_on_from_the_text_before_it() {
+    let model = shipped();
+    let mut session = model.session().unwrap();
+    let before = "The grass is green. The sky";
+    let text = session.generate(before, config(12)).unwrap();
+    let text = text.collect::<Result<String, _>>().unwrap();
+    let all = model.tokenizer().unwrap().decode(session.ids()).unwrap();
+    assert_eq!(format!("{before}{text}"), all);
+    assert!(text.starts_with(" is blue."), "{text}");
+    // A second text has no token of a beginning.
+    let begin = model.tokenizer().unwrap().encode("").unwrap();
+    let length = session.len();
+    session
+        .generate(" The sun", config(1))
+        .unwrap()
+        .for_each(drop);
+    assert!(begin.is_empty() || session.ids()[length] != begin[0]);
+}
+
+#[test]
+fn a_stop_string_ends_a_text_before_it() {
+    let mut session = shipped().session().unwrap();
+    let stop = config(30).with_stop_strings(vec![".".into(), "never".into()]);
+    let mut stream = session
+        .generate("The grass is green. The sky", stop)
+        .unwrap();
+    let text = stream.by_ref().collect::<Result<String, _>>().unwrap();
+    assert_eq!(text, " is blue");
+    assert_eq!(stream.finish(), Some(Finish::Stop));
+    assert!(stream.next().is_none());
+    assert!(stream.new_ids().len() < 30);
+}

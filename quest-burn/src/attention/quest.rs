@@ -6,7 +6,7 @@ use burn::{
 
 use super::{Rope, causal::causal_attention, project, rms_norm};
 use crate::{
-    cache::{LayerCache, Phase, Step},
+    cache::{LayerCache, PagedKvCacheConfig, Phase, Step},
     ops,
     policy::PagePolicy,
 };
@@ -102,6 +102,26 @@ impl QuestAttention {
             }
         };
         self.output(heads)
+    }
+
+    /// A KV cache for this layer, with room for one sequence of `tokens` tokens. For a model of
+    /// several layers and a batch: `cache_config(tokens).for_layers(n).for_batch(b)`.
+    ///
+    /// ```
+    /// # use burn::tensor::{DType, Device};
+    /// # use quest_burn::attention::QuestAttentionConfig;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let device = Device::default();
+    /// let attention = QuestAttentionConfig::new(64, 4).init(&device);
+    /// let cache = attention.cache_config(1000).for_batch(2).init(&device, DType::F32)?;
+    /// assert_eq!((cache.n_layers(), cache.batch(), cache.free_pages()), (1, 2, 2 * 63));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cache_config(&self, tokens: usize) -> PagedKvCacheConfig {
+        const PAGE_SIZE: usize = 16;
+        let (n_kv_heads, head_dim) = (self.n_kv_heads, self.head_dim);
+        PagedKvCacheConfig::for_tokens(1, n_kv_heads, head_dim, PAGE_SIZE, 1, tokens)
     }
 
     fn scale(&self) -> f64 {

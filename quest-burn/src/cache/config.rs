@@ -48,6 +48,21 @@ impl PagedKvCacheConfig {
             .with_max_pages_per_sequence(Some(pages))
     }
 
+    /// The same room for each sequence of a batch of so many.
+    pub fn for_batch(mut self, batch: usize) -> Self {
+        let pages = self.max_pages();
+        self.n_pages = pages.saturating_mul(batch);
+        self.max_pages_per_sequence = Some(pages);
+        self.batch = batch;
+        self
+    }
+
+    /// The same for a model of so many layers.
+    pub fn for_layers(mut self, n_layers: usize) -> Self {
+        self.n_layers = n_layers;
+        self
+    }
+
     /// Bytes of keys, values and digests that the cache will take on its device; the largest number
     /// where they cannot be counted.
     pub fn bytes(&self, dtype: DType) -> u64 {
@@ -161,6 +176,12 @@ mod tests {
         assert_eq!(config().key_value_bytes(DType::F16), rows * 8 * 2 * 2);
         assert_eq!(config().digest_bytes(DType::F16), rows * 2 * 2);
         assert_eq!(config().bytes(DType::F32), 2 * config().bytes(DType::F16));
+    }
+
+    #[test]
+    fn a_batch_has_the_room_of_one_sequence_for_each() {
+        let one = PagedKvCacheConfig::for_tokens(1, 2, 4, 8, 1, 20);
+        assert_eq!(one.for_layers(2).for_batch(2), config());
     }
 
     #[test]
