@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Args;
 use quest_burn_experiments::tokens;
 use quest_burn_models::{
+    chat::Message,
     generation::{Finish, GenerationConfig, Timings},
     session::{IdStream, TextStream},
     tokenizer::Tokenizer,
@@ -12,6 +14,7 @@ use quest_burn_models::{
 use serde::Serialize;
 
 use crate::{
+    chat::prompt::{Prompter, TemplateOptions},
     failure::Failure,
     ids,
     memory::Work,
@@ -37,6 +40,11 @@ pub struct GenerateArgs {
     /// Goes on after the checkpoint's stop tokens
     #[arg(long)]
     ignore_eos: bool,
+    /// Asks the prompt as a question, through the checkpoint's chat template
+    #[arg(long)]
+    chat: bool,
+    #[command(flatten)]
+    template: TemplateOptions,
     #[command(flatten)]
     sampling: SamplingOptions,
     /// Prints one JSON object at the end instead of text as it comes
@@ -60,6 +68,15 @@ struct PromptArgs {
 }
 
 impl PromptArgs {
+    /// The text of the prompt, as a question.
+    fn question(&self) -> anyhow::Result<String> {
+        match (&self.prompt, &self.prompt_file) {
+            (Some(text), _) => Ok(text.clone()),
+            (_, Some(path)) => ids::text_file(path),
+            (None, None) => bail!("--chat: expected a prompt of text, found token ids"),
+        }
+    }
+
     fn read(&self, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
         match (&self.prompt, &self.prompt_file, &self.ids) {
             (Some(text), _, _) => ids::from_text(text, tokenizer),
@@ -67,6 +84,22 @@ impl PromptArgs {
             (_, _, Some(path)) => ids::from_json_file(path),
             (None, None, None) => unreachable!("one of the group is required"),
         }
+    }
+}
+
+impl GenerateArgs {
+    /// Ids of the prompt, and stop tokens where they are not the checkpoint's.
+    fn read_prompt(&self, plan: &Plan) -> anyhow::Result<(Vec<u32>, Option<Vec<u32>>)> {
+        if !self.chat {
+            self.template.refuse("--chat")?;
+            let tokenizer = plan.model.model.tokenizer();
+            return Ok((self.prompt.read(tokenizer)?, None));
+        }
+        let prompter = Prompter::new(&plan.model, &self.template)?;
+        let question = Message::user(self.prompt.question()?);
+        let messages = prompter.system().into_iter().chain([question]);
+        let ids = prompter.ids(&messages.collect::<Vec<_>>())?;
+        Ok((ids, Some(prompter.stop_ids().to_vec())))
     }
 }
 
@@ -88,13 +121,16 @@ struct Generation {
 
 pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
-    let prompt = args.prompt.read(plan.model.model.tokenizer())?;
+    let (prompt, stop_ids) = args.read_prompt(&plan)?;
     let config = GenerationConfig {
         max_new_tokens: args.max_new_tokens,
-        stop_ids: args.ignore_eos.then(Vec::new),
+        stop_ids: match args.ignore_eos {
+            true => Some(Vec::new()),
+            false => stop_ids,
+        },
         prefill_chunk: args.common.model.prefill_chunk,
         max_context: Some(plan.max_context()?),
-        sampling: args.sampling.config(),
+        sampling: args.sampling.config(plan.model.folder.path())?,
         ..GenerationConfig::new()
     };
     config.check(&prompt, plan.model.config().vocab_size)?;

@@ -24,12 +24,16 @@ pub fn from_text(text: &str, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Ve
 
 /// Ids of a text in a file.
 pub fn from_text_file(path: &Path, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
-    let text = String::from_utf8(input::read(path)?).map_err(|error| {
+    from_text(&text_file(path)?, tokenizer).with_context(|| path.display().to_string())
+}
+
+/// The text in a file.
+pub fn text_file(path: &Path) -> anyhow::Result<String> {
+    String::from_utf8(input::read(path)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let path = path.display();
         anyhow!("{path}: expected text in UTF-8, found something else at byte {at}")
-    })?;
-    from_text(&text, tokenizer).with_context(|| path.display().to_string())
+    })
 }
 
 /// Ids in a JSON file: an array, or an object with a field `ids`.

@@ -4,6 +4,7 @@
 //! be served, or 1 for a failure on the way.
 
 mod bench;
+mod chat;
 mod demo;
 mod device;
 mod experiment;
@@ -47,6 +48,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// What a checkpoint is, and the bytes that its KV cache takes.
     Info(info::InfoArgs),
+    /// Talks with a chat model.
+    Chat(chat::ChatArgs),
     /// Goes on from a prompt.
     Generate(generate::GenerateArgs),
     /// Scores a text: negative log-likelihood of each token, and perplexity; with several policies,
@@ -104,6 +107,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => demo::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Longbench(args) => longbench::run(&args),

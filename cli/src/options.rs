@@ -1,7 +1,8 @@
 //! Options that the subcommands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use burn::tensor::DType;
 use clap::{
     Args, ValueEnum,
@@ -14,7 +15,10 @@ use quest_burn::{
     policy::{PolicyConfig, PolicyKind},
 };
 use quest_burn_experiments::tokens;
-use quest_burn_models::{generation::GenerationConfig, sampling::SamplingConfig};
+use quest_burn_models::{
+    generation::GenerationConfig,
+    sampling::{SamplingConfig, SamplingDefaults},
+};
 
 use crate::{device::DeviceName, policies::PolicyParser};
 
@@ -128,42 +132,86 @@ impl PolicyOptions {
     }
 }
 
-/// How the next token is chosen.
+/// How the next token is chosen. What is not given is as the checkpoint asks.
 #[derive(Args)]
 pub struct SamplingOptions {
-    /// Draws tokens at this temperature [default: the most probable one is taken]
+    /// Draws tokens at this temperature; 0 takes the most probable one [default: as the checkpoint's
+    /// generation_config.json says, else 0]
     #[arg(long, value_name = "T")]
     pub temperature: Option<f64>,
     /// Draws from the K most probable tokens
-    #[arg(long, value_name = "K", requires = "temperature")]
+    #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
     /// Draws from the most probable tokens that hold this probability together
-    #[arg(long, value_name = "P", requires = "temperature")]
+    #[arg(long, value_name = "P")]
     pub top_p: Option<f64>,
     /// Draws from the tokens of at least this share of the highest probability
-    #[arg(long, value_name = "P", requires = "temperature")]
+    #[arg(long, value_name = "P")]
     pub min_p: Option<f64>,
     /// Makes tokens that occurred before less probable
     #[arg(long, value_name = "R")]
     pub repetition_penalty: Option<f64>,
     /// Seed of the draws [default: 0]
-    #[arg(long, value_name = "N", requires = "temperature")]
+    #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
 
 impl SamplingOptions {
-    /// As the library takes it.
-    pub fn config(&self) -> SamplingConfig {
-        let default = SamplingConfig::new();
-        SamplingConfig {
-            temperature: self.temperature.unwrap_or(default.temperature),
-            top_k: self.top_k,
-            top_p: self.top_p.unwrap_or(default.top_p),
-            min_p: self.min_p.unwrap_or(default.min_p),
-            repetition_penalty: self
-                .repetition_penalty
-                .unwrap_or(default.repetition_penalty),
-            seed: self.seed.unwrap_or(default.seed),
+    /// As the library takes it, for a checkpoint in a folder. Says on stderr what was taken from it.
+    pub fn config(&self, folder: &Path) -> anyhow::Result<SamplingConfig> {
+        let mut defaults = SamplingDefaults::from_dir(folder)?;
+        if self.temperature == Some(0.0) {
+            // Nothing is drawn, so there is nothing to filter.
+            let repetition_penalty = defaults.repetition_penalty;
+            defaults = SamplingDefaults::default();
+            defaults.repetition_penalty = repetition_penalty;
+        }
+        let base = defaults.config();
+        let config = SamplingConfig {
+            temperature: self.temperature.unwrap_or(base.temperature),
+            top_k: self.top_k.or(base.top_k),
+            top_p: self.top_p.unwrap_or(base.top_p),
+            min_p: self.min_p.unwrap_or(base.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(base.repetition_penalty),
+            seed: self.seed.unwrap_or(base.seed),
+        };
+        if self.temperature.is_none() && config.is_greedy() {
+            let without_effect = [
+                ("--top-k", self.top_k.is_some()),
+                ("--top-p", self.top_p.is_some()),
+                ("--min-p", self.min_p.is_some()),
+                ("--seed", self.seed.is_some()),
+            ];
+            if let Some((name, _)) = without_effect.iter().find(|(_, is_given)| *is_given) {
+                bail!("{name}: expected --temperature <T> too, as nothing is drawn without it");
+            }
+        }
+        self.report(&defaults);
+        Ok(config)
+    }
+
+    fn report(&self, defaults: &SamplingDefaults) {
+        let number = |name: &str, value: Option<f64>, is_given: bool| {
+            let taken = value.filter(|_| !is_given);
+            taken.map(|value| format!("{name} {value}"))
+        };
+        let top_k = defaults.top_k.filter(|_| self.top_k.is_none());
+        let penalty = self.repetition_penalty.is_some();
+        let taken = [
+            number(
+                "temperature",
+                defaults.temperature,
+                self.temperature.is_some(),
+            ),
+            top_k.map(|k| format!("top-k {k}")),
+            number("top-p", defaults.top_p, self.top_p.is_some()),
+            number("min-p", defaults.min_p, self.min_p.is_some()),
+            number("repetition penalty", defaults.repetition_penalty, penalty),
+        ];
+        let taken = taken.into_iter().flatten().collect::<Vec<_>>();
+        if !taken.is_empty() {
+            let taken = taken.join(", ");
+            eprintln!("sampling: {taken} (of the checkpoint's generation_config.json)");
         }
     }
 }
