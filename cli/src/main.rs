@@ -10,6 +10,8 @@ mod experiment;
 mod failure;
 mod folder;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod ids;
 mod info;
 mod input;
