@@ -1,4 +1,5 @@
-//! The folder of a model: one that was named, or the model that ships with the program.
+//! Where a model is: a path or a name of the hub that was asked for, or the model that ships with the
+//! program.
 
 use std::{
     fs,
@@ -21,7 +22,7 @@ struct Shipped {
     files: &'static [(&'static str, &'static [u8])],
 }
 
-/// A folder with a checkpoint.
+/// A folder or file with a checkpoint.
 #[derive(Debug)]
 pub struct ModelFolder {
     name: String,
@@ -31,15 +32,22 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// The folder that was asked for. Without one, the model in the program is unpacked into a
-    /// folder that is gone when this value is.
+    /// What was asked for: a path that is there, or a model of the hub. Without either, the model in
+    /// the program is unpacked into a folder that is gone when this value is.
     pub fn open(asked: Option<&Path>) -> anyhow::Result<Self> {
         match (asked, SHIPPED) {
-            (Some(path), _) => Ok(Self {
-                name: name(path),
-                path: path.into(),
-                _unpacked: None,
-            }),
+            (Some(asked), _) => match on_hub(asked)? {
+                Some((name, path)) => Ok(Self {
+                    name,
+                    path,
+                    _unpacked: None,
+                }),
+                None => Ok(Self {
+                    name: name(asked),
+                    path: asked.into(),
+                    _unpacked: None,
+                }),
+            },
             (None, Some(shipped)) => shipped.unpack(),
             (None, None) => Err(anyhow!(
                 "model: expected `--model DIR`, found none, and this build carries no model (it \
@@ -72,6 +80,24 @@ impl Shipped {
             _unpacked: Some(folder),
         })
     }
+}
+
+/// The name and the place of a model of the hub. What is there as a path is no name of the hub.
+#[cfg(feature = "hub")]
+fn on_hub(asked: &Path) -> anyhow::Result<Option<(String, PathBuf)>> {
+    use crate::hub::{self, HubName, Settings};
+
+    let name = asked.to_str().filter(|_| !asked.exists());
+    let Some(name) = name.and_then(HubName::parse) else {
+        return Ok(None);
+    };
+    let path = hub::fetch(&name, &Settings::from_env())?;
+    Ok(Some((name.to_string(), path)))
+}
+
+#[cfg(not(feature = "hub"))]
+fn on_hub(_asked: &Path) -> anyhow::Result<Option<(String, PathBuf)>> {
+    Ok(None)
 }
 
 /// The last part of a path, also of `.` and `models/`.

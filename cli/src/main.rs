@@ -11,6 +11,8 @@ mod experiment;
 mod failure;
 mod folder;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod ids;
 mod info;
 mod input;
