@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
     println!("largest difference to the trained layer: {difference:.1e}");
 
     // With a cache the prompt is prefilled once, and each new token reads a few pages of it.
-    let policy = QuestConfig::kv_group()
+    let policy = QuestConfig::new()
         .with_token_budget(128)
         .with_dense_layers(0)
         .init()?;

@@ -6,6 +6,7 @@ use burn::tensor::{DType, Device};
 use quest_burn::{
     QuestConfig,
     cache::PagedKvCache,
+    digest::DigestKind,
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_models::{
@@ -44,7 +45,7 @@ impl Loaded {
         }
     }
 
-    /// An empty cache for one sequence.
+    /// An empty cache for one sequence, with the paper's digests.
     ///
     /// # Panics
     ///
@@ -52,6 +53,7 @@ impl Loaded {
     pub fn cache(&self, page_size: usize, tokens: usize) -> PagedKvCache {
         let config = self.config.cache(page_size, 1, tokens);
         config
+            .with_digest(DigestKind::MinMax)
             .init(&self.device, self.dtype)
             .unwrap_or_else(|error| panic!("{error}"))
     }
