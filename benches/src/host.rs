@@ -1,39 +1,92 @@
 //! One head's attention on the host in f64: the opinion that shares nothing with what is timed.
 
-/// `sum_i max(q_i min_i, q_i max_i)` of each digest, the highest of the queries.
+use quest_burn::digest::DigestKind;
+
+/// The score of each digest, the highest of the queries.
 ///
-/// `digests` holds rows of `2 * head_dim`, minimum first; `queries` rows of `head_dim`.
-pub fn page_scores(queries: &[f32], digests: &[f32], head_dim: usize) -> Vec<f64> {
-    let bound = |query: &[f32], digest: &[f32]| {
-        let (lowest, highest) = digest.split_at(head_dim);
-        let channels = query.iter().zip(lowest.iter().zip(highest));
-        channels
-            .map(|(&q, (&low, &high))| {
-                let q = f64::from(q);
-                (q * f64::from(low)).max(q * f64::from(high))
-            })
-            .sum::<f64>()
-    };
+/// `digests` holds the rows of a page one after the other, with what is behind them; `queries` rows of
+/// `head_dim`.
+pub fn page_scores(
+    kind: DigestKind,
+    queries: &[f32],
+    digests: &[f32],
+    head_dim: usize,
+) -> Vec<f64> {
     digests
-        .chunks_exact(2 * head_dim)
+        .chunks_exact(kind.shape(head_dim).iter().product())
         .map(|digest| {
-            let bounds = queries.chunks_exact(head_dim).map(|q| bound(q, digest));
-            bounds.fold(f64::NEG_INFINITY, f64::max)
+            let scores = queries.chunks_exact(head_dim);
+            let scores = scores.map(|query| page_score(kind, query, digest));
+            scores.fold(f64::NEG_INFINITY, f64::max)
         })
         .collect()
 }
 
-/// Digests in 8 bits as [`page_scores`] takes them. `words` holds rows of `2 * head_dim / 4`,
-/// `scales` one number for each 32 channels of a page.
-pub fn unpacked(words: &[i32], scales: &[f32], head_dim: usize) -> Vec<f32> {
-    let pages = words.chunks_exact(head_dim / 2);
-    let scales = scales.chunks_exact(head_dim.div_ceil(32));
+fn page_score(kind: DigestKind, query: &[f32], digest: &[f32]) -> f64 {
+    let (first, behind) = digest.split_at(query.len());
+    let both = query
+        .iter()
+        .zip(first)
+        .map(|(&q, &x)| (f64::from(q), f64::from(x)));
+    let product = || both.clone().map(|(q, x)| q * x).sum::<f64>();
+    let second = || both.clone().zip(behind.iter().map(|&x| f64::from(x)));
+    match kind {
+        DigestKind::MinMax => second()
+            .map(|((q, low), high)| (q * low).max(q * high))
+            .sum(),
+        DigestKind::MeanVar => {
+            let variance = second().map(|((q, _), std)| (q * std).powi(2)).sum::<f64>();
+            product() + 2.0 * variance.sqrt()
+        }
+        DigestKind::MeanScalar => {
+            let norm = both.clone().map(|(q, _)| q * q).sum::<f64>().sqrt();
+            product() + norm * f64::from(behind[0])
+        }
+        DigestKind::Mean => product(),
+        other => unimplemented!("{other} has no host score"),
+    }
+}
+
+/// The digest of a page with these keys, rows of `head_dim`.
+pub fn digest(kind: DigestKind, keys: &[f32], head_dim: usize) -> Vec<f64> {
+    let channel = |i: usize| keys.iter().skip(i).step_by(head_dim).map(|&x| f64::from(x));
+    let n = (keys.len() / head_dim) as f64;
+    let mean = |i: usize| channel(i).sum::<f64>() / n;
+    let variance = |i: usize| channel(i).map(|x| (x - mean(i)).powi(2)).sum::<f64>() / n;
+    let row = |of: &dyn Fn(usize) -> f64| (0..head_dim).map(of).collect::<Vec<_>>();
+    match kind {
+        DigestKind::MinMax => [
+            row(&|i| channel(i).fold(f64::INFINITY, f64::min)),
+            row(&|i| channel(i).fold(f64::NEG_INFINITY, f64::max)),
+        ]
+        .concat(),
+        DigestKind::MeanVar => [row(&mean), row(&|i| variance(i).sqrt())].concat(),
+        DigestKind::MeanScalar => {
+            let std = (row(&variance).iter().sum::<f64>() / head_dim as f64).sqrt();
+            let [_, channels] = kind.shape(head_dim);
+            [row(&mean), vec![std; channels - head_dim]].concat()
+        }
+        DigestKind::Mean => row(&mean),
+        other => unimplemented!("{other} has no host digest"),
+    }
+}
+
+/// Digests in 8 bits as [`page_scores`] takes them. `words` holds rows of `head_dim / 4`, as many for
+/// each page as the kind has; `scales` one number for each 32 channels of a page, then that for all
+/// channels.
+pub fn unpacked(kind: DigestKind, words: &[i32], scales: &[f32], head_dim: usize) -> Vec<f32> {
+    let [rows, channels] = kind.shape(head_dim);
+    let behind = channels - head_dim;
+    let pages = words.chunks_exact(rows * head_dim / 4);
+    let scales = scales.chunks_exact(head_dim.div_ceil(32) + usize::from(behind > 0));
     pages
         .zip(scales)
         .flat_map(|(words, scales)| {
             let integers = words.iter().flat_map(|word| word.to_le_bytes());
             let scaled = integers.enumerate();
-            scaled.map(move |(i, byte)| f32::from(byte as i8) * scales[i % head_dim / 32])
+            let scaled =
+                scaled.map(move |(i, byte)| f32::from(byte as i8) * scales[i % head_dim / 32]);
+            scaled.chain(vec![scales[scales.len() - 1]; behind])
         })
         .collect()
 }
@@ -90,20 +143,26 @@ mod tests {
     fn a_bound_takes_the_better_end_of_each_channel() {
         let digests = [-1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 1.0, 1.0];
         // max(-1, 3) + max(-4, -8), then max(0, 1) + max(0, -2).
-        assert_eq!(page_scores(&[1.0, -2.0], &digests, 2), [-1.0, 1.0]);
+        assert_eq!(
+            page_scores(DigestKind::MinMax, &[1.0, -2.0], &digests, 2),
+            [-1.0, 1.0]
+        );
         // The second query: max(1, -3) + max(0, 0), then max(0, -1) + 0.
         let queries = [1.0, -2.0, -1.0, 0.0];
-        assert_eq!(page_scores(&queries, &digests, 2), [1.0, 1.0]);
+        assert_eq!(
+            page_scores(DigestKind::MinMax, &queries, &digests, 2),
+            [1.0, 1.0]
+        );
     }
 
     #[test]
     fn packed_digests_are_bytes_times_the_scale_of_their_channels() {
         // -1, 2, 3, -128 in each word: 16 channels twice.
         let words = [0x8003_02ff_u32 as i32; 8];
-        let found = unpacked(&words, &[0.5], 16);
+        let found = unpacked(DigestKind::MinMax, &words, &[0.5], 16);
         assert_eq!(found.len(), 32);
         assert_eq!(found[28..], [-0.5, 1.0, 1.5, -64.0]);
-        let wide = unpacked(&[1; 24], &[1.0, 2.0], 48);
+        let wide = unpacked(DigestKind::MinMax, &[1; 24], &[1.0, 2.0], 48);
         assert_eq!(
             (wide[28], wide[32], wide[48], wide[92]),
             (1.0, 2.0, 1.0, 2.0)

@@ -1,7 +1,10 @@
 //! KV caches whose content is random, made on the device.
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
-use quest_burn::cache::{DigestFormat, LayerCache, PagedKvCache, PagedKvCacheConfig};
+use quest_burn::{
+    cache::{DigestStorage, LayerCache, PagedKvCache, PagedKvCacheConfig},
+    digest::DigestKind,
+};
 
 use crate::BenchError;
 
@@ -23,8 +26,8 @@ pub fn filled_cache(
     let mut cache = config.init(device, dtype)?;
     for index in 0..cache.n_layers() {
         let layer = cache.layer_mut(index);
-        let random = random_layer(index, layer.keys().dims(), device, dtype);
-        *layer = with_format(random, config.digests)?;
+        let random = random_layer(index, layer.keys().dims(), config.digest, device, dtype);
+        *layer = with_storage(random, config.digest_storage)?;
         // Each layer is made before the next is begun, so that what it needs besides is reused.
         device.sync()?;
     }
@@ -35,29 +38,32 @@ pub fn filled_cache(
     Ok(cache)
 }
 
-/// A layer with full digests, and packed ones where the format asks for them.
-pub fn with_format(layer: LayerCache, digests: DigestFormat) -> Result<LayerCache, BenchError> {
-    Ok(match digests {
-        DigestFormat::Full => layer,
-        DigestFormat::Int8 => layer.with_int8_digests()?,
+/// A layer with full digests, and packed ones where they are asked for.
+pub fn with_storage(layer: LayerCache, storage: DigestStorage) -> Result<LayerCache, BenchError> {
+    Ok(match storage {
+        DigestStorage::Full => layer,
+        DigestStorage::Int8 => layer.with_int8_digests()?,
     })
 }
 
-fn random_layer(index: usize, pool: [usize; 4], device: &Device, dtype: DType) -> LayerCache {
-    let [n_pages, n_kv_heads, page_size, head_dim] = pool;
+/// Pages whose digests are made at once: that takes several times their memory.
+const PAGES_AT_ONCE: usize = 4096;
+
+fn random_layer(
+    index: usize,
+    pool: [usize; 4],
+    digest: DigestKind,
+    device: &Device,
+    dtype: DType,
+) -> LayerCache {
+    let [n_pages, _, _, _] = pool;
     let keys = normal(pool, device, dtype);
-    let n = n_pages * n_kv_heads * 2 * head_dim;
-    let digests = Tensor::<1>::zeros([n], (device, dtype));
-    let digests = digests.reshape([n_pages, n_kv_heads, 2, head_dim]);
-    let all = |rows| [0..n_pages, 0..n_kv_heads, rows, 0..head_dim];
-    // Row by row: a reduction would be tuned anew for every shape.
-    let row = |row: usize| keys.clone().slice_dim(2, row..row + 1);
-    let lowest = (1..page_size).fold(row(0), |lowest, i| lowest.min_pair(row(i)));
-    let highest = (1..page_size).fold(row(0), |highest, i| highest.max_pair(row(i)));
-    let digests = digests
-        .slice_assign(all(0..1), lowest)
-        .slice_assign(all(1..2), highest);
-    LayerCache::from_parts(index, keys, normal(pool, device, dtype), digests)
+    let digests = (0..n_pages).step_by(PAGES_AT_ONCE).map(|first| {
+        let pages = first..n_pages.min(first + PAGES_AT_ONCE);
+        digest.fold(keys.clone().slice([pages]))
+    });
+    let digests = Tensor::cat(digests.collect(), 0);
+    LayerCache::from_parts(index, keys, normal(pool, device, dtype), digest, digests)
 }
 
 #[cfg(test)]
@@ -68,7 +74,8 @@ mod tests {
     #[test]
     fn digests_bound_the_random_keys() {
         let device = Device::default();
-        let config = PagedKvCacheConfig::for_tokens(2, 3, 4, 8, 2, 24);
+        let config =
+            PagedKvCacheConfig::for_tokens(2, 3, 4, 8, 2, 24).with_digest(DigestKind::MinMax);
         let cache = filled_cache(&config, 23, &device, DType::F32).unwrap();
         assert_eq!(cache.lengths(), [23, 23]);
         for index in 0..2 {

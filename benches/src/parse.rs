@@ -3,7 +3,10 @@
 use std::{fmt, str::FromStr};
 
 use burn::tensor::DType;
-use quest_burn::cache::{CacheError, DigestFormat};
+use quest_burn::{
+    cache::{CacheError, DigestStorage},
+    digest::{DigestKind, UnknownDigest},
+};
 
 /// Query and KV heads, written `32:8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +42,14 @@ impl fmt::Display for Heads {
     }
 }
 
-/// A form of page digests, by its name.
-pub fn digests(name: &str) -> Result<DigestFormat, CacheError> {
-    name.parse::<DigestFormat>()
+/// A kind of page digests, by its name.
+pub fn digest(name: &str) -> Result<DigestKind, UnknownDigest> {
+    name.parse::<DigestKind>()
+}
+
+/// A way to store page digests, by its name.
+pub fn digests(name: &str) -> Result<DigestStorage, CacheError> {
+    name.parse::<DigestStorage>()
 }
 
 /// A number of tokens: `4096`, `4K`, `1M`.

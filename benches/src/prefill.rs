@@ -49,7 +49,7 @@ pub struct PrefillOptions {
 /// When an option cannot be served, the device fails, or a timed prompt gives wrong logits.
 pub fn run(options: &PrefillOptions, target: &Target, rows: &mut Rows) -> Result<(), BenchError> {
     let begin = Instant::now();
-    QuestConfig::kv_group()
+    QuestConfig::new()
         .with_page_size(options.page_size)
         .with_token_budget(options.page_size)
         .validate()?;

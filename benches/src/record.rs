@@ -49,7 +49,10 @@ pub struct Record {
     /// Element type of the weights, or the form of the projections' weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
-    /// Form of the page digests.
+    /// Kind of the page digests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<&'static str>,
+    /// Numbers that the page digests are read in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digests: Option<&'static str>,
     /// Sequences.

@@ -47,6 +47,7 @@ struct Info<'a> {
 struct KvCacheInfo {
     tokens: usize,
     page_size: usize,
+    digest: &'static str,
     digests: &'static str,
     key_value_bytes: u64,
     digest_bytes: u64,
@@ -62,7 +63,7 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let page_size = selection.page_size;
     let weights = args.common.model.weights;
     let cache = config.cache(page_size, 1, tokens);
-    let cache = cache.with_digests(selection.digests);
+    let cache = selection.with_digests(cache);
     let info = Info {
         architecture: config.architecture,
         parameters: config.n_parameters(),
@@ -85,7 +86,8 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
         kv_cache: KvCacheInfo {
             tokens,
             page_size,
-            digests: selection.digests.name(),
+            digest: selection.digest().name(),
+            digests: selection.digest_storage.name(),
             key_value_bytes: cache.key_value_bytes(dtype),
             digest_bytes: cache.digest_bytes(dtype),
             bytes: cache.bytes(dtype),
@@ -135,11 +137,12 @@ fn print_table(info: &Info, config: &ModelConfig) -> Result<(), Failure> {
         (
             "KV cache",
             format!(
-                "{} for {} tokens in {}: keys and values {}, digests {}",
+                "{} for {} tokens in {}: keys and values {}, digests ({}) {}",
                 BinaryBytes(cache.bytes),
                 cache.tokens,
                 info.dtype,
                 BinaryBytes(cache.key_value_bytes),
+                cache.digest,
                 BinaryBytes(cache.digest_bytes)
             ),
         ),

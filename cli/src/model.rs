@@ -43,7 +43,8 @@ impl<'a> ModelPlan<'a> {
         let folder = ModelFolder::open(options.folder.as_deref())?;
         let model = LocalModel::open(folder.path())?
             .page_size(selection.page_size)
-            .digests(selection.digests)
+            .digest(selection.digest())
+            .digest_storage(selection.digest_storage)
             .weights(options.weights);
         model.check()?;
         Ok(Self {
@@ -78,7 +79,8 @@ impl<'a> ModelPlan<'a> {
                 weights: self.options.weights,
             },
             page_size: self.selection.page_size,
-            digests: self.selection.digests,
+            digest: self.selection.digest(),
+            digest_storage: self.selection.digest_storage,
             tokens,
             work,
         };

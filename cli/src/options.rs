@@ -10,7 +10,8 @@ use clap::{
 };
 use quest_burn::{
     QuestConfig,
-    cache::DigestFormat,
+    cache::{DigestStorage, PagedKvCacheConfig},
+    digest::DigestKind,
     inference::WeightFormat,
     policy::{PolicyConfig, PolicyKind},
 };
@@ -81,9 +82,10 @@ pub struct PolicyOptions {
 /// What all policies have in common but the budget and the layers.
 #[derive(Args)]
 pub struct SelectionOptions {
-    /// Which of the published selections Quest uses
-    #[arg(long, value_enum, default_value_t = QuestVariant::KvGroup)]
-    pub quest_variant: QuestVariant,
+    /// One of the published selections, with the paper's digests and no first page that is always
+    /// read [default: what loses least on real text]
+    #[arg(long, value_enum)]
+    pub quest_variant: Option<QuestVariant>,
     /// Tokens per page of the KV cache: a power of two from 8 to 128
     #[arg(
         long,
@@ -92,9 +94,20 @@ pub struct SelectionOptions {
         default_value_t = QuestConfig::new().page_size
     )]
     pub page_size: usize,
-    /// Form of the page digests that Quest reads
-    #[arg(long, value_parser = digest_formats(), default_value_t = DigestFormat::Full)]
-    pub digests: DigestFormat,
+    /// What a page's digest keeps of its keys [default: mean-var, or min-max of --quest-variant]
+    #[arg(long, value_parser = digest_kinds())]
+    pub digest: Option<DigestKind>,
+    /// Numbers in which Quest reads the digests
+    #[arg(long, alias = "digests", value_parser = digest_storages(), default_value_t = DigestStorage::Full)]
+    pub digest_storage: DigestStorage,
+    /// First pages that Quest always reads; they count towards the budget, one page of which is the
+    /// newest [default: 1, or 0 with --quest-variant]
+    #[arg(long, value_name = "N")]
+    pub sink_pages: Option<usize>,
+    /// Last pages that Quest always reads; they count towards the budget [default: the newest one,
+    /// unless the variant lets it compete]
+    #[arg(long, value_name = "N")]
+    pub recent_pages: Option<usize>,
 }
 
 /// Which layers have a policy.
@@ -109,13 +122,31 @@ impl SelectionOptions {
     /// The configuration of Quest with that many dense layers, which also says the page size of a
     /// dense cache.
     pub fn quest_config(&self, dense_layers: usize) -> QuestConfig {
-        match self.quest_variant {
-            QuestVariant::AccuracyCode => QuestConfig::accuracy_code(),
-            QuestVariant::Kernels => QuestConfig::kernels(),
-            QuestVariant::KvGroup => QuestConfig::kv_group(),
-        }
-        .with_page_size(self.page_size)
-        .with_dense_layers(dense_layers)
+        let config = match self.quest_variant {
+            None => QuestConfig::new(),
+            Some(QuestVariant::AccuracyCode) => QuestConfig::accuracy_code(),
+            Some(QuestVariant::Kernels) => QuestConfig::kernels(),
+            Some(QuestVariant::KvGroup) => QuestConfig::kv_group(),
+        };
+        let (sinks, recent) = (config.sink_pages, config.recent_pages);
+        config
+            .with_page_size(self.page_size)
+            .with_dense_layers(dense_layers)
+            .with_sink_pages(self.sink_pages.unwrap_or(sinks))
+            .with_recent_pages(self.recent_pages.unwrap_or(recent))
+    }
+
+    /// The cache with the digests that were chosen.
+    pub fn with_digests(&self, cache: PagedKvCacheConfig) -> PagedKvCacheConfig {
+        cache
+            .with_digest(self.digest())
+            .with_digest_storage(self.digest_storage)
+    }
+
+    /// What the digests keep of a page's keys.
+    pub fn digest(&self) -> DigestKind {
+        let of_variant = self.quest_variant.map(|_| DigestKind::MinMax);
+        self.digest.or(of_variant).unwrap_or(DigestKind::MeanVar)
     }
 }
 
@@ -244,12 +275,20 @@ impl DTypeName {
     }
 }
 
-/// The forms of digests that the library knows.
-pub fn digest_formats() -> impl TypedValueParser<Value = DigestFormat> {
-    let names = DigestFormat::ALL
+/// The kinds of digests that the library knows.
+pub fn digest_kinds() -> impl TypedValueParser<Value = DigestKind> {
+    let names = DigestKind::ALL
+        .iter()
+        .map(|kind| PossibleValue::new(kind.name()).help(kind.about()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<DigestKind>())
+}
+
+/// The ways to store digests that the library knows.
+pub fn digest_storages() -> impl TypedValueParser<Value = DigestStorage> {
+    let names = DigestStorage::ALL
         .iter()
         .map(|format| PossibleValue::new(format.name()).help(format.about()));
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<DigestFormat>())
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<DigestStorage>())
 }
 
 /// The forms of weights that the library knows.

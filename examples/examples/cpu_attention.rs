@@ -82,7 +82,7 @@ fn run(
     let keys = normal([1, n_kv_heads, context, head_dim]);
     let values = normal([1, n_kv_heads, context, head_dim]);
     let (mut cache, step) = filled_cache(&keys, &values, &device)?;
-    let quest = QuestConfig::kv_group()
+    let quest = QuestConfig::new()
         .with_page_size(PAGE_SIZE)
         .with_token_budget(TOKEN_BUDGET)
         .with_dense_layers(0)

@@ -41,7 +41,7 @@ fn main() -> anyhow::Result<()> {
     let mut context = 2048.min(longest);
     while context <= longest {
         // No leading layer stays dense here: there is only one.
-        let quest = QuestConfig::kv_group()
+        let quest = QuestConfig::new()
             .with_token_budget(context / share)
             .with_dense_layers(0)
             .init()?;

@@ -166,7 +166,7 @@ fn main() -> anyhow::Result<()> {
     let quest = Gpt::<QuestAttention>::try_from(trained)?;
     let attention = &quest.blocks[0].attention;
     let config = attention.cache_config(CONTEXT).for_layers(N_LAYERS);
-    let budget = QuestConfig::kv_group().with_token_budget(128).init()?;
+    let budget = QuestConfig::new().with_token_budget(128).init()?;
     for (name, policy) in [
         ("dense", &DensePolicy as &dyn PagePolicy),
         ("quest", &budget),

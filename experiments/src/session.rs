@@ -18,7 +18,10 @@ pub(crate) fn session_of(
     page_size: usize,
 ) -> Result<Session, GenerateError> {
     let cache = model.config().cache(page_size, 1, tokens);
-    Session::with_cache(model, &cache.with_digests(model.digests()))
+    let cache = cache
+        .with_digest(model.digest())
+        .with_digest_storage(model.digest_storage());
+    Session::with_cache(model, &cache)
 }
 
 /// The tokenizer, for an experiment that cannot do without.

@@ -16,7 +16,7 @@
 //! let config = GenerationConfig::new();
 //! # */
 //! let device = Device::default();
-//! let model = LocalModel::open(path)?.policy(QuestConfig::kv_group()).load(&device)?;
+//! let model = LocalModel::open(path)?.policy(QuestConfig::new()).load(&device)?;
 //! let mut session = model.session()?;
 //! for text in session.generate("Once upon a time", config)? {
 //!     print!("{}", text?);

@@ -24,9 +24,14 @@ pub enum NewestPage {
 
 /// How Quest chooses the pages that a decoded token attends to.
 ///
-/// The three presets reproduce the released variants: [`accuracy_code`](Self::accuracy_code),
-/// [`kernels`](Self::kernels) and, for grouped-query models, [`kv_group`](Self::kv_group), which
-/// is the default.
+/// By default the query heads of a KV head share one list, and the first and the newest page are always
+/// read: with digests of means ([`DigestKind::MeanVar`](crate::digest::DigestKind::MeanVar), the
+/// cache's default) that is what loses least on real text.
+///
+/// Three presets reproduce the released variants, with caches of
+/// [`DigestKind::MinMax`](crate::digest::DigestKind::MinMax):
+/// [`accuracy_code`](Self::accuracy_code), [`kernels`](Self::kernels) and, for grouped-query models,
+/// [`kv_group`](Self::kv_group).
 #[derive(Config, Debug, PartialEq, Eq)]
 pub struct QuestConfig {
     /// Tokens per page: a power of two from 8 to 128.
@@ -47,9 +52,14 @@ pub struct QuestConfig {
     /// Pages that are read at least, whatever the budget.
     #[config(default = 1)]
     pub min_pages: usize,
-    /// First pages of the context that are always read; they count towards the budget.
-    #[config(default = 0)]
+    /// First pages of the context that are always read; they count towards the budget. A budget of one
+    /// page holds the newest page rather than the first.
+    #[config(default = 1)]
     pub sink_pages: usize,
+    /// Last pages of the context that are always read, the newest one among them; they count towards
+    /// the budget.
+    #[config(default = 0)]
+    pub recent_pages: usize,
 }
 
 /// A [`QuestConfig`] that cannot be used.
@@ -72,13 +82,17 @@ pub enum QuestConfigError {
     /// The pages that are always read do not fit into the budget.
     #[error(
         "always-kept pages: expected at most the budget of {budget_pages} pages, found \
-         {sink_pages} first pages{}", if *.newest_pinned { " and the newest page" } else { "" }
+         {sink_pages} first pages{}", match .recent_pages {
+            0 => String::new(),
+            1 => " and the newest page".to_owned(),
+            n => format!(" and {n} recent pages"),
+        }
     )]
-    SinkPages {
+    AlwaysKept {
         /// First pages that are always read.
         sink_pages: usize,
-        /// Whether the newest page is always read too.
-        newest_pinned: bool,
+        /// Last pages that are always read.
+        recent_pages: usize,
         /// Pages that the budget holds.
         budget_pages: usize,
     },
@@ -88,27 +102,42 @@ impl QuestConfig {
     /// The released accuracy code: a list per query head, the newest page competes, at least
     /// three pages.
     pub fn accuracy_code() -> Self {
-        Self::new()
-            .with_sharing(PageSharing::QueryHead)
+        Self::kernels()
             .with_newest_page(NewestPage::Competes)
             .with_min_pages(3)
     }
 
     /// The released CUDA kernels: a list per query head, the newest page pinned.
     pub fn kernels() -> Self {
-        Self::new().with_sharing(PageSharing::QueryHead)
+        Self::kv_group().with_sharing(PageSharing::QueryHead)
     }
 
-    /// The kernels' selection with one list per KV head: the default.
+    /// The kernels' selection with one list per KV head.
     ///
     /// Equals [`kernels`](Self::kernels) for multi-head attention.
     pub fn kv_group() -> Self {
-        Self::new()
+        Self::new().with_sink_pages(0)
     }
 
     /// Pages that a query may read: the budget in whole pages, but no fewer than `min_pages`.
     pub fn budget_pages(&self) -> usize {
         (self.token_budget / self.page_size).max(self.min_pages)
+    }
+
+    /// First pages that are always read: `sink_pages`, or none where the one page of the budget is the
+    /// newest.
+    pub fn always_sink_pages(&self) -> usize {
+        let is_taken = self.budget_pages() == 1 && self.always_recent_pages() == 1;
+        match self.sink_pages {
+            1 if is_taken => 0,
+            sink_pages => sink_pages,
+        }
+    }
+
+    /// Last pages that are always read: `recent_pages`, or the newest one where it is pinned.
+    pub fn always_recent_pages(&self) -> usize {
+        let newest = usize::from(self.newest_page == NewestPage::Pinned);
+        self.recent_pages.max(newest)
     }
 
     /// Checks that the values make sense together.
@@ -127,11 +156,11 @@ impl QuestConfig {
         if self.min_pages == 0 {
             return Err(QuestConfigError::MinPages);
         }
-        let newest_pinned = self.newest_page == NewestPage::Pinned;
-        if self.sink_pages + usize::from(newest_pinned) > self.budget_pages() {
-            return Err(QuestConfigError::SinkPages {
+        let recent_pages = self.always_recent_pages();
+        if self.always_sink_pages().saturating_add(recent_pages) > self.budget_pages() {
+            return Err(QuestConfigError::AlwaysKept {
                 sink_pages: self.sink_pages,
-                newest_pinned,
+                recent_pages,
                 budget_pages: self.budget_pages(),
             });
         }
@@ -180,7 +209,10 @@ mod tests {
             QuestConfig::kernels().with_token_budget(16).budget_pages(),
             1
         );
-        assert_eq!(QuestConfig::kv_group(), QuestConfig::new());
+        assert_eq!(
+            QuestConfig::kv_group(),
+            QuestConfig::new().with_sink_pages(0)
+        );
     }
 
     #[test]
@@ -212,9 +244,35 @@ mod tests {
              the newest page"
         );
         config
+            .clone()
             .with_newest_page(NewestPage::Competes)
             .validate()
             .unwrap();
+        let error = config.with_recent_pages(3).validate().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "always-kept pages: expected at most the budget of 4 pages, found 4 first pages and 3 \
+             recent pages"
+        );
+    }
+
+    #[test]
+    fn a_budget_of_one_page_holds_the_newest_page() {
+        let config = QuestConfig::new().with_token_budget(16);
+        assert_eq!(config.always_sink_pages(), 0);
+        config.validate().unwrap();
+        let two = config.with_token_budget(32);
+        assert_eq!(two.always_sink_pages(), 1);
+        let two_first = two.with_token_budget(16).with_sink_pages(2);
+        assert!(two_first.validate().is_err());
+    }
+
+    #[test]
+    fn the_newest_page_is_one_of_the_recent_pages() {
+        let recent = |config: QuestConfig| config.always_recent_pages();
+        assert_eq!(recent(QuestConfig::new()), 1);
+        assert_eq!(recent(QuestConfig::new().with_recent_pages(3)), 3);
+        assert_eq!(recent(QuestConfig::accuracy_code()), 0);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 //! long-context decoding, after [Tang et al., ICML 2024](https://arxiv.org/abs/2406.10774).
 //!
 //! Decoding one token of a long context is bound by reading the KV cache. Quest keeps the whole
-//! cache, in pages of a few tokens, and a *digest* of each page: the minimum and maximum of its
-//! keys per channel. For a query, the digest bounds the attention score of every key in the page;
-//! only the pages with the highest bounds are read.
+//! cache, in pages of a few tokens, and a *digest* of each page: in the paper the minimum and maximum
+//! of its keys per channel, which bound the attention score of every key in the page; by default their
+//! mean and standard deviation, which choose better pages of real text. Only the pages with the highest
+//! scores are read.
 //!
 //! - [`attention::QuestAttention`] is the layer to put into a model;
-//! - [`cache::PagedKvCache`] holds keys, values and digests;
+//! - [`cache::PagedKvCache`] holds keys, values and digests; [`digest`] says of what kind those are;
 //! - [`QuestConfig`] says how pages are chosen, [`policy::PagePolicy`] is the choice itself;
 //! - [`ops`] are the four operations underneath.
 //!
@@ -20,7 +21,7 @@
 //! let attention = QuestAttentionConfig::new(64, 4)
 //!     .with_n_kv_heads(Some(2))
 //!     .init(&device);
-//! let policy = QuestConfig::kv_group().with_token_budget(32).with_dense_layers(0).init()?;
+//! let policy = QuestConfig::new().with_token_budget(32).with_dense_layers(0).init()?;
 //! let mut cache = attention.cache_config(256).init(&device, DType::F32)?;
 //!
 //! let prompt = Tensor::<3>::random([1, 100, 64], Distribution::Default, &device);
@@ -39,6 +40,7 @@ pub mod attention;
 pub mod cache;
 mod config;
 pub mod decode;
+pub mod digest;
 pub mod inference;
 #[cfg(feature = "cube")]
 pub mod kernels;

@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Tensor};
 use quest_burn::{
-    cache::{DigestFormat, LayerCache, PagedKvCache, PagedKvCacheConfig, Step},
+    cache::{DigestStorage, LayerCache, PagedKvCache, PagedKvCacheConfig, Step},
+    digest::DigestKind,
     ops,
 };
 use rand::{RngExt, rngs::StdRng};
@@ -33,19 +34,25 @@ impl Filled {
     /// # Panics
     ///
     /// When the cache refuses a step.
-    pub fn new(shape: &AttentionShape, device: &Device, rng: &mut StdRng) -> Self {
+    pub fn new(
+        shape: &AttentionShape,
+        digest: DigestKind,
+        device: &Device,
+        rng: &mut StdRng,
+    ) -> Self {
         let mut draw = || rng.random_range(-2.0f32..2.0);
-        Self::drawn(shape, DigestFormat::Full, device, &mut draw)
+        Self::drawn(shape, digest, DigestStorage::Full, device, &mut draw)
     }
 
-    /// The same with digests of some format and numbers that are drawn one by one.
+    /// The same with digests that are stored in some way and numbers that are drawn one by one.
     ///
     /// # Panics
     ///
     /// When the cache refuses the head dim or a step.
     pub fn drawn(
         shape: &AttentionShape,
-        digests: DigestFormat,
+        digest: DigestKind,
+        storage: DigestStorage,
         device: &Device,
         draw: &mut dyn FnMut() -> f32,
     ) -> Self {
@@ -58,7 +65,8 @@ impl Filled {
         let config = PagedKvCacheConfig::new(1, shape.n_kv_heads, shape.head_dim, n_pages)
             .with_page_size(shape.page_size)
             .with_batch(batch)
-            .with_digests(digests);
+            .with_digest(digest)
+            .with_digest_storage(storage);
         let mut cache = poisoned_cache(&config, device);
         let mut keys = vec![vec![Vec::new(); shape.n_kv_heads]; batch];
         let mut values = keys.clone();

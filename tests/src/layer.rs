@@ -7,6 +7,7 @@ use burn::{
 use quest_burn::{
     attention::{QuestAttention, QuestAttentionConfig},
     cache::PagedKvCacheConfig,
+    digest::DigestKind,
     policy::PagePolicy,
 };
 use rand::rngs::StdRng;
@@ -75,7 +76,8 @@ impl Passage<'_> {
             .sum::<usize>();
         let config = PagedKvCacheConfig::new(1, n_kv_heads, head_dim, n_pages)
             .with_page_size(self.page_size)
-            .with_batch(hidden.len());
+            .with_batch(hidden.len())
+            .with_digest(DigestKind::MinMax);
         let mut cache = poisoned_cache(&config, &device);
         let mut outputs = vec![Vec::new(); hidden.len()];
         while cache.lengths() != lengths {

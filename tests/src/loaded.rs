@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use burn::tensor::{DType, Device};
 use quest_burn::{
     QuestConfig,
+    digest::DigestKind,
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_models::{
@@ -29,7 +30,7 @@ impl Loaded {
         let config = ModelConfig::from_dir(dir).unwrap_or_else(|error| panic!("{error}"));
         let model = weights::load(dir, &config, device, dtype, &mut |_| ())
             .unwrap_or_else(|error| panic!("{error}"));
-        Self(LocalModel::new(config, model))
+        Self(LocalModel::new(config, model).with_digest(DigestKind::MinMax))
     }
 
     /// `-log p(ids[i + 1] | ids[..=i])` for every `i`, read densely in chunks of 128 tokens.

@@ -1,7 +1,7 @@
 //! Caches that betray whoever reads what was never written.
 
 use burn::tensor::{DType, Device};
-use quest_burn::cache::{DigestFormat, LayerCache, PagedKvCache, PagedKvCacheConfig};
+use quest_burn::cache::{DigestStorage, LayerCache, PagedKvCache, PagedKvCacheConfig};
 
 use crate::arrays::poison;
 
@@ -20,11 +20,12 @@ pub fn poisoned_cache(config: &PagedKvCacheConfig, device: &Device) -> PagedKvCa
             index,
             poison(layer.keys().dims(), device),
             poison(layer.values().dims(), device),
+            config.digest,
             poison(layer.digests().dims(), device),
         );
-        *layer = match config.digests {
-            DigestFormat::Full => poisoned,
-            DigestFormat::Int8 => poisoned
+        *layer = match config.digest_storage {
+            DigestStorage::Full => poisoned,
+            DigestStorage::Int8 => poisoned
                 .with_int8_digests()
                 .expect("the head dim was checked"),
         };

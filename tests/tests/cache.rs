@@ -1,15 +1,20 @@
 //! The paged KV cache against a naive one, through any sequence of requests.
 
 use burn::tensor::Tensor;
-use proptest::{prelude::*, sample::Index};
+use proptest::{
+    prelude::*,
+    sample::{Index, select},
+};
 use quest_burn::{
     cache::{CacheError, PagedKvCache, PagedKvCacheConfig, Step},
+    digest::DigestKind,
     ops,
 };
 use quest_burn_tests::{
-    arrays::{random, rows},
+    arrays::{assert_close, random, rows},
     cases,
     devices::devices,
+    naive,
     poison::poisoned_cache,
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -147,6 +152,21 @@ impl Pair {
         }
     }
 
+    /// The digest of a page of one head, counted in pages and heads.
+    fn check_digest(&self, digests: &[Vec<f64>], page: usize, keys: &[Vec<f64>], context: &str) {
+        let kind = self.cache.config().digest;
+        let [n, channels] = kind.shape(HEAD_DIM);
+        let found = digests[n * page..][..n].concat();
+        let mut expected = naive::digest(kind, keys).concat();
+        let last = expected[expected.len() - 1];
+        expected.resize(n * channels, last);
+        if kind.is_bound() {
+            assert_eq!(found, expected, "{context}");
+        } else {
+            assert_close(&found, &expected, 1e-5, context);
+        }
+    }
+
     fn check(&self, context: &str) {
         let lengths = std::array::from_fn::<_, BATCH, _>(|sequence| self.length(sequence));
         assert_eq!(self.cache.lengths(), lengths, "{context}");
@@ -176,8 +196,8 @@ impl Pair {
                             let found = &pool[page * PAGE_SIZE..][..tokens.len()];
                             assert_eq!(found, tokens, "{context}, pool page {page}");
                             if folds {
-                                let found = &digests[2 * page..][..2];
-                                assert_eq!(found, digest(tokens), "{context}, pool page {page}");
+                                let context = format!("{context}, pool page {page}");
+                                self.check_digest(&digests, page, tokens, &context);
                             }
                         }
                     }
@@ -187,26 +207,20 @@ impl Pair {
     }
 }
 
-fn digest(keys: &[Vec<f64>]) -> [Vec<f64>; 2] {
-    let fold = |pick: fn(f64, f64) -> f64| {
-        let row = |a: Vec<f64>, b: &Vec<f64>| a.iter().zip(b).map(|(&a, &b)| pick(a, b)).collect();
-        keys[1..].iter().fold(keys[0].clone(), row)
-    };
-    [fold(f64::min), fold(f64::max)]
-}
-
 proptest! {
     #![proptest_config(cases())]
 
     #[test]
     fn it_holds_what_was_appended_after_any_sequence_of_requests(
         requests in prop::collection::vec(request(), 1..25),
+        digest in select(DigestKind::ALL),
         seed: u64,
     ) {
         for device in devices() {
             let config = PagedKvCacheConfig::new(N_LAYERS, N_KV_HEADS, HEAD_DIM, N_PAGES)
                 .with_page_size(PAGE_SIZE)
-                .with_batch(BATCH);
+                .with_batch(BATCH)
+                .with_digest(digest);
             let mut pair = Pair {
                 cache: poisoned_cache(&config, &device.device),
                 naive: Default::default(),

@@ -66,6 +66,7 @@ fn poisoned(shape: &AttentionShape, dtype: DType, device: &Device) -> PagedKvCac
         0,
         poison(layer.keys().dims(), device).cast(dtype),
         poison(layer.values().dims(), device).cast(dtype),
+        layer.digest(),
         poison(layer.digests().dims(), device).cast(dtype),
     );
     cache

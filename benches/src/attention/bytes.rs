@@ -1,4 +1,4 @@
-use quest_burn::cache::{DigestFormat, Int8Digests};
+use quest_burn::cache::{DigestStorage, Int8Digests};
 
 use super::{Operation, grid::Shape};
 
@@ -14,16 +14,27 @@ pub fn bytes(shape: &Shape, operation: Operation, budget: usize) -> u64 {
     let k = (budget / shape.page_size).min(shape.n_pages());
     let list = shape.batch * shape.heads.kv * k * size_of::<i32>();
     // Of one page after the other, for each KV head of each sequence.
-    let packed = |pages| shape.batch * shape.heads.kv * Int8Digests::bytes(pages, shape.head_dim);
+    let heads = shape.batch * shape.heads.kv;
+    let packed = |pages| heads * Int8Digests::bytes(shape.digest, pages, shape.head_dim);
+    let digest = heads * shape.digest.shape(shape.head_dim).iter().product::<usize>();
+    let digest = digest * shape.dtype.size();
     let (digests, packed_digest) = match shape.digests {
-        DigestFormat::Full => (shape.n_pages() * 2 * row, 0),
-        DigestFormat::Int8 => (packed(shape.n_pages()), packed(1)),
+        DigestStorage::Full => (shape.n_pages() * digest, 0),
+        DigestStorage::Int8 => (packed(shape.n_pages()), packed(1)),
     };
+    // Keys of the newest page.
+    let held = (shape.context - 1) % shape.page_size;
     let listed = (k * shape.page_size).min(shape.context) * 2 * row;
     let bytes = match operation {
-        // The new key and value are read and written, and both rows of a digest; a packed one is
-        // written.
-        Operation::Append => 8 * row + packed_digest,
+        // The new key and value are read and written, and the digest is written, after it was read
+        // where keys are folded in; a packed one is written. Others are made of the keys of the page.
+        Operation::Append => {
+            let folded = match shape.digest.is_bound() {
+                true => 2 * digest,
+                false => digest + held * row,
+            };
+            4 * row + folded + packed_digest
+        }
         Operation::PageScores => query + digests + scores,
         Operation::TopPages => scores + list,
         Operation::PagedAttention => list + 2 * query + listed,
@@ -36,6 +47,7 @@ pub fn bytes(shape: &Shape, operation: Operation, budget: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use burn::tensor::DType;
+    use quest_burn::digest::DigestKind;
 
     use super::*;
     use crate::parse::Heads;
@@ -48,7 +60,8 @@ mod tests {
         page_size: 8,
         context: 64,
         dtype: DType::F16,
-        digests: DigestFormat::Full,
+        digest: DigestKind::MinMax,
+        digests: DigestStorage::Full,
     };
 
     #[test]
@@ -83,7 +96,7 @@ mod tests {
     fn packed_digests_are_a_byte_per_channel_and_a_scale_for_each_32() {
         let shape = Shape {
             head_dim: 48,
-            digests: DigestFormat::Int8,
+            digests: DigestStorage::Int8,
             ..SHAPE
         };
         let of = |operation| bytes(&shape, operation, 16);
@@ -97,6 +110,15 @@ mod tests {
     }
 
     #[test]
+    fn one_row_is_half_of_two_and_a_number_for_all_channels_takes_16_bytes() {
+        let scores = |digest| bytes(&Shape { digest, ..SHAPE }, Operation::PageScores, 16);
+        // 8 digests of 4 heads: 2 rows, 2 rows, a row and 8 numbers, a row.
+        assert_eq!(scores(DigestKind::MeanVar), 96 + 8 * 4 * 16 + 128);
+        assert_eq!(scores(DigestKind::MeanScalar), 96 + 8 * 4 * 24 + 128);
+        assert_eq!(scores(DigestKind::Mean), 96 + 8 * 4 * 8 + 128);
+    }
+
+    #[test]
     fn floors_of_the_target_table() {
         // At 4.32 TB/s: 15.5, 39, 3.9 and 9.7 us; dense 124 us.
         let floor = |kv, context, operation| {
@@ -107,7 +129,8 @@ mod tests {
                 page_size: 16,
                 context,
                 dtype: DType::F16,
-                digests: DigestFormat::Full,
+                digest: DigestKind::MinMax,
+                digests: DigestStorage::Full,
             };
             bytes(&shape, operation, 2048) as f64 / 4.32e6
         };

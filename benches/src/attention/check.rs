@@ -217,11 +217,17 @@ fn scores_on_host(problem: &Problem, entry: usize) -> Result<Vec<f64>, BenchErro
             let words = digests.words().clone().slice([0..1, pages.clone()]);
             let scales = digests.scales().clone().slice([0..1, pages]);
             let (words, scales) = (read::ints(words)?, read::floats(scales)?);
-            host::unpacked(&words, &scales, problem.shape.head_dim)
+            host::unpacked(
+                problem.shape.digest,
+                &words,
+                &scales,
+                problem.shape.head_dim,
+            )
         }
     };
     let queries = first_queries(problem, entry)?;
     Ok(host::page_scores(
+        problem.shape.digest,
         &queries,
         &digests,
         problem.shape.head_dim,
@@ -267,7 +273,7 @@ fn first_head(problem: &Problem, pool: &Tensor<4>) -> Tensor<4> {
     pool.clone().slice([0..pages.len(), 0..1])
 }
 
-/// The entry's token is the newest of its cache, and its page's digest bounds every key.
+/// The entry's token is the newest of its cache, and its page's digest is that of the page's keys.
 fn appended(problem: &Problem, entry: usize) -> Result<f64, BenchError> {
     let shape = problem.shape;
     let layer = problem.caches.layer(problem.cache_of(entry));
@@ -292,21 +298,21 @@ fn appended(problem: &Problem, entry: usize) -> Result<f64, BenchError> {
         }
     }
     let keys = newest(layer.keys(), 0..row + 1)?;
-    let digests = newest(layer.digests(), 0..2)?;
-    let channels = shape.head_dim;
-    let heads = keys.chunks((row + 1) * channels);
-    for (keys, digest) in heads.zip(digests.chunks(2 * channels)) {
-        let (lowest, highest) = digest.split_at(channels);
-        for key in keys.chunks(channels) {
-            let bounds = lowest.iter().zip(highest);
-            let mut inside = key.iter().zip(bounds).map(|(k, (l, h))| l <= k && k <= h);
-            if !inside.all(|inside| inside) {
-                let expected = format!("a digest that bounds the keys of page {page}");
-                return Err(wrong(Operation::Append, expected, "a key outside"));
-            }
+    let [rows, width] = shape.digest.shape(shape.head_dim);
+    let digests = newest(layer.digests(), 0..rows)?;
+    let heads = keys.chunks((row + 1) * shape.head_dim);
+    let mut largest = 0f64;
+    for (keys, found) in heads.zip(digests.chunks(rows * width)) {
+        let expected = host::digest(shape.digest, keys, shape.head_dim);
+        let deviation = distance(found, &expected);
+        if deviation > tolerance(shape.dtype) {
+            let expected = format!("the digest of the keys of page {page}");
+            let found = format!("one with a deviation of {deviation:.2e}");
+            return Err(wrong(Operation::Append, expected, found));
         }
+        largest = largest.max(deviation);
     }
-    Ok(0.0)
+    Ok(largest)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 use burn::tensor::DType;
 use quest_burn::{
     QuestConfig,
-    cache::{DigestFormat, PagedKvCacheConfig},
+    cache::{DigestStorage, PagedKvCacheConfig},
+    digest::DigestKind,
 };
 
 use super::AttentionOptions;
@@ -16,7 +17,8 @@ pub struct Shape {
     pub page_size: usize,
     pub context: usize,
     pub dtype: DType,
-    pub digests: DigestFormat,
+    pub digest: DigestKind,
+    pub digests: DigestStorage,
 }
 
 impl Shape {
@@ -35,7 +37,8 @@ impl Shape {
             self.batch,
             self.context,
         )
-        .with_digests(self.digests)
+        .with_digest(self.digest)
+        .with_digest_storage(self.digests)
     }
 
     /// A result's description, without the result.
@@ -44,6 +47,7 @@ impl Shape {
             kind,
             operation,
             dtype: Some(dtype_name(self.dtype)),
+            digest: Some(self.digest.name()),
             digests: Some(self.digests.name()),
             batch: Some(self.batch),
             n_heads: Some(self.heads.query),
@@ -69,7 +73,13 @@ pub fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Shape>, Be
                         let differ = [i, j, k, l, m].into_iter().filter(|&index| index > 0);
                         let differ = differ.count();
                         // One after the other, to be compared.
-                        shapes.extend(options.digests.iter().map(|&digests| {
+                        let forms = options.digest.iter().flat_map(|&digest| {
+                            options
+                                .digests
+                                .iter()
+                                .map(move |&digests| (digest, digests))
+                        });
+                        shapes.extend(forms.map(|(digest, digests)| {
                             let shape = Shape {
                                 batch,
                                 heads,
@@ -77,6 +87,7 @@ pub fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Shape>, Be
                                 page_size,
                                 context,
                                 dtype,
+                                digest,
                                 digests,
                             };
                             (differ, shape)
@@ -91,7 +102,7 @@ pub fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Shape>, Be
     }
     for &page_size in &options.page_sizes {
         for &budget in &options.budgets {
-            let config = QuestConfig::kv_group().with_page_size(page_size);
+            let config = QuestConfig::new().with_page_size(page_size);
             config.with_token_budget(budget).validate()?;
         }
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use burn::tensor::DType;
 use clap::{Args, ValueEnum};
-use quest_burn::cache::DigestFormat;
+use quest_burn::{cache::DigestStorage, digest::DigestKind};
 use serde::Serialize;
 
 use crate::{
@@ -94,9 +94,12 @@ pub struct AttentionOptions {
     /// Element type of the KV cache: f32, f16 or bf16 [default: f16 on GPUs, f32 on CPUs]
     #[arg(long, value_parser = parse::float_dtype)]
     pub dtype: Option<DType>,
-    /// Forms of the page digests: full, int8
-    #[arg(long, value_name = "FORM,..", value_delimiter = ',', value_parser = parse::digests, default_values_t = [DigestFormat::Full])]
-    pub digests: Vec<DigestFormat>,
+    /// Kinds of page digests: min-max, mean-var, mean-scalar, mean
+    #[arg(long, value_name = "KIND,..", value_delimiter = ',', value_parser = parse::digest, default_values_t = [DigestKind::MeanVar])]
+    pub digest: Vec<DigestKind>,
+    /// Numbers that the digests are read in: full, int8
+    #[arg(long = "digest-storage", alias = "digests", value_name = "FORM,..", value_delimiter = ',', value_parser = parse::digests, default_values_t = [DigestStorage::Full])]
+    pub digests: Vec<DigestStorage>,
     /// Only these operations
     #[arg(long, value_enum, value_name = "OPERATION,..", value_delimiter = ',')]
     pub only: Vec<Operation>,

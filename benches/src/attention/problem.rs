@@ -1,6 +1,6 @@
 use burn::tensor::{Int, Tensor};
 use quest_burn::{
-    NewestPage, PageSharing,
+    PageSharing,
     cache::{PagedKvCache, Step},
     ops,
     policy::{PageSelection, Pages},
@@ -163,8 +163,8 @@ impl Problem {
     fn selection(&self, budget: usize) -> PageSelection {
         PageSelection {
             k: (budget / self.shape.page_size).min(self.shape.n_pages()),
-            newest_page: NewestPage::Pinned,
             sink_pages: 0,
+            recent_pages: 1,
         }
     }
 }

@@ -1,4 +1,7 @@
-use quest_burn::cache::{DigestFormat, Int8Digests};
+use quest_burn::{
+    cache::{DigestStorage, Int8Digests},
+    digest::DigestKind,
+};
 use quest_burn_models::config::ModelConfig;
 
 use super::DecodeOptions;
@@ -22,7 +25,8 @@ pub struct Reads {
     /// Nothing for dense attention.
     pub budget: Option<usize>,
     pub dense_layers: usize,
-    pub digests: DigestFormat,
+    pub digest: DigestKind,
+    pub digests: DigestStorage,
 }
 
 impl StepBytes {
@@ -39,6 +43,7 @@ impl StepBytes {
             page_size: options.page_size,
             budget,
             dense_layers: options.dense_layers,
+            digest: options.digest,
             digests: options.digests,
         };
         Self::counted(
@@ -69,8 +74,13 @@ impl StepBytes {
         let chosen = |budget: usize| {
             let pages = reads.context.div_ceil(reads.page_size);
             let digests = match reads.digests {
-                DigestFormat::Full => pages * pair,
-                DigestFormat::Int8 => heads * Int8Digests::bytes(pages, config.head_dim),
+                DigestStorage::Full => {
+                    let digest = reads.digest.shape(config.head_dim);
+                    pages * heads * digest.iter().product::<usize>() * element
+                }
+                DigestStorage::Int8 => {
+                    heads * Int8Digests::bytes(reads.digest, pages, config.head_dim)
+                }
             };
             let tokens = budget / reads.page_size * reads.page_size;
             digests + tokens.min(reads.context) * pair
@@ -107,7 +117,8 @@ mod tests {
         page_size: 16,
         budget: Some(2048),
         dense_layers: 2,
-        digests: DigestFormat::Full,
+        digest: DigestKind::MinMax,
+        digests: DigestStorage::Full,
     };
 
     fn floor_ms(shape: ShapeName, reads: Reads) -> f64 {
@@ -153,7 +164,8 @@ mod tests {
             page_size: 8,
             budget: Some(16),
             dense_layers: 1,
-            digests: DigestFormat::Full,
+            digest: DigestKind::MinMax,
+            digests: DigestStorage::Full,
         };
         let config = ShapeName::Tiny.config();
         let weight_bytes = 4 * config.n_parameters();
@@ -167,7 +179,7 @@ mod tests {
         assert_eq!(bytes.cache, (64 + 3 * (8 + 16)) * 192 * 4);
         // In 8 bits: 6 heads with 2 rows of 16 bytes and a scale.
         let packed = Reads {
-            digests: DigestFormat::Int8,
+            digests: DigestStorage::Int8,
             ..reads
         };
         let bytes = StepBytes::counted(&config, weight_bytes, 4, &packed);

@@ -78,6 +78,7 @@ fn measure(
         let mut record = Record {
             budget,
             page_size: Some(options.page_size),
+            digest: Some(options.digest.name()),
             digests: Some(options.digests.name()),
             dense_layers: budget.map(|_| options.dense_layers),
             ..loaded.record(Kind::Decode, operation(budget), batch, context)

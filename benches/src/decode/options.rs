@@ -1,7 +1,8 @@
 use clap::Args;
 use quest_burn::{
     QuestConfig,
-    cache::{DigestFormat, PagedKvCacheConfig},
+    cache::{DigestStorage, PagedKvCacheConfig},
+    digest::DigestKind,
 };
 
 use crate::{
@@ -28,9 +29,12 @@ pub struct DecodeOptions {
     /// Leading layers that attend to everything
     #[arg(long, value_name = "N", default_value_t = QuestConfig::new().dense_layers)]
     pub dense_layers: usize,
-    /// Form of the page digests: full or int8
-    #[arg(long, value_name = "FORM", value_parser = parse::digests, default_value_t = DigestFormat::Full)]
-    pub digests: DigestFormat,
+    /// Kind of the page digests: min-max, mean-var, mean-scalar or mean
+    #[arg(long, value_name = "KIND", value_parser = parse::digest, default_value_t = DigestKind::MeanVar)]
+    pub digest: DigestKind,
+    /// Numbers that the digests are read in: full or int8
+    #[arg(long = "digest-storage", alias = "digests", value_name = "FORM", value_parser = parse::digests, default_value_t = DigestStorage::Full)]
+    pub digests: DigestStorage,
     /// How the work reaches the device
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Launch::Graph, Launch::Plain])]
     pub launch: Vec<Launch>,
@@ -47,7 +51,7 @@ pub const WARM_UP: usize = 3;
 impl DecodeOptions {
     /// The configuration of Quest.
     pub fn quest(&self, budget: usize) -> QuestConfig {
-        QuestConfig::kv_group()
+        QuestConfig::new()
             .with_token_budget(budget)
             .with_page_size(self.page_size)
             .with_dense_layers(self.dense_layers)
@@ -77,7 +81,9 @@ impl DecodeOptions {
     pub fn cache(&self, loaded: &LoadedModel, batch: usize, context: usize) -> PagedKvCacheConfig {
         let capacity = self.capacity(context);
         let cache = loaded.model.config().cache(self.page_size, batch, capacity);
-        cache.with_digests(self.digests)
+        cache
+            .with_digest(self.digest)
+            .with_digest_storage(self.digests)
     }
 
     /// Bytes of the KV cache.

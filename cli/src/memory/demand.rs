@@ -1,7 +1,8 @@
 use burn::tensor::DType;
 use indicatif::BinaryBytes;
 use quest_burn::{
-    cache::{DigestFormat, PagedKvCacheConfig},
+    cache::{DigestStorage, PagedKvCacheConfig},
+    digest::DigestKind,
     inference::WeightFormat,
 };
 use quest_burn_models::config::ModelConfig;
@@ -17,7 +18,8 @@ pub struct Demand<'a> {
     pub config: &'a ModelConfig,
     pub form: Form,
     pub page_size: usize,
-    pub digests: DigestFormat,
+    pub digest: DigestKind,
+    pub digest_storage: DigestStorage,
     /// Tokens that the cache has room for.
     pub tokens: usize,
     pub work: Work,
@@ -104,7 +106,9 @@ impl Demand<'_> {
 
     fn cache(&self, tokens: usize) -> PagedKvCacheConfig {
         let cache = self.config.cache(self.page_size, 1, tokens);
-        cache.with_digests(self.digests)
+        cache
+            .with_digest(self.digest)
+            .with_digest_storage(self.digest_storage)
     }
 
     /// The work on hidden states or, before it, the copy that Burn makes of a tensor where zeros do

@@ -1,4 +1,4 @@
-use quest_burn::cache::DigestFormat;
+use quest_burn::{cache::DigestStorage, digest::DigestKind};
 use quest_burn_models::config::ModelConfig;
 use quest_burn_tests::checkpoint::{self, CheckpointSpec};
 
@@ -25,7 +25,8 @@ fn demand(config: &ModelConfig, tokens: usize) -> Demand<'_> {
             weights: WeightFormat::Full,
         },
         page_size: 16,
-        digests: DigestFormat::Full,
+        digest: DigestKind::MinMax,
+        digest_storage: DigestStorage::Full,
         tokens,
         work: Work::chunk(4096),
     }

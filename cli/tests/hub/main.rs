@@ -36,15 +36,28 @@ impl User {
     fn command(&self, model: &str, endpoint: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quest"));
         command
-            .args(["generate", "--device", "flex", "--json", "--max-new-tokens", "4"])
+            .args([
+                "generate",
+                "--device",
+                "flex",
+                "--json",
+                "--max-new-tokens",
+                "4",
+            ])
             .args(["--model", model, "--ids"])
             .arg(&self.ids)
             .current_dir(self.home.path())
             .env("HF_HOME", self.home.path().join("hf"))
             .env("HF_ENDPOINT", endpoint);
         for variable in [
-            "HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN_PATH", "HTTP_PROXY", "http_proxy",
-            "ALL_PROXY", "all_proxy",
+            "HF_TOKEN",
+            "HF_HUB_CACHE",
+            "HF_HUB_OFFLINE",
+            "HF_TOKEN_PATH",
+            "HTTP_PROXY",
+            "http_proxy",
+            "ALL_PROXY",
+            "all_proxy",
         ] {
             command.env_remove(variable);
         }
@@ -96,11 +109,20 @@ fn a_model_is_brought_once_and_used_offline() {
     let weights = user.cached(&format!("snapshots/{COMMIT}/model.safetensors"));
     let content = &repository.files["model.safetensors"];
     let link = fs::read_link(&weights).unwrap();
-    assert_eq!(link, PathBuf::from(format!("../../blobs/{}", sha256(content))));
+    assert_eq!(
+        link,
+        PathBuf::from(format!("../../blobs/{}", sha256(content)))
+    );
     assert_eq!(&fs::read(&weights).unwrap(), content);
-    assert_eq!(fs::read_to_string(user.cached("refs/main")).unwrap(), COMMIT);
+    assert_eq!(
+        fs::read_to_string(user.cached("refs/main")).unwrap(),
+        COMMIT
+    );
     let requests = hub.requests();
-    assert!(!requests.iter().any(|request| request.contains("onnx")), "{requests:?}");
+    assert!(
+        !requests.iter().any(|request| request.contains("onnx")),
+        "{requests:?}"
+    );
 
     // Everything is there: the hub is asked for the commit alone.
     assert_eq!(ids(&user.run(NAME, &hub)), expected);
@@ -139,7 +161,9 @@ fn connections_that_are_cut_are_gone_on_from() {
         fs::write(&part, &content[..1000]).unwrap();
         assert_eq!(ids(&user.run(NAME, &hub)), expected);
         let requests = hub.requests();
-        let storage = requests.iter().filter(|request| request.contains("/storage/"));
+        let storage = requests
+            .iter()
+            .filter(|request| request.contains("/storage/"));
         let storage = storage.collect::<Vec<_>>();
         assert!(storage[0].ends_with("bytes=1000-"), "{storage:?}");
         if !ignores_ranges {
@@ -174,9 +198,18 @@ fn gated_models_need_a_token() {
     });
     let user = User::new();
     let error = refusal(&user.run(NAME, &hub));
-    assert!(error.contains("expected access to a gated model"), "{error}");
-    assert!(error.contains(&format!("{}/{NAME}", hub.endpoint)), "{error}");
-    assert!(error.contains("HF_TOKEN") && error.ends_with("found no token"), "{error}");
+    assert!(
+        error.contains("expected access to a gated model"),
+        "{error}"
+    );
+    assert!(
+        error.contains(&format!("{}/{NAME}", hub.endpoint)),
+        "{error}"
+    );
+    assert!(
+        error.contains("HF_TOKEN") && error.ends_with("found no token"),
+        "{error}"
+    );
 
     let mut command = user.command(NAME, &hub.endpoint);
     let error = refusal(&command.env("HF_TOKEN", "another").output().unwrap());
@@ -192,7 +225,10 @@ fn names_that_lead_nowhere_say_why() {
     let hub = Hub::serve(repository);
     let user = User::new();
     let error = refusal(&user.run("org/Tiny-Modle", &hub));
-    assert!(error.contains("org/Tiny-Modle: expected a folder with a model or"), "{error}");
+    assert!(
+        error.contains("org/Tiny-Modle: expected a folder with a model or"),
+        "{error}"
+    );
     let error = refusal(&user.run("org/Tiny-Model@v9", &hub));
     assert!(error.ends_with("found no `v9`"), "{error}");
     let error = refusal(&user.run("org/Tiny-Model:Q4_0", &hub));

@@ -144,7 +144,11 @@ fn answer(
         }
         // Large files lie in storage of their own.
         if !file.ends_with(".safetensors") {
-            return respond("200 OK", &format!("ETag: \"{:040x}\"\r\n", content.len()), content);
+            return respond(
+                "200 OK",
+                &format!("ETag: \"{:040x}\"\r\n", content.len()),
+                content,
+            );
         }
         let (etag, size) = (sha256(content), content.len());
         let more = format!(

@@ -260,6 +260,7 @@ mod tests {
             },
             device: "flex".into(),
             dtype: "f32".into(),
+            digest: "min-max".into(),
             digests: "full".into(),
             weights: "full".into(),
             seed: 7,

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quest_burn::{cache::DigestFormat, inference::WeightFormat};
+use quest_burn::{cache::DigestStorage, digest::DigestKind, inference::WeightFormat};
 use quest_burn_models::config::ModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +24,10 @@ pub struct RunInfo {
     pub device: String,
     /// Element type of weights and KV cache.
     pub dtype: String,
-    /// Form of the digests in the KV cache.
+    /// What the digests in the KV cache keep of a page's keys.
+    #[serde(default = "min_max_digest")]
+    pub digest: String,
+    /// Numbers in which the digests are read.
     #[serde(default = "full_digests")]
     pub digests: String,
     /// Form of the weights of the layers' projections.
@@ -37,8 +40,13 @@ pub struct RunInfo {
 }
 
 /// Those of results that were written before there were others.
+fn min_max_digest() -> String {
+    DigestKind::MinMax.to_string()
+}
+
+/// Those of results that were written before there were others.
 fn full_digests() -> String {
-    DigestFormat::Full.to_string()
+    DigestStorage::Full.to_string()
 }
 
 /// Those of results that were written before there were others.

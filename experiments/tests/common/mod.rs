@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use quest_burn::policy::PolicyKind;
+use quest_burn::{digest::DigestKind, policy::PolicyKind};
 use quest_burn_experiments::results;
 use quest_burn_models::local::LocalModel;
 use quest_burn_tests::{
@@ -32,6 +32,7 @@ pub fn subject_of(dir: &Path) -> LocalModel {
     let model = LocalModel::open(dir).unwrap().page_size(8);
     model
         .policy(PolicyKind::Dense)
+        .digest(DigestKind::MinMax)
         .load(&Device::default())
         .unwrap()
 }
@@ -51,7 +52,8 @@ pub fn run_info(subject: &LocalModel, experiment: &str) -> results::RunInfo {
         },
         device: "default".into(),
         dtype: "f32".into(),
-        digests: subject.digests().to_string(),
+        digest: subject.digest().to_string(),
+        digests: subject.digest_storage().to_string(),
         weights: subject.weights().to_string(),
         seed: 0,
         settings: json!({}),

@@ -2,7 +2,8 @@ use std::{path::Path, sync::Arc};
 
 use burn::tensor::{DType, Device};
 use quest_burn::{
-    cache::DigestFormat,
+    cache::DigestStorage,
+    digest::DigestKind,
     inference::WeightFormat,
     policy::{PagePolicy, PolicyConfig, PolicyKind},
 };
@@ -26,7 +27,8 @@ pub struct LocalModelBuilder {
     dtype: Option<DType>,
     weights: WeightFormat,
     page_size: usize,
-    digests: DigestFormat,
+    digest: DigestKind,
+    digest_storage: DigestStorage,
     context: usize,
 }
 
@@ -46,7 +48,8 @@ impl LocalModelBuilder {
             dtype: None,
             weights: WeightFormat::Full,
             page_size: LocalModel::PAGE_SIZE,
-            digests: DigestFormat::Full,
+            digest: DigestKind::MeanVar,
+            digest_storage: DigestStorage::Full,
             context: config.max_positions,
             source: source.into(),
             config,
@@ -87,9 +90,16 @@ impl LocalModelBuilder {
         self
     }
 
-    /// Form of the page digests.
-    pub fn digests(mut self, digests: DigestFormat) -> Self {
-        self.digests = digests;
+    /// What a page's digest keeps of its keys; mean and standard deviation when not given. Quest's
+    /// published variants go with [`DigestKind::MinMax`].
+    pub fn digest(mut self, digest: DigestKind) -> Self {
+        self.digest = digest;
+        self
+    }
+
+    /// Numbers that the page digests are read in.
+    pub fn digest_storage(mut self, storage: DigestStorage) -> Self {
+        self.digest_storage = storage;
         self
     }
 
@@ -128,7 +138,9 @@ impl LocalModelBuilder {
     pub fn check(&self) -> Result<(), ModelError> {
         self.policy_of_model()?;
         let cache = self.config.cache(self.page_size, 1, 1);
-        let cache = cache.with_digests(self.digests);
+        let cache = cache
+            .with_digest(self.digest)
+            .with_digest_storage(self.digest_storage);
         cache.validate().map_err(ModelError::Cache)?;
         match self.config.max_positions {
             most if self.context > most => Err(ModelError::Context {
@@ -171,7 +183,8 @@ impl LocalModelBuilder {
             .with_policy(policy)
             .with_weights(weights)
             .with_page_size(self.page_size)
-            .with_digests(self.digests)
+            .with_digest(self.digest)
+            .with_digest_storage(self.digest_storage)
             .with_context(self.context);
         Ok(match self.tokenizer {
             Some(tokenizer) => model.with_tokenizer(tokenizer),

@@ -2,7 +2,8 @@ use std::{path::Path, sync::Arc};
 
 use burn::tensor::{DType, Device};
 use quest_burn::{
-    cache::{DigestFormat, PagedKvCacheConfig},
+    cache::{DigestStorage, PagedKvCacheConfig},
+    digest::DigestKind,
     inference::WeightFormat,
     policy::{DensePolicy, PagePolicy},
 };
@@ -23,7 +24,7 @@ use crate::{
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/quest-passkey");
 /// let device = Device::default();
-/// let model = LocalModel::open(path)?.policy(QuestConfig::kv_group()).load(&device)?;
+/// let model = LocalModel::open(path)?.policy(QuestConfig::new()).load(&device)?;
 /// let mut session = model.session()?;
 /// for text in session.generate("The grass is", GenerationConfig::new().with_max_new_tokens(8))? {
 ///     print!("{}", text?);
@@ -40,7 +41,8 @@ pub struct LocalModel {
     policy: Arc<dyn PagePolicy>,
     weights: WeightFormat,
     page_size: usize,
-    digests: DigestFormat,
+    digest: DigestKind,
+    digest_storage: DigestStorage,
     context: usize,
 }
 
@@ -68,7 +70,8 @@ impl LocalModel {
             policy: Arc::new(DensePolicy),
             weights: WeightFormat::Full,
             page_size: Self::PAGE_SIZE,
-            digests: DigestFormat::Full,
+            digest: DigestKind::MeanVar,
+            digest_storage: DigestStorage::Full,
         }
     }
 
@@ -96,9 +99,15 @@ impl LocalModel {
         self
     }
 
-    /// The same model, whose sessions have digests in this form.
-    pub fn with_digests(mut self, digests: DigestFormat) -> Self {
-        self.digests = digests;
+    /// The same model, whose sessions have digests of this kind.
+    pub fn with_digest(mut self, digest: DigestKind) -> Self {
+        self.digest = digest;
+        self
+    }
+
+    /// The same model, whose sessions read digests in these numbers.
+    pub fn with_digest_storage(mut self, storage: DigestStorage) -> Self {
+        self.digest_storage = storage;
         self
     }
 
@@ -129,7 +138,9 @@ impl LocalModel {
     /// A KV cache for `tokens` tokens in each of `batch` sequences.
     pub fn cache(&self, batch: usize, tokens: usize) -> PagedKvCacheConfig {
         let cache = self.config.cache(self.page_size, batch, tokens);
-        cache.with_digests(self.digests)
+        cache
+            .with_digest(self.digest)
+            .with_digest_storage(self.digest_storage)
     }
 
     /// The model itself.
@@ -191,9 +202,14 @@ impl LocalModel {
         self.page_size
     }
 
-    /// Form of the page digests of new sessions.
-    pub fn digests(&self) -> DigestFormat {
-        self.digests
+    /// What the page digests of new sessions keep.
+    pub fn digest(&self) -> DigestKind {
+        self.digest
+    }
+
+    /// Numbers that new sessions read the page digests in.
+    pub fn digest_storage(&self) -> DigestStorage {
+        self.digest_storage
     }
 
     /// Most tokens of a session.

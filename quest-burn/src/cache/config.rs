@@ -3,8 +3,8 @@ use burn::{
     tensor::{DType, Device},
 };
 
-use super::{CacheError, DigestFormat, Int8Digests, PagedKvCache, digests::check_head_dim};
-use crate::config::validate_page_size;
+use super::{CacheError, DigestStorage, Int8Digests, PagedKvCache, digests::check_head_dim};
+use crate::{config::validate_page_size, digest::DigestKind};
 
 /// Sizes of a [`PagedKvCache`].
 #[derive(Config, Debug, PartialEq, Eq)]
@@ -25,9 +25,12 @@ pub struct PagedKvCacheConfig {
     pub batch: usize,
     /// Pages that one sequence can hold; the whole pool when not given.
     pub max_pages_per_sequence: Option<usize>,
-    /// In which form the digests are read.
-    #[config(default = "DigestFormat::Full")]
-    pub digests: DigestFormat,
+    /// What a page's digest keeps of its keys.
+    #[config(default = "DigestKind::MeanVar")]
+    pub digest: DigestKind,
+    /// In which numbers the digests are read.
+    #[config(default = "DigestStorage::Full")]
+    pub digest_storage: DigestStorage,
 }
 
 impl PagedKvCacheConfig {
@@ -72,17 +75,21 @@ impl PagedKvCacheConfig {
 
     /// Bytes of keys and values.
     pub fn key_value_bytes(&self, dtype: DType) -> u64 {
-        let rows = (self.page_size as u64).saturating_mul(2);
-        rows.saturating_mul(self.row_bytes(dtype))
+        let channels = self
+            .page_size
+            .saturating_mul(2)
+            .saturating_mul(self.head_dim);
+        self.bytes_per_page(channels, dtype)
     }
 
     /// Bytes of digests: what Quest adds to a KV cache.
     pub fn digest_bytes(&self, dtype: DType) -> u64 {
-        let full = self.row_bytes(dtype).saturating_mul(2);
-        match self.digests {
-            DigestFormat::Full => full,
-            DigestFormat::Int8 => {
-                let page = Int8Digests::bytes(1, self.head_dim);
+        let [rows, channels] = self.digest.shape(self.head_dim);
+        let full = self.bytes_per_page(rows.saturating_mul(channels), dtype);
+        match self.digest_storage {
+            DigestStorage::Full => full,
+            DigestStorage::Int8 => {
+                let page = Int8Digests::bytes(self.digest, 1, self.head_dim);
                 full.saturating_add(product([
                     self.n_layers,
                     self.n_pages,
@@ -93,13 +100,13 @@ impl PagedKvCacheConfig {
         }
     }
 
-    /// Bytes of one row of every page of every layer.
-    fn row_bytes(&self, dtype: DType) -> u64 {
+    /// Bytes of that many elements of every page and head of every layer.
+    fn bytes_per_page(&self, elements: usize, dtype: DType) -> u64 {
         product([
             self.n_layers,
             self.n_pages,
             self.n_kv_heads,
-            self.head_dim,
+            elements,
             dtype.size(),
         ])
     }
@@ -123,9 +130,9 @@ impl PagedKvCacheConfig {
                 return Err(CacheError::Empty(what));
             }
         }
-        match self.digests {
-            DigestFormat::Full => Ok(()),
-            DigestFormat::Int8 => check_head_dim(self.head_dim),
+        match self.digest_storage {
+            DigestStorage::Full => Ok(()),
+            DigestStorage::Int8 => check_head_dim(self.head_dim),
         }
     }
 
@@ -196,8 +203,8 @@ mod tests {
         ] {
             let n_pages = config.max_pages_per_sequence.unwrap_or(0);
             let (n_pages, batch) = (n_pages.max(config.n_pages), config.batch);
-            for digests in DigestFormat::ALL {
-                let config = config.clone().with_digests(digests);
+            for digests in DigestStorage::ALL {
+                let config = config.clone().with_digest_storage(digests);
                 let error = config.init(&Device::default(), DType::F16).unwrap_err();
                 assert_eq!(error, CacheError::TooLarge { n_pages, batch });
             }

@@ -4,20 +4,21 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::CacheError;
+use crate::digest::DigestKind;
 
-/// In which form the digests are read when pages are scored.
+/// In which numbers the digests are read when pages are scored, whatever their kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum DigestFormat {
+pub enum DigestStorage {
     /// As they are folded, in the cache's dtype.
     Full,
-    /// In 8 bits, rounded outwards, so that a page's score still bounds the score of each of its
-    /// keys: half the bytes of f16. The full digests are kept beside them, as new keys are folded
-    /// into those.
+    /// In 8 bits: half the bytes of f16. Minima and maxima are rounded outwards, so that a page's
+    /// score still bounds the score of each of its keys; digests that promise no bound are rounded to
+    /// the nearest. The full digests are kept as well, as new keys are folded into those.
     Int8,
 }
 
-impl DigestFormat {
+impl DigestStorage {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Full, Self::Int8];
 
@@ -33,23 +34,23 @@ impl DigestFormat {
     pub fn about(self) -> &'static str {
         match self {
             Self::Full => "Digests in the dtype of the KV cache",
-            Self::Int8 => "In 8 bits, rounded outwards, to read half the bytes",
+            Self::Int8 => "In 8 bits, to read half the bytes; bounds are rounded outwards",
         }
     }
 }
 
-impl fmt::Display for DigestFormat {
+impl fmt::Display for DigestStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl FromStr for DigestFormat {
+impl FromStr for DigestStorage {
     type Err = CacheError;
 
     fn from_str(name: &str) -> Result<Self, CacheError> {
         let named = Self::ALL.into_iter().find(|format| format.name() == name);
-        named.ok_or_else(|| CacheError::DigestFormat(name.to_owned()))
+        named.ok_or_else(|| CacheError::DigestStorage(name.to_owned()))
     }
 }
 
@@ -69,8 +70,10 @@ pub(crate) const LEAST_SCALE: f32 = 1.0 / (1u128 << 100) as f32;
 /// division may be wrong on any device, so that `scale * integer` bounds the exact value.
 pub(crate) const OUTWARD: f32 = 1.0 / (1 << 20) as f32;
 
-/// Page digests in 8 bits: `minimum >= scale * m` and `maximum <= scale * M` with the largest
-/// integer `m` and the smallest `M`.
+/// Page digests in 8 bits: integers of all rows, with a scale for each 32 channels. Where the digests
+/// are bounds, `minimum >= scale * m` and `maximum <= scale * M` with the largest integer `m` and the
+/// smallest `M`; others are the nearest integers. A number for all channels is kept in f32, behind the
+/// scales.
 ///
 /// A head's pages lie side by side, as a head is scored by itself.
 #[derive(Clone, Debug)]
@@ -81,9 +84,16 @@ pub struct Int8Digests {
 
 impl Int8Digests {
     /// Those of zeros.
-    pub(crate) fn new(n_pages: usize, n_kv_heads: usize, head_dim: usize, device: &Device) -> Self {
-        let words = [n_kv_heads, n_pages, 2, head_dim / CHANNELS_PER_WORD];
-        let scales = [n_kv_heads, n_pages, n_scales(head_dim)];
+    pub(crate) fn new(
+        digest: DigestKind,
+        n_pages: usize,
+        n_kv_heads: usize,
+        head_dim: usize,
+        device: &Device,
+    ) -> Self {
+        let [rows, _] = digest.shape(head_dim);
+        let words = [n_kv_heads, n_pages, rows, head_dim / CHANNELS_PER_WORD];
+        let scales = [n_kv_heads, n_pages, stored_scales(digest, head_dim)];
         // CUDA pitches the rows of some tensors; a reshaped line has none.
         let n_words = words.iter().product::<usize>();
         let n_scales = scales.iter().product::<usize>();
@@ -93,21 +103,22 @@ impl Int8Digests {
         }
     }
 
-    /// Four channels per word, the first of them in the lowest byte, `[n_kv_heads, n_pages, 2,
-    /// head_dim / 4]` in i32: minima, then maxima.
+    /// Four channels per word, the first of them in the lowest byte, `[n_kv_heads, n_pages, rows,
+    /// head_dim / 4]` in i32.
     pub fn words(&self) -> &Tensor<4, Int> {
         &self.words
     }
 
     /// What a channel's integers are multiplied by, `[n_kv_heads, n_pages, n_scales]` in f32, for
-    /// each 32 channels.
+    /// each 32 channels; then the number for all channels, where the kind has one.
     pub fn scales(&self) -> &Tensor<3> {
         &self.scales
     }
 
     /// Bytes of the digests of `n` pages of a KV head.
-    pub fn bytes(n: usize, head_dim: usize) -> usize {
-        n * (2 * head_dim + n_scales(head_dim) * size_of::<f32>())
+    pub fn bytes(digest: DigestKind, n: usize, head_dim: usize) -> usize {
+        let [rows, _] = digest.shape(head_dim);
+        n * (rows * head_dim + stored_scales(digest, head_dim) * size_of::<f32>())
     }
 }
 
@@ -118,6 +129,11 @@ pub(crate) fn check_head_dim(head_dim: usize) -> Result<(), CacheError> {
     } else {
         Err(CacheError::Int8HeadDim(head_dim))
     }
+}
+
+/// Numbers that a page has in the scales.
+pub(crate) fn stored_scales(digest: DigestKind, head_dim: usize) -> usize {
+    n_scales(head_dim) + usize::from(digest.layout().scalar)
 }
 
 pub(crate) fn n_scales(head_dim: usize) -> usize {

@@ -24,9 +24,9 @@ pub enum CacheError {
     /// Digests of this head dim cannot be kept in 8 bits.
     #[error("int8 digests: expected a head dim that is a multiple of 16, found {0}")]
     Int8HeadDim(usize),
-    /// No form of digests has this name.
-    #[error("digests: expected full or int8, found {0}")]
-    DigestFormat(String),
+    /// No way to store digests has this name.
+    #[error("digest storage: expected full or int8, found {0}")]
+    DigestStorage(String),
     /// The pool has too few free pages.
     #[error(
         "KV cache is full: expected at most {free} free pages of {page_size} tokens to be taken, \

@@ -1,8 +1,8 @@
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::ops;
+use crate::{digest::DigestKind, ops};
 
-use super::{CacheError, DigestFormat, Int8Digests, PolicyStates, digests::check_head_dim};
+use super::{CacheError, DigestStorage, Int8Digests, PolicyStates, digests::check_head_dim};
 
 /// The pages of one layer: a pool of keys and values, and the digest of each page's keys.
 #[derive(Clone, Debug)]
@@ -10,6 +10,7 @@ pub struct LayerCache {
     pub(crate) index: usize,
     pub(crate) keys: Tensor<4>,
     pub(crate) values: Tensor<4>,
+    pub(crate) digest: DigestKind,
     pub(crate) digests: Tensor<4>,
     pub(crate) int8_digests: Option<Int8Digests>,
     pub(crate) states: PolicyStates,
@@ -21,20 +22,22 @@ impl LayerCache {
         [n_pages, n_kv_heads, page_size, head_dim]: [usize; 4],
         device: &Device,
         dtype: DType,
-        format: DigestFormat,
+        digest: DigestKind,
+        storage: DigestStorage,
     ) -> Self {
         // CUDA pitches the rows of some tensors; a reshaped line has none.
-        let pool = |rows: usize| {
-            let shape = [n_pages, n_kv_heads, rows, head_dim];
+        let pool = |[rows, channels]: [usize; 2]| {
+            let shape = [n_pages, n_kv_heads, rows, channels];
             Tensor::<1>::zeros([shape.iter().product::<usize>()], (device, dtype)).reshape(shape)
         };
         Self {
             index,
-            keys: pool(page_size),
-            values: pool(page_size),
-            digests: pool(2),
-            int8_digests: (format == DigestFormat::Int8)
-                .then(|| Int8Digests::new(n_pages, n_kv_heads, head_dim, device)),
+            keys: pool([page_size, head_dim]),
+            values: pool([page_size, head_dim]),
+            digest,
+            digests: pool(digest.shape(head_dim)),
+            int8_digests: (storage == DigestStorage::Int8)
+                .then(|| Int8Digests::new(digest, n_pages, n_kv_heads, head_dim, device)),
             states: PolicyStates::default(),
         }
     }
@@ -44,7 +47,7 @@ impl LayerCache {
     /// # Shapes
     ///
     /// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
-    /// - digests: `[n_pages, n_kv_heads, 2, head_dim]`, minimum first
+    /// - digests: `[n_pages, n_kv_heads, rows, channels]`, of the [kind's shape](DigestKind::shape)
     ///
     /// # Panics
     ///
@@ -53,15 +56,18 @@ impl LayerCache {
         index: usize,
         keys: Tensor<4>,
         values: Tensor<4>,
+        digest: DigestKind,
         digests: Tensor<4>,
     ) -> Self {
         let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
         burn::tensor::assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
-        burn::tensor::assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
+        let [rows, channels] = digest.shape(head_dim);
+        burn::tensor::assert_shape!(digests, [n_pages, n_kv_heads, rows, channels]);
         Self {
             index,
             keys: in_line(keys),
             values: in_line(values),
+            digest,
             digests: in_line(digests),
             int8_digests: None,
             states: PolicyStates::default(),
@@ -75,9 +81,10 @@ impl LayerCache {
     ///
     /// When the head dim is not a multiple of 16.
     pub fn with_int8_digests(mut self) -> Result<Self, CacheError> {
-        let [_, _, _, head_dim] = self.digests.dims();
+        let [_, _, _, head_dim] = self.keys.dims();
         check_head_dim(head_dim)?;
-        self.int8_digests = Some(ops::int8::quantized_pool(self.digests.clone()));
+        let packed = ops::int8::quantized_pool(self.digest, self.digests.clone(), head_dim);
+        self.int8_digests = Some(packed);
         Ok(self)
     }
 
@@ -97,8 +104,13 @@ impl LayerCache {
         &self.values
     }
 
-    /// Channel-wise minimum (row 0) and maximum (row 1) of each page's keys,
-    /// `[n_pages, n_kv_heads, 2, head_dim]`.
+    /// What the digests keep of a page's keys.
+    pub fn digest(&self) -> DigestKind {
+        self.digest
+    }
+
+    /// The digest of each page's keys, `[n_pages, n_kv_heads, rows, channels]` as the
+    /// [kind](Self::digest) says.
     pub fn digests(&self) -> &Tensor<4> {
         &self.digests
     }

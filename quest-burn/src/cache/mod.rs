@@ -3,8 +3,8 @@
 //! | tensor | shape |
 //! |---|---|
 //! | keys, values (one layer) | `[n_pages, n_kv_heads, page_size, head_dim]`, a pool shared by the batch |
-//! | digests | `[n_pages, n_kv_heads, 2, head_dim]`: channel-wise minimum and maximum of a page's keys |
-//! | digests in 8 bits, if asked for | words `[n_kv_heads, n_pages, 2, head_dim / 4]` and scales, see [`Int8Digests`] |
+//! | digests | `[n_pages, n_kv_heads, rows, channels]`: what is kept of a page's keys, see [`digest`](crate::digest) |
+//! | digests in 8 bits, if asked for | words `[n_kv_heads, n_pages, rows, head_dim / 4]` and scales, see [`Int8Digests`] |
 //! | page table | `[batch, max_pages]`: logical page -> pool page, the same in every layer |
 //!
 //! Keys are stored after RoPE. All layers hold the same tokens, so one page table serves them.
@@ -20,10 +20,12 @@ mod step;
 mod table;
 
 pub use config::PagedKvCacheConfig;
+#[cfg(feature = "cube")]
+pub(crate) use digests::stored_scales;
 pub(crate) use digests::{
     CHANNELS_PER_SCALE, CHANNELS_PER_WORD, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST, n_scales,
 };
-pub use digests::{DigestFormat, Int8Digests};
+pub use digests::{DigestStorage, Int8Digests};
 pub use error::CacheError;
 pub use layer::LayerCache;
 pub use paged::PagedKvCache;

@@ -28,7 +28,16 @@ impl PagedKvCache {
         ];
         Self {
             layers: (0..config.n_layers)
-                .map(|index| LayerCache::new(index, pool, device, dtype, config.digests))
+                .map(|index| {
+                    LayerCache::new(
+                        index,
+                        pool,
+                        device,
+                        dtype,
+                        config.digest,
+                        config.digest_storage,
+                    )
+                })
                 .collect(),
             device_page_table: Tensor::zeros([batch, max_pages], (device, DType::I32)),
             table: PageTable::new(config.n_pages, max_pages, config.page_size, batch),
@@ -154,7 +163,7 @@ impl PagedKvCache {
         self.forget(sequence);
         let kept = length % self.config.page_size;
         if kept > 0 {
-            // Minimum and maximum cannot forget a key: fold the rows that stay anew.
+            // No digest can forget a key: fold the rows that stay anew.
             let page = self.table.pages()[sequence][length / self.config.page_size] as usize;
             for layer in &mut self.layers {
                 ops::rebuild_digest(layer, page, kept);

@@ -40,6 +40,7 @@ impl LayerCache {
             index: self.index,
             keys: copied(self.keys, n_pages),
             values: copied(self.values, n_pages),
+            digest: self.digest,
             digests: copied(self.digests, n_pages),
             int8_digests: None,
             states: self.states,
@@ -71,7 +72,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        cache::{DigestFormat, PagedKvCacheConfig},
+        cache::{DigestStorage, PagedKvCacheConfig},
         ops,
     };
 
@@ -95,17 +96,17 @@ mod tests {
             .to_vec()
     }
 
-    fn cache(digests: DigestFormat) -> PagedKvCache {
+    fn cache(digests: DigestStorage) -> PagedKvCache {
         PagedKvCacheConfig::new(1, 2, 16, 3)
             .with_page_size(8)
-            .with_digests(digests)
+            .with_digest_storage(digests)
             .init(&Device::default(), DType::F32)
             .unwrap()
     }
 
     #[test]
     fn a_larger_pool_holds_what_the_smaller_one_held_and_takes_more() {
-        for digests in DigestFormat::ALL {
+        for digests in DigestStorage::ALL {
             let mut cache = cache(digests);
             append(&mut cache, 19);
             let before = contents(&cache);
@@ -121,7 +122,7 @@ mod tests {
             assert_eq!(cache.lengths(), [40]);
             assert_eq!(
                 cache.layer(0).int8_digests().is_some(),
-                digests == DigestFormat::Int8
+                digests == DigestStorage::Int8
             );
             cache.grow(1);
             assert_eq!(cache.config().n_pages, 5, "it does not shrink");
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_fork_and_its_origin_do_not_see_each_other_s_tokens() {
-        for digests in DigestFormat::ALL {
+        for digests in DigestStorage::ALL {
             let mut cache = cache(digests);
             append(&mut cache, 13);
             let before = contents(&cache);

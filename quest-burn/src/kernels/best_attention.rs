@@ -2,27 +2,29 @@
 
 use burn::{
     backend::Dispatch,
-    tensor::{DType, Int, Tensor, assert_shape},
+    tensor::{DType, Int, Tensor},
 };
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{
-    check::{check_attention, check_bound, check_dtype, check_scores, check_selection},
+    check::{
+        check_attention, check_bound, check_digests, check_dtype, check_scores, check_selection,
+    },
     page_scores::Digests,
     paged_attention::launch_paged_attention,
     top_pages::launch_top_pages,
 };
-use crate::{PageSharing, ops::extension::QuestOps};
+use crate::{PageSharing, digest::DigestKind, ops::extension::QuestOps};
 
 /// The pages that [`best_attention`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BestPages {
     /// Pages of each list.
     pub k: usize,
-    /// Whether the newest page is always in.
-    pub pin_newest: bool,
     /// First pages that are always in.
     pub sink_pages: usize,
+    /// Last pages that are always in.
+    pub recent_pages: usize,
     /// Which query heads share a list.
     pub sharing: PageSharing,
     /// Most pages that a sequence has, now or when a captured step is replayed.
@@ -45,6 +47,7 @@ pub fn best_attention(
     keys: Tensor<4>,
     values: Tensor<4>,
     digests: Tensor<4>,
+    digest: DigestKind,
     page_table: Tensor<2, Int>,
     lengths: Tensor<1, Int>,
     scale: f32,
@@ -52,10 +55,10 @@ pub fn best_attention(
 ) -> Tensor<3> {
     let [n_pages, n_kv_heads, _, head_dim] = keys.dims();
     let [_, max_pages] = page_table.dims();
-    assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
+    check_digests(&digests, digest, [n_pages, n_kv_heads, head_dim]);
     check_dtype("digests", digests.dtype(), keys.dtype());
     check_attention(&query, &keys, &values, &page_table, &lengths);
-    check_selection(pages.k, pages.pin_newest, pages.sink_pages);
+    check_selection(pages.k, pages.sink_pages, pages.recent_pages);
     check_bound(pages.n_pages_bound, max_pages);
     check_scores(pages.n_pages_bound);
     Tensor::from_dispatch(Dispatch::best_attention(
@@ -63,6 +66,7 @@ pub fn best_attention(
         keys.into_dispatch(),
         values.into_dispatch(),
         digests.into_dispatch(),
+        digest,
         page_table.cast(DType::I32).into_dispatch(),
         lengths.cast(DType::I32).into_dispatch(),
         scale,
@@ -77,6 +81,7 @@ pub(crate) fn launch_best_attention(
     keys: CubeTensor,
     values: CubeTensor,
     digests: Digests,
+    digest: DigestKind,
     page_table: CubeTensor,
     lengths: CubeTensor,
     scale: f32,
@@ -85,6 +90,7 @@ pub(crate) fn launch_best_attention(
     let page_size = keys.meta.shape()[2];
     let scores = digests.page_scores(
         query.clone(),
+        digest,
         page_table.clone(),
         lengths.clone(),
         page_size,
@@ -96,8 +102,8 @@ pub(crate) fn launch_best_attention(
         lengths.clone(),
         page_size,
         best.k,
-        best.pin_newest,
         best.sink_pages,
+        best.recent_pages,
     );
     launch_paged_attention(
         query,

@@ -4,16 +4,18 @@
 use burn::tensor::{DType, Int, Tensor, assert_shape};
 
 use super::device::supports;
+use crate::digest::DigestKind;
 
 pub(super) fn check_append(
     pools: (&Tensor<4>, &Tensor<4>, &Tensor<4>),
+    digest: DigestKind,
     (new_keys, new_values): (&Tensor<4>, &Tensor<4>),
     places: (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
 ) {
     let (keys, _, _) = pools;
     let [_, n_kv_heads, _, head_dim] = keys.dims();
     let [batch, _, tokens, _] = new_keys.dims();
-    check_written(pools, batch, places);
+    check_written(pools, digest, batch, places);
     assert_shape!(new_keys, [batch, n_kv_heads, tokens, head_dim]);
     assert_shape!(new_values, [batch, n_kv_heads, tokens, head_dim]);
     check_dtype("new keys", new_keys.dtype(), keys.dtype());
@@ -22,13 +24,14 @@ pub(super) fn check_append(
 
 pub(super) fn check_rotate_append(
     pools: (&Tensor<4>, &Tensor<4>, &Tensor<4>),
+    digest: DigestKind,
     (qkv, norms, rotations): (&Tensor<4>, Option<&(Tensor<2>, f64)>, &Tensor<3>),
     places: (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
 ) {
     let (keys, _, _) = pools;
     let [_, n_kv_heads, _, head_dim] = keys.dims();
     let [batch, tokens, heads, _] = qkv.dims();
-    check_written(pools, batch, places);
+    check_written(pools, digest, batch, places);
     assert_shape!(qkv, [batch, tokens, heads, head_dim]);
     assert_shape!(rotations, [batch, tokens, head_dim]);
     check_dtype("merged projection", qkv.dtype(), keys.dtype());
@@ -52,19 +55,30 @@ pub(super) fn check_rotate_append(
 /// Pools that are written, and where: page table, starts and lengths.
 pub(super) fn check_written(
     (keys, values, digests): (&Tensor<4>, &Tensor<4>, &Tensor<4>),
+    digest: DigestKind,
     batch: usize,
     (page_table, starts, lengths): (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
 ) {
     let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
     let [_, max_pages] = page_table.dims();
     assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
-    assert_shape!(digests, [n_pages, n_kv_heads, 2, head_dim]);
+    check_digests(digests, digest, [n_pages, n_kv_heads, head_dim]);
     assert_shape!(page_table, [batch, max_pages]);
     assert_shape!(starts, [batch]);
     assert_shape!(lengths, [batch]);
     check_dtype("values", values.dtype(), keys.dtype());
     check_dtype("digests", digests.dtype(), keys.dtype());
     check_cache(keys);
+}
+
+/// Digests of some kind, of a pool with so many pages, KV heads and channels.
+pub(super) fn check_digests(
+    digests: &Tensor<4>,
+    digest: DigestKind,
+    [n_pages, n_kv_heads, head_dim]: [usize; 3],
+) {
+    let [rows, channels] = digest.shape(head_dim);
+    assert_shape!(digests, [n_pages, n_kv_heads, rows, channels]);
 }
 
 pub(super) fn check_scoring(page_size: usize, n_scores: usize) {
@@ -85,9 +99,9 @@ pub(super) fn check_scores(n_scores: usize) {
     );
 }
 
-pub(super) fn check_selection(k: usize, pin_newest: bool, sink_pages: usize) {
+pub(super) fn check_selection(k: usize, sink_pages: usize, recent_pages: usize) {
     assert!(k > 0, "pages to keep: expected at least 1, found 0");
-    let kept = sink_pages + usize::from(pin_newest);
+    let kept = sink_pages.saturating_add(recent_pages);
     assert!(
         kept <= k,
         "always-kept pages: expected at most the {k} pages to keep, found {kept}"
@@ -147,7 +161,13 @@ pub(super) fn check_groups(n_heads: usize, n_kv_heads: usize) {
 }
 
 pub(super) fn check_cache(cache: &Tensor<4>) {
-    let [n_pages, n_kv_heads, _, head_dim] = cache.dims();
+    let [_, _, _, head_dim] = cache.dims();
+    check_pool(cache, head_dim);
+}
+
+/// A pool that the kernels run on with keys of `head_dim` channels.
+pub(super) fn check_pool(cache: &Tensor<4>, head_dim: usize) {
+    let [n_pages, n_kv_heads, _, _] = cache.dims();
     assert!(
         n_pages > 0 && n_kv_heads > 0,
         "KV cache: expected pages and heads, found {n_pages} pages of {n_kv_heads} KV heads"

@@ -25,7 +25,11 @@ impl RowLayout {
     /// The layout for rows like those of `tensor`, whose last dimension is the head dim.
     pub fn of(tensor: &CubeTensor) -> Self {
         let shape = tensor.meta.shape();
-        let head_dim = shape[shape.num_dims() - 1];
+        Self::with_head_dim(tensor, shape[shape.num_dims() - 1])
+    }
+
+    /// The layout for rows of `head_dim` channels of a tensor, behind which others may follow.
+    pub fn with_head_dim(tensor: &CubeTensor, head_dim: usize) -> Self {
         let hardware = &tensor.client.properties().hardware;
         let any_width = hardware.max_vector_size == VectorSize::MAX;
         Self::new(

@@ -4,10 +4,13 @@ use burn::backend::{
 };
 use burn_cubecl::CubeBackend;
 
-use crate::kernels::{
-    BestPages, advance, append, best_attention, decode_state, linear,
-    page_scores::{self, Digests},
-    paged_attention, prefill_attention, rms_norm, rotate_append, top_pages,
+use crate::{
+    digest::DigestKind,
+    kernels::{
+        BestPages, advance, append, best_attention, decode_state, linear,
+        page_scores::{self, Digests},
+        paged_attention, prefill_attention, rms_norm, rotate_append, top_pages,
+    },
 };
 
 /// The operations of a decode step as kernels; [`crate::kernels`] says what each does.
@@ -15,11 +18,12 @@ use crate::kernels::{
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait QuestOps: Backend {
     /// Writes new rows and folds their keys into the digests, in place.
-    #[fusion(meta = |keys, values, digests, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone()))]
+    #[fusion(meta = |keys, values, digests, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone()))]
     fn append(
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         digests: FloatTensor<Self>,
+        digest: DigestKind,
         new_keys: FloatTensor<Self>,
         new_values: FloatTensor<Self>,
         page_table: IntTensor<Self>,
@@ -29,11 +33,12 @@ pub trait QuestOps: Backend {
 
     /// Norms and rotates queries and keys of a merged projection, and appends.
     #[allow(clippy::type_complexity)]
-    #[fusion(meta = |keys, values, digests, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), super::shapes::query_of(keys, qkv)))]
+    #[fusion(meta = |keys, values, digests, _, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), super::shapes::query_of(keys, qkv)))]
     fn rotate_append(
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         digests: FloatTensor<Self>,
+        digest: DigestKind,
         qkv: FloatTensor<Self>,
         gammas: FloatTensor<Self>,
         rotations: FloatTensor<Self>,
@@ -96,6 +101,7 @@ pub trait QuestOps: Backend {
     fn page_scores(
         query: FloatTensor<Self>,
         digests: FloatTensor<Self>,
+        digest: DigestKind,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
         page_size: usize,
@@ -110,8 +116,8 @@ pub trait QuestOps: Backend {
         lengths: IntTensor<Self>,
         page_size: usize,
         k: usize,
-        pin_newest: bool,
         sink_pages: usize,
+        recent_pages: usize,
     ) -> IntTensor<Self>;
 
     /// Attention over listed pages.
@@ -133,6 +139,7 @@ pub trait QuestOps: Backend {
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         digests: FloatTensor<Self>,
+        digest: DigestKind,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
         scale: f32,
@@ -169,6 +176,7 @@ impl QuestOps for CubeBackend {
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         digests: FloatTensor<Self>,
+        digest: DigestKind,
         new_keys: FloatTensor<Self>,
         new_values: FloatTensor<Self>,
         page_table: IntTensor<Self>,
@@ -176,7 +184,7 @@ impl QuestOps for CubeBackend {
         lengths: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         append::launch_append(
-            keys, values, digests, None, new_keys, new_values, page_table, starts, lengths,
+            keys, values, digests, digest, None, new_keys, new_values, page_table, starts, lengths,
         )
     }
 
@@ -184,6 +192,7 @@ impl QuestOps for CubeBackend {
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         digests: FloatTensor<Self>,
+        digest: DigestKind,
         qkv: FloatTensor<Self>,
         gammas: FloatTensor<Self>,
         rotations: FloatTensor<Self>,
@@ -199,8 +208,8 @@ impl QuestOps for CubeBackend {
         FloatTensor<Self>,
     ) {
         rotate_append::launch_rotate_append(
-            keys, values, digests, None, qkv, gammas, rotations, page_table, starts, lengths,
-            normed, epsilon,
+            keys, values, digests, digest, None, qkv, gammas, rotations, page_table, starts,
+            lengths, normed, epsilon,
         )
     }
 
@@ -250,6 +259,7 @@ impl QuestOps for CubeBackend {
     fn page_scores(
         query: FloatTensor<Self>,
         digests: FloatTensor<Self>,
+        digest: DigestKind,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
         page_size: usize,
@@ -257,7 +267,7 @@ impl QuestOps for CubeBackend {
         n_scores: usize,
     ) -> FloatTensor<Self> {
         page_scores::launch_page_scores(
-            query, digests, page_table, lengths, page_size, shared, n_scores,
+            query, digests, digest, page_table, lengths, page_size, shared, n_scores,
         )
     }
 
@@ -266,10 +276,10 @@ impl QuestOps for CubeBackend {
         lengths: IntTensor<Self>,
         page_size: usize,
         k: usize,
-        pin_newest: bool,
         sink_pages: usize,
+        recent_pages: usize,
     ) -> IntTensor<Self> {
-        top_pages::launch_top_pages(scores, lengths, page_size, k, pin_newest, sink_pages)
+        top_pages::launch_top_pages(scores, lengths, page_size, k, sink_pages, recent_pages)
     }
 
     fn listed_attention(
@@ -298,6 +308,7 @@ impl QuestOps for CubeBackend {
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         digests: FloatTensor<Self>,
+        digest: DigestKind,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
         scale: f32,
@@ -308,6 +319,7 @@ impl QuestOps for CubeBackend {
             keys,
             values,
             Digests::Full(digests),
+            digest,
             page_table,
             lengths,
             scale,

@@ -1,21 +1,18 @@
 use burn::tensor::Tensor;
 
 use super::reference;
-use crate::cache::Int8Digests;
+use crate::{cache::Int8Digests, digest::DigestKind};
 
-/// Packs every digest of a pool, `[n_pages, n_kv_heads, 2, head_dim]`.
-pub(crate) fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
+/// Packs every digest of a pool, `[n_pages, n_kv_heads, rows, channels]`.
+pub(crate) fn quantized_pool(kind: DigestKind, digests: Tensor<4>, head_dim: usize) -> Int8Digests {
     #[cfg(feature = "cube")]
-    {
-        let [_, _, _, head_dim] = digests.dims();
-        if crate::kernels::supports(&digests.device(), digests.dtype(), head_dim) {
-            return super::kernel::quantized_pool(digests);
-        }
+    if crate::kernels::supports(&digests.device(), digests.dtype(), head_dim) {
+        return super::kernel::quantized_pool(kind, digests, head_dim);
     }
     #[cfg(feature = "flex")]
     if crate::simd::packs(&digests) {
-        return crate::simd::quantized_pool(digests);
+        return crate::simd::quantized_pool(kind, digests, head_dim);
     }
-    let (words, scales) = reference::quantized(digests);
+    let (words, scales) = reference::quantized(kind, digests, head_dim);
     Int8Digests { words, scales }
 }

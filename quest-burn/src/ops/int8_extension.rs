@@ -4,11 +4,14 @@ use burn::backend::{
 };
 use burn_cubecl::CubeBackend;
 
-use crate::kernels::{
-    BestPages, append, best_attention,
-    int8::{PackedPools, launch_quantize_digests},
-    page_scores::{Digests, launch_int8_page_scores},
-    rotate_append,
+use crate::{
+    digest::DigestKind,
+    kernels::{
+        BestPages, append, best_attention,
+        int8::{PackedPools, launch_quantize_digests},
+        page_scores::{Digests, launch_int8_page_scores},
+        rotate_append,
+    },
 };
 
 /// The operations on digests in 8 bits as kernels; [`crate::kernels`] says what each does.
@@ -17,13 +20,14 @@ use crate::kernels::{
 pub trait Int8Ops: Backend {
     /// Writes new rows, folds their keys into the digests and packs those, in place.
     #[allow(clippy::type_complexity)]
-    #[fusion(meta = |keys, values, digests, words, scales, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), words.clone(), scales.clone()))]
+    #[fusion(meta = |keys, values, digests, words, scales, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), words.clone(), scales.clone()))]
     fn int8_append(
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         digests: FloatTensor<Self>,
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
+        digest: DigestKind,
         new_keys: FloatTensor<Self>,
         new_values: FloatTensor<Self>,
         page_table: IntTensor<Self>,
@@ -39,13 +43,14 @@ pub trait Int8Ops: Backend {
 
     /// Norms and rotates queries and keys of a merged projection, appends, and packs digests.
     #[allow(clippy::type_complexity)]
-    #[fusion(meta = |keys, values, digests, words, scales, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), words.clone(), scales.clone(), super::shapes::query_of(keys, qkv)))]
+    #[fusion(meta = |keys, values, digests, words, scales, _, qkv, _, _, _, _, _, _, _| (keys.clone(), values.clone(), digests.clone(), words.clone(), scales.clone(), super::shapes::query_of(keys, qkv)))]
     fn int8_rotate_append(
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         digests: FloatTensor<Self>,
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
+        digest: DigestKind,
         qkv: FloatTensor<Self>,
         gammas: FloatTensor<Self>,
         rotations: FloatTensor<Self>,
@@ -64,11 +69,12 @@ pub trait Int8Ops: Backend {
     );
 
     /// Packs the digests of the pages that a step writes, in place.
-    #[fusion(meta = |words, scales, _, _, _, _, _, _| (words.clone(), scales.clone()))]
+    #[fusion(meta = |words, scales, _, _, _, _, _, _, _| (words.clone(), scales.clone()))]
     fn quantize_digests(
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
         digests: FloatTensor<Self>,
+        digest: DigestKind,
         page_table: IntTensor<Self>,
         starts: IntTensor<Self>,
         lengths: IntTensor<Self>,
@@ -82,6 +88,7 @@ pub trait Int8Ops: Backend {
         query: FloatTensor<Self>,
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
+        digest: DigestKind,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
         page_size: usize,
@@ -97,6 +104,7 @@ pub trait Int8Ops: Backend {
         values: FloatTensor<Self>,
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
+        digest: DigestKind,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
         scale: f32,
@@ -111,6 +119,7 @@ impl Int8Ops for CubeBackend {
         digests: FloatTensor<Self>,
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
+        digest: DigestKind,
         new_keys: FloatTensor<Self>,
         new_values: FloatTensor<Self>,
         page_table: IntTensor<Self>,
@@ -128,6 +137,7 @@ impl Int8Ops for CubeBackend {
             keys,
             values,
             digests,
+            digest,
             Some(&packed),
             new_keys,
             new_values,
@@ -144,6 +154,7 @@ impl Int8Ops for CubeBackend {
         digests: FloatTensor<Self>,
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
+        digest: DigestKind,
         qkv: FloatTensor<Self>,
         gammas: FloatTensor<Self>,
         rotations: FloatTensor<Self>,
@@ -165,6 +176,7 @@ impl Int8Ops for CubeBackend {
             keys,
             values,
             digests,
+            digest,
             Some(&packed),
             qkv,
             gammas,
@@ -182,6 +194,7 @@ impl Int8Ops for CubeBackend {
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
         digests: FloatTensor<Self>,
+        digest: DigestKind,
         page_table: IntTensor<Self>,
         starts: IntTensor<Self>,
         lengths: IntTensor<Self>,
@@ -190,7 +203,7 @@ impl Int8Ops for CubeBackend {
     ) -> (IntTensor<Self>, FloatTensor<Self>) {
         let packed = PackedPools { words, scales };
         launch_quantize_digests(
-            &packed, digests, page_table, starts, lengths, page_size, tokens,
+            &packed, digests, digest, page_table, starts, lengths, page_size, tokens,
         );
         (packed.words, packed.scales)
     }
@@ -199,6 +212,7 @@ impl Int8Ops for CubeBackend {
         query: FloatTensor<Self>,
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
+        digest: DigestKind,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
         page_size: usize,
@@ -206,7 +220,7 @@ impl Int8Ops for CubeBackend {
         n_scores: usize,
     ) -> FloatTensor<Self> {
         launch_int8_page_scores(
-            query, words, scales, page_table, lengths, page_size, shared, n_scores,
+            query, words, scales, digest, page_table, lengths, page_size, shared, n_scores,
         )
     }
 
@@ -216,6 +230,7 @@ impl Int8Ops for CubeBackend {
         values: FloatTensor<Self>,
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,
+        digest: DigestKind,
         page_table: IntTensor<Self>,
         lengths: IntTensor<Self>,
         scale: f32,
@@ -223,7 +238,7 @@ impl Int8Ops for CubeBackend {
     ) -> FloatTensor<Self> {
         let digests = Digests::Int8 { words, scales };
         best_attention::launch_best_attention(
-            query, keys, values, digests, page_table, lengths, scale, pages,
+            query, keys, values, digests, digest, page_table, lengths, scale, pages,
         )
     }
 }

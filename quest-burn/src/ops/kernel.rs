@@ -5,9 +5,10 @@ use std::mem;
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 
 use crate::{
-    NewestPage, PageSharing,
+    PageSharing,
     attention::{HeadNorms, Rotations},
     cache::{Int8Digests, LayerCache, Step},
+    digest::DigestKind,
     kernels::{self, BestPages},
     policy::{PageSelection, Pages},
 };
@@ -47,8 +48,16 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
     let lengths = step.device_lengths().clone();
     let (pools, packed) = match packed {
         Some(packed) => {
-            let (pools, (words, scales)) =
-                kernels::int8_append(pools, packed, keys, values, page_table, starts, lengths);
+            let (pools, (words, scales)) = kernels::int8_append(
+                pools,
+                packed,
+                cache.digest,
+                keys,
+                values,
+                page_table,
+                starts,
+                lengths,
+            );
             (pools, Some(Int8Digests { words, scales }))
         }
         None => {
@@ -57,6 +66,7 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
                 pool_keys,
                 pool_values,
                 digests,
+                cache.digest,
                 keys,
                 values,
                 page_table,
@@ -89,13 +99,29 @@ pub fn rotate_append(
     let (pools, packed, query) = match packed {
         Some(packed) => {
             let (pools, (words, scales), query) = kernels::int8_rotate_append(
-                pools, packed, qkv, norms, rotations, page_table, starts, lengths,
+                pools,
+                packed,
+                cache.digest,
+                qkv,
+                norms,
+                rotations,
+                page_table,
+                starts,
+                lengths,
             );
             (pools, Some(Int8Digests { words, scales }), query)
         }
         None => {
-            let (keys, values, digests, query) =
-                kernels::rotate_append(pools, qkv, norms, rotations, page_table, starts, lengths);
+            let (keys, values, digests, query) = kernels::rotate_append(
+                pools,
+                cache.digest,
+                qkv,
+                norms,
+                rotations,
+                page_table,
+                starts,
+                lengths,
+            );
             ((keys, values, digests), None, query)
         }
     };
@@ -143,13 +169,13 @@ fn put_back(
 }
 
 /// Packs every digest of a pool: as those of one sequence with all its pages.
-pub fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
-    let [n_pages, n_kv_heads, _, head_dim] = digests.dims();
+pub fn quantized_pool(kind: DigestKind, digests: Tensor<4>, head_dim: usize) -> Int8Digests {
+    let [n_pages, n_kv_heads, _, _] = digests.dims();
     let device = digests.device();
     let Int8Digests {
         mut words,
         mut scales,
-    } = Int8Digests::new(n_pages, n_kv_heads, head_dim, &device);
+    } = Int8Digests::new(kind, n_pages, n_kv_heads, head_dim, &device);
     let pages = Tensor::<1, Int>::arange(0..n_pages as i64, (&device, DType::I32));
     let pages = pages.reshape([1, n_pages]);
     let count = |n: usize| Tensor::<1, Int>::full([1], n as i32, (&device, DType::I32));
@@ -163,6 +189,7 @@ pub fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
             words,
             scales,
             digests.clone(),
+            kind,
             pages.clone(),
             count(first),
             count(last),
@@ -183,6 +210,7 @@ fn quantize_digests(cache: &mut LayerCache, step: &Step) {
         words,
         scales,
         cache.digests.clone(),
+        cache.digest,
         step.device_page_table().clone(),
         step.device_starts().clone(),
         step.device_lengths().clone(),
@@ -204,6 +232,7 @@ pub fn page_scores(
             query,
             words,
             scales,
+            cache.digest,
             step.device_page_table().clone(),
             step.device_lengths().clone(),
             step.page_size(),
@@ -214,6 +243,7 @@ pub fn page_scores(
     kernels::page_scores(
         query,
         cache.digests.clone(),
+        cache.digest,
         step.device_page_table().clone(),
         step.device_lengths().clone(),
         step.page_size(),
@@ -229,8 +259,8 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
             step.device_lengths().clone(),
             step.page_size(),
             selection.k,
-            selection.newest_page == NewestPage::Pinned,
             selection.sink_pages,
+            selection.recent_pages,
         ),
         counts: selection.counts(step),
     }
@@ -272,8 +302,8 @@ pub fn best_attention(
     let dtype = query.dtype();
     let pages = BestPages {
         k: selection.k,
-        pin_newest: selection.newest_page == NewestPage::Pinned,
         sink_pages: selection.sink_pages,
+        recent_pages: selection.recent_pages,
         sharing,
         n_pages_bound: step.max_pages(),
     };
@@ -284,12 +314,29 @@ pub fn best_attention(
     let scale = scale as f32;
     let out = match cache.int8_digests.clone() {
         Some(Int8Digests { words, scales }) => kernels::int8_best_attention(
-            query, keys, values, words, scales, page_table, lengths, scale, pages,
+            query,
+            keys,
+            values,
+            words,
+            scales,
+            cache.digest,
+            page_table,
+            lengths,
+            scale,
+            pages,
         ),
         None => {
             let digests = cache.digests.clone();
             kernels::best_attention(
-                query, keys, values, digests, page_table, lengths, scale, pages,
+                query,
+                keys,
+                values,
+                digests,
+                cache.digest,
+                page_table,
+                lengths,
+                scale,
+                pages,
             )
         }
     };

@@ -3,16 +3,15 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::*;
-use crate::{
-    NewestPage,
-    cache::{PagedKvCache, PagedKvCacheConfig},
-};
+use crate::cache::{PagedKvCache, PagedKvCacheConfig};
+use crate::digest::DigestKind;
 
 /// One layer, one KV head, one channel, pages of 8 tokens; key and value of token `i` are
 /// `keys[i]` and `i`.
 fn cache_of(keys: &[f32]) -> (PagedKvCache, Step) {
     let device = Device::default();
     let mut cache = PagedKvCacheConfig::for_tokens(1, 1, 1, 8, 1, keys.len())
+        .with_digest(DigestKind::MinMax)
         .init(&device, DType::F32)
         .unwrap();
     let step = cache.prefill(&[keys.len()]).unwrap();
@@ -55,7 +54,7 @@ fn select(scores: &[f32], tokens: usize, selection: PageSelection) -> Vec<i64> {
 fn best(k: usize) -> PageSelection {
     PageSelection {
         k,
-        newest_page: NewestPage::Competes,
+        recent_pages: 0,
         sink_pages: 0,
     }
 }
@@ -110,7 +109,7 @@ fn pages_come_in_ascending_order() {
 fn pinned_and_first_pages_are_kept_whatever_their_score() {
     let selection = PageSelection {
         k: 3,
-        newest_page: NewestPage::Pinned,
+        recent_pages: 1,
         sink_pages: 1,
     };
     assert_eq!(select(&[-5., 2., 9., 4., -7.], 40, selection), [0, 2, 4]);

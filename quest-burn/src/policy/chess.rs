@@ -117,7 +117,7 @@ impl ChessPolicy {
     /// When [`QuestConfig::validate`] fails, or the budget holds no page besides the first ones.
     pub fn new(quest: QuestConfig, options: ChessOptions) -> Result<Self, PolicyError> {
         quest.validate()?;
-        let sinks = quest.sink_pages.max(options.sinks);
+        let sinks = quest.always_sink_pages().max(options.sinks);
         if quest.budget_pages() <= sinks {
             return Err(PolicyError::TokenBudget {
                 policy: "chess",

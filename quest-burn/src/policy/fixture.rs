@@ -5,6 +5,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::{Observation, ObservedPolicy, PagePolicy, Read};
 use crate::{
     cache::{PagedKvCache, PagedKvCacheConfig, Step},
+    digest::DigestKind,
     ops,
 };
 
@@ -17,7 +18,8 @@ pub struct Weighted {
 
 impl Weighted {
     pub fn new(n_kv_heads: usize) -> Self {
-        let config = PagedKvCacheConfig::for_tokens(1, n_kv_heads, 1, 8, 1, 64);
+        let config = PagedKvCacheConfig::for_tokens(1, n_kv_heads, 1, 8, 1, 64)
+            .with_digest(DigestKind::MinMax);
         Self {
             cache: config.init(&Device::default(), DType::F32).unwrap(),
             n_kv_heads,

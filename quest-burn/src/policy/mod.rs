@@ -53,7 +53,7 @@ pub use top_p::{TopPOptions, TopPPolicy};
 pub use tova::{TovaConfig, TovaPolicy};
 
 use crate::{
-    NewestPage, QuestConfig,
+    QuestConfig,
     cache::{LayerCache, Step},
     ops,
 };
@@ -127,10 +127,10 @@ pub enum Pages {
 pub struct PageSelection {
     /// Pages to keep, of each sequence that has more.
     pub k: usize,
-    /// How the page of the newest token takes part.
-    pub newest_page: NewestPage,
     /// First pages that are always kept; they count towards `k`.
     pub sink_pages: usize,
+    /// Last pages that are always kept, that of the newest token among them; they count towards `k`.
+    pub recent_pages: usize,
 }
 
 impl PageSelection {
@@ -147,8 +147,8 @@ impl PageSelection {
         );
         let selection = Self {
             k: config.budget_pages(),
-            newest_page: config.newest_page,
-            sink_pages: config.sink_pages,
+            sink_pages: config.always_sink_pages(),
+            recent_pages: config.always_recent_pages(),
         };
         let dense = cache.index() < config.dense_layers || selection.covers(step);
         (!dense).then_some(selection)
@@ -171,8 +171,7 @@ impl PageSelection {
 
     /// Whether a page of a sequence with `n_pages` pages is kept whatever its score.
     pub(crate) fn always_keeps(&self, page: usize, n_pages: usize) -> bool {
-        let is_newest = page + 1 == n_pages;
-        page < self.sink_pages || (is_newest && self.newest_page == NewestPage::Pinned)
+        page < self.sink_pages || page + self.recent_pages >= n_pages
     }
 
     /// Whether every page of every sequence is kept.

@@ -287,7 +287,9 @@ mod tests {
         );
         assert_eq!((dense.top_recall, dense.mass), (vec![1.0], vec![1.0]));
 
-        let config = QuestConfig::new().with_page_size(8).with_dense_layers(0);
+        let config = QuestConfig::kv_group()
+            .with_page_size(8)
+            .with_dense_layers(0);
         let quest = observe(config.with_token_budget(16).init().unwrap());
         assert_eq!(quest.read, Read::Pages(vec![vec![1, 2]]));
         assert_eq!(

@@ -62,12 +62,14 @@ mod tests {
     use crate::{
         NewestPage, PageSharing,
         cache::{PagedKvCache, PagedKvCacheConfig},
+        digest::DigestKind,
     };
 
     /// Pages that each head reads of a sequence of 24 tokens with two channels.
     fn pages(policy: &dyn PagePolicy, key: impl Fn(usize) -> [f32; 2], query: &[f32]) -> Vec<i64> {
         let device = Device::default();
-        let config = PagedKvCacheConfig::for_tokens(1, 1, 2, 8, 1, 24);
+        let config =
+            PagedKvCacheConfig::for_tokens(1, 1, 2, 8, 1, 24).with_digest(DigestKind::MinMax);
         let mut cache = config.init(&device, DType::F32).unwrap();
         let append = |cache: &mut PagedKvCache, step: &Step| {
             let tokens = step.starts()[0]..step.lengths()[0];
@@ -90,7 +92,7 @@ mod tests {
     }
 
     fn config() -> QuestConfig {
-        QuestConfig::new()
+        QuestConfig::kv_group()
             .with_page_size(8)
             .with_token_budget(8)
             .with_newest_page(NewestPage::Competes)

@@ -110,7 +110,7 @@ impl RaasPolicy {
     /// Whether a page stays whenever it was used.
     fn stays(&self, page: usize, prompt: &PromptPages) -> bool {
         let is_pinned = self.options.prompt == RaasPrompt::Pinned && prompt.is_prompt(page);
-        is_pinned || page < self.quest.sink_pages || page + 1 == prompt.n_pages()
+        is_pinned || page < self.quest.always_sink_pages() || page + 1 == prompt.n_pages()
     }
 
     /// What each list of a sequence holds when its newest token has come, given its scores.

@@ -75,7 +75,7 @@ impl RandomPolicy {
         let is_pinned = self.options.prompt == RandomPrompt::Pinned;
         let n_pages = prompt.n_pages();
         let stays = |page: usize| {
-            let is_kept = page < self.quest.sink_pages || page + 1 == n_pages;
+            let is_kept = page < self.quest.always_sink_pages() || page + 1 == n_pages;
             is_kept || (is_pinned && prompt.is_prompt(page))
         };
         let staying = (0..n_pages).filter(|&page| stays(page)).count();

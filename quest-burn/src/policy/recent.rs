@@ -31,7 +31,7 @@ impl RecentPolicy {
     /// When [`QuestConfig::validate`] fails, or the budget holds no page besides the first ones.
     pub fn new(quest: QuestConfig, options: RecentOptions) -> Result<Self, PolicyError> {
         quest.validate()?;
-        let sinks = quest.sink_pages.max(options.sinks);
+        let sinks = quest.always_sink_pages().max(options.sinks);
         let least = (sinks.saturating_add(1)).saturating_mul(quest.page_size);
         if quest.budget_pages() <= sinks {
             return Err(PolicyError::TokenBudget {

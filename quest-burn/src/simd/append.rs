@@ -4,27 +4,33 @@ use burn::{
 };
 
 use super::{element::Element, pool::primitive, with_element};
-use crate::cache::{LayerCache, Step};
+use crate::{
+    cache::{LayerCache, Step},
+    digest::{NativeDigest, with_digest},
+};
 
 /// [`crate::ops::append`], in the cache's own memory unless something else holds it.
 pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
-    let dtype = cache.keys.dtype();
+    let (dtype, digest) = (cache.keys.dtype(), cache.digest);
     let mut pools = [&mut cache.keys, &mut cache.values, &mut cache.digests]
         .map(|pool| primitive(pool.extract()));
-    with_element!(dtype, E => append_rows::<E>(&mut pools, keys, values, step));
+    with_element!(dtype, E => {
+        append_rows::<E>(&mut pools, keys, values, step);
+        with_digest!(digest, D => fold_pages::<E, D>(&mut pools, step));
+    });
     let [keys, values, digests] = pools.map(Tensor::from_primitive::<Flex>);
     (cache.keys, cache.values, cache.digests) = (keys, values, digests);
 }
 
 fn append_rows<E: Element>(
-    [keys, values, digests]: &mut [FlexTensor; 3],
+    [keys, values, _]: &mut [FlexTensor; 3],
     new_keys: Tensor<4>,
     new_values: Tensor<4>,
     step: &Step,
 ) {
     let [_, heads, page_size, head_dim] = keys.layout().shape().dims::<4>();
     let (new_keys, new_values) = (NewRows::new(new_keys), NewRows::new(new_values));
-    let (keys, values, digests) = (elements(keys), elements(values), elements(digests));
+    let (keys, values) = (elements(keys), elements(values));
     for sequence in 0..step.batch() {
         let (start, end) = (step.starts()[sequence], step.lengths()[sequence]);
         for position in start..end {
@@ -37,29 +43,38 @@ fn append_rows<E: Element>(
                 let value = new_values.row::<E>(sequence, head, position - start);
                 keys[at..at + head_dim].copy_from_slice(key);
                 values[at..at + head_dim].copy_from_slice(value);
-                let digest = &mut digests[slot * 2 * head_dim..][..2 * head_dim];
-                fold(digest, key, row == 0);
             }
         }
     }
 }
 
-/// Takes a key into the digest of its page; the first key of a page begins it anew.
-fn fold<E: Element>(digest: &mut [E], key: &[E], is_first: bool) {
-    let (low, high) = digest.split_at_mut(key.len());
-    if is_first {
-        low.copy_from_slice(key);
-        high.copy_from_slice(key);
-        return;
-    }
-    for ((low, high), &key) in low.iter_mut().zip(high).zip(key) {
-        let x = key.float();
-        // A NaN stays, whichever side it is on.
-        if x < low.float() || x.is_nan() {
-            *low = key;
+/// Makes the digests of the pages that a step writes, of all keys that they hold.
+fn fold_pages<E: Element, D: NativeDigest>([keys, _, digests]: &mut [FlexTensor; 3], step: &Step) {
+    let [_, heads, page_size, head_dim] = keys.layout().shape().dims::<4>();
+    let [_, _, rows, channels] = digests.layout().shape().dims::<4>();
+    let keys: &[E] = keys.as_slice().expect("only contiguous pools are written");
+    let digests = elements::<E>(digests);
+    let mut wide = vec![0.0; page_size * head_dim];
+    let mut digest = vec![0.0; rows * channels];
+    for sequence in 0..step.batch() {
+        if step.new_tokens(sequence) == 0 {
+            continue;
         }
-        if x > high.float() || x.is_nan() {
-            *high = key;
+        let (start, end) = (step.starts()[sequence], step.lengths()[sequence]);
+        for page in start / page_size..end.div_ceil(page_size) {
+            let held = (end - page * page_size).min(page_size) * head_dim;
+            let pool_page = step.pages(sequence)[page] as usize;
+            for slot in pool_page * heads..(pool_page + 1) * heads {
+                let keys = &keys[slot * page_size * head_dim..][..held];
+                for (wide, key) in wide.iter_mut().zip(keys) {
+                    *wide = key.float();
+                }
+                D::fold_page(&wide[..held], head_dim, &mut digest);
+                let stored = &mut digests[slot * digest.len()..][..digest.len()];
+                for (stored, &x) in stored.iter_mut().zip(&digest) {
+                    *stored = E::rounded(x);
+                }
+            }
         }
     }
 }

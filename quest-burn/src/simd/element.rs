@@ -13,6 +13,9 @@ pub trait Element: burn::backend::Element + bytemuck::Pod + Scalar + Send + Sync
 
     /// The element as f32.
     fn float(self) -> f32;
+
+    /// The element nearest to a number.
+    fn rounded(x: f32) -> Self;
 }
 
 impl Element for f32 {
@@ -28,6 +31,11 @@ impl Element for f32 {
     #[inline(always)]
     fn float(self) -> f32 {
         self
+    }
+
+    #[inline(always)]
+    fn rounded(x: f32) -> Self {
+        x
     }
 }
 
@@ -46,6 +54,11 @@ impl Element for bf16 {
     #[inline(always)]
     fn float(self) -> f32 {
         self.to_f32()
+    }
+
+    #[inline(always)]
+    fn rounded(x: f32) -> Self {
+        Self::from_f32(x)
     }
 }
 
@@ -67,6 +80,11 @@ impl Element for f16 {
     #[inline(always)]
     fn float(self) -> f32 {
         self.to_f32()
+    }
+
+    #[inline(always)]
+    fn rounded(x: f32) -> Self {
+        Self::from_f32(x)
     }
 }
 

@@ -1,3 +1,5 @@
+use std::marker::PhantomData;
+
 use burn::{
     backend::{Flex, flex::FlexTensor},
     tensor::Tensor,
@@ -10,6 +12,7 @@ use super::{
     lanes::{Floats, flat_mut, lanes, load, prefetch, splat},
     pool,
     pool::Pool,
+    scores::norm,
     with_element,
 };
 use crate::{
@@ -18,6 +21,7 @@ use crate::{
         CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Int8Digests, LEAST_SCALE, LayerCache, OUTWARD,
         SCALE_OF_LARGEST, Step, n_scales,
     },
+    digest::{DigestKind, NativeDigest, with_digest},
 };
 
 /// Whether this code reads such digests.
@@ -43,9 +47,12 @@ pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
         let last = step.lengths()[sequence].div_ceil(step.page_size());
         &step.pages(sequence)[first..last]
     });
+    let pages = pages.map(|&page| page as usize);
     with_element!(cache.digests.dtype(), E => {
         let digests = Pool::<E>::new(&digests);
-        pack_pages(&mut words, &mut scales, digests, pages.map(|&page| page as usize));
+        with_digest!(cache.digest, D => {
+            pack_pages::<E, D>(&mut words, &mut scales, digests, pages);
+        });
     });
     cache.int8_digests = Some(Int8Digests {
         words: Tensor::from_primitive::<Flex>(words),
@@ -54,15 +61,18 @@ pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
 }
 
 /// Packs every digest of a pool whose dtype [`super::supports`] allows.
-pub fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
-    let [n_pages, n_kv_heads, _, head_dim] = digests.dims();
-    let packed = Int8Digests::new(n_pages, n_kv_heads, head_dim, &digests.device());
+pub fn quantized_pool(kind: DigestKind, digests: Tensor<4>, head_dim: usize) -> Int8Digests {
+    let [n_pages, n_kv_heads, _, _] = digests.dims();
+    let packed = Int8Digests::new(kind, n_pages, n_kv_heads, head_dim, &digests.device());
     let mut words = pool::primitive(packed.words);
     let mut scales = pool::primitive(packed.scales);
     let dtype = digests.dtype();
     let digests = pool::primitive(digests).to_contiguous();
     with_element!(dtype, E => {
-        pack_pages(&mut words, &mut scales, Pool::<E>::new(&digests), 0..n_pages);
+        let digests = Pool::<E>::new(&digests);
+        with_digest!(kind, D => {
+            pack_pages::<E, D>(&mut words, &mut scales, digests, 0..n_pages);
+        });
     });
     Int8Digests {
         words: Tensor::from_primitive::<Flex>(words),
@@ -70,52 +80,58 @@ pub fn quantized_pool(digests: Tensor<4>) -> Int8Digests {
     }
 }
 
-fn pack_pages<E: Element>(
+fn pack_pages<E: Element, D: NativeDigest>(
     words: &mut FlexTensor,
     scales: &mut FlexTensor,
     digests: Pool<'_, E>,
     pages: impl Iterator<Item = usize>,
 ) {
-    let [heads, n_pages, _, row] = words.layout().shape().dims::<4>();
+    let [heads, n_pages, rows, row] = words.layout().shape().dims::<4>();
     let (words, scales) = (elements::<i32>(words), elements::<f32>(scales));
     let of_page = scales.len() / (heads * n_pages);
     for page in pages {
         for head in 0..heads {
             let place = head * n_pages + page;
-            pack(
+            pack::<E, D>(
                 digests.page(page, head),
-                &mut words[place * 2 * row..][..2 * row],
+                &mut words[place * rows * row..][..rows * row],
                 &mut scales[place * of_page..][..of_page],
             );
         }
     }
 }
 
-/// Packs one digest, a row of minima and a row of maxima.
-fn pack<E: Element>(digest: &[E], words: &mut [i32], scales: &mut [f32]) {
-    let (low, high) = digest.split_at(digest.len() / 2);
-    let (minima, maxima) = words.split_at_mut(words.len() / 2);
-    let channels = low
-        .chunks(CHANNELS_PER_SCALE)
-        .zip(high.chunks(CHANNELS_PER_SCALE));
-    let words = minima
-        .chunks_mut(CHANNELS_PER_SCALE / CHANNELS_PER_WORD)
-        .zip(maxima.chunks_mut(CHANNELS_PER_SCALE / CHANNELS_PER_WORD));
-    for (((low, high), (minima, maxima)), scale) in channels.zip(words).zip(scales) {
-        let both = low.iter().chain(high);
-        let largest = both.fold(0.0, |largest: f32, x| largest.max(x.float().abs()));
+/// Packs one digest.
+fn pack<E: Element, D: NativeDigest>(digest: &[E], words: &mut [i32], scales: &mut [f32]) {
+    let row = words.len() / D::ROWS;
+    let head_dim = row * CHANNELS_PER_WORD;
+    let n_scales = n_scales(head_dim);
+    for (group, scale) in scales[..n_scales].iter_mut().enumerate() {
+        let first = group * CHANNELS_PER_SCALE;
+        let channels = first..head_dim.min(first + CHANNELS_PER_SCALE);
+        let of_row = |i: usize| &digest[i * head_dim..][channels.clone()];
+        let all = (0..D::ROWS).flat_map(of_row);
+        let largest = all.fold(0.0, |largest: f32, x| largest.max(x.float().abs()));
         *scale = (largest * SCALE_OF_LARGEST).max(LEAST_SCALE);
-        let pack = |row: &[E], words: &mut [i32], round: fn(f32) -> i8| {
-            for (word, channels) in words.iter_mut().zip(row.chunks(CHANNELS_PER_WORD)) {
+        for i in 0..D::ROWS {
+            let round: fn(f32) -> f32 = match (D::IS_BOUND, i) {
+                (true, 0) => |x| (x - x.abs() * OUTWARD).floor(),
+                (true, _) => |x| (x + x.abs() * OUTWARD).ceil(),
+                (false, _) => |x| (x + 0.5).floor(),
+            };
+            let words = &mut words[i * row + first / CHANNELS_PER_WORD..];
+            let channels = of_row(i).chunks_exact(CHANNELS_PER_WORD);
+            for (word, channels) in words.iter_mut().zip(channels) {
                 let mut bytes = [0; CHANNELS_PER_WORD];
                 for (byte, x) in bytes.iter_mut().zip(channels) {
-                    *byte = round(x.float() / *scale).to_le_bytes()[0];
+                    *byte = (round(x.float() / *scale) as i8).to_le_bytes()[0];
                 }
                 *word = i32::from_le_bytes(bytes);
             }
-        };
-        pack(low, minima, |x| (x - x.abs() * OUTWARD).floor() as i8);
-        pack(high, maxima, |x| (x + x.abs() * OUTWARD).ceil() as i8);
+        }
+    }
+    if D::SCALAR {
+        scales[n_scales] = digest[D::ROWS * head_dim].float();
     }
 }
 
@@ -126,19 +142,24 @@ pub struct Packed<'a> {
     scales: &'a [f32],
     n_pages: usize,
     heads: usize,
+    rows: usize,
     head_dim: usize,
+    n_scales: usize,
 }
 
 impl<'a> Packed<'a> {
     pub fn new(words: &'a FlexTensor, scales: &'a FlexTensor) -> Self {
-        let [heads, n_pages, _, row] = words.layout().shape().dims::<4>();
+        let [heads, n_pages, rows, row] = words.layout().shape().dims::<4>();
+        let [_, _, n_scales] = scales.layout().shape().dims::<3>();
         let signed: &[i32] = words.as_slice().expect("only contiguous pools are read");
         Self {
             words: bytemuck::cast_slice(signed),
             scales: scales.as_slice().expect("only contiguous pools are read"),
             n_pages,
             heads,
+            rows,
             head_dim: row * CHANNELS_PER_WORD,
+            n_scales,
         }
     }
 
@@ -150,13 +171,13 @@ impl<'a> Packed<'a> {
         self.head_dim
     }
 
-    /// Minima, maxima, and their scales.
+    /// The first row, the second one, if there is one, and the scales.
     #[inline(always)]
     fn page(&self, page: usize, head: usize) -> (&'a [u32], &'a [u32], &'a [f32]) {
         let place = head * self.n_pages + page;
         let row = self.head_dim / CHANNELS_PER_WORD;
-        let (low, high) = self.words[place * 2 * row..][..2 * row].split_at(row);
-        let n = n_scales(self.head_dim);
+        let (low, high) = self.words[place * self.rows * row..][..self.rows * row].split_at(row);
+        let n = self.n_scales;
         (low, high, &self.scales[place * n..][..n])
     }
 }
@@ -216,42 +237,42 @@ fn load_scales<S: Simd>(scales: &[f32], first: usize) -> Floats<S> {
 /// Integers are widened once for all query heads of a group, and their scale is multiplied with
 /// the sums of a vector of words.
 #[macerator::with_simd]
-pub fn score_pages<'a, S: Simd>(
+pub fn score_pages<'a, S: Simd, D: NativeDigest>(
     query: &[f32],
     packed: Packed<'a>,
     pages: &[u32],
     sharing: PageSharing,
+    _digest: PhantomData<D>,
 ) -> Vec<f32> {
     let head_dim = packed.head_dim();
     let group = query.len() / head_dim / packed.heads();
     let words = head_dim / CHANNELS_PER_WORD;
     let blocks = words.div_ceil(lanes::<S>());
-    // What a query has for a block: its negative channels, which meet minima, and its positive
-    // ones, both by their place in the word.
+    // What a query has for a block: the factors of the first row's channels, and those of the
+    // second row's, both by their place in the word.
     const PARTS: usize = 2 * CHANNELS_PER_WORD;
     let mut arranged = vec![splat::<S>(0.0); query.len() / head_dim * blocks * PARTS];
     let of_query = blocks * PARTS * lanes::<S>();
     let numbers = flat_mut::<S>(&mut arranged);
-    for (query, arranged) in query
-        .chunks_exact(head_dim)
-        .zip(numbers.chunks_exact_mut(of_query))
-    {
+    let queries = query.chunks_exact(head_dim);
+    for (query, arranged) in queries.clone().zip(numbers.chunks_exact_mut(of_query)) {
         for (channel, &q) in query.iter().enumerate() {
             let (word, place) = (channel / CHANNELS_PER_WORD, channel % CHANNELS_PER_WORD);
             let (block, lane) = (word / lanes::<S>(), word % lanes::<S>());
-            let at = |part: usize| {
-                ((block * 2 + part) * CHANNELS_PER_WORD + place) * lanes::<S>() + lane
-            };
-            // NaN goes to both.
-            arranged[at(0)] = if q > 0.0 { 0.0 } else { q };
-            arranged[at(1)] = if q < 0.0 { 0.0 } else { q };
+            for (row, factor) in D::factors(q).into_iter().enumerate() {
+                let part = (block * 2 + row) * CHANNELS_PER_WORD + place;
+                arranged[part * lanes::<S>() + lane] = factor;
+            }
         }
     }
+    let norms = queries.map(norm).collect::<Vec<_>>();
 
     let is_shared = sharing == PageSharing::KvHead;
     let lists_per_head = if is_shared { 1 } else { group };
     let mut scores = vec![f32::MIN; packed.heads() * lists_per_head * pages.len()];
-    let mut sums = vec![splat::<S>(0.0); group];
+    let mut products = vec![splat::<S>(0.0); group];
+    let mut squares = vec![splat::<S>(0.0); group];
+    let n_scales = n_scales(head_dim);
     for head in 0..packed.heads() {
         let queries = &arranged[head * group * blocks * PARTS..][..group * blocks * PARTS];
         let scores = &mut scores[head * lists_per_head * pages.len()..];
@@ -264,25 +285,50 @@ pub fn score_pages<'a, S: Simd>(
                 prefetch(scales);
             }
             let (low, high, scales) = packed.page(page as usize, head);
-            sums.fill(splat::<S>(0.0));
+            products.fill(splat::<S>(0.0));
+            squares.fill(splat::<S>(0.0));
             for block in 0..blocks {
                 let first = block * lanes::<S>();
+                let scale = load_scales::<S>(&scales[..n_scales], first);
                 let low = integers::<S>(load_words::<S>(low, first));
-                let high = integers::<S>(load_words::<S>(high, first));
-                let scale = load_scales::<S>(scales, first);
-                for (g, sum) in sums.iter_mut().enumerate() {
-                    let query = &queries[(g * blocks + block) * PARTS..][..PARTS];
-                    let mut minima = query[0] * low[0];
-                    let mut maxima = query[CHANNELS_PER_WORD] * high[0];
-                    for i in 1..CHANNELS_PER_WORD {
-                        minima = query[i].mul_add(low[i], minima);
-                        maxima = query[CHANNELS_PER_WORD + i].mul_add(high[i], maxima);
+                let mut second = low;
+                if D::ROWS == 2 {
+                    second = integers::<S>(load_words::<S>(high, first));
+                }
+                if D::SQUARED {
+                    for i in 0..CHANNELS_PER_WORD {
+                        second[i] = second[i] * second[i];
                     }
-                    *sum = (minima + maxima).mul_add(scale, *sum);
+                }
+                for g in 0..group {
+                    let query = &queries[(g * blocks + block) * PARTS..][..PARTS];
+                    let mut of_first = query[0] * low[0];
+                    for i in 1..CHANNELS_PER_WORD {
+                        of_first = query[i].mul_add(low[i], of_first);
+                    }
+                    if D::ROWS == 2 {
+                        let query = &query[CHANNELS_PER_WORD..];
+                        let mut of_second = query[0] * second[0];
+                        for i in 1..CHANNELS_PER_WORD {
+                            of_second = query[i].mul_add(second[i], of_second);
+                        }
+                        if D::SQUARED {
+                            squares[g] = (of_second * scale).mul_add(scale, squares[g]);
+                        } else {
+                            of_first = of_first + of_second;
+                        }
+                    }
+                    products[g] = of_first.mul_add(scale, products[g]);
                 }
             }
-            for (g, sum) in sums.iter().enumerate() {
-                let score = sum.reduce_add();
+            let scalar = if D::SCALAR { scales[n_scales] } else { 0.0 };
+            for g in 0..group {
+                let score = D::score(
+                    products[g].reduce_add(),
+                    squares[g].reduce_add(),
+                    norms[head * group + g],
+                    scalar,
+                );
                 let list = if is_shared { 0 } else { g };
                 let to = &mut scores[list * pages.len() + place];
                 *to = if is_shared { to.max(score) } else { score };

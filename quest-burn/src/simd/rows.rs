@@ -84,9 +84,9 @@ pub fn group_of_rows<S: Simd, E: Element, const T: usize>(
     }
 }
 
-/// Dot products of `G` queries, laid end to end, with `T` rows.
+/// Dot products of `G` queries, laid end to end, with `T` rows, or with their squares.
 #[inline(always)]
-pub fn dots<S: Simd, E: Element, const T: usize, const G: usize>(
+pub fn dots<S: Simd, E: Element, const T: usize, const G: usize, const SQUARED: bool>(
     queries: &[Floats<S>],
     rows: [&[E]; T],
 ) -> [[f32; T]; G] {
@@ -99,7 +99,7 @@ pub fn dots<S: Simd, E: Element, const T: usize, const G: usize>(
     for pair in 0..n / width {
         let mut wide = [[splat::<S>(0.0); 2]; T];
         for t in 0..T {
-            wide[t] = E::widen(&rows[t][pair * width..]);
+            wide[t] = raised::<S, SQUARED>(E::widen(&rows[t][pair * width..]));
         }
         add_products(&mut sums, queries, vectors, pair, &wide);
     }
@@ -107,7 +107,7 @@ pub fn dots<S: Simd, E: Element, const T: usize, const G: usize>(
         let pair = n / width;
         let mut wide = [[splat::<S>(0.0); 2]; T];
         for t in 0..T {
-            wide[t] = widen_end(&rows[t][pair * width..]);
+            wide[t] = raised::<S, SQUARED>(widen_end(&rows[t][pair * width..]));
         }
         add_products(&mut sums, queries, vectors, pair, &wide);
     }
@@ -118,6 +118,15 @@ pub fn dots<S: Simd, E: Element, const T: usize, const G: usize>(
         }
     }
     dots
+}
+
+#[inline(always)]
+fn raised<S: Simd, const SQUARED: bool>(x: [Floats<S>; 2]) -> [Floats<S>; 2] {
+    if SQUARED {
+        [x[0] * x[0], x[1] * x[1]]
+    } else {
+        x
+    }
 }
 
 #[inline(always)]

@@ -1,10 +1,10 @@
-use std::ops::Range;
+use std::{marker::PhantomData, ops::Range};
 
 use burn::tensor::Tensor;
 use macerator::Simd;
 
 use super::{
-    element::{Element, arrange, vectors_of},
+    element::{Element, arrange},
     int8,
     int8::Packed,
     lanes::{Floats, lanes, prefetch},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     PageSharing,
     cache::{Int8Digests, LayerCache, Step},
+    digest::{NativeDigest, SCALAR_CHANNELS, with_digest},
 };
 
 /// Pages that one task scores.
@@ -51,19 +52,25 @@ pub fn scores_of_all(
         query,
         n_heads,
         n_kv_heads: cache.digests.dims()[1],
-        head_dim: cache.digests.dims()[3],
+        head_dim: cache.keys.dims()[3],
         step,
         sharing,
     };
     if let Some(Int8Digests { words, scales }) = cache.int8_digests.clone() {
         let (words, scales) = (pool::primitive(words), pool::primitive(scales));
         let packed = Packed::new(&words, &scales);
-        return problem.scores(|query, pages| int8::score_pages(query, packed, pages, sharing));
+        return with_digest!(cache.digest, D => {
+            problem.scores(|query, pages| {
+                int8::score_pages::<D>(query, packed, pages, sharing, PhantomData)
+            })
+        });
     }
     let digests = pool::primitive(cache.digests.clone());
     with_element!(cache.digests.dtype(), E => {
         let digests = Pool::<E>::new(&digests);
-        problem.scores(|query, pages| score_pages::<E>(query, digests, pages, sharing))
+        with_digest!(cache.digest, D => {
+            problem.scores(|query, pages| score_pages::<E, D>(query, digests, pages, sharing, PhantomData))
+        })
     })
 }
 
@@ -125,26 +132,63 @@ impl Problem<'_> {
     }
 }
 
+/// Queries in the form in which they meet digests.
+struct Queries<S: Simd> {
+    /// What the first row is multiplied with, or both rows laid end to end.
+    products: Vec<Floats<S>>,
+    /// What the squares of the second row are multiplied with, where they are.
+    squares: Vec<Floats<S>>,
+    /// Norms, where they count.
+    norms: Vec<f32>,
+}
+
+impl<S: Simd> Queries<S> {
+    #[inline(always)]
+    fn new<E: Element, D: NativeDigest>(query: &[f32], head_dim: usize) -> Self {
+        let factors = |row: usize| query.iter().map(move |&q| D::factors(q)[row]);
+        let lone = D::ROWS == 1 || D::SQUARED;
+        let products = if lone {
+            arrange::<S, E>(&factors(0).collect::<Vec<_>>(), head_dim)
+        } else {
+            let both = query.chunks_exact(head_dim).flat_map(|query| {
+                [0, 1]
+                    .into_iter()
+                    .flat_map(|row| query.iter().map(move |&q| D::factors(q)[row]))
+            });
+            arrange::<S, E>(&both.collect::<Vec<_>>(), 2 * head_dim)
+        };
+        let squares = match D::SQUARED {
+            true => arrange::<S, E>(&factors(1).collect::<Vec<_>>(), head_dim),
+            false => Vec::new(),
+        };
+        let norms = query.chunks_exact(head_dim).map(norm).collect();
+        Self {
+            products,
+            squares,
+            norms,
+        }
+    }
+}
+
+/// Length of a vector.
+pub(super) fn norm(x: &[f32]) -> f32 {
+    x.iter().map(|x| x * x).sum::<f32>().sqrt()
+}
+
 /// `[lists, pages]`
-///
-/// The bound `sum_i max(q_i * min_i, q_i * max_i)` equals `min(q, 0) . min + max(q, 0) . max`: a
-/// dot product with a digest, whose two rows lie end to end.
 #[macerator::with_simd]
-fn score_pages<'a, S: Simd, E: Element>(
+fn score_pages<'a, S: Simd, E: Element, D: NativeDigest>(
     query: &[f32],
     digests: Pool<'a, E>,
     pages: &[u32],
     sharing: PageSharing,
+    _digest: PhantomData<D>,
 ) -> Vec<f32> {
-    let head_dim = digests.channels();
-    let group = query.len() / head_dim / digests.heads();
-    let mut signed = Vec::with_capacity(2 * query.len());
-    for query in query.chunks_exact(head_dim) {
-        signed.extend(query.iter().map(|&q| if q > 0.0 { 0.0 } else { q }));
-        signed.extend(query.iter().map(|&q| if q < 0.0 { 0.0 } else { q }));
-    }
-    let queries = arrange::<S, E>(&signed, 2 * head_dim);
-    let of_group = group * vectors_of::<S>(2 * head_dim);
+    let scalars = if D::SCALAR { SCALAR_CHANNELS } else { 0 };
+    let head_dim = digests.channels() - scalars;
+    let heads = query.len() / head_dim;
+    let group = heads / digests.heads();
+    let queries = Queries::<S>::new::<E, D>(query, head_dim);
     let is_shared = sharing == PageSharing::KvHead;
     let lists_per_head = if is_shared { 1 } else { group };
     let mut scores = vec![f32::MIN; digests.heads() * lists_per_head * pages.len()];
@@ -159,12 +203,15 @@ fn score_pages<'a, S: Simd, E: Element>(
             for &next in pages[first + n..].iter().take(tile) {
                 prefetch(digests.page(next as usize, head));
             }
-            let mut work = Scores {
-                queries: &queries[head * of_group..][..of_group],
-                group,
+            let mut work = Scores::<S, D> {
+                queries: &queries,
+                first_query: head * group,
+                n_queries: heads,
+                head_dim,
                 scores: &mut scores[head * of_head..][..of_head],
                 n_pages: pages.len(),
                 is_shared,
+                digest: PhantomData,
             };
             let row = |i: usize| digests.page(pages[first + i] as usize, head);
             match n {
@@ -179,15 +226,28 @@ fn score_pages<'a, S: Simd, E: Element>(
 }
 
 /// Scores of the pages for one KV head.
-struct Scores<'a, S: Simd> {
-    queries: &'a [Floats<S>],
-    group: usize,
+struct Scores<'a, S: Simd, D> {
+    queries: &'a Queries<S>,
+    /// The first query head of the KV head, of how many.
+    first_query: usize,
+    n_queries: usize,
+    head_dim: usize,
     scores: &'a mut [f32],
     n_pages: usize,
     is_shared: bool,
+    digest: PhantomData<D>,
 }
 
-impl<S: Simd, E: Element> RowWork<S, E> for Scores<'_, S> {
+impl<S: Simd, D> Scores<'_, S, D> {
+    /// `G` queries of all that there are, from `query` of this KV head on.
+    #[inline(always)]
+    fn take<'q>(&self, all: &'q [Floats<S>], query: usize, n: usize) -> &'q [Floats<S>] {
+        let vectors = all.len() / self.n_queries;
+        &all[(self.first_query + query) * vectors..][..n * vectors]
+    }
+}
+
+impl<S: Simd, E: Element, D: NativeDigest> RowWork<S, E> for Scores<'_, S, D> {
     #[inline(always)]
     fn tile<const T: usize, const G: usize>(
         &mut self,
@@ -195,16 +255,43 @@ impl<S: Simd, E: Element> RowWork<S, E> for Scores<'_, S> {
         first: usize,
         query: usize,
     ) {
-        let vectors = self.queries.len() / self.group;
-        let queries = &self.queries[query * vectors..(query + G) * vectors];
-        let dots = dots::<S, E, T, G>(queries, rows);
-        for (g, dots) in dots.iter().enumerate() {
+        let head_dim = self.head_dim;
+        let linear = if D::ROWS == 1 || D::SQUARED {
+            head_dim
+        } else {
+            2 * head_dim
+        };
+        let mut parts: [&[E]; T] = [&[]; T];
+        for t in 0..T {
+            parts[t] = &rows[t][..linear];
+        }
+        let queries = self.take(&self.queries.products, query, G);
+        let products = dots::<S, E, T, G, false>(queries, parts);
+        let mut squares = [[0.0; T]; G];
+        if D::SQUARED {
+            for t in 0..T {
+                parts[t] = &rows[t][head_dim..2 * head_dim];
+            }
+            let queries = self.take(&self.queries.squares, query, G);
+            squares = dots::<S, E, T, G, true>(queries, parts);
+        }
+        for g in 0..G {
+            let norm = self.queries.norms[self.first_query + query + g];
             let list = if self.is_shared { 0 } else { query + g };
-            for (score, &dot) in self.scores[list * self.n_pages + first..]
-                .iter_mut()
-                .zip(dots)
-            {
-                *score = if self.is_shared { score.max(dot) } else { dot };
+            let scores = &mut self.scores[list * self.n_pages + first..];
+            for t in 0..T {
+                let scalar = if D::SCALAR {
+                    rows[t][head_dim].float()
+                } else {
+                    0.0
+                };
+                let found = D::score(products[g][t], squares[g][t], norm, scalar);
+                let score = &mut scores[t];
+                *score = if self.is_shared {
+                    score.max(found)
+                } else {
+                    found
+                };
             }
         }
     }

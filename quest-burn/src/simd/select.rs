@@ -2,7 +2,6 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use super::{parallel, pool};
 use crate::{
-    NewestPage,
     cache::Step,
     policy::{PageSelection, Pages},
 };
@@ -54,13 +53,12 @@ fn best(scores: &[f32], selection: &PageSelection) -> Vec<u32> {
     if k == n || k == 0 {
         return (0..k as u32).collect();
     }
-    let newest_is_kept = selection.newest_page == NewestPage::Pinned;
     // Rank in the upper half and page in the lower: the smallest numbers are the best pages.
     let mut ranked = scores
         .iter()
         .enumerate()
         .map(|(page, &score)| {
-            let is_kept = page < selection.sink_pages || (newest_is_kept && page == n - 1);
+            let is_kept = page < selection.sink_pages || page + selection.recent_pages >= n;
             let rank = if is_kept { 0 } else { !ascending(score) };
             u64::from(rank) << 32 | page as u64
         })
@@ -97,8 +95,8 @@ mod tests {
     fn kept_pages_are_chosen_whatever_their_scores() {
         let selection = PageSelection {
             k: 3,
-            newest_page: NewestPage::Pinned,
             sink_pages: 1,
+            recent_pages: 1,
         };
         let scores = [-9.0, f32::INFINITY, 7.0, 7.0, f32::MIN];
         assert_eq!(best(&scores, &selection), [0, 1, 4]);

@@ -1,14 +1,6 @@
-use quest_burn::{NewestPage, QuestConfig};
+use quest_burn::{NewestPage, QuestConfig, digest::DigestKind};
 
-/// `sum_i max(q_i * min_i, q_i * max_i)` over the channel-wise extremes of a page's keys.
-pub fn page_score(query: &[f64], page: &[Vec<f64>]) -> f64 {
-    let bound = |channel: usize| {
-        page.iter()
-            .map(|key| query[channel] * key[channel])
-            .fold(f64::NEG_INFINITY, f64::max)
-    };
-    (0..query.len()).map(bound).sum()
-}
+use super::page_score;
 
 /// The pages that the heads of a group read together, ascending.
 pub fn select_pages(group: &[Vec<f64>], keys: &[Vec<f64>], config: &QuestConfig) -> Vec<usize> {
@@ -25,7 +17,7 @@ pub fn select_pages(group: &[Vec<f64>], keys: &[Vec<f64>], config: &QuestConfig)
         true => f64::INFINITY,
         false => group
             .iter()
-            .map(|query| page_score(query, pages[page]))
+            .map(|query| page_score(DigestKind::MinMax, query, pages[page]))
             .fold(f64::NEG_INFINITY, f64::max),
     };
     let mut best = (0..pages.len())

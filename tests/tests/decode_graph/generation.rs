@@ -84,7 +84,7 @@ fn generated_tokens_do_not_depend_on_a_recording() {
                 .with_seed(3),
         );
         let (all, _) = generate(greedy.clone());
-        let stopped = greedy.clone().with_stop_ids(vec![all[33]]);
+        let stopped = greedy.clone().with_stop_ids(Some(vec![all[33]]));
         for config in [greedy, sampled, stopped] {
             let (expected, plain) = generate(config.clone().with_capture(false));
             let (ids, cache) = generate(config);

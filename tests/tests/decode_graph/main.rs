@@ -13,7 +13,7 @@ use burn::{
 };
 use quest_burn::{
     attention::RopeConfig,
-    cache::{DigestFormat, PagedKvCache},
+    cache::{DigestStorage, PagedKvCache},
     decode::DecodeGraphConfig,
     policy::{DensePolicy, PagePolicy},
 };
@@ -122,18 +122,18 @@ fn best_of_rows(logits: Tensor<2>) -> Vec<u32> {
 
 /// A cache with prompts, and the token that follows each.
 fn prefilled(model: &CausalLm, prompts: &[Vec<u32>], device: &Device) -> (PagedKvCache, Vec<u32>) {
-    prefilled_with(DigestFormat::Full, model, prompts, device)
+    prefilled_with(DigestStorage::Full, model, prompts, device)
 }
 
 fn prefilled_with(
-    digests: DigestFormat,
+    digests: DigestStorage,
     model: &CausalLm,
     prompts: &[Vec<u32>],
     device: &Device,
 ) -> (PagedKvCache, Vec<u32>) {
     let mut cache = config()
         .cache(PAGE_SIZE, prompts.len(), 61 + STEPS + 1)
-        .with_digests(digests)
+        .with_digest_storage(digests)
         .init(device, DType::F32)
         .unwrap();
     let lengths = prompts.iter().map(Vec::len).collect::<Vec<_>>();

@@ -2,7 +2,7 @@
 
 use quest_burn::{
     QuestConfig,
-    cache::DigestFormat,
+    cache::DigestStorage,
     decode::DecodeGraph,
     policy::{DensePolicy, PagePolicy},
 };
@@ -16,8 +16,8 @@ use super::{
 
 /// Dense attention, and Quest with a list per KV head and per query head, both with more pages
 /// than the budget from early on, and with digests of either form.
-fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, DigestFormat)> {
-    use DigestFormat::{Full, Int8};
+fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, DigestStorage)> {
+    use DigestStorage::{Full, Int8};
     let quest = |config: QuestConfig| {
         let config = config
             .with_page_size(PAGE_SIZE)
@@ -104,11 +104,11 @@ fn int8_digests_change_nothing_where_the_budget_covers_the_context() {
         let model = model(device);
         let quest = QuestConfig::kv_group().with_page_size(PAGE_SIZE);
         let policy = quest.with_dense_layers(0).init().unwrap();
-        let [full, int8] = DigestFormat::ALL.map(|digests| {
+        let [full, int8] = DigestStorage::ALL.map(|digests| {
             let (mut cache, newest) = prefilled_with(digests, &model, &prompts, device);
             assert_eq!(
                 cache.layer(0).int8_digests().is_some(),
-                digests == DigestFormat::Int8
+                digests == DigestStorage::Int8
             );
             let config = graph_config();
             let mut graph = decode_graph(&model, &mut cache, &policy, &newest, config).unwrap();

@@ -4,6 +4,7 @@ use burn::tensor::{DType, Device, Tensor};
 use quest_burn::{
     attention::{HeadNorms, RopeConfig},
     cache::{PagedKvCache, PagedKvCacheConfig},
+    digest::DigestKind,
     ops,
 };
 use quest_burn_tests::{
@@ -15,11 +16,17 @@ use rand::{SeedableRng, rngs::StdRng};
 use super::{EPSILON, floats, random, targets, tolerance};
 
 /// Two layers of a cache, one filled by the reference, one by the kernel.
-fn caches(shape: &AttentionShape, dtype: DType, device: &Device) -> [PagedKvCache; 2] {
+fn caches(
+    shape: &AttentionShape,
+    digest: DigestKind,
+    dtype: DType,
+    device: &Device,
+) -> [PagedKvCache; 2] {
     let pages = shape.lengths.iter().map(|n| n.div_ceil(shape.page_size));
     let config = PagedKvCacheConfig::new(1, shape.n_kv_heads, shape.head_dim, pages.sum())
         .with_page_size(shape.page_size)
-        .with_batch(shape.lengths.len());
+        .with_batch(shape.lengths.len())
+        .with_digest(digest);
     [(); 2].map(|()| config.init(device, dtype).unwrap())
 }
 
@@ -53,7 +60,8 @@ fn steps(shape: &AttentionShape) -> Vec<Vec<usize>> {
 fn queries_and_keys_are_rotated_where_they_are_appended() {
     let mut rng = StdRng::seed_from_u64(1);
     for (device, dtype) in targets() {
-        for shape in attention_shapes() {
+        for (index, shape) in attention_shapes().into_iter().enumerate() {
+            let digest = DigestKind::ALL[index % DigestKind::ALL.len()];
             let (d, batch) = (shape.head_dim, shape.lengths.len());
             let heads = shape.n_heads + 2 * shape.n_kv_heads;
             let rope = RopeConfig::new().init(d, &device);
@@ -71,7 +79,7 @@ fn queries_and_keys_are_rotated_where_they_are_appended() {
                 })
             });
             for norms in norms {
-                let [mut expected, mut found] = caches(&shape, dtype, &device);
+                let [mut expected, mut found] = caches(&shape, digest, dtype, &device);
                 for new_tokens in steps(&shape) {
                     let step = expected.prefill(&new_tokens).unwrap();
                     let tokens = step.max_new_tokens();
@@ -108,7 +116,7 @@ fn queries_and_keys_are_rotated_where_they_are_appended() {
                     ("values", found.values(), expected.values()),
                     ("digests", found.digests(), expected.digests()),
                 ] {
-                    let what = format!("{shape}, {dtype:?}: {what}");
+                    let what = format!("{shape}, {digest}, {dtype:?}: {what}");
                     assert_close(&floats(found), &floats(expected), tolerance(dtype), &what);
                 }
             }

@@ -1,7 +1,10 @@
 //! What packed digests take, and what cannot be packed.
 
 use burn::tensor::{DType, Device};
-use quest_burn::cache::{CacheError, DigestFormat, PagedKvCacheConfig};
+use quest_burn::{
+    cache::{CacheError, DigestStorage, PagedKvCacheConfig},
+    digest::DigestKind,
+};
 
 #[test]
 fn a_head_dim_that_cannot_be_packed_is_refused() {
@@ -10,7 +13,7 @@ fn a_head_dim_that_cannot_be_packed_is_refused() {
         let config = PagedKvCacheConfig::new(1, 1, head_dim, 4);
         let error = config
             .clone()
-            .with_digests(DigestFormat::Int8)
+            .with_digest_storage(DigestStorage::Int8)
             .init(&device, DType::F32)
             .unwrap_err();
         assert_eq!(error, CacheError::Int8HeadDim(head_dim));
@@ -26,10 +29,13 @@ fn a_head_dim_that_cannot_be_packed_is_refused() {
 
 #[test]
 fn packed_digests_take_half_the_bytes_of_f16_and_their_scales() {
-    let config = PagedKvCacheConfig::new(3, 2, 128, 5);
+    let config = PagedKvCacheConfig::new(3, 2, 128, 5).with_digest(DigestKind::MinMax);
     let full = config.digest_bytes(DType::F16);
     assert_eq!(full, 3 * 2 * 5 * 2 * 128 * 2);
-    let both = config.with_digests(DigestFormat::Int8);
+    let both = config.with_digest_storage(DigestStorage::Int8);
     let packed = 3 * 2 * 5 * (2 * 128 + 4 * 4);
     assert_eq!(both.digest_bytes(DType::F16), full + packed);
+    let one_row = both.clone().with_digest(DigestKind::MeanScalar);
+    let (full, packed) = (3 * 2 * 5 * 136 * 2, 3 * 2 * 5 * (128 + 5 * 4));
+    assert_eq!(one_row.digest_bytes(DType::F16), full + packed);
 }

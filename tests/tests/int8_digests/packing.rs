@@ -6,7 +6,8 @@ use burn::{
 };
 use quest_burn::{
     attention::{HeadNorms, RopeConfig},
-    cache::{DigestFormat, Int8Digests, LayerCache, PagedKvCacheConfig, Step},
+    cache::{DigestStorage, Int8Digests, LayerCache, PagedKvCacheConfig, Step},
+    digest::DigestKind,
     ops,
 };
 use quest_burn_tests::{
@@ -20,7 +21,7 @@ use super::{NUMBERS, Numbers, filled, ints, shapes, unpacked};
 
 /// Words, and the bits of the scales, of the pages that the sequences of a step hold.
 fn bits_of_pages(words: &Tensor<4, Int>, scales: &Tensor<3>, step: &Step) -> Vec<Vec<u32>> {
-    let [n_kv_heads, n_pages, _, row] = words.dims();
+    let [n_kv_heads, n_pages, rows, row] = words.dims();
     let [_, _, n_scales] = scales.dims();
     let words = ints(words).into_iter().map(|word| word as u32);
     let words = words.collect::<Vec<_>>();
@@ -32,7 +33,7 @@ fn bits_of_pages(words: &Tensor<4, Int>, scales: &Tensor<3>, step: &Step) -> Vec
     });
     let places = held.flat_map(|&page| (0..n_kv_heads).map(move |h| h * n_pages + page as usize));
     let bits = places.map(|place| {
-        let words = &words[place * 2 * row..][..2 * row];
+        let words = &words[place * rows * row..][..rows * row];
         [words, &scales[place * n_scales..][..n_scales]].concat()
     });
     bits.collect()
@@ -42,8 +43,10 @@ fn bits_of_pages(words: &Tensor<4, Int>, scales: &Tensor<3>, step: &Step) -> Vec
 /// the tensor operations make of the full ones. Gives them.
 fn assert_packed(layer: &LayerCache, step: &Step, context: &str) -> Vec<Vec<u32>> {
     let packed = layer.int8_digests().expect("the cache has packed digests");
+    let [_, _, _, head_dim] = layer.keys().dims();
     let found = bits_of_pages(packed.words(), packed.scales(), step);
-    let (words, scales) = ops::reference::quantized(layer.digests().clone());
+    let (words, scales) =
+        ops::reference::quantized(layer.digest(), layer.digests().clone(), head_dim);
     let expected = bits_of_pages(&words, &scales, step);
     for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
         assert_eq!(found, expected, "{context}: page and KV head {place}");
@@ -59,9 +62,14 @@ fn the_digests_of_a_cache_are_packed_as_by_the_tensor_operations() {
     for device in devices() {
         for (seed, shape) in shapes().enumerate() {
             let numbers = numbers[seed % numbers.len()];
-            let (filled, _) = filled(&shape, numbers, &device.device, seed as u64);
-            let context = format!("{device}, {shape}, {numbers:?}, seed {seed}");
-            assert_packed(filled.layer(), &filled.step, &context);
+            for &digest in DigestKind::ALL {
+                if numbers == Numbers::Huge && !digest.is_bound() {
+                    continue;
+                }
+                let (filled, _) = filled(&shape, digest, numbers, &device.device, seed as u64);
+                let context = format!("{device}, {shape}, {digest}, {numbers:?}, seed {seed}");
+                assert_packed(filled.layer(), &filled.step, &context);
+            }
         }
     }
 }
@@ -75,12 +83,13 @@ fn a_pool_that_was_just_made_is_packed() {
             let mut rng = StdRng::seed_from_u64(round as u64);
             let digests = random(shape, &device.device, &mut rng);
             let keys = Tensor::zeros([shape[0], shape[1], 8, shape[3]], &device.device);
-            let layer = LayerCache::from_parts(0, keys.clone(), keys, digests);
+            let layer = LayerCache::from_parts(0, keys.clone(), keys, DigestKind::MeanVar, digests);
             layer.with_int8_digests().unwrap()
         });
         for layer in layers.collect::<Vec<_>>() {
             let packed = layer.int8_digests().expect("packed above");
-            let (words, scales) = ops::reference::quantized(layer.digests().clone());
+            let (words, scales) =
+                ops::reference::quantized(layer.digest(), layer.digests().clone(), 64);
             let context = format!("{device}, {:?}", layer.digests().dims());
             assert_eq!(ints(packed.words()), ints(&words), "{context}");
             assert_eq!(values(packed.scales()), values(&scales), "{context}");
@@ -108,10 +117,13 @@ fn every_step_packs_the_digests_that_it_writes() {
                 println!("SKIPPED: {device} has no {dtype:?}");
                 continue;
             }
-            for head_dim in [16, 48, 64, 80, 128, 256] {
-                for append in appends {
+            for (i, head_dim) in [16, 48, 64, 80, 128, 256].into_iter().enumerate() {
+                for (j, append) in appends.into_iter().enumerate() {
+                    let digest = DigestKind::ALL[(i + j) % DigestKind::ALL.len()];
                     let config = PagedKvCacheConfig::for_tokens(1, 2, head_dim, 16, 2, 64);
-                    let config = config.with_digests(DigestFormat::Int8);
+                    let config = config
+                        .with_digest(digest)
+                        .with_digest_storage(DigestStorage::Int8);
                     let mut cache = config.init(&device.device, dtype).unwrap();
                     let mut rng = StdRng::seed_from_u64(head_dim as u64);
                     let norms = matches!(append, Append::NormedAndRotated).then(|| {
@@ -122,7 +134,7 @@ fn every_step_packs_the_digests_that_it_writes() {
                     let rope = RopeConfig::new().init(head_dim, &device.device);
                     for (index, new_tokens) in steps.iter().enumerate() {
                         let context = format!(
-                            "{device}, {dtype:?}, head dim {head_dim}, {append:?}, step {index}"
+                            "{device}, {dtype:?}, {digest}, head dim {head_dim}, {append:?}, step {index}"
                         );
                         let step = cache.prefill(new_tokens).unwrap();
                         let tokens = step.max_new_tokens();
@@ -169,13 +181,20 @@ fn a_shortened_page_is_packed_anew() {
             lengths: vec![40, 33],
             budget_pages: 1,
         };
-        let (mut filled, _) = filled(&shape, Numbers::Outliers, &device.device, 3);
+        let (mut filled, _) = filled(
+            &shape,
+            DigestKind::MinMax,
+            Numbers::Outliers,
+            &device.device,
+            3,
+        );
         filled.cache.truncate(0, 37).unwrap();
         let layer = filled.layer();
         let fresh = LayerCache::from_parts(
             0,
             layer.keys().clone(),
             layer.values().clone(),
+            layer.digest(),
             layer.digests().clone(),
         );
         let fresh = fresh.with_int8_digests().unwrap();

@@ -1,16 +1,17 @@
 //! Page scores, and attention over pages.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use quest_burn::{PageSharing, kernels};
+use quest_burn::{PageSharing, digest::DigestKind, kernels};
 use rand::{rngs::StdRng, seq::SliceRandom};
 
 use super::bench::{
-    Bench, case, device, dtypes, floats, for_each, ints, poison, relative_error, rng, tolerance,
+    Bench, case, device, dtypes, floats, for_each, for_each_digest, ints, poison, relative_error,
+    rng, tolerance,
 };
 
 #[test]
-fn page_scores_bound_every_page() {
-    for_each(|bench, _| {
+fn page_scores_are_those_of_every_page() {
+    for_each_digest(|bench, _| {
         for sharing in [PageSharing::KvHead, PageSharing::QueryHead] {
             let (heads, group) = match sharing {
                 PageSharing::KvHead => (bench.case.n_kv_heads, bench.case.group),
@@ -22,6 +23,7 @@ fn page_scores_bound_every_page() {
                 let scores = floats(kernels::page_scores(
                     bench.device_query(),
                     bench.device_digests(),
+                    bench.digest,
                     bench.page_table(),
                     bench.lengths(),
                     bench.case.page_size,
@@ -33,7 +35,7 @@ fn page_scores_bound_every_page() {
                     for head in 0..heads {
                         for page in 0..n {
                             let expected = (head * group..(head + 1) * group)
-                                .map(|head| bench.bound(sequence, head, page))
+                                .map(|head| bench.page_score(sequence, head, page))
                                 .fold(f64::MIN, f64::max);
                             let found = scores[(sequence * heads + head) * n_scores + page];
                             let error = (f64::from(found) - expected).abs();
@@ -167,8 +169,8 @@ fn a_list_of_every_page_equals_dense_exactly() {
 fn best_attention(
     bench: &Bench,
     k: usize,
-    pin_newest: bool,
     sink_pages: usize,
+    recent_pages: usize,
     sharing: PageSharing,
 ) -> Vec<f32> {
     floats(kernels::best_attention(
@@ -176,13 +178,14 @@ fn best_attention(
         bench.pool(&bench.keys),
         bench.pool(&bench.values),
         bench.device_digests(),
+        bench.digest,
         bench.page_table(),
         bench.lengths(),
         bench.scale(),
         kernels::BestPages {
             k,
-            pin_newest,
             sink_pages,
+            recent_pages,
             sharing,
             n_pages_bound: bench.max_pages(),
         },
@@ -191,7 +194,7 @@ fn best_attention(
 
 #[test]
 fn selection_within_attention_reads_the_same_pages() {
-    for_each(|bench, _| {
+    for_each_digest(|bench, _| {
         for (sharing, lists) in [
             (PageSharing::KvHead, bench.case.n_kv_heads),
             (PageSharing::QueryHead, bench.n_heads()),
@@ -199,10 +202,11 @@ fn selection_within_attention_reads_the_same_pages() {
             let mut ks = bench.case.ks.clone();
             ks.push(bench.max_pages() + 70);
             for k in ks {
-                let (pin_newest, sink_pages) = (k > 1, usize::from(k > 2));
+                let (recent_pages, sink_pages) = (usize::from(k > 1), usize::from(k > 2));
                 let scores = kernels::page_scores(
                     bench.device_query(),
                     bench.device_digests(),
+                    bench.digest,
                     bench.page_table(),
                     bench.lengths(),
                     bench.case.page_size,
@@ -214,12 +218,12 @@ fn selection_within_attention_reads_the_same_pages() {
                     bench.lengths(),
                     bench.case.page_size,
                     k,
-                    pin_newest,
                     sink_pages,
+                    recent_pages,
                 ));
                 let expected = listed_attention(bench, &ids, lists, k);
                 poison(expected.len(), &bench.device);
-                let found = best_attention(bench, k, pin_newest, sink_pages, sharing);
+                let found = best_attention(bench, k, sink_pages, recent_pages, sharing);
                 let name = bench.name();
                 assert_eq!(found, expected, "{name} {sharing:?} {k}");
             }
@@ -235,7 +239,7 @@ fn of_equal_scores_those_of_the_lowest_pages_are_chosen_within_attention() {
     let shape = case((page_size, head_dim), (2, 2), &[700 * 8 + 3, 300 * 8], &[]);
     for dtype in dtypes(&device) {
         for scores in [1, 2, 5] {
-            let mut bench = Bench::new(shape.clone(), dtype, &device, &mut rng);
+            let mut bench = Bench::new(shape.clone(), DigestKind::MinMax, dtype, &device, &mut rng);
             // A page's score is the highest value of the first channel.
             bench.query.fill(0.0);
             for row in bench.query.chunks_exact_mut(head_dim) {
@@ -251,12 +255,12 @@ fn of_equal_scores_those_of_the_lowest_pages_are_chosen_within_attention() {
                 }
             }
             for k in [1, 6, 100, 160] {
-                let (pin_newest, sink_pages) = (k > 1, usize::from(k > 2));
+                let (recent_pages, sink_pages) = (usize::from(k > 1), usize::from(k > 2));
                 let sharing = PageSharing::KvHead;
-                let found = best_attention(&bench, k, pin_newest, sink_pages, sharing);
+                let found = best_attention(&bench, k, sink_pages, recent_pages, sharing);
                 for sequence in 0..bench.batch() {
                     let n = bench.n_pages(sequence);
-                    let kept = |page| page < sink_pages || (pin_newest && page + 1 == n);
+                    let kept = |page| page < sink_pages || page + recent_pages >= n;
                     let mut pages: Vec<usize> = (0..n).collect();
                     pages.sort_by_key(|&page| (!kept(page), scores - score_of(page), page));
                     pages.truncate(k);

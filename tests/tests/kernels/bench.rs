@@ -3,7 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use quest_burn::kernels;
+use quest_burn::{digest::DigestKind, kernels};
+use quest_burn_tests::naive;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 /// One problem: a pool of pages that several sequences share.
@@ -58,6 +59,7 @@ pub(super) fn catalogue() -> Vec<Case> {
 
 pub(super) struct Bench {
     pub(super) case: Case,
+    pub(super) digest: DigestKind,
     pub(super) dtype: DType,
     pub(super) device: Device,
     /// Pool pages of each sequence.
@@ -70,7 +72,13 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(case: Case, dtype: DType, device: &Device, rng: &mut StdRng) -> Self {
+    pub(super) fn new(
+        case: Case,
+        digest: DigestKind,
+        dtype: DType,
+        device: &Device,
+        rng: &mut StdRng,
+    ) -> Self {
         let Case {
             page_size,
             head_dim,
@@ -90,13 +98,14 @@ impl Bench {
         let mut bench = Self {
             keys: vec![f32::NAN; n_pool * n_kv_heads * page_size * head_dim],
             values: vec![f32::NAN; n_pool * n_kv_heads * page_size * head_dim],
-            digests: vec![f32::NAN; n_pool * n_kv_heads * 2 * head_dim],
+            digests: vec![f32::NAN; n_pool * n_kv_heads * digest_len(digest, head_dim)],
             query: normal(
                 case.lengths.len() * n_kv_heads * group * head_dim,
                 dtype,
                 rng,
             ),
             case,
+            digest,
             dtype,
             device: device.clone(),
             pages,
@@ -139,14 +148,20 @@ impl Bench {
         self.keys[row..row + d].copy_from_slice(key);
         self.values[row..row + d].copy_from_slice(value);
         let page = self.pages[sequence][position / self.case.page_size];
-        let digest = (page * self.case.n_kv_heads + head) * 2 * d;
-        for (channel, &k) in key.iter().enumerate() {
-            let fresh = position.is_multiple_of(self.case.page_size);
-            let low = &mut self.digests[digest + channel];
-            *low = if fresh { k } else { low.min(k) };
-            let high = &mut self.digests[digest + d + channel];
-            *high = if fresh { k } else { high.max(k) };
-        }
+        let held = position % self.case.page_size + 1;
+        let first = row + d - held * d;
+        let keys = self.keys[first..row + d].chunks(d);
+        let keys: Vec<Vec<f64>> = keys
+            .map(|key| key.iter().map(|&x| x.into()).collect())
+            .collect();
+        let mut digest = naive::digest(self.digest, &keys).concat();
+        let last = digest[digest.len() - 1];
+        let n = digest_len(self.digest, d);
+        digest.resize(n, last);
+        let digest = digest.into_iter().map(|x| x as f32).collect();
+        let digest = rounded(digest, self.dtype);
+        let at = (page * self.case.n_kv_heads + head) * n;
+        self.digests[at..at + n].copy_from_slice(&digest);
     }
 
     pub(super) fn batch(&self) -> usize {
@@ -180,7 +195,8 @@ impl Bench {
         self.float(data, [self.n_pool, n_kv_heads, page_size, head_dim])
     }
     pub(super) fn device_digests(&self) -> Tensor<4> {
-        let shape = [self.n_pool, self.case.n_kv_heads, 2, self.case.head_dim];
+        let [rows, channels] = self.digest.shape(self.case.head_dim);
+        let shape = [self.n_pool, self.case.n_kv_heads, rows, channels];
         self.float(&self.digests, shape)
     }
     pub(super) fn device_query(&self) -> Tensor<3> {
@@ -212,19 +228,18 @@ impl Bench {
         self.ints(&self.case.lengths)
     }
 
-    /// `sum_i max(q_i * min_i, q_i * max_i)` of one query head and page.
-    pub(super) fn bound(&self, sequence: usize, head: usize, page: usize) -> f64 {
+    /// The score of one query head and page, by the digest as it is kept.
+    pub(super) fn page_score(&self, sequence: usize, head: usize, page: usize) -> f64 {
         let d = self.case.head_dim;
         let q = &self.query[(sequence * self.n_heads() + head) * d..][..d];
         let pool_page = self.pages[sequence][page];
         let kv_head = head / self.case.group;
-        let digest = (pool_page * self.case.n_kv_heads + kv_head) * 2 * d;
-        (0..d)
-            .map(|i| {
-                let (low, high) = (self.digests[digest + i], self.digests[digest + d + i]);
-                (f64::from(q[i]) * f64::from(low)).max(f64::from(q[i]) * f64::from(high))
-            })
-            .sum()
+        let n = digest_len(self.digest, d);
+        let at = (pool_page * self.case.n_kv_heads + kv_head) * n;
+        let q: Vec<f64> = q.iter().map(|&x| x.into()).collect();
+        let digest = self.digests[at..at + n].iter().map(|&x| x.into());
+        let digest: Vec<f64> = digest.collect();
+        naive::digest_score(self.digest, &q, &digest)
     }
 
     /// Attention of one query head over pages.
@@ -263,7 +278,7 @@ impl Bench {
     }
 
     pub(super) fn name(&self) -> String {
-        format!("{:?} {:?}", self.dtype, self.case)
+        format!("{:?} {} {:?}", self.dtype, self.digest, self.case)
     }
 }
 
@@ -275,8 +290,19 @@ pub(super) fn normal(n: usize, dtype: DType, rng: &mut impl Rng) -> Vec<f32> {
             sum / 2f32.sqrt()
         })
         .collect();
+    rounded(numbers, dtype)
+}
+
+/// Numbers as the dtype holds them.
+pub(super) fn rounded(numbers: Vec<f32>, dtype: DType) -> Vec<f32> {
+    let n = numbers.len();
     let data = TensorData::new(numbers, [n]).convert_dtype(dtype);
     data.convert::<f32>().try_into_vec().unwrap()
+}
+
+/// Numbers in a page's digest of one head.
+pub(super) fn digest_len(digest: DigestKind, head_dim: usize) -> usize {
+    digest.shape(head_dim).iter().product()
 }
 
 pub(super) fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -353,12 +379,24 @@ pub(super) fn rng() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Calls `test` for every case and dtype of the device.
+/// Calls `test` for every case and dtype of the device, with the paper's digests.
 pub(super) fn for_each(test: impl Fn(&mut Bench, &mut StdRng)) {
+    for_each_of(&[DigestKind::MinMax], test);
+}
+
+/// The same with every kind of digests.
+pub(super) fn for_each_digest(test: impl Fn(&mut Bench, &mut StdRng)) {
+    for_each_of(DigestKind::ALL, test);
+}
+
+fn for_each_of(digests: &[DigestKind], test: impl Fn(&mut Bench, &mut StdRng)) {
     let ((device, _alone), mut rng) = (device(), rng());
     for dtype in dtypes(&device) {
         for case in catalogue() {
-            test(&mut Bench::new(case, dtype, &device, &mut rng), &mut rng);
+            for &digest in digests {
+                let mut bench = Bench::new(case.clone(), digest, dtype, &device, &mut rng);
+                test(&mut bench, &mut rng);
+            }
         }
     }
 }

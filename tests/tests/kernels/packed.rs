@@ -3,11 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use quest_burn::kernels;
+use quest_burn::{digest::DigestKind, kernels};
 use rand::rngs::StdRng;
 
 use super::attention::assert_same;
-use super::bench::{Bench, Case, case, device, floats, for_each, ints, normal, rng};
+use super::bench::{Bench, Case, case, device, floats, for_each_digest, ints, normal, rng};
 
 /// What a layer has of its tokens, as tensors that nothing else holds.
 struct Pools {
@@ -23,8 +23,10 @@ impl Pools {
             n_kv_heads,
             ..
         } = bench.case;
-        let words = [n_kv_heads, bench.n_pool, 2, head_dim / 4];
-        let scales = [n_kv_heads, bench.n_pool, head_dim.div_ceil(32)];
+        let [rows, channels] = bench.digest.shape(head_dim);
+        let words = [n_kv_heads, bench.n_pool, rows, head_dim / 4];
+        let n_scales = head_dim.div_ceil(32) + usize::from(channels > head_dim);
+        let scales = [n_kv_heads, bench.n_pool, n_scales];
         // CUDA may pitch the rows of what is made; a reshaped line has none.
         let line = |shape: &[usize]| [shape.iter().product::<usize>()];
         let zeros = Tensor::<1, Int>::zeros(line(&words), (&bench.device, DType::I32));
@@ -35,7 +37,7 @@ impl Pools {
                 bench.pool(&vec![f32::NAN; bench.values.len()]),
                 bench.float(
                     &vec![f32::NAN; bench.digests.len()],
-                    [bench.n_pool, n_kv_heads, 2, head_dim],
+                    [bench.n_pool, n_kv_heads, rows, channels],
                 ),
             ),
             packed: (zeros.reshape(words), steps.reshape(scales)),
@@ -87,9 +89,9 @@ fn steps(case: &Case) -> Vec<(usize, Vec<usize>, Vec<usize>)> {
     steps.collect()
 }
 
-/// [`for_each`] with those cases whose digests can be packed.
+/// [`for_each_digest`] with those cases whose digests can be packed.
 fn for_each_packed(test: impl Fn(&mut Bench, &mut StdRng)) {
-    for_each(|bench, rng| {
+    for_each_digest(|bench, rng| {
         if bench.case.head_dim.is_multiple_of(16) {
             test(bench, rng);
         }
@@ -106,6 +108,7 @@ fn quantized(
         words,
         scales,
         pools.full.2.clone(),
+        bench.digest,
         bench.page_table(),
         bench.ints(starts),
         bench.ints(lengths),
@@ -140,6 +143,7 @@ fn append_packs_digests_as_a_launch_of_its_own_does() {
             let (full, packed) = kernels::int8_append(
                 found.full,
                 found.packed,
+                bench.digest,
                 new_keys.clone(),
                 new_values.clone(),
                 bench.page_table(),
@@ -152,6 +156,7 @@ fn append_packs_digests_as_a_launch_of_its_own_does() {
                 keys,
                 values,
                 digests,
+                bench.digest,
                 new_keys,
                 new_values,
                 bench.page_table(),
@@ -194,6 +199,7 @@ fn rotate_append_packs_digests_as_a_launch_of_its_own_does() {
                 let (full, packed, found_query) = kernels::int8_rotate_append(
                     found.full,
                     found.packed,
+                    bench.digest,
                     qkv.clone(),
                     norms.clone(),
                     rotations.clone(),
@@ -204,6 +210,7 @@ fn rotate_append_packs_digests_as_a_launch_of_its_own_does() {
                 found = Pools { full, packed };
                 let (keys, values, digests, query) = kernels::rotate_append(
                     expected.full,
+                    bench.digest,
                     qkv,
                     norms.clone(),
                     rotations,
@@ -234,7 +241,7 @@ fn packed_digests_that_something_else_holds_are_refused() {
         return;
     }
     let small = case((16, 64), (2, 2), &[20], &[1]);
-    let bench = Bench::new(small, DType::F32, &device, &mut rng);
+    let bench = Bench::new(small, DigestKind::MinMax, DType::F32, &device, &mut rng);
     for words_are_held in [true, false] {
         let Pools { full, packed } = Pools::new(&bench);
         let held_words = words_are_held.then(|| packed.0.clone());
@@ -246,6 +253,7 @@ fn packed_digests_that_something_else_holds_are_refused() {
             let (full, packed) = kernels::int8_append(
                 full,
                 packed,
+                bench.digest,
                 row(),
                 row(),
                 bench.page_table(),

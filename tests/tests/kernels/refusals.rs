@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Int, Tensor};
-use quest_burn::{PageSharing, kernels};
+use quest_burn::{PageSharing, digest::DigestKind, kernels};
 
 use super::bench::{Bench, case, device, rng};
 
@@ -20,7 +20,7 @@ fn refusal(call: impl FnOnce()) -> String {
 fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let ((device, _alone), mut rng) = (device(), rng());
     let small = case((16, 64), (2, 2), &[20], &[1]);
-    let bench = Bench::new(small, DType::F32, &device, &mut rng);
+    let bench = Bench::new(small, DigestKind::MinMax, DType::F32, &device, &mut rng);
     let scores = || Tensor::<3>::zeros([1, 2, 4], (&device, DType::F32));
     let attend = |query: Tensor<3>, pages: Option<Tensor<3, Int>>, bound: usize| {
         kernels::paged_attention(
@@ -35,30 +35,12 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
         );
     };
 
-    let message = refusal(|| {
-        drop(kernels::top_pages(
-            scores(),
-            bench.lengths(),
-            16,
-            0,
-            false,
-            0,
-        ))
-    });
+    let message = refusal(|| drop(kernels::top_pages(scores(), bench.lengths(), 16, 0, 0, 0)));
     assert!(
         message.contains("expected at least 1, found 0"),
         "{message}"
     );
-    let message = refusal(|| {
-        drop(kernels::top_pages(
-            scores(),
-            bench.lengths(),
-            16,
-            2,
-            true,
-            2,
-        ))
-    });
+    let message = refusal(|| drop(kernels::top_pages(scores(), bench.lengths(), 16, 2, 2, 1)));
     assert!(
         message.contains("at most the 2 pages to keep, found 3"),
         "{message}"
@@ -86,6 +68,7 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
         kernels::page_scores(
             Tensor::zeros([sequences, 4, 64], &device),
             bench.device_digests(),
+            bench.digest,
             Tensor::zeros([sequences, columns], &device),
             Tensor::zeros([sequences], &device),
             16,
@@ -104,6 +87,6 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
         "{message}"
     );
     let no_scores = Tensor::<3>::zeros([0, 2, 4], (&device, DType::F32));
-    let message = refusal(|| drop(kernels::top_pages(no_scores, no_lengths(), 16, 2, false, 0)));
+    let message = refusal(|| drop(kernels::top_pages(no_scores, no_lengths(), 16, 2, 0, 0)));
     assert!(message.contains("found 0 sequences"), "{message}");
 }

@@ -6,9 +6,9 @@ use quest_burn::kernels;
 use super::bench::{device, ints, normal, poison, rng};
 
 /// The selection as its contract says, on the host.
-fn select(scores: &[f32], k: usize, pin_newest: bool, sinks: usize) -> Vec<i32> {
+fn select(scores: &[f32], k: usize, sinks: usize, recent: usize) -> Vec<i32> {
     let n = scores.len();
-    let kept = |page: usize| page < sinks || (pin_newest && page + 1 == n);
+    let kept = |page: usize| page < sinks || page + recent >= n;
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|&a, &b| {
         (kept(b).cmp(&kept(a)))
@@ -27,8 +27,8 @@ fn check_selection(
     rows: &[Vec<f32>],
     lengths: &[usize],
     k: usize,
-    pin_newest: bool,
     sinks: usize,
+    recent: usize,
     device: &Device,
 ) {
     let page_size = 16;
@@ -50,15 +50,15 @@ fn check_selection(
         Tensor::from_data(counts, (device, DType::I32)),
         page_size,
         k,
-        pin_newest,
         sinks,
+        recent,
     ));
     for (row, &length) in lengths.iter().enumerate() {
         let n = length.div_ceil(page_size);
         assert_eq!(
             ids[row * k..(row + 1) * k],
-            select(&rows[row][..n], k, pin_newest, sinks),
-            "{n} of {n_scores} pages, k {k}, pinned {pin_newest}, first {sinks}, row {row}"
+            select(&rows[row][..n], k, sinks, recent),
+            "{n} of {n_scores} pages, k {k}, first {sinks}, last {recent}, row {row}"
         );
     }
 }
@@ -82,12 +82,12 @@ fn top_pages_are_exact_ascending_and_ties_go_to_the_lower_page() {
                 .collect(),
         ];
         for k in [1, 2, 17, n / 2, n - 1, n, n + 3] {
-            for (pin_newest, sinks) in [(false, 0), (true, 0), (true, 1), (false, 3), (true, 4)] {
-                if k == 0 || sinks + usize::from(pin_newest) > k {
+            for (sinks, recent) in [(0, 0), (0, 1), (1, 1), (3, 0), (4, 1), (2, 9)] {
+                if k == 0 || sinks + recent > k {
                     continue;
                 }
                 let lengths = vec![n * 16 - 3; rows.len()];
-                check_selection(&rows, &lengths, k, pin_newest, sinks, &device);
+                check_selection(&rows, &lengths, k, sinks, recent, &device);
             }
         }
     }
@@ -103,7 +103,7 @@ fn top_pages_of_ragged_sequences_leave_scores_past_their_pages_unread() {
         .map(|_| normal(n, DType::F32, &mut rng))
         .collect();
     for k in [1, 4, 64, 65, 700] {
-        check_selection(&rows, &lengths, k, true, 0, &device);
+        check_selection(&rows, &lengths, k, 0, 1, &device);
     }
 }
 
@@ -115,10 +115,10 @@ fn top_pages_of_a_million_tokens() {
         let ties: Vec<f32> = normal.iter().map(|x| x.round()).collect();
         for k in [1, 128, 4097, n - 1, n] {
             let rows = [normal.clone(), ties.clone()];
-            check_selection(&rows, &[n * 16, n * 16 - 15], k, true, 0, &device);
+            check_selection(&rows, &[n * 16, n * 16 - 15], k, 0, 1, &device);
             if k > 3 {
                 // The second sequence ends within a stretch, and others lie past its end.
-                check_selection(&rows, &[n * 16, 5000 * 16], k, true, 3, &device);
+                check_selection(&rows, &[n * 16, 5000 * 16], k, 3, 1, &device);
             }
         }
     }

@@ -4,7 +4,7 @@ use burn::{
     backend::Flex,
     tensor::{DType, Device, Tensor},
 };
-use quest_burn::{cache::PagedKvCache, ops};
+use quest_burn::{cache::PagedKvCache, digest::DigestKind, ops};
 use quest_burn_tests::{arrays::values, catalogue::AttentionShape};
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -25,7 +25,7 @@ fn appending_leaves_the_pools_where_they_are() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         let device = Device::flex();
         let mut rng = StdRng::seed_from_u64(1);
-        let mut cache = poisoned(&shape, dtype, &device);
+        let mut cache = poisoned(&shape, DigestKind::MeanVar, dtype, &device);
         let pools = |cache: &PagedKvCache| {
             let layer = cache.layer(0);
             [layer.keys(), layer.values(), layer.digests()].map(address)

@@ -8,8 +8,9 @@ mod threads;
 
 use burn::tensor::{DType, Device, Tensor};
 use quest_burn::{
-    NewestPage, PageSharing,
+    PageSharing,
     cache::{LayerCache, PagedKvCache, PagedKvCacheConfig, Step},
+    digest::DigestKind,
     ops,
     policy::{PageSelection, Pages},
 };
@@ -33,32 +34,38 @@ struct Pair {
 }
 
 /// An empty cache of one layer in which everything is NaN.
-fn poisoned(shape: &AttentionShape, dtype: DType, device: &Device) -> PagedKvCache {
+fn poisoned(
+    shape: &AttentionShape,
+    digest: DigestKind,
+    dtype: DType,
+    device: &Device,
+) -> PagedKvCache {
     let n_pages = shape.lengths.iter().map(|n| n.div_ceil(shape.page_size));
     let config =
         PagedKvCacheConfig::new(1, shape.n_kv_heads, shape.head_dim, n_pages.sum::<usize>())
             .with_page_size(shape.page_size)
-            .with_batch(shape.lengths.len());
+            .with_batch(shape.lengths.len())
+            .with_digest(digest);
     let mut cache = config.init(device, dtype).expect("the sizes are valid");
     let nan = |like: &Tensor<4>| Tensor::full(like.dims(), f32::NAN, (device, dtype));
     let layer = cache.layer(0);
     let (keys, values) = (nan(layer.keys()), nan(layer.values()));
     let digests = nan(layer.digests());
-    *cache.layer_mut(0) = LayerCache::from_parts(0, keys, values, digests);
+    *cache.layer_mut(0) = LayerCache::from_parts(0, keys, values, digest, digests);
     cache
 }
 
 impl Pair {
     /// Fills both caches in chunks that end inside pages, the sequences in turn, and compares the
     /// attention of each chunk.
-    fn new(shape: &AttentionShape, dtype: DType, seed: u64) -> Self {
+    fn new(shape: &AttentionShape, digest: DigestKind, dtype: DType, seed: u64) -> Self {
         let device = Device::flex();
         let mut rng = StdRng::seed_from_u64(seed);
         let batch = shape.lengths.len();
-        let mut native = poisoned(shape, dtype, &device);
-        let mut by_reference = poisoned(shape, dtype, &device);
+        let mut native = poisoned(shape, digest, dtype, &device);
+        let mut by_reference = poisoned(shape, digest, dtype, &device);
         let scale = 1.0 / (shape.head_dim as f64).sqrt();
-        let context = format!("{dtype:?}, {shape}, seed {seed}");
+        let context = format!("{dtype:?}, {digest}, {shape}, seed {seed}");
         loop {
             let missing = (0..batch).map(|i| shape.lengths[i] - 1 - native.lengths()[i]);
             let missing = missing.collect::<Vec<_>>();
@@ -153,12 +160,24 @@ fn close<const D: usize>(found: &Tensor<D>, expected: &Tensor<D>, context: &str)
     assert_close(&flat(found), &flat(expected), TOLERANCE, context);
 }
 
+/// With the paper's digests.
 fn for_each_pair(test: impl Fn(&AttentionShape, Pair)) {
+    for_each_pair_of(&[DigestKind::MinMax], test);
+}
+
+/// With every kind of digests.
+fn for_each_digest(test: impl Fn(&AttentionShape, Pair)) {
+    for_each_pair_of(DigestKind::ALL, test);
+}
+
+fn for_each_pair_of(digests: &[DigestKind], test: impl Fn(&AttentionShape, Pair)) {
     let seed = rand::rng().random::<u32>().into();
     println!("seed {seed}");
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         for shape in shapes() {
-            test(&shape, Pair::new(&shape, dtype, seed));
+            for &digest in digests {
+                test(&shape, Pair::new(&shape, digest, dtype, seed));
+            }
         }
     }
 }
@@ -183,10 +202,10 @@ fn shapes() -> Vec<AttentionShape> {
     shapes
 }
 
-fn selection(shape: &AttentionShape, newest_page: NewestPage) -> PageSelection {
+fn selection(shape: &AttentionShape, recent_pages: usize) -> PageSelection {
     PageSelection {
         k: shape.budget_pages,
-        newest_page,
         sink_pages: usize::from(shape.budget_pages > 2),
+        recent_pages,
     }
 }

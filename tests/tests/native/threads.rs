@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use burn::tensor::DType;
-use quest_burn::{NewestPage, PageSharing, ops, policy::Pages};
+use quest_burn::{PageSharing, digest::DigestKind, ops, policy::Pages};
 use quest_burn_tests::arrays::values;
 
 use super::{Pair, selection, shapes};
@@ -16,9 +16,9 @@ fn hash_of_results() -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         for shape in shapes() {
-            let mut pair = Pair::new(&shape, dtype, 5);
+            let mut pair = Pair::new(&shape, DigestKind::MeanVar, dtype, 5);
             let [scores, _] = pair.scores(PageSharing::KvHead);
-            let chosen = selection(&shape, NewestPage::Pinned);
+            let chosen = selection(&shape, 1);
             let pages = ops::top_pages(scores, &pair.step, &chosen);
             for output in [pair.attend(&Pages::All), pair.attend(&pages)] {
                 for x in values(&output) {

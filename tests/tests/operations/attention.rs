@@ -55,8 +55,8 @@ pub(super) fn assert_listed_attention(
         let [_, lists, _] = scores.dims();
         let selection = PageSelection {
             k: shape.budget_pages,
-            newest_page: preset.newest_page,
             sink_pages: 0,
+            recent_pages: preset.always_recent_pages(),
         };
         let pages = ops::top_pages(scores, &filled.step, &selection);
         let output = ops::paged_attention(

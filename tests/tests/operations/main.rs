@@ -8,7 +8,7 @@ mod selection;
 
 use burn::tensor::{Device, Tensor};
 use proptest::{prelude::*, sample::select};
-use quest_burn::policy::Pages;
+use quest_burn::{digest::DigestKind, policy::Pages};
 use quest_burn_tests::{
     arrays::{random, rows},
     cases,
@@ -23,19 +23,40 @@ use self::{attention::assert_listed_attention, scores::assert_page_scores};
 /// f32 sums of up to some thousand products of values in -2..2.
 const TOLERANCE: f64 = 2e-5;
 
-/// Calls `test` with a filled cache and a query, for every device and shape.
+/// Calls `test` with a filled cache and a query, for every device and shape, with the paper's digests.
 fn for_each_shape(test: impl Fn(&AttentionShape, &Filled, Tensor<3>, &str)) {
+    for_each_of(&[DigestKind::MinMax], test);
+}
+
+/// The same with every kind of digests.
+fn for_each_digest(test: impl Fn(&AttentionShape, &Filled, Tensor<3>, &str)) {
+    for_each_of(DigestKind::ALL, test);
+}
+
+fn for_each_of(digests: &[DigestKind], test: impl Fn(&AttentionShape, &Filled, Tensor<3>, &str)) {
     for device in devices() {
         for (seed, shape) in attention_shapes().iter().enumerate() {
-            let (filled, query) = filled(shape, &device.device, seed as u64);
-            test(shape, &filled, query, &format!("{device}, {shape}"));
+            for &digest in digests {
+                let (filled, query) = filled(shape, digest, &device.device, seed as u64);
+                test(
+                    shape,
+                    &filled,
+                    query,
+                    &format!("{device}, {shape}, {digest}"),
+                );
+            }
         }
     }
 }
 
-fn filled(shape: &AttentionShape, device: &Device, seed: u64) -> (Filled, Tensor<3>) {
+fn filled(
+    shape: &AttentionShape,
+    digest: DigestKind,
+    device: &Device,
+    seed: u64,
+) -> (Filled, Tensor<3>) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let filled = Filled::new(shape, device, &mut rng);
+    let filled = Filled::new(shape, digest, device, &mut rng);
     let query = [shape.lengths.len(), shape.n_heads, shape.head_dim];
     (filled, random(query, device, &mut rng))
 }
@@ -96,9 +117,13 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn scores_and_attention_equal_the_naive_ones(shape in shape(), seed: u64) {
+    fn scores_and_attention_equal_the_naive_ones(
+        shape in shape(),
+        digest in select(DigestKind::ALL),
+        seed: u64,
+    ) {
         for device in devices() {
-            let (filled, query) = filled(&shape, &device.device, seed);
+            let (filled, query) = filled(&shape, digest, &device.device, seed);
             assert_page_scores(&shape, &filled, &query, device.name.as_str());
             assert_listed_attention(&shape, &filled, &query, device.name.as_str());
         }

@@ -1,7 +1,7 @@
 //! The pages with the highest scores.
 
 use burn::tensor::Tensor;
-use quest_burn::{NewestPage, PageSharing, ops, policy::PageSelection};
+use quest_burn::{PageSharing, ops, policy::PageSelection};
 use quest_burn_tests::{arrays::values, filled::Filled};
 
 use super::{for_each_shape, listed};
@@ -9,15 +9,14 @@ use super::{for_each_shape, listed};
 #[test]
 fn top_pages_are_those_of_a_naive_sort() {
     for_each_shape(|shape, filled, query, context| {
-        for (newest_page, sink_pages) in [
-            (NewestPage::Pinned, 0),
-            (NewestPage::Competes, 0),
-            (NewestPage::Competes, 1),
-        ] {
+        for (sink_pages, recent_pages) in [(0, 1), (0, 0), (1, 0), (1, 1), (2, 3)] {
+            if sink_pages + recent_pages > shape.budget_pages {
+                continue;
+            }
             let selection = PageSelection {
                 k: shape.budget_pages,
-                newest_page,
                 sink_pages,
+                recent_pages,
             };
             let scores = ops::page_scores(
                 query.clone(),
@@ -38,8 +37,8 @@ fn of_equal_scores_the_lower_page_is_chosen() {
         let coarse = scores.div_scalar(shape.head_dim as f32).round();
         let selection = PageSelection {
             k: shape.budget_pages,
-            newest_page: NewestPage::Competes,
             sink_pages: 0,
+            recent_pages: 0,
         };
         assert_top_pages(coarse, filled, &selection, context);
     });
@@ -63,11 +62,8 @@ fn assert_top_pages(scores: Tensor<3>, filled: &Filled, selection: &PageSelectio
 }
 
 fn naive_top_pages(scores: &[f32], selection: &PageSelection) -> Vec<usize> {
-    let newest = scores.len() - 1;
-    let is_kept = |page: usize| {
-        page < selection.sink_pages
-            || (page == newest && selection.newest_page == NewestPage::Pinned)
-    };
+    let n = scores.len();
+    let is_kept = |page: usize| page < selection.sink_pages || page + selection.recent_pages >= n;
     let mut pages = (0..scores.len()).collect::<Vec<_>>();
     pages.sort_by(|&a, &b| {
         let best_first = (is_kept(b), scores[b]).partial_cmp(&(is_kept(a), scores[a]));

@@ -34,7 +34,7 @@ fn what_the_cache_forgets_is_forgotten() {
             let layer = session.cache.layer(0);
             let parts = [layer.keys(), layer.values(), layer.digests()].map(Tensor::clone);
             let [keys, values_, digests] = parts;
-            let mut fresh = LayerCache::from_parts(0, keys, values_, digests);
+            let mut fresh = LayerCache::from_parts(0, keys, values_, layer.digest(), digests);
             let query = decoded.queries[0].clone();
             let expected = policy.attention(query, &mut fresh, &decoded.step, session.scale());
             let expected = (values(&expected), policy.observations().take());

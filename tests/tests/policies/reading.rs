@@ -38,8 +38,13 @@ fn poisoned(
         true => poison(layer.keys()),
         false => layer.keys().clone(),
     };
-    let mut poisoned =
-        LayerCache::from_parts(0, keys, poison(layer.values()), layer.digests().clone());
+    let mut poisoned = LayerCache::from_parts(
+        0,
+        keys,
+        poison(layer.values()),
+        layer.digest(),
+        layer.digests().clone(),
+    );
     *poisoned.states_mut() = layer.states().clone();
     poisoned
 }

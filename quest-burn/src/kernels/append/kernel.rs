@@ -7,11 +7,12 @@ use super::super::{
     launch::{address_type, assert_pools_in_place},
     row::RowLayout,
 };
+use crate::digest::{DigestKind, KernelDigest, SCALAR_CHANNELS, with_digest};
 
 /// One cube per page that is written, KV head and sequence; a unit per vector of a row, which
 /// walks the page's new tokens. Digests need no atomics, as no two cubes share a page.
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn append_kernel<F: Float, N: Size>(
+fn append_kernel<D: KernelDigest, F: Float, N: Size>(
     keys: &mut Tensor<Vector<F, N>>,
     values: &mut Tensor<Vector<F, N>>,
     digests: &mut Tensor<Vector<F, N>>,
@@ -21,9 +22,10 @@ fn append_kernel<F: Float, N: Size>(
     page_table: &Tensor<i32>,
     starts: &Tensor<i32>,
     lengths: &Tensor<i32>,
-    #[comptime] page_size: usize,
+    #[comptime] shape: AppendShape,
     #[define(F)] _dtype: ElemType,
 ) {
+    let page_size = comptime!(shape.page_size);
     let n_pages = keys.shape(0);
     let n_kv_heads = keys.shape(1);
     let tokens = new_keys.shape(2);
@@ -59,32 +61,118 @@ fn append_kernel<F: Float, N: Size>(
         keys[to] = key;
         values[to] = new_values[from];
         let key = Vector::<f32, N>::cast_from(key);
-        low = min(low, key);
-        high = max(high, key);
+        if comptime!(D::IS_BOUND) {
+            (low, high) = D::merge::<N>(low, high, key, key);
+        }
     }
 
-    let digest = pool_head * 2 * row + column;
-    if first % page_size != 0 {
-        low = min(low, Vector::cast_from(digests[digest]));
-        high = max(high, Vector::cast_from(digests[digest + row]));
+    let digest = pool_head * comptime!(shape.digest) + column;
+    if comptime!(D::IS_BOUND) {
+        if first % page_size != 0 {
+            let old_low = Vector::<f32, N>::cast_from(digests[digest]);
+            let old_high = Vector::<f32, N>::cast_from(digests[digest + row]);
+            (low, high) = D::merge::<N>(low, high, old_low, old_high);
+        }
+    } else {
+        let held = last - page * page_size;
+        (low, high) = D::fold_rows::<F, N>(keys, target, row, held, page_size);
     }
     digests[digest] = Vector::cast_from(low);
-    digests[digest + row] = Vector::cast_from(high);
+    let mut scalar = f32::new(0.0);
+    if comptime!(D::ROWS == 2) {
+        digests[digest + row] = Vector::cast_from(high);
+    }
+    if comptime!(D::SCALAR) {
+        let mut sums = Shared::<[f32]>::new_slice(comptime!(shape.units));
+        sums[column] = high.vector_sum();
+        scalar = deviation(&sums, comptime!(shape.units), comptime!(shape.head_dim));
+        let of_page = pool_head * comptime!(shape.digest) + row;
+        write_behind::<F, N>(digests, of_page, scalar, comptime!(shape.behind), column);
+    }
     #[comptime]
     if let ComptimeOption::Some(packed) = packed {
         let packed_row = comptime!(packed.row);
-        let mut largest = Shared::<[f32]>::new_slice(comptime!(packed_row.vectors));
-        largest[column] = largest_of::<N>(low, high, packed_row);
+        // What is packed are the digests as they are kept. A compiler may leave out the rounding of a
+        // value that it still holds, but not that of one which other units may have changed.
+        let mut rounded = Shared::<[Vector<F, N>]>::new_slice(comptime!(2 * shape.units));
+        rounded[column] = Vector::cast_from(low);
+        rounded[column + row] = Vector::cast_from(high);
         sync_cube();
-        pack::<N>(
+        let low = Vector::<f32, N>::cast_from(rounded[column]);
+        let high = Vector::<f32, N>::cast_from(rounded[column + row]);
+        let mut largest = Shared::<[f32]>::new_slice(comptime!(packed_row.vectors));
+        largest[column] = largest_of::<D, N>(low, high, packed_row);
+        sync_cube();
+        pack::<D, N>(
             packed,
             &largest,
             low,
             high,
+            f32::cast_from(F::cast_from(scalar)),
             head * n_pages + pool_page,
             column,
         );
     }
+}
+
+/// What a cube's kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct AppendShape {
+    page_size: usize,
+    head_dim: usize,
+    /// Units of a cube: vectors of a row.
+    units: usize,
+    /// Vectors of a digest, and those behind its rows.
+    digest: usize,
+    behind: usize,
+}
+
+/// The standard deviation of all channels, from each unit's sum of variances. Every unit must reach it.
+#[cube]
+pub(in crate::kernels) fn deviation(
+    sums: &Shared<[f32]>,
+    #[comptime] units: usize,
+    #[comptime] head_dim: usize,
+) -> f32 {
+    sync_cube();
+    let mut sum = f32::new(0.0);
+    for unit in 0..units {
+        sum += sums[unit];
+    }
+    f32::sqrt(sum / comptime!(head_dim as f32))
+}
+
+/// Writes the number for all channels to the vectors behind a digest's rows.
+#[cube]
+pub(in crate::kernels) fn write_behind<F: Float, N: Size>(
+    digests: &mut Tensor<Vector<F, N>>,
+    at: usize,
+    scalar: f32,
+    #[comptime] behind: usize,
+    unit: usize,
+) {
+    let scalar = Vector::<F, N>::cast_from(Vector::<f32, N>::new(scalar));
+    if unit == 0 {
+        #[unroll]
+        for i in 0..behind {
+            digests[at + i] = scalar;
+        }
+    }
+}
+
+/// Vectors of a digest whose rows have `row` vectors of `width` channels, and those behind the rows.
+pub(in crate::kernels) fn digest_vectors(
+    digest: DigestKind,
+    row: usize,
+    width: usize,
+) -> (usize, usize) {
+    let layout = digest.layout();
+    let behind = if layout.scalar {
+        SCALAR_CHANNELS / width
+    } else {
+        0
+    };
+    (layout.rows * row + behind, behind)
 }
 
 /// Buffers of a launch that packs.
@@ -101,6 +189,7 @@ pub(crate) fn launch_append(
     keys: CubeTensor,
     values: CubeTensor,
     digests: CubeTensor,
+    digest: DigestKind,
     packed: Option<&PackedPools>,
     new_keys: CubeTensor,
     new_values: CubeTensor,
@@ -123,13 +212,22 @@ pub(crate) fn launch_append(
     let client = keys.client.clone();
     let address = address_type(&[&keys, &values, &digests, &new_keys, &new_values]);
     let dtype = dtype_to_storage_type(keys.dtype);
+    let units = layout.row_vectors();
+    let (of_digest, behind) = digest_vectors(digest, units, layout.width);
+    let shape = AppendShape {
+        page_size,
+        head_dim: units * layout.width,
+        units,
+        digest: of_digest,
+        behind,
+    };
     // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
     // the shapes were checked before the operation was registered.
-    unsafe {
-        append_kernel::launch_unchecked(
+    with_digest!(digest, D => unsafe {
+        append_kernel::launch_unchecked::<D>(
             &client,
             CubeCount::Static(touched as u32, n_kv_heads as u32, batch as u32),
-            CubeDim::new_1d(layout.row_vectors() as u32),
+            CubeDim::new_1d(units as u32),
             address,
             layout.width,
             keys.clone().into_tensor_arg(),
@@ -141,9 +239,9 @@ pub(crate) fn launch_append(
             into_contiguous(page_table).into_tensor_arg(),
             starts.into_tensor_arg(),
             lengths.into_tensor_arg(),
-            page_size,
+            shape,
             dtype,
         );
-    }
+    });
     (keys, values, digests)
 }

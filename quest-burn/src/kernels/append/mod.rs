@@ -8,18 +8,20 @@ use burn::{
 };
 
 pub(crate) use self::kernel::launch_append;
-pub(super) use self::kernel::{INT8_BINDINGS, touched_pages};
+pub(super) use self::kernel::{
+    INT8_BINDINGS, deviation, digest_vectors, touched_pages, write_behind,
+};
 use super::check::check_append;
-use crate::ops::extension::QuestOps;
+use crate::{digest::DigestKind, ops::extension::QuestOps};
 
 /// Writes rows `j < lengths[i] - starts[i]` of `new_keys[i]` and `new_values[i]` at positions
 /// `starts[i] + j` of sequence `i`, and folds the keys into the digests of their pages: a page
-/// that begins with one of them gets a digest anew.
+/// that begins with one of them gets a new digest.
 ///
 /// # Shapes
 ///
 /// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
-/// - digests: `[n_pages, n_kv_heads, 2, head_dim]`
+/// - digests: `[n_pages, n_kv_heads, rows, channels]` as the kind says
 /// - new_keys (after RoPE), new_values: `[batch, n_kv_heads, tokens, head_dim]`
 /// - page_table: `[batch, max_pages]`
 /// - starts, lengths: `[batch]`
@@ -32,6 +34,7 @@ pub fn append(
     keys: Tensor<4>,
     values: Tensor<4>,
     digests: Tensor<4>,
+    digest: DigestKind,
     new_keys: Tensor<4>,
     new_values: Tensor<4>,
     page_table: Tensor<2, Int>,
@@ -41,6 +44,7 @@ pub fn append(
     let [batch, _, tokens, _] = new_keys.dims();
     check_append(
         (&keys, &values, &digests),
+        digest,
         (&new_keys, &new_values),
         (&page_table, &starts, &lengths),
     );
@@ -51,6 +55,7 @@ pub fn append(
         keys.into_dispatch(),
         values.into_dispatch(),
         digests.into_dispatch(),
+        digest,
         new_keys.into_dispatch(),
         new_values.into_dispatch(),
         page_table.cast(DType::I32).into_dispatch(),

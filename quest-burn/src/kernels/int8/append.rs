@@ -12,7 +12,7 @@ use super::{
     },
     check_packed,
 };
-use crate::ops::int8_extension::Int8Ops;
+use crate::{digest::DigestKind, ops::int8_extension::Int8Ops};
 
 /// Whether [`int8_append`] runs on a device where the kernels do: some bind few buffers at a time.
 /// On those [`append`](super::super::append()) and [`quantize_digests`](super::quantize_digests) do
@@ -42,6 +42,7 @@ pub fn int8_rotates(device: &Device, normed: bool) -> bool {
 pub fn int8_append(
     (keys, values, digests): (Tensor<4>, Tensor<4>, Tensor<4>),
     (words, scales): (Tensor<4, Int>, Tensor<3>),
+    digest: DigestKind,
     new_keys: Tensor<4>,
     new_values: Tensor<4>,
     page_table: Tensor<2, Int>,
@@ -55,10 +56,11 @@ pub fn int8_append(
     let [batch, _, tokens, _] = new_keys.dims();
     check_append(
         (&keys, &values, &digests),
+        digest,
         (&new_keys, &new_values),
         (&page_table, &starts, &lengths),
     );
-    check_packed(&words, &scales, [n_pages, n_kv_heads, head_dim]);
+    check_packed(&words, &scales, digest, [n_pages, n_kv_heads, head_dim]);
     assert!(
         int8_appends(&keys.device()),
         "append with int8 digests: expected a device that binds {} buffers at a time, found {:?}",
@@ -74,6 +76,7 @@ pub fn int8_append(
         digests.into_dispatch(),
         words.into_dispatch(),
         scales.into_dispatch(),
+        digest,
         new_keys.into_dispatch(),
         new_values.into_dispatch(),
         page_table.cast(DType::I32).into_dispatch(),
@@ -105,6 +108,7 @@ pub fn int8_append(
 pub fn int8_rotate_append(
     (keys, values, digests): (Tensor<4>, Tensor<4>, Tensor<4>),
     (words, scales): (Tensor<4, Int>, Tensor<3>),
+    digest: DigestKind,
     qkv: Tensor<4>,
     norms: Option<(Tensor<2>, f64)>,
     rotations: Tensor<3>,
@@ -119,10 +123,11 @@ pub fn int8_rotate_append(
     let [n_pages, n_kv_heads, _, head_dim] = keys.dims();
     check_rotate_append(
         (&keys, &values, &digests),
+        digest,
         (&qkv, norms.as_ref(), &rotations),
         (&page_table, &starts, &lengths),
     );
-    check_packed(&words, &scales, [n_pages, n_kv_heads, head_dim]);
+    check_packed(&words, &scales, digest, [n_pages, n_kv_heads, head_dim]);
     let normed = norms.is_some();
     assert!(
         int8_rotates(&keys.device(), normed),
@@ -138,6 +143,7 @@ pub fn int8_rotate_append(
         digests.into_dispatch(),
         words.into_dispatch(),
         scales.into_dispatch(),
+        digest,
         qkv.into_dispatch(),
         gammas,
         rotations.into_dispatch(),

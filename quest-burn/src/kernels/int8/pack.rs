@@ -2,7 +2,10 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::super::launch::assert_in_place;
-use crate::cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST};
+use crate::{
+    cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST},
+    digest::KernelDigest,
+};
 
 /// A digest's rows as vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,9 +60,9 @@ pub(in crate::kernels) struct PackedDigests {
     pub row: PackedRow,
 }
 
-/// The largest magnitude in a vector of minima and one of maxima.
+/// The largest magnitude in a vector of each row.
 #[cube]
-pub(in crate::kernels) fn largest_of<N: Size>(
+pub(in crate::kernels) fn largest_of<D: KernelDigest, N: Size>(
     low: Vector<f32, N>,
     high: Vector<f32, N>,
     #[comptime] row: PackedRow,
@@ -67,21 +70,25 @@ pub(in crate::kernels) fn largest_of<N: Size>(
     let mut largest = f32::new(0.0);
     #[unroll]
     for i in 0..row.width {
-        largest = max(largest, max(low.extract(i).abs(), high.extract(i).abs()));
+        largest = max(largest, low.extract(i).abs());
+        if comptime!(D::ROWS == 2) {
+            largest = max(largest, high.extract(i).abs());
+        }
     }
     largest
 }
 
-/// Writes the packed minima and maxima of a row's `vector`-th channels, and their scale.
+/// Writes the packed `vector`-th channels of each row, their scale, and the number for all channels.
 ///
 /// `largest` has what [`largest_of`] gives for every vector of the row, and the cube was
 /// synchronised since. `place` counts the pool's pages of all KV heads.
 #[cube]
-pub(in crate::kernels) fn pack<N: Size>(
+pub(in crate::kernels) fn pack<D: KernelDigest, N: Size>(
     packed: &mut PackedDigests,
     largest: &Shared<[f32]>,
     low: Vector<f32, N>,
     high: Vector<f32, N>,
+    scalar: f32,
     place: usize,
     vector: usize,
 ) {
@@ -90,7 +97,8 @@ pub(in crate::kernels) fn pack<N: Size>(
     let last = comptime!(row.vectors - 1);
     let of_vector = comptime!(row.width / CHANNELS_PER_WORD);
     let of_row = comptime!(row.vectors * of_vector);
-    let n_scales = comptime!(row.vectors.div_ceil(per_scale));
+    let n_groups = comptime!(row.vectors.div_ceil(per_scale));
+    let n_scales = comptime!(n_groups + if D::SCALAR { 1 } else { 0 });
     let group = vector / per_scale;
     let mut most = f32::new(0.0);
     #[unroll]
@@ -100,23 +108,40 @@ pub(in crate::kernels) fn pack<N: Size>(
     let scale = max(most * SCALE_OF_LARGEST, f32::new(LEAST_SCALE));
     #[unroll]
     for w in 0..of_vector {
-        let mut minima = i32::new(0);
-        let mut maxima = i32::new(0);
+        let mut of_low = i32::new(0);
+        let mut of_high = i32::new(0);
         #[unroll]
         for i in 0..CHANNELS_PER_WORD {
-            let minimum = low.extract(w * CHANNELS_PER_WORD + i) / scale;
-            let maximum = high.extract(w * CHANNELS_PER_WORD + i) / scale;
-            let minimum = (minimum - minimum.abs() * OUTWARD).floor();
-            let maximum = (maximum + maximum.abs() * OUTWARD).ceil();
             let up = comptime!(8 * i as i32);
-            minima |= (i32::cast_from(minimum) & 0xffi32) << up;
-            maxima |= (i32::cast_from(maximum) & 0xffi32) << up;
+            let mut first = low.extract(w * CHANNELS_PER_WORD + i) / scale;
+            if comptime!(D::IS_BOUND) {
+                first = (first - first.abs() * OUTWARD).floor();
+            } else {
+                first = (first + 0.5f32).floor();
+            }
+            of_low |= (i32::cast_from(first) & 0xffi32) << up;
+            if comptime!(D::ROWS == 2) {
+                let mut second = high.extract(w * CHANNELS_PER_WORD + i) / scale;
+                if comptime!(D::IS_BOUND) {
+                    second = (second + second.abs() * OUTWARD).ceil();
+                } else {
+                    second = (second + 0.5f32).floor();
+                }
+                of_high |= (i32::cast_from(second) & 0xffi32) << up;
+            }
         }
-        let to = place * 2 * of_row + vector * of_vector + w;
-        packed.words[to] = minima;
-        packed.words[to + of_row] = maxima;
+        let to = place * comptime!(D::ROWS * of_row) + vector * of_vector + w;
+        packed.words[to] = of_low;
+        if comptime!(D::ROWS == 2) {
+            packed.words[to + of_row] = of_high;
+        }
     }
     if vector % per_scale == 0 {
         packed.scales[place * n_scales + group] = scale;
+    }
+    if comptime!(D::SCALAR) {
+        if vector == 0 {
+            packed.scales[place * n_scales + n_groups] = scalar;
+        }
     }
 }

@@ -3,19 +3,28 @@ use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    super::{append::touched_pages, launch::address_type, row::RowLayout},
+    super::{
+        append::{digest_vectors, touched_pages},
+        launch::address_type,
+        row::RowLayout,
+    },
     pack::{PackedDigests, PackedPools, PackedRow, largest_of, pack},
+};
+use crate::{
+    cache::CHANNELS_PER_WORD,
+    digest::{DigestKind, KernelDigest, with_digest},
 };
 
 /// One cube per page that is written, KV head and sequence; a unit per vector of a digest's row.
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn quantize_digests_kernel<F: Float, N: Size>(
+fn quantize_digests_kernel<D: KernelDigest, F: Float, N: Size>(
     packed: &mut PackedDigests,
     digests: &Tensor<Vector<F, N>>,
     page_table: &Tensor<i32>,
     starts: &Tensor<i32>,
     lengths: &Tensor<i32>,
     #[comptime] page_size: usize,
+    #[comptime] of_digest: usize,
     #[define(F)] _dtype: ElemType,
 ) {
     let n_pages = digests.shape(0);
@@ -37,16 +46,25 @@ fn quantize_digests_kernel<F: Float, N: Size>(
     if pool_page >= n_pages {
         terminate!();
     }
-    let digest = (pool_page * n_kv_heads + head) * 2 * vectors + unit;
+    let digest = (pool_page * n_kv_heads + head) * of_digest + unit;
     let low = Vector::<f32, N>::cast_from(digests[digest]);
-    let high = Vector::<f32, N>::cast_from(digests[digest + vectors]);
-    largest[unit] = largest_of::<N>(low, high, row);
+    let mut high = low;
+    if comptime!(D::ROWS == 2) {
+        high = Vector::cast_from(digests[digest + vectors]);
+    }
+    let mut scalar = f32::new(0.0);
+    if comptime!(D::SCALAR) {
+        let behind = Vector::<f32, N>::cast_from(digests[digest - unit + vectors]);
+        scalar = behind.extract(0usize);
+    }
+    largest[unit] = largest_of::<D, N>(low, high, row);
     sync_cube();
-    pack::<N>(
+    pack::<D, N>(
         packed,
         &largest,
         low,
         high,
+        scalar,
         head * n_pages + pool_page,
         unit,
     );
@@ -57,6 +75,7 @@ fn quantize_digests_kernel<F: Float, N: Size>(
 pub(crate) fn launch_quantize_digests(
     packed: &PackedPools,
     digests: CubeTensor,
+    digest: DigestKind,
     page_table: CubeTensor,
     starts: CubeTensor,
     lengths: CubeTensor,
@@ -64,8 +83,10 @@ pub(crate) fn launch_quantize_digests(
     tokens: usize,
 ) {
     let digests = into_contiguous(digests);
-    let layout = RowLayout::of(&digests);
+    let head_dim = packed.words.meta.shape()[3] * CHANNELS_PER_WORD;
+    let layout = RowLayout::with_head_dim(&digests, head_dim);
     let row = PackedRow::new(layout.width, layout.row_vectors());
+    let (of_digest, _) = digest_vectors(digest, row.vectors, layout.width);
     let n_kv_heads = digests.meta.shape()[1];
     let batch = page_table.meta.shape()[0];
     let client = digests.client.clone();
@@ -73,8 +94,8 @@ pub(crate) fn launch_quantize_digests(
     let dtype = dtype_to_storage_type(digests.dtype);
     // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
     // the shapes were checked before the operation was registered.
-    unsafe {
-        quantize_digests_kernel::launch_unchecked(
+    with_digest!(digest, D => unsafe {
+        quantize_digests_kernel::launch_unchecked::<D>(
             &client,
             CubeCount::Static(
                 touched_pages(tokens, page_size) as u32,
@@ -90,7 +111,8 @@ pub(crate) fn launch_quantize_digests(
             starts.into_tensor_arg(),
             lengths.into_tensor_arg(),
             page_size,
+            of_digest,
             dtype,
         );
-    }
+    });
 }

@@ -4,32 +4,33 @@ use cubecl::prelude::*;
 
 use super::{
     super::{
+        append::digest_vectors,
         launch::address_type,
-        row::{RowLayout, dot},
+        row::{RowLayout, dot, lanes_sum},
     },
     pages::{next_pages, pages_of, write_scores},
     plan::{Plan, ScoreShape},
 };
+use crate::digest::{DigestKind, KernelDigest, with_digest};
 
-/// Each lane's part of the bounds of `in_flight` pages, `[page, query head]`; each digest is read
-/// once for all query heads of its group.
-///
-/// The bound `sum_i max(q_i * min_i, q_i * max_i)` is taken as `max(q, 0) . max + min(q, 0) . min`.
+/// Each lane's part of the products of `in_flight` pages, `[page, query head]`, and, where there are
+/// any, of the products with squares; each digest is read once for all query heads of its group.
 #[cube]
-fn sums_of_pages<F: Float, N: Size>(
+fn sums_of_pages<D: KernelDigest, F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
     digests: &Tensor<Vector<F, N>>,
     pool_pages: &Array<usize>,
     sequence: usize,
     head: usize,
     #[comptime] shape: ScoreShape,
-) -> Array<f32> {
+) -> (Array<f32>, Array<f32>) {
     let ScoreShape {
         group,
         lanes,
         vectors,
         width,
         in_flight,
+        digest: of_digest,
         ..
     } = comptime!(shape);
     let n_kv_heads = digests.shape(1);
@@ -38,45 +39,72 @@ fn sums_of_pages<F: Float, N: Size>(
 
     let mut low = Array::<Vector<F, N>>::new(comptime!(in_flight * vectors));
     let mut high = Array::<Vector<F, N>>::new(comptime!(in_flight * vectors));
+    let mut scalars = Array::<f32>::new(in_flight);
     #[unroll]
     for p in 0..in_flight {
-        let digest = (pool_pages[p] * n_kv_heads + head) * 2 * row + lane;
+        let digest = (pool_pages[p] * n_kv_heads + head) * of_digest + lane;
         #[unroll]
         for v in 0..vectors {
             low[p * vectors + v] = digests[digest + v * lanes];
-            high[p * vectors + v] = digests[digest + row + v * lanes];
+            if comptime!(D::ROWS == 2) {
+                high[p * vectors + v] = digests[digest + row + v * lanes];
+            }
+        }
+        if comptime!(D::SCALAR) {
+            let behind = Vector::<f32, N>::cast_from(digests[digest - lane + row]);
+            scalars[p] = behind.extract(0usize);
         }
     }
 
-    let zero = Vector::<f32, N>::new(0.0f32);
     let n = comptime!(group * in_flight);
     let mut sums = Array::<f32>::new(n);
+    let mut squares = Array::<f32>::new(n);
     #[unroll]
     for g in 0..group {
         let query_head = (sequence * n_kv_heads + head) * group + g;
         #[unroll]
         for p in 0..in_flight {
             sums[p * group + g] = f32::new(0.0);
+            squares[p * group + g] = f32::new(0.0);
         }
+        let mut norm = f32::new(0.0);
         #[unroll]
         for v in 0..vectors {
             let q = Vector::<f32, N>::cast_from(query[query_head * row + v * lanes + lane]);
-            let positive = max(q, zero);
-            let negative = min(q, zero);
+            let (first, second) = D::factors::<N>(q);
+            if comptime!(D::SCALAR) {
+                norm = dot::<N>(q, q, norm, width);
+            }
             #[unroll]
             for p in 0..in_flight {
-                let h = Vector::<f32, N>::cast_from(high[p * vectors + v]);
+                let at = comptime!(p * group + g);
                 let l = Vector::<f32, N>::cast_from(low[p * vectors + v]);
-                let sum = dot::<N>(negative, l, sums[p * group + g], width);
-                sums[p * group + g] = dot::<N>(positive, h, sum, width);
+                sums[at] = dot::<N>(first, l, sums[at], width);
+                if comptime!(D::ROWS == 2) {
+                    let h = Vector::<f32, N>::cast_from(high[p * vectors + v]);
+                    if comptime!(D::SQUARED) {
+                        squares[at] = dot::<N>(second, h * h, squares[at], width);
+                    } else {
+                        sums[at] = dot::<N>(second, h, sums[at], width);
+                    }
+                }
+            }
+        }
+        if comptime!(D::SCALAR) {
+            // Once for the run: its lanes' parts are summed up.
+            let norm = f32::sqrt(lanes_sum(norm, lanes));
+            let norm = select(lane == 0, norm, 0.0f32);
+            #[unroll]
+            for p in 0..in_flight {
+                sums[p * group + g] = fma(norm, scalars[p], sums[p * group + g]);
             }
         }
     }
-    sums
+    (sums, squares)
 }
 
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn page_scores_kernel<F: Float, N: Size>(
+fn page_scores_kernel<D: KernelDigest, F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
     digests: &Tensor<Vector<F, N>>,
     page_table: &Tensor<i32>,
@@ -91,9 +119,11 @@ fn page_scores_kernel<F: Float, N: Size>(
     let pool_pages = next_pages(page_table, digests.shape(0), sequence, first, shape);
     let n_pages = pages_of(page_table, lengths, scores.shape(2), sequence, shape);
     if first < n_pages {
-        let mut sums = sums_of_pages::<F, N>(query, digests, &pool_pages, sequence, head, shape);
-        write_scores(
+        let (mut sums, mut squares) =
+            sums_of_pages::<D, F, N>(query, digests, &pool_pages, sequence, head, shape);
+        write_scores::<D>(
             &mut sums,
+            &mut squares,
             scores,
             digests.shape(1),
             sequence,
@@ -105,10 +135,11 @@ fn page_scores_kernel<F: Float, N: Size>(
     }
 }
 
-/// Bounds of the attention scores of each page, `[batch, heads, n_scores]`.
+/// Scores of each page, `[batch, heads, n_scores]`.
 pub(crate) fn launch_page_scores(
     query: CubeTensor,
     digests: CubeTensor,
+    digest: DigestKind,
     page_table: CubeTensor,
     lengths: CubeTensor,
     page_size: usize,
@@ -118,20 +149,26 @@ pub(crate) fn launch_page_scores(
     let query = into_contiguous(query);
     let digests = into_contiguous(digests);
     let n_kv_heads = digests.meta.shape()[1];
-    let layout = RowLayout::of(&digests);
+    let head_dim = query.meta.shape()[2];
+    let layout = RowLayout::with_head_dim(&digests, head_dim);
     let Plan {
         shape,
         cubes,
         dim,
         scores,
     } = Plan::new(&query, &layout, n_kv_heads, shared, page_size, n_scores);
+    let (of_digest, _) = digest_vectors(digest, layout.row_vectors(), layout.width);
+    let shape = ScoreShape {
+        digest: of_digest,
+        ..shape
+    };
     let client = query.client.clone();
     let address = address_type(&[&digests, &scores]);
     let dtype = dtype_to_storage_type(digests.dtype);
     // SAFETY: pages are masked by the lengths and clamped to the page table and the pool; the
     // shapes were checked before the operation was registered.
-    unsafe {
-        page_scores_kernel::launch_unchecked(
+    with_digest!(digest, D => unsafe {
+        page_scores_kernel::launch_unchecked::<D>(
             &client,
             cubes,
             dim,
@@ -145,6 +182,6 @@ pub(crate) fn launch_page_scores(
             shape,
             dtype,
         );
-    }
+    });
     scores
 }

@@ -3,12 +3,18 @@ use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    super::{launch::address_type, row::RowLayout},
+    super::{
+        launch::address_type,
+        row::{RowLayout, dot, lanes_sum},
+    },
     int8_matrix::{MatrixScores, int8_matrix_scores},
     pages::{next_pages, pages_of, write_scores},
     plan::{Plan, ScoreShape},
 };
-use crate::cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD};
+use crate::{
+    cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD},
+    digest::{DigestKind, KernelDigest, with_digest},
+};
 
 /// Words that a unit loads at once, 16 bytes of them. They have one scale.
 const WORDS: usize = 4;
@@ -26,27 +32,31 @@ fn negative_channels<N: Size>(q: Vector<f32, N>) -> i32 {
     mask
 }
 
-/// `sum + q . integers` over the channels of a word.
+/// `sum + q . integers` over the channels of a word, or with the squares of the integers.
 #[cube]
-fn dot_word<N: Size>(q: Vector<f32, N>, word: i32, sum: f32) -> f32 {
+fn dot_word<N: Size>(q: Vector<f32, N>, word: i32, sum: f32, #[comptime] squared: bool) -> f32 {
     let mut sum = sum;
     #[unroll]
     for i in 0..CHANNELS_PER_WORD {
         // Shifted up until the byte is on top, then down with its sign.
         let up = comptime!(24 - 8 * i as i32);
         let integer = (word << up) >> 24i32;
-        sum = fma(q.extract(i), f32::cast_from(integer), sum);
+        let mut integer = f32::cast_from(integer);
+        if comptime!(squared) {
+            integer = integer * integer;
+        }
+        sum = fma(q.extract(i), integer, sum);
     }
     sum
 }
 
-/// Each lane's part of the bounds of `in_flight` pages, `[page, query head]`; each digest is read
-/// once for all query heads of its group.
+/// Each lane's part of the products of `in_flight` pages, `[page, query head]`, and, where there are
+/// any, of the products with squares; each digest is read once for all query heads of its group.
 ///
-/// Of `max(q_i * min_i, q_i * max_i)` the sign of `q_i` says which one it is, so bytes are chosen
-/// by words and only half of them become numbers.
+/// Of a bound `max(q_i * min_i, q_i * max_i)` the sign of `q_i` says which one it is, so bytes are
+/// chosen by words and only half of them become numbers.
 #[cube]
-fn sums_of_pages<F: Float, N: Size>(
+fn sums_of_pages<D: KernelDigest, F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
     words: &Tensor<Vector<i32, N>>,
     scales: &Tensor<f32>,
@@ -54,7 +64,7 @@ fn sums_of_pages<F: Float, N: Size>(
     sequence: usize,
     head: usize,
     #[comptime] shape: ScoreShape,
-) -> Array<f32> {
+) -> (Array<f32>, Array<f32>) {
     let ScoreShape {
         group,
         lanes,
@@ -71,60 +81,101 @@ fn sums_of_pages<F: Float, N: Size>(
     let mut low = Array::<Vector<i32, N>>::new(comptime!(in_flight * vectors));
     let mut high = Array::<Vector<i32, N>>::new(comptime!(in_flight * vectors));
     let mut steps = Array::<f32>::new(comptime!(in_flight * vectors));
+    let mut scalars = Array::<f32>::new(in_flight);
     #[unroll]
     for p in 0..in_flight {
         let place = head * n_pool_pages + pool_pages[p];
-        let digest = place * 2 * row + lane;
+        let digest = place * comptime!(D::ROWS * row) + lane;
         #[unroll]
         for v in 0..vectors {
             low[p * vectors + v] = words[digest + v * lanes];
-            high[p * vectors + v] = words[digest + row + v * lanes];
+            if comptime!(D::ROWS == 2) {
+                high[p * vectors + v] = words[digest + row + v * lanes];
+            }
             let of_channels = (v * lanes + lane) * CHANNELS / CHANNELS_PER_SCALE;
             steps[p * vectors + v] = scales[place * n_scales + of_channels];
+        }
+        if comptime!(D::SCALAR) {
+            scalars[p] = scales[place * n_scales + n_scales - 1];
         }
     }
 
     let n = comptime!(group * in_flight);
     let mut sums = Array::<f32>::new(n);
+    let mut squares = Array::<f32>::new(n);
     #[unroll]
     for g in 0..group {
         let query_head = (sequence * n_kv_heads + head) * group + g;
         #[unroll]
         for p in 0..in_flight {
             sums[p * group + g] = f32::new(0.0);
+            squares[p * group + g] = f32::new(0.0);
         }
+        let mut norm = f32::new(0.0);
         #[unroll]
         for v in 0..vectors {
             let mut parts = Array::<f32>::new(in_flight);
+            let mut square_parts = Array::<f32>::new(in_flight);
             #[unroll]
             for p in 0..in_flight {
                 parts[p] = f32::new(0.0);
+                square_parts[p] = f32::new(0.0);
             }
             let from = (query_head * row + v * lanes + lane) * WORDS;
             #[unroll]
             for w in 0..WORDS {
                 let q = Vector::<f32, N>::cast_from(query[from + w]);
-                let mask = negative_channels::<N>(q);
-                #[unroll]
-                for p in 0..in_flight {
-                    let h = high[p * vectors + v].extract(w);
-                    let l = low[p * vectors + v].extract(w);
-                    let word = h ^ ((h ^ l) & mask);
-                    parts[p] = dot_word::<N>(q, word, parts[p]);
+                if comptime!(D::SCALAR) {
+                    norm = dot::<N>(q, q, norm, CHANNELS_PER_WORD);
+                }
+                if comptime!(D::IS_BOUND) {
+                    let mask = negative_channels::<N>(q);
+                    #[unroll]
+                    for p in 0..in_flight {
+                        let h = high[p * vectors + v].extract(w);
+                        let l = low[p * vectors + v].extract(w);
+                        let word = h ^ ((h ^ l) & mask);
+                        parts[p] = dot_word::<N>(q, word, parts[p], false);
+                    }
+                } else {
+                    let (first, second) = D::factors::<N>(q);
+                    #[unroll]
+                    for p in 0..in_flight {
+                        let l = low[p * vectors + v].extract(w);
+                        parts[p] = dot_word::<N>(first, l, parts[p], false);
+                        if comptime!(D::SQUARED) {
+                            let h = high[p * vectors + v].extract(w);
+                            square_parts[p] = dot_word::<N>(second, h, square_parts[p], true);
+                        }
+                    }
                 }
             }
             #[unroll]
             for p in 0..in_flight {
                 let sum = sums[p * group + g];
-                sums[p * group + g] = fma(parts[p], steps[p * vectors + v], sum);
+                let step = steps[p * vectors + v];
+                sums[p * group + g] = fma(parts[p], step, sum);
+                if comptime!(D::SQUARED) {
+                    let square = squares[p * group + g];
+                    squares[p * group + g] = fma(square_parts[p] * step, step, square);
+                }
+            }
+        }
+        if comptime!(D::SCALAR) {
+            // Once for the run: its lanes' parts are summed up.
+            let norm = f32::sqrt(lanes_sum(norm, lanes));
+            let norm = select(lane == 0, norm, 0.0f32);
+            #[unroll]
+            for p in 0..in_flight {
+                sums[p * group + g] = fma(norm, scalars[p], sums[p * group + g]);
             }
         }
     }
-    sums
+    (sums, squares)
 }
 
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn int8_page_scores_kernel<F: Float, N: Size>(
+fn int8_page_scores_kernel<D: KernelDigest, F: Float, N: Size>(
     query: &Tensor<Vector<F, N>>,
     words: &Tensor<Vector<i32, N>>,
     scales: &Tensor<f32>,
@@ -140,10 +191,11 @@ fn int8_page_scores_kernel<F: Float, N: Size>(
     let pool_pages = next_pages(page_table, words.shape(1), sequence, first, shape);
     let n_pages = pages_of(page_table, lengths, scores.shape(2), sequence, shape);
     if first < n_pages {
-        let mut sums =
-            sums_of_pages::<F, N>(query, words, scales, &pool_pages, sequence, head, shape);
-        write_scores(
+        let (mut sums, mut squares) =
+            sums_of_pages::<D, F, N>(query, words, scales, &pool_pages, sequence, head, shape);
+        write_scores::<D>(
             &mut sums,
+            &mut squares,
             scores,
             words.shape(0),
             sequence,
@@ -155,11 +207,12 @@ fn int8_page_scores_kernel<F: Float, N: Size>(
     }
 }
 
-/// Bounds of the attention scores of each page by digests in 8 bits, `[batch, heads, n_scores]`.
+/// Scores of each page by digests in 8 bits, `[batch, heads, n_scores]`.
 pub(crate) fn launch_int8_page_scores(
     query: CubeTensor,
     words: CubeTensor,
     scales: CubeTensor,
+    digest: DigestKind,
     page_table: CubeTensor,
     lengths: CubeTensor,
     page_size: usize,
@@ -181,7 +234,7 @@ pub(crate) fn launch_int8_page_scores(
         head_dim,
         page_size,
     );
-    if let Some(shape) = by_matrix {
+    if let Some(shape) = by_matrix.filter(|_| digest == DigestKind::MinMax) {
         return int8_matrix_scores(query, words, scales, page_table, lengths, n_scores, shape);
     }
     let plane = client.properties().hardware.plane_size_min as usize;
@@ -196,8 +249,8 @@ pub(crate) fn launch_int8_page_scores(
     let dtype = dtype_to_storage_type(query.dtype);
     // SAFETY: pages are masked by the lengths and clamped to the page table and the pool; the
     // shapes were checked before the operation was registered.
-    unsafe {
-        int8_page_scores_kernel::launch_unchecked(
+    with_digest!(digest, D => unsafe {
+        int8_page_scores_kernel::launch_unchecked::<D>(
             &client,
             cubes,
             dim,
@@ -212,6 +265,6 @@ pub(crate) fn launch_int8_page_scores(
             shape,
             dtype,
         );
-    }
+    });
     scores
 }

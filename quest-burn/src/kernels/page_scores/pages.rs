@@ -6,6 +6,7 @@ use super::{
     super::row::{lanes_scatter_sum, lanes_sum},
     plan::ScoreShape,
 };
+use crate::digest::KernelDigest;
 
 /// Pool pages of the pages that this unit's run scores next; those past the end of a sequence are
 /// of no meaning, but they are in the pool.
@@ -45,11 +46,12 @@ pub(super) fn pages_of(
     min(min(n_pages, page_table.shape(1)), n_scores)
 }
 
-/// Writes the scores of `in_flight` pages from `first + run` on, `runs` apart: the sums of each
+/// Writes the scores of `in_flight` pages from `first + run` on, `runs` apart, from the sums of each
 /// lane's `[page, query head]` over its run.
 #[cube]
-pub(super) fn write_scores(
+pub(super) fn write_scores<D: KernelDigest>(
     sums: &mut Array<f32>,
+    squares: &mut Array<f32>,
     scores: &mut Tensor<f32>,
     n_kv_heads: usize,
     sequence: usize,
@@ -83,7 +85,16 @@ pub(super) fn write_scores(
             for i in 0..n {
                 of_round[i] = sums[round * n + i];
             }
-            let mut bound = lanes_scatter_sum(&mut of_round, n, lanes);
+            let product = lanes_scatter_sum(&mut of_round, n, lanes);
+            let mut bound = product;
+            if comptime!(D::SQUARED) {
+                #[unroll]
+                for i in 0..n {
+                    of_round[i] = squares[round * n + i];
+                }
+                let square = lanes_scatter_sum(&mut of_round, n, lanes);
+                bound = D::score(product, square);
+            }
             let page = first + (round * together + part / group) * runs + run;
             if comptime!(shared) {
                 let steps = comptime!(group.ilog2());
@@ -109,7 +120,10 @@ pub(super) fn write_scores(
             let mut best = f32::new(0.0);
             #[unroll]
             for g in 0..group {
-                let bound = lanes_sum(sums[p * group + g], lanes);
+                let mut bound = lanes_sum(sums[p * group + g], lanes);
+                if comptime!(D::SQUARED) {
+                    bound = D::score(bound, lanes_sum(squares[p * group + g], lanes));
+                }
                 if comptime!(g == 0) {
                     best = bound;
                 } else {

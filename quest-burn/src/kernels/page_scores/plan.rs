@@ -31,6 +31,8 @@ pub(super) struct ScoreShape {
     pub page_size: usize,
     /// Pages whose sums one reduction makes; none where each sum is reduced by itself.
     pub together: usize,
+    /// Vectors of a digest, where whole ones are read.
+    pub digest: usize,
 }
 
 impl ScoreShape {
@@ -62,6 +64,7 @@ impl ScoreShape {
             units,
             page_size,
             together,
+            digest: 0,
         }
     }
 

@@ -3,12 +3,13 @@ use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::super::{
-    append::touched_pages,
+    append::{deviation, digest_vectors, touched_pages, write_behind},
     int8::pack::{PACKED_BINDINGS, PackedDigests, PackedPools, PackedRow, largest_of, pack},
     launch::{address_type, assert_pools_in_place, empty},
     rms_norm::scaled,
     row::RowLayout,
 };
+use crate::digest::{DigestKind, KernelDigest, with_digest};
 
 /// How a row of a merged projection becomes queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +21,9 @@ struct RotateShape {
     /// Whether queries and keys are normed before they are rotated.
     normed: bool,
     head_dim: usize,
+    /// Vectors of a digest, and those behind its rows.
+    digest: usize,
+    behind: usize,
 }
 
 /// The halves of a row's `unit`-th pair of vectors, normed (where there is a norm) and rotated.
@@ -66,7 +70,7 @@ fn rotated<F: Float, N: Size>(
 /// One cube per page that is written, head (query heads, then KV heads) and sequence; a unit per
 /// pair of vectors that are rotated together, which walks the page's new tokens.
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn rotate_append_kernel<F: Float, N: Size>(
+fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     keys: &mut Tensor<Vector<F, N>>,
     values: &mut Tensor<Vector<F, N>>,
     digests: &mut Tensor<Vector<F, N>>,
@@ -134,13 +138,17 @@ fn rotate_append_kernel<F: Float, N: Size>(
     }
     let kv_head = head - n_heads;
     let pool_head = pool_page * n_kv_heads + kv_head;
-    let digest = pool_head * 2 * row + unit;
+    let digest = pool_head * comptime!(shape.digest) + unit;
     let is_new = first % page_size == 0;
     // Compared in f32, which holds every key exactly: not every target compares bf16.
     let mut least_low = Vector::<f32, N>::cast_from(digests[digest]);
     let mut least_high = Vector::<f32, N>::cast_from(digests[digest + half]);
-    let mut most_low = Vector::<f32, N>::cast_from(digests[digest + row]);
-    let mut most_high = Vector::<f32, N>::cast_from(digests[digest + row + half]);
+    let mut most_low = least_low;
+    let mut most_high = least_high;
+    if comptime!(D::ROWS == 2) {
+        most_low = Vector::cast_from(digests[digest + row]);
+        most_high = Vector::cast_from(digests[digest + row + half]);
+    }
     for position in first..last {
         let token = position - start;
         let from = ((sequence * tokens + token) * heads + head) * row;
@@ -163,22 +171,40 @@ fn rotate_append_kernel<F: Float, N: Size>(
         values[to + half] = qkv[value + half];
         let low = Vector::<f32, N>::cast_from(low);
         let high = Vector::<f32, N>::cast_from(high);
-        if is_new && position == first {
-            least_low = low;
-            least_high = high;
-            most_low = low;
-            most_high = high;
-        } else {
-            least_low = min(least_low, low);
-            least_high = min(least_high, high);
-            most_low = max(most_low, low);
-            most_high = max(most_high, high);
+        if comptime!(D::IS_BOUND) {
+            if is_new && position == first {
+                least_low = low;
+                least_high = high;
+                most_low = low;
+                most_high = high;
+            } else {
+                (least_low, most_low) = D::merge::<N>(least_low, most_low, low, low);
+                (least_high, most_high) = D::merge::<N>(least_high, most_high, high, high);
+            }
         }
+    }
+    if comptime!(!D::IS_BOUND) {
+        // Read back, so that keys count as they are kept.
+        sync_cube();
+        let of_page = pool_head * page_size * row + unit;
+        let held = last - page * page_size;
+        (least_low, most_low) = D::fold_rows::<F, N>(keys, of_page, row, held, page_size);
+        (least_high, most_high) = D::fold_rows::<F, N>(keys, of_page + half, row, held, page_size);
     }
     digests[digest] = Vector::cast_from(least_low);
     digests[digest + half] = Vector::cast_from(least_high);
-    digests[digest + row] = Vector::cast_from(most_low);
-    digests[digest + row + half] = Vector::cast_from(most_high);
+    let mut scalar = f32::new(0.0);
+    if comptime!(D::ROWS == 2) {
+        digests[digest + row] = Vector::cast_from(most_low);
+        digests[digest + row + half] = Vector::cast_from(most_high);
+    }
+    if comptime!(D::SCALAR) {
+        let mut variances = Shared::<[f32]>::new_slice(half);
+        variances[unit] = (most_low + most_high).vector_sum();
+        scalar = deviation(&variances, half, comptime!(shape.head_dim));
+        let of_page = pool_head * comptime!(shape.digest) + row;
+        write_behind::<F, N>(digests, of_page, scalar, comptime!(shape.behind), unit);
+    }
     #[comptime]
     if let ComptimeOption::Some(packed) = packed {
         let packed_row = comptime!(packed.row);
@@ -196,11 +222,20 @@ fn rotate_append_kernel<F: Float, N: Size>(
         let most_low = Vector::<f32, N>::cast_from(rounded[unit + row]);
         let most_high = Vector::<f32, N>::cast_from(rounded[unit + row + half]);
         let mut largest = Shared::<[f32]>::new_slice(comptime!(packed_row.vectors));
-        largest[unit] = largest_of::<N>(least_low, most_low, packed_row);
-        largest[unit + half] = largest_of::<N>(least_high, most_high, packed_row);
+        largest[unit] = largest_of::<D, N>(least_low, most_low, packed_row);
+        largest[unit + half] = largest_of::<D, N>(least_high, most_high, packed_row);
         sync_cube();
-        pack::<N>(packed, &largest, least_low, most_low, place, unit);
-        pack::<N>(packed, &largest, least_high, most_high, place, unit + half);
+        let scalar = f32::cast_from(F::cast_from(scalar));
+        pack::<D, N>(packed, &largest, least_low, most_low, scalar, place, unit);
+        pack::<D, N>(
+            packed,
+            &largest,
+            least_high,
+            most_high,
+            scalar,
+            place,
+            unit + half,
+        );
     }
 }
 
@@ -225,6 +260,7 @@ pub(crate) fn launch_rotate_append(
     keys: CubeTensor,
     values: CubeTensor,
     digests: CubeTensor,
+    digest: DigestKind,
     packed: Option<&PackedPools>,
     qkv: CubeTensor,
     gammas: CubeTensor,
@@ -246,12 +282,15 @@ pub(crate) fn launch_rotate_append(
     let widest = RowLayout::of(&keys).width;
     // A vector lies in one half of a row.
     let width = widest.min(1 << (head_dim / 2).trailing_zeros());
+    let (of_digest, behind) = digest_vectors(digest, head_dim / width, width);
     let shape = RotateShape {
         page_size,
         n_heads,
         half: head_dim / 2 / width,
         normed,
         head_dim,
+        digest: of_digest,
+        behind,
     };
     let packed = packed.map(|packed| {
         let row = PackedRow::new(width, 2 * shape.half);
@@ -267,8 +306,8 @@ pub(crate) fn launch_rotate_append(
     };
     // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
     // the shapes were checked before the operation was registered.
-    unsafe {
-        rotate_append_kernel::launch_unchecked(
+    with_digest!(digest, D => unsafe {
+        rotate_append_kernel::launch_unchecked::<D>(
             &client,
             CubeCount::Static(
                 touched_pages(tokens, page_size) as u32,
@@ -293,6 +332,6 @@ pub(crate) fn launch_rotate_append(
             shape,
             dtype,
         );
-    }
+    });
     (keys, values, digests, query)
 }

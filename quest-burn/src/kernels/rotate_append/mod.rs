@@ -11,7 +11,7 @@ use self::kernel::bindings;
 pub(super) use self::kernel::int8_bindings;
 pub(crate) use self::kernel::launch_rotate_append;
 use super::{check::check_rotate_append, device::binds};
-use crate::ops::extension::QuestOps;
+use crate::{digest::DigestKind, ops::extension::QuestOps};
 
 /// Whether [`rotate_append`] runs on a device where the kernels do: some bind few buffers at a time.
 pub fn rotates(device: &Device, normed: bool) -> bool {
@@ -35,6 +35,7 @@ pub fn rotates(device: &Device, normed: bool) -> bool {
 #[allow(clippy::type_complexity)]
 pub fn rotate_append(
     (keys, values, digests): (Tensor<4>, Tensor<4>, Tensor<4>),
+    digest: DigestKind,
     qkv: Tensor<4>,
     norms: Option<(Tensor<2>, f64)>,
     rotations: Tensor<3>,
@@ -44,6 +45,7 @@ pub fn rotate_append(
 ) -> (Tensor<4>, Tensor<4>, Tensor<4>, Tensor<4>) {
     check_rotate_append(
         (&keys, &values, &digests),
+        digest,
         (&qkv, norms.as_ref(), &rotations),
         (&page_table, &starts, &lengths),
     );
@@ -53,6 +55,7 @@ pub fn rotate_append(
         keys.into_dispatch(),
         values.into_dispatch(),
         digests.into_dispatch(),
+        digest,
         qkv.into_dispatch(),
         gammas,
         rotations.into_dispatch(),

@@ -68,7 +68,7 @@ pub(super) struct Pages {
     pub count: usize,
     /// Pages before this one are kept, and from this one on.
     pub sinks: usize,
-    pub newest: usize,
+    pub recent: usize,
     /// Pages to choose beside those that are kept.
     pub missing: u32,
 }

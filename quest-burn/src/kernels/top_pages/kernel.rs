@@ -22,8 +22,8 @@ fn top_pages_kernel<N: Size>(
     lengths: &Tensor<i32>,
     ids: &mut Tensor<i32>,
     sink_pages: u32,
+    recent_pages: u32,
     stretch: u32,
-    #[comptime] pin_newest: bool,
     #[comptime] walk: Walk,
     #[comptime] page_size: usize,
 ) {
@@ -39,14 +39,11 @@ fn top_pages_kernel<N: Size>(
         list_all_pages(ids, list, k, base, of_stretch);
     } else {
         let sinks = sink_pages as usize;
-        let mut newest = n_pages;
+        let recent = n_pages - min(recent_pages as usize, n_pages);
         let end = base + of_stretch;
         // Kept pages of this stretch.
-        let mut kept = max(min(sinks, end), base) - base;
-        if comptime!(pin_newest) {
-            newest -= 1;
-            kept += select(end == n_pages, 1usize, 0usize);
-        }
+        let of_sinks = max(min(sinks, end), base) - base;
+        let kept = of_sinks + (end - max(min(recent, end), base));
         let mut count = of_stretch;
         let mut from = 0usize.runtime();
         if comptime!(walk.shortlisted) {
@@ -59,7 +56,7 @@ fn top_pages_kernel<N: Size>(
             base,
             count,
             sinks,
-            newest,
+            recent,
             missing: (k - kept) as u32,
         };
         choose_pages::<N>(scores, shortlist, ids, list, pages, walk);
@@ -70,8 +67,8 @@ fn top_pages_kernel<N: Size>(
 #[derive(Clone, Copy)]
 struct Choice {
     page_size: usize,
-    pin_newest: bool,
     sink_pages: usize,
+    recent_pages: usize,
     /// Stretches of a head, and pages of each.
     stretches: usize,
     stretch: usize,
@@ -103,8 +100,8 @@ impl Choice {
                 lengths.clone().into_tensor_arg(),
                 ids.clone().into_tensor_arg(),
                 self.sink_pages as u32,
+                self.recent_pages as u32,
                 self.stretch as u32,
-                self.pin_newest,
                 walk,
                 self.page_size,
             );
@@ -119,8 +116,8 @@ pub(crate) fn launch_top_pages(
     lengths: CubeTensor,
     page_size: usize,
     k: usize,
-    pin_newest: bool,
     sink_pages: usize,
+    recent_pages: usize,
 ) -> CubeTensor {
     let scores = into_contiguous(scores);
     let n_scores = scores.meta.shape()[2];
@@ -135,8 +132,8 @@ pub(crate) fn launch_top_pages(
     };
     let choice = |stretches, stretch| Choice {
         page_size,
-        pin_newest,
         sink_pages,
+        recent_pages,
         stretches,
         stretch,
     };

@@ -23,7 +23,7 @@ fn key_of(score: f32, page: i32, index: usize, candidates: &Candidates) -> u32 {
     let ordered = select(score == 0.0f32, 0x8000_0000u32, ordered);
     let key = min(max(ordered, 1u32), comptime!(KEPT - 1));
     let in_head = max(page, 0i32) as usize;
-    let kept = in_head < candidates.pages.sinks || in_head >= candidates.pages.newest;
+    let kept = in_head < candidates.pages.sinks || in_head >= candidates.pages.recent;
     select(
         index < candidates.end && page >= 0i32,
         select(kept, KEPT.runtime(), key),

@@ -19,7 +19,7 @@ use crate::ops::extension::QuestOps;
 /// The `k` pages with the highest scores of each sequence and head, ascending; ties go to the
 /// lower page. A sequence of no more than `k` pages lists all of them, then -1.
 ///
-/// The newest page, when pinned, and the first `sink_pages` are always in and count in `k`.
+/// The first `sink_pages` and the last `recent_pages` are always in and count in `k`.
 ///
 /// # Shapes
 ///
@@ -36,8 +36,8 @@ pub fn top_pages(
     lengths: Tensor<1, Int>,
     page_size: usize,
     k: usize,
-    pin_newest: bool,
     sink_pages: usize,
+    recent_pages: usize,
 ) -> Tensor<3, Int> {
     let [batch, heads, n_scores] = scores.dims();
     assert!(
@@ -48,13 +48,13 @@ pub fn top_pages(
     check_dtype("page scores", scores.dtype(), DType::F32);
     assert!(page_size > 0, "page size: expected at least 1, found 0");
     check_scores(n_scores);
-    check_selection(k, pin_newest, sink_pages);
+    check_selection(k, sink_pages, recent_pages);
     Tensor::from_dispatch(Dispatch::top_pages(
         scores.into_dispatch(),
         lengths.cast(DType::I32).into_dispatch(),
         page_size,
         k,
-        pin_newest,
         sink_pages,
+        recent_pages,
     ))
 }

@@ -47,36 +47,28 @@ fn write(
     let (keys, values) = (by_page(keys, pages.len()), by_page(values, pages.len()));
     let [_, heads, rows, head_dim] = keys.dims();
     let place = [pages.clone(), 0..heads, offset..offset + rows, 0..head_dim];
-    let mut digest = extremes(keys.clone());
-    if offset > 0 {
-        let old = cache.digests.clone().slice([pages.clone()]);
-        let [_, _, _, d] = old.dims();
-        let row = |t: &Tensor<4>, i: usize| t.clone().slice([0..1, 0..heads, i..i + 1, 0..d]);
-        let min = row(&old, 0).min_pair(row(&digest, 0));
-        let max = row(&old, 1).max_pair(row(&digest, 1));
-        digest = Tensor::cat(vec![min, max], 2);
-    }
     cache
         .keys
         .inplace(|pool| pool.slice_assign(place.clone(), keys));
     cache
         .values
         .inplace(|pool| pool.slice_assign(place, values));
-    let place = [pages, 0..heads, 0..2, 0..head_dim];
-    cache
-        .digests
-        .inplace(|pool| pool.slice_assign(place, digest));
+    fold(cache, pages, offset + rows);
 }
 
 /// Folds the first `rows` keys of a pool page into its digest anew.
 pub fn rebuild_digest(cache: &mut LayerCache, page: usize, rows: usize) {
+    fold(cache, page..page + 1, rows);
+}
+
+/// Makes the digests of pages that hold `rows` keys each.
+fn fold(cache: &mut LayerCache, pages: Range<usize>, rows: usize) {
     let [_, heads, _, head_dim] = cache.keys.dims();
-    let keys = cache
-        .keys
-        .clone()
-        .slice([page..page + 1, 0..heads, 0..rows, 0..head_dim]);
-    let digest = extremes(keys);
-    let place = [page..page + 1, 0..heads, 0..2, 0..head_dim];
+    let place = [pages.clone(), 0..heads, 0..rows, 0..head_dim];
+    let keys = cache.keys.clone().slice(place);
+    let digest = cache.digest.fold(keys);
+    let [_, _, rows, channels] = digest.dims();
+    let place = [pages, 0..heads, 0..rows, 0..channels];
     cache
         .digests
         .inplace(|pool| pool.slice_assign(place, digest));
@@ -87,9 +79,4 @@ fn by_page(rows: Tensor<4>, pages: usize) -> Tensor<4> {
     let [_, heads, n, head_dim] = rows.dims();
     rows.reshape([heads, pages, n / pages, head_dim])
         .swap_dims(0, 1)
-}
-
-/// Channel-wise minimum and maximum over the rows: `[p, h, rows, d]` -> `[p, h, 2, d]`
-fn extremes(rows: Tensor<4>) -> Tensor<4> {
-    Tensor::cat(vec![rows.clone().min_dim(2), rows.max_dim(2)], 2)
 }

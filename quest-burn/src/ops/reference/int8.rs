@@ -1,9 +1,12 @@
 use burn::tensor::{DType, Int, Tensor};
 
 use super::pool::leading_run;
-use crate::cache::{
-    CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Int8Digests, LEAST_SCALE, LayerCache, OUTWARD,
-    SCALE_OF_LARGEST, Step, n_scales,
+use crate::{
+    cache::{
+        CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Int8Digests, LEAST_SCALE, LayerCache, OUTWARD,
+        SCALE_OF_LARGEST, Step, n_scales,
+    },
+    digest::DigestKind,
 };
 
 /// Reference of [`crate::ops::append`]'s last part: packs the digests of the pages that a step
@@ -30,11 +33,13 @@ pub fn quantize_pages(cache: &mut LayerCache, pages: core::ops::Range<usize>) {
     let Some(packed) = &mut cache.int8_digests else {
         return;
     };
-    let (words, scales) = quantized(cache.digests.clone().slice([pages.clone()]));
-    let [heads, n, _, row] = words.dims();
+    let [_, _, _, head_dim] = cache.keys.dims();
+    let digests = cache.digests.clone().slice([pages.clone()]);
+    let (words, scales) = quantized(cache.digest, digests, head_dim);
+    let [heads, n, rows, row] = words.dims();
     let [_, _, groups] = scales.dims();
     debug_assert_eq!(n, pages.len());
-    let place = [0..heads, pages.clone(), 0..2, 0..row];
+    let place = [0..heads, pages.clone(), 0..rows, 0..row];
     packed.words.inplace(|pool| pool.slice_assign(place, words));
     let place = [0..heads, pages, 0..groups];
     packed
@@ -46,42 +51,58 @@ pub fn quantize_pages(cache: &mut LayerCache, pages: core::ops::Range<usize>) {
 ///
 /// # Shapes
 ///
-/// - digests: `[n_pages, n_kv_heads, 2, head_dim]`
-pub fn quantized(digests: Tensor<4>) -> (Tensor<4, Int>, Tensor<3>) {
-    let [n_pages, heads, _, head_dim] = digests.dims();
+/// - digests: `[n_pages, n_kv_heads, rows, channels]`
+pub fn quantized(
+    kind: DigestKind,
+    digests: Tensor<4>,
+    head_dim: usize,
+) -> (Tensor<4, Int>, Tensor<3>) {
+    let [n_pages, heads, rows, _] = digests.dims();
     let groups = n_scales(head_dim);
     let group = CHANNELS_PER_SCALE.min(head_dim);
     let digests = digests.cast(DType::F32).swap_dims(0, 1);
+    let scalar =
+        (kind.layout().scalar).then(|| digests.clone().slice_dim(3, head_dim..head_dim + 1));
+    let digests = digests.slice_dim(3, 0..head_dim);
     let missing = groups * group - head_dim;
     let digests = match missing {
         0 => digests,
         _ => {
             let zeros = Tensor::zeros(
-                [heads, n_pages, 2, missing],
+                [heads, n_pages, rows, missing],
                 (&digests.device(), DType::F32),
             );
             Tensor::cat(vec![digests, zeros], 3)
         }
     };
-    let digests: Tensor<5> = digests.reshape([heads, n_pages, 2, groups, group]);
+    let digests: Tensor<5> = digests.reshape([heads, n_pages, rows, groups, group]);
     let largest = digests.clone().abs().max_dim(4).max_dim(2);
     let scales = (largest * SCALE_OF_LARGEST).clamp_min(LEAST_SCALE);
 
     let quotients = digests / scales.clone();
-    let outward = quotients.clone().abs() * OUTWARD;
-    let row = |t: &Tensor<5>, i: usize| t.clone().slice_dim(2, i..i + 1);
-    let minima = (row(&quotients, 0) - row(&outward, 0)).floor();
-    let maxima = (row(&quotients, 1) + row(&outward, 1)).ceil();
-    let bounds = Tensor::cat(vec![minima, maxima], 2);
+    let rounded = if kind.is_bound() {
+        let outward = quotients.clone().abs() * OUTWARD;
+        let row = |t: &Tensor<5>, i: usize| t.clone().slice_dim(2, i..i + 1);
+        let minima = (row(&quotients, 0) - row(&outward, 0)).floor();
+        let maxima = (row(&quotients, 1) + row(&outward, 1)).ceil();
+        Tensor::cat(vec![minima, maxima], 2)
+    } else {
+        (quotients + 0.5).floor()
+    };
     // Pages that hold no token may hold anything, and some backends refuse to convert NaN.
-    let not_a_number = bounds.clone().is_nan();
-    let integers = bounds
+    let not_a_number = rounded.clone().is_nan();
+    let integers = rounded
         .mask_fill(not_a_number, 0.0)
         .int()
         .cast(DType::I32)
-        .reshape([heads, n_pages, 2, groups * group])
+        .reshape([heads, n_pages, rows, groups * group])
         .slice_dim(3, 0..head_dim);
-    (packed(integers), scales.reshape([heads, n_pages, groups]))
+    let scales = scales.reshape([heads, n_pages, groups]);
+    let scales = match scalar {
+        Some(scalar) => Tensor::cat(vec![scales, scalar.reshape([heads, n_pages, 1])], 2),
+        None => scales,
+    };
+    (packed(integers), scales)
 }
 
 /// `[.., n]` of integers from -128 to 127 -> `[.., n / 4]` words.
@@ -99,16 +120,25 @@ fn packed(integers: Tensor<4, Int>) -> Tensor<4, Int> {
     word.reshape([heads, n_pages, rows, words])
 }
 
-/// The minima and maxima that the packed digests of `pages` stand for, in f32.
+/// The digests that packed ones stand for, in f32; behind each row comes the number for all channels,
+/// where there is one.
 ///
 /// # Shapes
 ///
 /// - words, scales: those of some pages
-/// - output: `[n_kv_heads, n_pages, 2, head_dim]`
+/// - output: `[n_kv_heads, n_pages, rows, channels]`
 pub(super) fn dequantized(words: Tensor<4, Int>, scales: Tensor<3>) -> Tensor<4> {
-    let [heads, n_pages, _, row] = words.dims();
-    let [_, _, groups] = scales.dims();
+    let [heads, n_pages, rows, row] = words.dims();
+    let [_, _, stored] = scales.dims();
     let head_dim = row * CHANNELS_PER_WORD;
+    let groups = n_scales(head_dim);
+    let scalar = (stored > groups).then(|| {
+        let scalar = scales.clone().slice_dim(2, groups..stored);
+        scalar
+            .reshape([heads, n_pages, 1, 1])
+            .expand([heads, n_pages, rows, 1])
+    });
+    let scales = scales.slice_dim(2, 0..groups);
     let bytes = (0..CHANNELS_PER_WORD).map(|i| {
         let byte = words.clone().bitwise_right_shift_scalar(8 * i as i32);
         // From 0 to 255, then with its sign; some backends refuse to shift bits out on top.
@@ -116,7 +146,7 @@ pub(super) fn dequantized(words: Tensor<4, Int>, scales: Tensor<3>) -> Tensor<4>
     });
     let integers: Tensor<5, Int> = Tensor::stack(bytes.collect(), 4);
     let integers = integers
-        .reshape([heads, n_pages, 2, head_dim])
+        .reshape([heads, n_pages, rows, head_dim])
         .float()
         .cast(DType::F32);
     let group = CHANNELS_PER_SCALE.min(head_dim);
@@ -125,10 +155,14 @@ pub(super) fn dequantized(words: Tensor<4, Int>, scales: Tensor<3>) -> Tensor<4>
         .expand([heads, n_pages, 1, groups, group])
         .reshape([heads, n_pages, 1, groups * group])
         .slice_dim(3, 0..head_dim);
-    integers * scales
+    let digests = integers * scales;
+    match scalar {
+        Some(scalar) => Tensor::cat(vec![digests, scalar], 3),
+        None => digests,
+    }
 }
 
-/// Packed digests of the listed pages in f32, `[n_kv_heads, n, 2, head_dim]`.
+/// Packed digests of the listed pages in f32, `[n_kv_heads, n, rows, channels]`.
 pub(super) fn dequantized_pages(digests: &Int8Digests, pages: &[u32]) -> Tensor<4> {
     let run = leading_run(pages);
     let (words, scales) = (digests.words.clone(), digests.scales.clone());

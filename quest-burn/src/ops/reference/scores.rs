@@ -4,12 +4,10 @@ use super::{int8::dequantized_pages, pool::pages_of_all_heads};
 use crate::{
     PageSharing,
     cache::{LayerCache, Step},
+    digest::{Digest, with_digest},
 };
 
 /// Reference of [`crate::ops::page_scores`].
-///
-/// The bound `sum_i max(q_i * min_i, q_i * max_i)` equals `min(q, 0) . min + max(q, 0) . max`: one
-/// product with the two rows of a digest laid end to end.
 pub fn page_scores(
     query: Tensor<3>,
     cache: &LayerCache,
@@ -22,7 +20,6 @@ pub fn page_scores(
     let query = query
         .cast(DType::F32)
         .reshape([batch, n_kv_heads, group, head_dim]);
-    let query = Tensor::cat(vec![query.clone().clamp_max(0.0), query.clamp_min(0.0)], 3);
     let scores = (0..batch).map(|sequence| {
         let pages = step.pages(sequence);
         let query: Tensor<3> = query.clone().slice([sequence..sequence + 1]).squeeze_dim(0);
@@ -30,17 +27,12 @@ pub fn page_scores(
             Tensor::empty([n_kv_heads, group, 0], &query.device())
         } else {
             let digests = match &cache.int8_digests {
-                Some(digests) => dequantized_pages(digests, pages).reshape([
-                    n_kv_heads,
-                    pages.len(),
-                    2 * head_dim,
-                ]),
+                Some(digests) => dequantized_pages(digests, pages),
                 None => pages_of_all_heads(&cache.digests, pages)
                     .cast(DType::F32)
-                    .reshape([pages.len(), n_kv_heads, 2 * head_dim])
                     .swap_dims(0, 1),
             };
-            query.matmul(digests.swap_dims(1, 2))
+            with_digest!(cache.digest, D => D::scores(query, digests))
         };
         let scores = match sharing {
             PageSharing::QueryHead => scores.reshape([1, n_heads, pages.len()]),

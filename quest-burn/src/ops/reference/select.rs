@@ -1,7 +1,6 @@
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
 use crate::{
-    NewestPage,
     cache::Step,
     policy::{PageSelection, Pages},
 };
@@ -40,8 +39,8 @@ pub fn best_places(values: Tensor<2>, k: usize) -> Tensor<2, Int> {
     let [_, n] = values.dims();
     let selection = PageSelection {
         k,
-        newest_page: NewestPage::Competes,
         sink_pages: 0,
+        recent_pages: 0,
     };
     top_of_sequence(values.unsqueeze_dim(0), n, k, &selection).squeeze_dim(0)
 }
@@ -91,8 +90,9 @@ fn always_kept(scores: Tensor<3>, selection: &PageSelection) -> Tensor<3> {
     if selection.sink_pages > 0 {
         scores = scores.slice_fill([0..1, 0..heads, 0..selection.sink_pages.min(n)], f32::MAX);
     }
-    if selection.newest_page == NewestPage::Pinned {
-        scores = scores.slice_fill([0..1, 0..heads, n - 1..n], f32::MAX);
+    if selection.recent_pages > 0 {
+        let recent = n.saturating_sub(selection.recent_pages)..n;
+        scores = scores.slice_fill([0..1, 0..heads, recent], f32::MAX);
     }
     scores
 }

@@ -124,7 +124,7 @@ impl<S: Simd, E: Element> RowWork<S, E> for Scores<'_, S> {
         let vectors = self.queries.len() / self.group;
         let per_query = self.scores.len() / self.group;
         let queries = &self.queries[query * vectors..(query + G) * vectors];
-        let dots = dots::<S, E, T, G>(queries, rows);
+        let dots = dots::<S, E, T, G, false>(queries, rows);
         for (g, dots) in dots.iter().enumerate() {
             let at = (query + g) * per_query + self.offset + first;
             self.scores[at..at + T].copy_from_slice(dots);

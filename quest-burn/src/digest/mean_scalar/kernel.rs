@@ -1,0 +1,34 @@
+use cubecl::prelude::*;
+
+use super::MeanScalar;
+use crate::digest::{KernelDigest, moments::kernel_moments};
+
+#[cube]
+impl KernelDigest for MeanScalar {
+    fn merge<N: Size>(
+        low: Vector<f32, N>,
+        high: Vector<f32, N>,
+        _other_low: Vector<f32, N>,
+        _other_high: Vector<f32, N>,
+    ) -> (Vector<f32, N>, Vector<f32, N>) {
+        (low, high)
+    }
+
+    fn fold_rows<F: Float, N: Size>(
+        keys: &mut Tensor<Vector<F, N>>,
+        at: usize,
+        row: usize,
+        n: usize,
+        #[comptime] page_size: usize,
+    ) -> (Vector<f32, N>, Vector<f32, N>) {
+        kernel_moments::<F, N>(keys, at, row, n, page_size)
+    }
+
+    fn factors<N: Size>(q: Vector<f32, N>) -> (Vector<f32, N>, Vector<f32, N>) {
+        (q, q)
+    }
+
+    fn score(product: f32, _squares: f32) -> f32 {
+        product
+    }
+}

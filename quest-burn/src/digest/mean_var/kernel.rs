@@ -1,0 +1,35 @@
+use cubecl::prelude::*;
+
+use super::{DEVIATIONS, MeanVar};
+use crate::digest::{KernelDigest, moments::kernel_moments};
+
+#[cube]
+impl KernelDigest for MeanVar {
+    fn merge<N: Size>(
+        low: Vector<f32, N>,
+        high: Vector<f32, N>,
+        _other_low: Vector<f32, N>,
+        _other_high: Vector<f32, N>,
+    ) -> (Vector<f32, N>, Vector<f32, N>) {
+        (low, high)
+    }
+
+    fn fold_rows<F: Float, N: Size>(
+        keys: &mut Tensor<Vector<F, N>>,
+        at: usize,
+        row: usize,
+        n: usize,
+        #[comptime] page_size: usize,
+    ) -> (Vector<f32, N>, Vector<f32, N>) {
+        let (mean, variance) = kernel_moments::<F, N>(keys, at, row, n, page_size);
+        (mean, variance.sqrt())
+    }
+
+    fn factors<N: Size>(q: Vector<f32, N>) -> (Vector<f32, N>, Vector<f32, N>) {
+        (q, q * q)
+    }
+
+    fn score(product: f32, squares: f32) -> f32 {
+        product + DEVIATIONS * f32::sqrt(squares)
+    }
+}

@@ -1,0 +1,90 @@
+//! Mean and variance of a page's keys, channel by channel, in the order of the rows and about the first
+//! of them.
+
+use burn::tensor::Tensor;
+
+/// `[n_pages, heads, rows, head_dim]` -> mean and variance, `[n_pages, heads, 1, head_dim]`.
+pub fn moments(keys: &Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    let [_, _, n, _] = keys.dims();
+    let row = |i: usize| keys.clone().slice_dim(2, i..i + 1);
+    let first = row(0);
+    let none = first.zeros_like();
+    let (sum, squares) = (1..n).fold((none.clone(), none), |(sum, squares), i| {
+        let key = row(i) - first.clone();
+        (sum + key.clone(), squares + key.clone() * key)
+    });
+    let offset = sum.clone() / n as f32;
+    let variance = (squares - sum * offset.clone()) / n as f32;
+    (first + offset, variance.clamp_min(0.0))
+}
+
+/// Mean and variance of a channel of `keys`, `[rows, head_dim]`, are given to `each`.
+#[cfg(feature = "flex")]
+pub fn for_each_channel(keys: &[f32], head_dim: usize, mut each: impl FnMut(usize, f32, f32)) {
+    let first = &keys[..head_dim];
+    let mut sums = vec![0.0f32; head_dim];
+    let mut squares = vec![0.0f32; head_dim];
+    for key in keys.chunks_exact(head_dim).skip(1) {
+        let sums = sums.iter_mut().zip(&mut squares);
+        for ((sum, square), (key, first)) in sums.zip(key.iter().zip(first)) {
+            let key = key - first;
+            *sum += key;
+            *square += key * key;
+        }
+    }
+    let n = (keys.len() / head_dim) as f32;
+    for channel in 0..head_dim {
+        let offset = sums[channel] / n;
+        let variance = (squares[channel] - sums[channel] * offset) / n;
+        each(channel, first[channel] + offset, variance.max(0.0));
+    }
+}
+
+#[cfg(feature = "cube")]
+pub use cube::kernel_moments;
+
+#[cfg(feature = "cube")]
+mod cube {
+    use cubecl::prelude::*;
+
+    /// Rows that a unit loads before it needs the first of them.
+    const IN_FLIGHT: usize = 8;
+
+    /// Mean and variance of the channels of a unit's vector over `n` keys of a page.
+    #[cube]
+    pub fn kernel_moments<F: Float, N: Size>(
+        keys: &mut Tensor<Vector<F, N>>,
+        at: usize,
+        row: usize,
+        n: usize,
+        #[comptime] page_size: usize,
+    ) -> (Vector<f32, N>, Vector<f32, N>) {
+        let first = Vector::<f32, N>::cast_from(keys[at]);
+        let mut sum = Vector::<f32, N>::new(0.0f32);
+        let mut squares = Vector::<f32, N>::new(0.0f32);
+        let last = n - 1;
+        let in_flight = comptime!(IN_FLIGHT.min(page_size));
+        let runs = (n + in_flight - 1) / in_flight;
+        for run in 0..runs {
+            let mut rows = Array::<Vector<F, N>>::new(in_flight);
+            #[unroll]
+            for i in 0..in_flight {
+                // Rows past the last key may hold anything.
+                rows[i] = keys[at + min(run * in_flight + i, last) * row];
+            }
+            #[unroll]
+            for i in 0..in_flight {
+                let counts = select(run * in_flight + i < n, 1.0f32, 0.0f32);
+                let key = Vector::<f32, N>::cast_from(rows[i]) - first;
+                let key = key * Vector::<f32, N>::new(counts);
+                sum += key;
+                squares += key * key;
+            }
+        }
+        let n = Vector::<f32, N>::new(f32::cast_from(n as u32));
+        let offset = sum / n;
+        let variance = (squares - sum * offset) / n;
+        let zero = Vector::<f32, N>::new(0.0f32);
+        (first + offset, max(variance, zero))
+    }
+}
