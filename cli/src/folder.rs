@@ -1,6 +1,8 @@
-//! The folder of a model: one that was named, or the model that ships with the program.
+//! Where a model is: a path or a name of the hub that was asked for, or the model that ships with the
+//! program.
 
 use std::{
+    cell::RefCell,
     fs,
     path::{Path, PathBuf},
 };
@@ -21,25 +23,32 @@ struct Shipped {
     files: &'static [(&'static str, &'static [u8])],
 }
 
-/// A folder with a checkpoint.
+/// A folder or file with a checkpoint.
 #[derive(Debug)]
 pub struct ModelFolder {
     name: String,
     path: PathBuf,
     /// Removes what was unpacked.
-    _unpacked: Option<TempDir>,
+    unpacked: RefCell<Option<TempDir>>,
 }
 
 impl ModelFolder {
-    /// The folder that was asked for. Without one, the model in the program is unpacked into a
-    /// folder that is gone when this value is.
+    /// What was asked for: a path that is there, or a model of the hub. Without either, the model in
+    /// the program is unpacked into a folder that is gone when this value is.
     pub fn open(asked: Option<&Path>) -> anyhow::Result<Self> {
         match (asked, SHIPPED) {
-            (Some(path), _) => Ok(Self {
-                name: name(path),
-                path: path.into(),
-                _unpacked: None,
-            }),
+            (Some(asked), _) => match on_hub(asked)? {
+                Some((name, path)) => Ok(Self {
+                    name,
+                    path,
+                    unpacked: RefCell::default(),
+                }),
+                None => Ok(Self {
+                    name: name(asked),
+                    path: asked.into(),
+                    unpacked: RefCell::default(),
+                }),
+            },
             (None, Some(shipped)) => shipped.unpack(),
             (None, None) => Err(anyhow!(
                 "model: expected `--model DIR`, found none, and this build carries no model (it \
@@ -51,6 +60,12 @@ impl ModelFolder {
     /// Name of the folder.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Removes what was unpacked, once the model is loaded: a signal that ends the program leaves
+    /// nothing behind then. A folder that was asked for stays.
+    pub fn discard(&self) {
+        self.unpacked.take();
     }
 
     /// Where it is.
@@ -69,9 +84,27 @@ impl Shipped {
         Ok(ModelFolder {
             name: self.name.to_owned(),
             path: folder.path().into(),
-            _unpacked: Some(folder),
+            unpacked: RefCell::new(Some(folder)),
         })
     }
+}
+
+/// The name and the place of a model of the hub. What is there as a path is no name of the hub.
+#[cfg(feature = "hub")]
+fn on_hub(asked: &Path) -> anyhow::Result<Option<(String, PathBuf)>> {
+    use crate::hub::{self, HubName, Settings};
+
+    let name = asked.to_str().filter(|_| !asked.exists());
+    let Some(name) = name.and_then(HubName::parse) else {
+        return Ok(None);
+    };
+    let path = hub::fetch(&name, &Settings::from_env())?;
+    Ok(Some((name.to_string(), path)))
+}
+
+#[cfg(not(feature = "hub"))]
+fn on_hub(_asked: &Path) -> anyhow::Result<Option<(String, PathBuf)>> {
+    Ok(None)
 }
 
 /// The last part of a path, also of `.` and `models/`.
@@ -110,7 +143,9 @@ mod tests {
             fs::read(path.join("model.safetensors")).unwrap(),
             b"weights"
         );
-        drop(folder);
+        folder.discard();
         assert!(!path.exists());
+        let path = shipped.unpack().unwrap().path().to_owned();
+        assert!(!path.exists(), "gone with its folder");
     }
 }

@@ -4,12 +4,15 @@
 //! be served, or 1 for a failure on the way.
 
 mod bench;
+mod check;
 mod demo;
 mod device;
 mod experiment;
 mod failure;
 mod folder;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod ids;
 mod info;
 mod input;
@@ -60,6 +63,8 @@ enum Command {
     Passkey(passkey::PasskeyArgs),
     /// Which of the tokens that matter a policy reads.
     Recall(recall::RecallArgs),
+    /// Whether this device computes what it should: the kernels and a small model, in a minute.
+    Check(check::CheckArgs),
     /// Times the kernels, whole decode steps, or prefill.
     Bench(bench::BenchArgs),
 }
@@ -110,6 +115,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Sparsity(args) => sparsity::run(&args),
         Command::Passkey(args) => passkey::run(&args),
         Command::Recall(args) => recall::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

@@ -21,8 +21,9 @@ use crate::{device::DeviceName, policies::PolicyParser};
 /// Which model runs, and where.
 #[derive(Args)]
 pub struct ModelOptions {
-    /// Folder of a Hugging Face checkpoint [default: the model that ships with the program]
-    #[arg(long = "model", value_name = "DIR")]
+    /// Folder of a Hugging Face checkpoint, or a model of the hub: `org/name`, `org/name@revision`,
+    /// `org/name:Q4_K_M` for one of its GGUF files [default: the model that ships with the program]
+    #[arg(long = "model", value_name = "MODEL")]
     pub folder: Option<PathBuf>,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
