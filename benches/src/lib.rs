@@ -9,6 +9,7 @@
 
 mod attention;
 mod bandwidth;
+mod check;
 #[cfg(feature = "models")]
 mod decode;
 mod error;
@@ -29,9 +30,11 @@ mod table;
 mod target;
 mod timing;
 
+pub use check::check;
 pub use error::BenchError;
 pub use options::BenchOptions;
+pub use record::{Kind, Record};
 pub use target::{Target, device_memory};
+pub use timing::{Launch, Timing};
 
-use record::{Output, Record, Rows};
-use timing::{Launch, Timing};
+use record::{Output, Rows};

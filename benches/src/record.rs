@@ -152,6 +152,8 @@ pub enum Output {
     Table,
     /// A JSON object per line.
     Json,
+    /// Nothing: whoever measures takes the records.
+    Silent,
 }
 
 /// The results of a run, printed on stdout as they come.
@@ -197,6 +199,11 @@ impl Rows {
     #[cfg(feature = "plot")]
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// The results of the whole run.
+    pub(crate) fn into_records(self) -> Vec<Record> {
+        self.records
     }
 
     /// What later results are compared with.
@@ -255,6 +262,10 @@ impl Rows {
             record.copy_share = self.copy_gb_per_s.map(|copy| gb_per_s / copy);
         }
         let mut text = match self.output {
+            Output::Silent => {
+                self.records.push(record);
+                return Ok(());
+            }
             Output::Json => {
                 let line = Line {
                     environment: &self.environment,

@@ -129,6 +129,7 @@ impl<'a> LaboratoryPlan<'a> {
         loaded.report(tokens);
         let folder = &self.model.folder;
         let model = ModelInfo::of_dir(folder.path(), folder.name(), loaded.model.config());
+        folder.discard();
         Ok(Laboratory {
             info: model.map_err(anyhow::Error::new)?,
             device: value_name(loaded.device.name),

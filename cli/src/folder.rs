@@ -2,6 +2,7 @@
 //! program.
 
 use std::{
+    cell::RefCell,
     fs,
     path::{Path, PathBuf},
 };
@@ -28,7 +29,7 @@ pub struct ModelFolder {
     name: String,
     path: PathBuf,
     /// Removes what was unpacked.
-    _unpacked: Option<TempDir>,
+    unpacked: RefCell<Option<TempDir>>,
 }
 
 impl ModelFolder {
@@ -40,12 +41,12 @@ impl ModelFolder {
                 Some((name, path)) => Ok(Self {
                     name,
                     path,
-                    _unpacked: None,
+                    unpacked: RefCell::default(),
                 }),
                 None => Ok(Self {
                     name: name(asked),
                     path: asked.into(),
-                    _unpacked: None,
+                    unpacked: RefCell::default(),
                 }),
             },
             (None, Some(shipped)) => shipped.unpack(),
@@ -59,6 +60,12 @@ impl ModelFolder {
     /// Name of the folder.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Removes what was unpacked, once the model is loaded: a signal that ends the program leaves
+    /// nothing behind then. A folder that was asked for stays.
+    pub fn discard(&self) {
+        self.unpacked.take();
     }
 
     /// Where it is.
@@ -77,7 +84,7 @@ impl Shipped {
         Ok(ModelFolder {
             name: self.name.to_owned(),
             path: folder.path().into(),
-            _unpacked: Some(folder),
+            unpacked: RefCell::new(Some(folder)),
         })
     }
 }
@@ -136,7 +143,9 @@ mod tests {
             fs::read(path.join("model.safetensors")).unwrap(),
             b"weights"
         );
-        drop(folder);
+        folder.discard();
         assert!(!path.exists());
+        let path = shipped.unpack().unwrap().path().to_owned();
+        assert!(!path.exists(), "gone with its folder");
     }
 }

@@ -5,6 +5,7 @@
 
 mod bench;
 mod chat;
+mod check;
 mod demo;
 mod device;
 mod experiment;
@@ -67,6 +68,8 @@ enum Command {
     Ruler(ruler::RulerArgs),
     /// Which of the tokens that matter a policy reads.
     Recall(recall::RecallArgs),
+    /// Whether this device computes what it should: the kernels and a small model, in a minute.
+    Check(check::CheckArgs),
     /// Times the kernels, whole decode steps, or prefill.
     Bench(bench::BenchArgs),
 }
@@ -117,6 +120,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Passkey(args) => passkey::run(&args),
         Command::Ruler(args) => ruler::run(&args),
         Command::Recall(args) => recall::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

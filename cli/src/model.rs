@@ -150,6 +150,7 @@ impl<'a> Plan<'a> {
     pub fn load(&self, tokens: usize, work: Work) -> Result<(Session, SelectedDevice), Failure> {
         let tokens = self.options.context.unwrap_or(tokens);
         let loaded = self.model.load(tokens, work)?;
+        self.model.folder.discard();
         loaded.report(tokens);
         Ok((loaded.model.session_for(tokens)?, loaded.device))
     }

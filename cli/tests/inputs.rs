@@ -126,3 +126,45 @@ fn files_that_never_end_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+/// Of a session that is ended from outside, here with the hardest of signals.
+#[cfg(unix)]
+#[test]
+fn a_model_that_is_loaded_has_left_the_temporary_folder() {
+    use std::{io::BufRead, io::BufReader, process::Command};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (temporary, ids) = (dir.path().join("tmp"), dir.path().join("ids.json"));
+    std::fs::create_dir(&temporary).unwrap();
+    std::fs::write(&ids, "[1, 7, 33, 90]").unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_quest"))
+        .args([
+            "generate",
+            "--device",
+            "flex",
+            "--ignore-eos",
+            "--max-new-tokens",
+            "30000",
+        ])
+        .arg("--ids")
+        .arg(&ids)
+        .env("TMPDIR", &temporary)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It is said when the model is there.
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = stderr.lines().map(Result::unwrap);
+    let said = lines.find(|line| line.starts_with("model: ") || line.starts_with("error: "));
+    let left = std::fs::read_dir(&temporary).unwrap().count();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = said.unwrap_or_default();
+    // A build without the model says so.
+    assert!(
+        said.starts_with("model: ") || said.contains("carries no model"),
+        "{said}"
+    );
+    assert_eq!(left, 0);
+}

@@ -12,10 +12,8 @@ mod problem;
 
 use std::time::Instant;
 
-pub use options::AttentionOptions;
-#[cfg(feature = "models")]
-pub use options::Effort;
 use options::Operation;
+pub use options::{AttentionOptions, Effort, Preset};
 
 use crate::{BenchError, Rows, Target, bandwidth, memory, record::Kind};
 use measure::Measurement;

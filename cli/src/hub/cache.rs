@@ -125,9 +125,9 @@ pub fn models(cache: &Path) -> Vec<String> {
 
 /// Whether a name of the hub is that of one file or folder.
 pub fn is_plain(name: &str) -> bool {
-    !name.is_empty()
-        && (name.chars()).all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-        && name.trim_matches('.') != ""
+    let letters = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    // Neither empty nor `..`.
+    name.chars().all(letters) && !name.trim_matches('.').is_empty()
 }
 
 /// Whether a file's name stays within its repository.

@@ -51,9 +51,7 @@ pub enum HubError {
         cached: String,
     },
     /// The connection was lost again and again.
-    #[error(
-        "{url}: expected {expected} bytes, found {found} before the connection was lost: {source}"
-    )]
+    #[error("{url}: expected {expected} bytes, found {found} before the connection was lost")]
     Lost {
         url: String,
         expected: u64,

@@ -56,14 +56,14 @@ fn from_hub(
     let snapshot = cached.snapshot(&commit);
     let missing = selection.files.iter();
     let missing = missing.filter(|file| !snapshot.join(file).is_file());
-    let infos = missing.map(|file| Ok((file, client.info(&commit, file)?)));
+    let infos = missing.map(|file| client.info(&commit, file).map(|info| (file, info)));
     let infos = infos.collect::<Result<Vec<_>, RequestError>>()?;
 
     let failed = |source: io::Error| HubError::Cache {
         path: cached.folder().into(),
         source,
     };
-    let total = infos.iter().map(|(_, info)| info.bytes).sum();
+    let total = infos.iter().map(|(_, info)| info.bytes).sum::<u64>();
     let mut progress = None;
     let mut done = 0;
     for (file, info) in infos {

@@ -27,8 +27,8 @@ pub struct Selection {
 pub fn select(name: &HubName, files: &[String]) -> Result<Selection, HubError> {
     if name.quantization.is_none() {
         let weights = ["model.safetensors", "pytorch_model.bin"];
-        let weights = weights.into_iter().map(|single| whole(single, files));
-        if let Some(weights) = weights.into_iter().find(|weights| !weights.is_empty()) {
+        let mut weights = weights.into_iter().map(|single| whole(single, files));
+        if let Some(weights) = weights.find(|weights| !weights.is_empty()) {
             let is_description = |file: &&String| DESCRIPTIONS.contains(&file.as_str());
             let descriptions = files.iter().filter(is_description).cloned();
             return Ok(Selection {
@@ -65,12 +65,12 @@ fn gguf(name: &HubName, files: &[String]) -> Result<Selection, HubError> {
         base.to_lowercase().ends_with(".gguf") && !base.starts_with("mmproj")
     });
     let models = models.cloned().collect::<Vec<_>>();
-    let Some(_) = models.first() else {
+    if models.is_empty() {
         return Err(HubError::NoWeights {
             name: name.to_string(),
             found: list(files),
         });
-    };
+    }
     let wanted = models.iter().filter(|file| match &name.quantization {
         // Whole words: Q4_K is not meant by Q4_K_M, nor the other way round.
         Some(quantization) => {
@@ -88,17 +88,17 @@ fn gguf(name: &HubName, files: &[String]) -> Result<Selection, HubError> {
     wanted.sort();
     let mut stems = wanted.iter().map(|file| stem(file)).collect::<Vec<_>>();
     stems.dedup();
-    match (&stems[..], wanted.first().cloned()) {
-        ([_], Some(first)) => Ok(Selection {
-            files: wanted,
-            gguf: Some(first),
-        }),
-        _ => Err(HubError::Quantization {
+    if stems.len() != 1 {
+        return Err(HubError::Quantization {
             name: name.to_string(),
             repository: name.repository.clone(),
             found: list(&models),
-        }),
+        });
     }
+    Ok(Selection {
+        gguf: wanted.first().cloned(),
+        files: wanted,
+    })
 }
 
 /// The name of a GGUF file without the number of its shard: `model-00001-of-00003.gguf`.

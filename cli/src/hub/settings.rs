@@ -27,7 +27,7 @@ impl Settings {
             let value = variable(name).filter(|value| !value.is_empty())?;
             Some(match (value.strip_prefix("~/"), home) {
                 (Some(rest), Some(home)) => home.join(rest),
-                _ => value.into(),
+                _ => PathBuf::from(&value),
             })
         };
         let caches = path("XDG_CACHE_HOME");
