@@ -24,6 +24,7 @@ mod passkey;
 mod perplexity;
 mod policies;
 mod recall;
+mod ruler;
 mod sparsity;
 mod text;
 
@@ -58,6 +59,8 @@ enum Command {
     Sparsity(sparsity::SparsityArgs),
     /// Asks policies for a number that is hidden in a long text.
     Passkey(passkey::PasskeyArgs),
+    /// Answers RULER's tasks, which are made for any length, through page policies.
+    Ruler(ruler::RulerArgs),
     /// Which of the tokens that matter a policy reads.
     Recall(recall::RecallArgs),
     /// Times the kernels, whole decode steps, or prefill.
@@ -109,6 +112,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Longbench(args) => longbench::run(&args),
         Command::Sparsity(args) => sparsity::run(&args),
         Command::Passkey(args) => passkey::run(&args),
+        Command::Ruler(args) => ruler::run(&args),
         Command::Recall(args) => recall::run(&args),
         Command::Bench(args) => bench::run(&args),
     }

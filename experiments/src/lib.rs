@@ -3,6 +3,7 @@
 //!
 //! - [`longbench`]: question answering and summaries over long texts;
 //! - [`perplexity`]: perplexity against position, by policy and budget;
+//! - [`ruler`]: RULER's synthetic tasks;
 //! - [`sparsity`]: the smallest budget of each layer that keeps the perplexity.
 //!
 //! What experiments share:
@@ -25,6 +26,7 @@ pub mod perplexity;
 pub mod plot;
 pub mod recall;
 pub mod results;
+pub mod ruler;
 mod session;
 pub mod sparsity;
 pub mod table;
