@@ -2,7 +2,7 @@
 //! memory gives: in seconds, for whoever has this device and no other.
 
 use burn::tensor::DType;
-use quest_burn::cache::DigestFormat;
+use quest_burn::{cache::DigestStorage, digest::DigestKind};
 
 use crate::{
     BenchError, Launch, Output, Record, Rows, Target,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Each operation of decode attention over 8192 tokens in every element type of the device, with
-/// digests whole and in 8 bits, recorded and plain. Its results are compared with those of untimed
+/// digests of every kind, whole and in 8 bits, recorded and plain. Its results are compared with those of untimed
 /// calls, and for a head with the host's.
 ///
 /// A record is [`Kind::Failed`] where a result is wrong. The first ones are what memory gives.
@@ -36,7 +36,8 @@ pub fn check(target: &Target) -> Result<Vec<Record>, BenchError> {
             budgets: vec![1024],
             page_sizes: vec![16],
             dtype: Some(dtype),
-            digests: DigestFormat::ALL.to_vec(),
+            digest: DigestKind::ALL.to_vec(),
+            digests: DigestStorage::ALL.to_vec(),
             only: Vec::new(),
             launch: match target.is_gpu() {
                 true => vec![Launch::Graph, Launch::Plain],

@@ -95,7 +95,7 @@ pub fn run(options: &PrefillOptions, target: &Target, rows: &mut Rows) -> Result
                 );
                 rows.attempt(record.clone(), |rows| {
                     let mut cache = cache.init(target.device(), loaded.model.dtype())?;
-                    let timing = time(options, &loaded, &mut cache, (context, chunk), target)?;
+                    let timing = time(options, &loaded, &mut cache, (context, chunk))?;
                     record.launch = Some(Launch::Plain);
                     record.tokens_per_s = Some((batch * context) as f64 * 1e6 / timing.median_us);
                     record.timing = Some(timing);
@@ -115,7 +115,6 @@ fn time(
     loaded: &LoadedModel,
     cache: &mut PagedKvCache,
     (context, chunk): (usize, usize),
-    target: &Target,
 ) -> Result<Timing, BenchError> {
     let batch = cache.batch();
     let model = loaded.model.model();
