@@ -76,6 +76,7 @@ impl Loaded {
         mode: LikelihoodMode,
     ) -> Vec<f64> {
         let cache = self.0.config().cache(page_size, 1, ids.len());
+        let cache = cache.with_digest(self.0.digest());
         let nlls = Session::with_cache(&self.0, &cache).and_then(|mut session| {
             session.set_policy(policy);
             session.likelihoods(ids, mode, &mut |_| ())

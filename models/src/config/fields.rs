@@ -101,12 +101,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The fields and their values.
-    pub fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
-        let fields = self.fields.iter();
-        fields.map(|(name, value)| (name.as_str(), value))
-    }
-
     /// A token id that need not be there; a negative one stands for none.
     pub fn token_id(&self, name: &str) -> Result<Option<u32>, ModelError> {
         let id = self.optional::<i64>(name)?.filter(|id| *id >= 0);

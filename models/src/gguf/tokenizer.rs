@@ -73,7 +73,8 @@ pub fn chat_templates(metadata: &Metadata) -> Result<Option<ChatTemplates>, Mode
         let name = key
             .strip_prefix(TEMPLATE)
             .and_then(|rest| rest.strip_prefix('.'));
-        if let (Some(name), Some(template)) = (name, metadata.text(key)?) {
+        let Some(name) = name else { continue };
+        if let Some(template) = metadata.text(key)? {
             templates.push((name.to_owned(), template.to_owned()));
         }
     }
