@@ -121,7 +121,7 @@ fn inputs_in_another_order_are_refused() {
     assert!(
         error.ends_with(
             "model.safetensors: unsupported order of inputs (desc_act) in \
-             `self_attn.k_proj.g_idx`: expected input 3 in group 0, found 1"
+             `model.layers.1.self_attn.k_proj.g_idx`: expected input 3 in group 0, found 1"
         ),
         "{error}"
     );
