@@ -26,6 +26,8 @@ const BACKENDS: [(&str, bool); 7] = [
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    #[cfg(feature = "gpu")]
+    quest_burn::kernel_cache::KernelCacheConfig::new().init();
     match target().and_then(|target| options.bench.run(&target)) {
         Ok(()) | Err(BenchError::StdoutClosed) => ExitCode::SUCCESS,
         Err(error) => {

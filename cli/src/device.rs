@@ -59,6 +59,11 @@ pub struct SelectedDevice {
 
 /// Finds the device that was named. `auto` says on stderr which one it took.
 pub fn select(name: DeviceName) -> anyhow::Result<SelectedDevice> {
+    // CubeCL reads where kernels are kept when a device of its own is first asked for.
+    #[cfg(feature = "gpu")]
+    if !name.is_cpu() {
+        crate::kernels::cache();
+    }
     if name == DeviceName::Auto {
         return select_auto();
     }

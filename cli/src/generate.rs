@@ -65,6 +65,10 @@ struct PromptArgs {
     /// stdin
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
+    /// Compiles the kernels that prompts and answers of this model need, keeps them for later runs,
+    /// and ends
+    #[arg(long)]
+    warm_up: bool,
 }
 
 impl PromptArgs {
@@ -82,7 +86,7 @@ impl PromptArgs {
             (Some(text), _, _) => ids::from_text(text, tokenizer),
             (_, Some(path), _) => ids::from_text_file(path, tokenizer),
             (_, _, Some(path)) => ids::from_json_file(path),
-            (None, None, None) => unreachable!("one of the group is required"),
+            (None, None, None) => Ok(Vec::new()),
         }
     }
 }
@@ -121,6 +125,9 @@ struct Generation {
 
 pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
+    if args.prompt.warm_up {
+        return warm_up(&plan, args);
+    }
     let (prompt, stop_ids) = args.read_prompt(&plan)?;
     let config = GenerationConfig {
         max_new_tokens: args.max_new_tokens,
@@ -130,7 +137,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         },
         prefill_chunk: args.common.model.prefill_chunk,
         max_context: Some(plan.max_context()?),
-        sampling: args.sampling.config(plan.model.folder.path())?,
+        sampling: args.sampling.config(plan.model.sampling()?)?,
         ..GenerationConfig::new()
     };
     config.check(&prompt, plan.model.config().vocab_size)?;
@@ -167,6 +174,34 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         policy: args.common.policy.kind().name().to_owned(),
         kv_cache_bytes,
     })
+}
+
+/// Runs prompts whose chunks take each kind of kernel: many rows, a batch of rows, a few, and one.
+fn warm_up(plan: &Plan, args: &GenerateArgs) -> Result<(), Failure> {
+    const NEW_TOKENS: usize = 4;
+    let chunk = args.common.model.prefill_chunk;
+    let longest = plan.max_context()?.saturating_sub(NEW_TOKENS).max(1);
+    let lengths = [chunk.saturating_add(40), 20, 6, 1].map(|length| length.min(longest));
+    let config = GenerationConfig {
+        max_new_tokens: NEW_TOKENS,
+        stop_ids: Some(Vec::new()),
+        prefill_chunk: chunk,
+        max_context: Some(longest + NEW_TOKENS),
+        sampling: args.sampling.config(plan.model.sampling()?)?,
+        ..GenerationConfig::new()
+    };
+    let work = Work::chunk(chunk.min(lengths[0]));
+    let (mut session, device) = plan.load(lengths[0] + NEW_TOKENS, work)?;
+    for length in lengths {
+        session.truncate(0)?;
+        let prompt = vec![0; length];
+        let stream = session.generate_ids(&prompt, config.clone())?;
+        for id in stream.on_prefill(prefill_progress(length)) {
+            id?;
+        }
+    }
+    eprintln!("{} is warm", value_name(device.name));
+    Ok(())
 }
 
 /// A progress bar that is gone when the prompt is done.

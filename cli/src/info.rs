@@ -41,6 +41,9 @@ struct Info<'a> {
     weights: &'static str,
     weight_bytes: u64,
     kv_cache: KvCacheInfo,
+    /// Where compiled kernels are kept, on GPUs.
+    #[cfg(feature = "gpu")]
+    kernel_cache: Option<crate::kernels::CacheInfo>,
 }
 
 #[derive(Serialize)]
@@ -92,6 +95,8 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
             digest_bytes: cache.digest_bytes(dtype),
             bytes: cache.bytes(dtype),
         },
+        #[cfg(feature = "gpu")]
+        kernel_cache: (!device.name.is_cpu()).then(crate::kernels::info),
     };
     if args.json {
         print_json(&info)
@@ -148,6 +153,10 @@ fn print_table(info: &Info, config: &ModelConfig) -> Result<(), Failure> {
         ),
     ] {
         print_line(&format!("{name:<17} {value}"))?;
+    }
+    #[cfg(feature = "gpu")]
+    if let Some(cache) = &info.kernel_cache {
+        print_line(&format!("{:<17} {cache}", "kernel cache"))?;
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ mod hub;
 mod ids;
 mod info;
 mod input;
+#[cfg(feature = "gpu")]
+mod kernels;
 mod longbench;
 mod memory;
 mod model;
@@ -82,7 +84,10 @@ fn main() -> ExitCode {
     };
     // Burn panics where a device runs out of memory. The message is printed by then; what is left
     // to do is the exit code.
-    match catch_unwind(|| run(command)) {
+    let outcome = catch_unwind(|| run(command));
+    #[cfg(feature = "gpu")]
+    kernels::report();
+    match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => failure.report(),
         Err(_panic) => failure::INTERNAL,

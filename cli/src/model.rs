@@ -7,6 +7,7 @@ use quest_burn_models::{
     config::ModelConfig,
     generation::GenerateError,
     local::{LocalModel, LocalModelBuilder},
+    sampling::SamplingDefaults,
     session::Session,
 };
 
@@ -58,6 +59,11 @@ impl<'a> ModelPlan<'a> {
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         self.model.config()
+    }
+
+    /// How the checkpoint recommends to choose tokens.
+    pub fn sampling(&self) -> anyhow::Result<SamplingDefaults> {
+        Ok(self.model.source().generation()?.sampling)
     }
 
     /// The device, and the element type to compute in.

@@ -11,16 +11,23 @@ struct Notes;
 pub fn print() {
     // It fails where there is a logger already, which then prints them.
     if log::set_logger(&Notes).is_ok() {
-        log::set_max_level(LevelFilter::Info);
+        log::set_max_level(match cfg!(feature = "gpu") {
+            // CubeCL tells of each compilation as a trace.
+            true => LevelFilter::Trace,
+            false => LevelFilter::Info,
+        });
     }
 }
 
 impl Log for Notes {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("quest_burn") && metadata.level() <= Level::Info
+        let is_note = metadata.level() <= Level::Info;
+        metadata.target().starts_with("quest_burn") && is_note
     }
 
     fn log(&self, record: &Record<'_>) {
+        #[cfg(feature = "gpu")]
+        crate::kernels::note(record);
         if self.enabled(record.metadata()) {
             let kind = match record.level() {
                 Level::Error | Level::Warn => "warning",

@@ -1,6 +1,6 @@
 //! Options that the subcommands share.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use burn::tensor::DType;
@@ -189,9 +189,8 @@ pub struct SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// As the library takes it, for a checkpoint in a folder. Says on stderr what was taken from it.
-    pub fn config(&self, folder: &Path) -> anyhow::Result<SamplingConfig> {
-        let mut defaults = SamplingDefaults::from_dir(folder)?;
+    /// As the library takes it, for what a checkpoint recommends. Says on stderr what was taken of that.
+    pub fn config(&self, mut defaults: SamplingDefaults) -> anyhow::Result<SamplingConfig> {
         if self.temperature == Some(0.0) {
             // Nothing is drawn, so there is nothing to filter.
             let repetition_penalty = defaults.repetition_penalty;

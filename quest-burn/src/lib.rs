@@ -42,6 +42,8 @@ mod config;
 pub mod decode;
 pub mod digest;
 pub mod inference;
+#[cfg(feature = "kernel-cache")]
+pub mod kernel_cache;
 #[cfg(feature = "cube")]
 pub mod kernels;
 pub mod ops;

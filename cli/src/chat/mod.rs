@@ -40,9 +40,9 @@ pub struct ChatArgs {
     common: CommonOptions,
     #[command(flatten)]
     template: TemplateOptions,
-    /// Tokens of an answer at most [default: what the context has room for]
-    #[arg(long, value_name = "N", value_parser = tokens::parse)]
-    max_new_tokens: Option<usize>,
+    /// Tokens of an answer at most. The cache has room for them before an answer begins
+    #[arg(long, value_name = "N", value_parser = tokens::parse, default_value = "1024")]
+    max_new_tokens: usize,
     #[command(flatten)]
     sampling: SamplingOptions,
     /// Prints one JSON object for each answer instead of text as it comes
@@ -67,11 +67,11 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     let mut plan = Plan::new(&args.common)?;
     let context = plan.max_context()?;
     let prompter = Prompter::new(&plan.model, &args.template)?;
-    let sampling = args.sampling.config(plan.model.folder.path())?;
+    let sampling = args.sampling.config(plan.model.sampling()?)?;
     sampling.validate().map_err(anyhow::Error::new)?;
     let chunk = args.common.model.prefill_chunk;
     let config = GenerationConfig {
-        max_new_tokens: args.max_new_tokens.unwrap_or(context),
+        max_new_tokens: args.max_new_tokens,
         stop_ids: Some(prompter.stop_ids().to_vec()),
         prefill_chunk: chunk,
         max_context: Some(context),

@@ -1,15 +1,11 @@
 //! From messages to the ids of a prompt, as the checkpoint's chat template has them.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use quest_burn_models::{
     chat::{ChatTemplate, ChatTemplates, Conversation, Message, SpecialTokens, Value},
-    config::ModelConfig,
     tokenizer::Tokenizer,
 };
 
@@ -53,8 +49,8 @@ impl Prompter {
                 Tokenizer::FILE
             );
         };
-        let special = special_tokens(path, plan.config(), tokenizer)?;
-        let template = options.template(path, special)?;
+        let special = special_tokens(plan, tokenizer)?;
+        let template = options.template(plan, special)?;
         let mut stop_ids = plan.config().stop_token_ids.clone();
         let end_of_turn = template.end_of_turn(tokenizer);
         stop_ids.extend(end_of_turn.filter(|id| !stop_ids.contains(id)));
@@ -114,15 +110,15 @@ impl TemplateOptions {
         Ok(variables.unwrap_or_default())
     }
 
-    fn template(&self, folder: &Path, special: SpecialTokens) -> anyhow::Result<ChatTemplate> {
-        let found = ChatTemplates::from_dir(folder)?;
+    fn template(&self, plan: &ModelPlan, special: SpecialTokens) -> anyhow::Result<ChatTemplate> {
+        let found = plan.model.source().chat_templates()?;
         let Some(asked) = &self.chat_template else {
             let Some(templates) = found else {
                 bail!(
                     "{}: expected a chat template (`chat_template.jinja`, or field \
                      `chat_template` of `tokenizer_config.json`), found none: this may not be a \
                      chat model; `--chat-template FILE` gives it one",
-                    folder.display()
+                    plan.folder.path().display()
                 );
             };
             return Ok(templates.select(None, false, special)?);
@@ -136,12 +132,9 @@ impl TemplateOptions {
     }
 }
 
-fn special_tokens(
-    folder: &Path,
-    config: &ModelConfig,
-    tokenizer: &Tokenizer,
-) -> anyhow::Result<SpecialTokens> {
-    let special = SpecialTokens::from_dir(folder)?;
+fn special_tokens(plan: &ModelPlan, tokenizer: &Tokenizer) -> anyhow::Result<SpecialTokens> {
+    let config = plan.config();
+    let special = plan.model.source().special_tokens()?;
     Ok(special
         .or_id("bos_token", config.bos_token_id, tokenizer)
         .or_id(

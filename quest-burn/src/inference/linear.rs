@@ -134,7 +134,7 @@ impl InferenceLinear {
         if let Some(output) = self.forward_fused(&rows, None, None, false) {
             return output;
         }
-        let product = rows.matmul(self.weight.dequantize().transpose());
+        let product = product(rows, self.weight.dequantize());
         match &self.bias {
             Some(bias) => product + bias.clone().unsqueeze(),
             None => product,
@@ -273,6 +273,15 @@ impl From<Linear> for InferenceLinear {
     fn from(layer: Linear) -> Self {
         Self::merge([layer])
     }
+}
+
+/// Every row times the transpose of a weight `[d_output, d_input]`.
+fn product(rows: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    #[cfg(feature = "cube")]
+    if kernels::supports(&rows.device(), rows.dtype(), 1) && rows.dtype() == weight.dtype() {
+        return kernels::matmul_rows(rows, weight);
+    }
+    rows.matmul(weight.transpose())
 }
 
 /// Laid one after the other along the first axis, in one piece of memory.

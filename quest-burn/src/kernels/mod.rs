@@ -24,6 +24,7 @@ mod device;
 pub(crate) mod int8;
 mod launch;
 pub mod linear;
+pub(crate) mod matmul;
 mod matrix_instruction;
 pub(crate) mod page_scores;
 pub(crate) mod paged_attention;
@@ -43,6 +44,7 @@ pub use self::{
         int8_append, int8_appends, int8_best_attention, int8_page_scores, int8_rotate_append,
         int8_rotates, quantize_digests,
     },
+    matmul::matmul_rows,
     page_scores::page_scores,
     paged_attention::paged_attention,
     prefill_attention::{prefill_attention, prefills},

@@ -13,6 +13,7 @@
 mod decode_state;
 mod linear;
 mod linear_inputs;
+mod matmul;
 mod norms;
 mod packed_linear;
 mod rotate_append;

@@ -1,0 +1,55 @@
+//! Matrix products of many rows, as prompts have them.
+
+mod launch;
+
+use burn::{
+    backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor},
+    tensor::{DType, Tensor, assert_shape},
+};
+use burn_cubecl::CubeBackend;
+
+use super::check::check_dtype;
+
+/// The product of rows with the rows of a weight, by a kernel that shapes and dtype decide.
+///
+/// Burn measures some twenty candidates for each new shape, which takes seconds in a new process; of
+/// them the same few win at the shapes of projections, so that nothing is measured here.
+///
+/// # Shapes
+///
+/// - rows: `[n, d_input]`
+/// - weight: `[d_output, d_input]`
+/// - output: `[n, d_output]`
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together.
+pub fn matmul_rows(rows: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    let [_, d_input] = rows.dims();
+    let [d_output, _] = weight.dims();
+    assert_shape!(weight, [d_output, d_input]);
+    check_dtype("weight", weight.dtype(), rows.dtype());
+    assert!(
+        matches!(rows.dtype(), DType::F32 | DType::F16 | DType::BF16),
+        "rows of a product: expected F32, F16 or BF16, found {:?}",
+        rows.dtype()
+    );
+    Tensor::from_dispatch(Dispatch::matmul_rows(
+        rows.into_dispatch(),
+        weight.into_dispatch(),
+    ))
+}
+
+/// The matrix product as a kernel.
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
+pub trait MatmulOps: Backend {
+    /// The product of rows with the rows of a weight.
+    #[fusion(dtype = rows, shape = burn::tensor::Shape::from([rows[0], weight[0]]))]
+    fn matmul_rows(rows: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl MatmulOps for CubeBackend {
+    fn matmul_rows(rows: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        launch::launch_matmul_rows(rows, weight)
+    }
+}
