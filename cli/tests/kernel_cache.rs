@@ -15,7 +15,9 @@ use quest_burn_tests::checkpoint::CheckpointSpec;
 fn score(checkpoint: &Checkpoint, folder: &Path) -> Option<String> {
     let ids = checkpoint.write_ids(&ids(24, CheckpointSpec::default().vocab_size));
     let ids = ids.to_str().unwrap();
-    let args = ["--device", "vulkan", "--dtype", "f32", "--ids", ids];
+    let args = [
+        "--device", "vulkan", "--dtype", "f32", "--policy", "dense", "--ids", ids,
+    ];
     let Output { stderr, .. } = checkpoint
         .command("perplexity", &args)
         .env("QUEST_KERNEL_CACHE", folder)
