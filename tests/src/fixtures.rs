@@ -60,8 +60,8 @@ impl Golden {
             .unwrap_or_else(|| panic!("quest_<variant>_<budget> was expected, found {list}"));
         let preset = match variant {
             "paper_eval" => QuestConfig::accuracy_code(),
-            "kernel" => QuestConfig::kernels(),
-            "kv_group_max" => QuestConfig::kv_group(),
+            "kernel" | "kernels" => QuestConfig::kernels(),
+            "kv_group_max" | "kv-group" => QuestConfig::kv_group(),
             _ => panic!("{list}: unknown variant {variant}"),
         };
         let budget = budget
