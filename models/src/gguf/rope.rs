@@ -51,7 +51,7 @@ fn scaling(keys: &Keys<'_>) -> Result<Option<Json>, ModelError> {
     let original = keys.size("rope.scaling.original_context_length")?;
     Ok(match (kind, factor) {
         (Some("none"), _) | (None | Some("linear"), None) => None,
-        (None | Some("linear"), Some(factor)) if factor == 1.0 => None,
+        (None | Some("linear"), Some(1.0)) => None,
         (None | Some("linear"), Some(factor)) => {
             Some(json!({ "rope_type": "linear", "factor": factor }))
         }

@@ -45,7 +45,7 @@ fn read_json(path: &Path) -> Result<Tokenizer, TokenizerError> {
     checks::replace_strips(&mut json);
     let tokenizer = caught(|| {
         let tokenizer = serde_json::from_value(json)?;
-        Ok(Tokenizer::new(tokenizer)?)
+        Tokenizer::new(tokenizer)
     });
     tokenizer.map_err(parse)
 }

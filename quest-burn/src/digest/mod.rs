@@ -17,6 +17,12 @@
 //! is stored is rounded once, to the dtype of the cache. Squares are summed about the first key of the
 //! page, so that a variance is off by at most about `page_size * 2^-22` of itself.
 
+#![allow(
+    clippy::manual_div_ceil,
+    clippy::type_complexity,
+    reason = "cube functions know the plain operators, and return several vectors"
+)]
+
 mod mean;
 mod mean_scalar;
 mod mean_var;

@@ -6,6 +6,8 @@ use quest_burn_linear::blocks::{BlockError, BlockFormat};
 use super::{QuantizationConfig, QuantizedWeight, linear::joined};
 
 /// Weights of a linear layer, `[d_output, d_input]`, in one of the forms in which they are kept.
+// A model has a few hundred of them.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LinearWeight {

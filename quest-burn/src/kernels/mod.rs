@@ -9,6 +9,7 @@
 
 #![allow(
     clippy::assign_op_pattern,
+    clippy::collapsible_if,
     clippy::manual_div_ceil,
     clippy::manual_is_multiple_of,
     clippy::too_many_arguments,

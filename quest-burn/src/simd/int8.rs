@@ -296,8 +296,8 @@ pub fn score_pages<'a, S: Simd, D: NativeDigest>(
                     second = integers::<S>(load_words::<S>(high, first));
                 }
                 if D::SQUARED {
-                    for i in 0..CHANNELS_PER_WORD {
-                        second[i] = second[i] * second[i];
+                    for channels in &mut second {
+                        *channels = *channels * *channels;
                     }
                 }
                 for g in 0..group {
@@ -315,7 +315,7 @@ pub fn score_pages<'a, S: Simd, D: NativeDigest>(
                         if D::SQUARED {
                             squares[g] = (of_second * scale).mul_add(scale, squares[g]);
                         } else {
-                            of_first = of_first + of_second;
+                            of_first += of_second;
                         }
                     }
                     products[g] = of_first.mul_add(scale, products[g]);
