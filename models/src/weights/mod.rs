@@ -1,6 +1,6 @@
 //! Weights of a checkpoint, applied through [`burn::store`].
 //!
-//! 1. The files are found by the [`source`](crate::source): safetensors before PyTorch, one file before
+//! 1. The files are found by the [`source`]: safetensors before PyTorch, one file before
 //!    several with an index; GGUF.
 //! 2. Names and shapes are read, which touches no weights, and compared with those that the
 //!    configuration asks for; every difference is reported at once.
