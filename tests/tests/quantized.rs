@@ -44,7 +44,7 @@ fn assert_close<const D: usize>(found: Tensor<D>, expected: Tensor<D>, device: &
 fn assert_close_in_bytes(found: Tensor<2>, expected: Tensor<2>) {
     let size = |x: Tensor<2>| x.powi_scalar(2).mean().sqrt().into_scalar::<f32>();
     let error = size(found - expected.clone()) / size(expected);
-    assert!(error <= 0.015, "{error}");
+    assert!(error <= 0.05, "{error}");
 }
 
 #[test]

@@ -211,48 +211,90 @@ pub fn widen<L: Level, W: IntegerRows>(weights: &W, row: usize, output: &mut [f3
     }
 }
 
+/// Sums of a row, so that an addition need not wait for the one before.
+const CHAINS: usize = 2;
+
 /// Products of [`TILE`] weight rows with `M` rows of the left side.
+///
+/// A weight row is read to its end before the next one, as the processor foresees one stream of neighbours.
 #[inline(always)]
-#[allow(
-    clippy::needless_range_loop,
-    reason = "a part is one of the weights and of each left side"
-)]
 pub fn tile<L: Level, W: IntegerRows, const M: usize>(
     weights: &W,
     rows: [usize; TILE],
     left: &Left,
     first_left: usize,
 ) -> [[f32; M]; TILE] {
-    let left: [&[Part]; M] = core::array::from_fn(|m| left.row(first_left + m));
-    let parts = left[0].len();
-    let mut sums = [[L::zeros(); M]; TILE];
-    let mut minima = [[0.0_f32; M]; TILE];
-    for block in 0..parts / W::PARTS {
-        let left: [&[Part]; M] = core::array::from_fn(|m| &left[m][block * W::PARTS..][..W::PARTS]);
-        for t in 0..TILE {
-            let bytes = weights.block(rows[t], block);
-            let scales = weights.scales::<L>(rows[t], block, bytes);
-            for part in 0..W::PARTS {
-                let integers = W::integers(bytes, part);
-                let scale = W::scale(&scales, part);
-                for m in 0..M {
-                    let x = &left[m][part];
-                    let scale = scale.map(|scale| scale * x.scale);
-                    sums[t][m] = if W::WIDE {
-                        let products = L::dot::<true>(&integers, &x.values, &x.start);
-                        L::scale_add(products, scale, sums[t][m])
-                    } else {
-                        let products = L::dot::<false>(&integers, &x.values, &x.start);
-                        L::scale_add(products, scale, sums[t][m])
-                    };
-                    if W::MINIMA {
-                        minima[t][m] += W::minimum(&scales, part) * x.sum;
-                    }
+    let mut lefts: [&[Part]; M] = [&[]; M];
+    for (m, parts) in lefts.iter_mut().enumerate() {
+        *parts = left.row(first_left + m);
+    }
+    let mut products = [[0.0; M]; TILE];
+    for (products, row) in products.iter_mut().zip(rows) {
+        let blocks = lefts[0].len() / W::PARTS;
+        let mut sums = Sums::<L, M> {
+            products: [[L::zeros(); M]; CHAINS],
+            minima: [[0.0; M]; CHAINS],
+        };
+        for pair in 0..blocks / CHAINS {
+            sums.add::<W>(weights, row, pair * CHAINS, 0, &lefts);
+            sums.add::<W>(weights, row, pair * CHAINS + 1, 1, &lefts);
+        }
+        if blocks % CHAINS == 1 {
+            sums.add::<W>(weights, row, blocks - 1, 0, &lefts);
+        }
+        let ones = L::floats(&[1.0; LANES]);
+        for (m, product) in products.iter_mut().enumerate() {
+            let [first, second] = sums.products;
+            *product = L::sum(L::multiply_add(ones, first[m], second[m]));
+            *product += sums.minima[0][m] + sums.minima[1][m];
+        }
+    }
+    products
+}
+
+/// Sums of one weight row with `M` rows of the left side.
+struct Sums<L: Level, const M: usize> {
+    products: [[L::Floats; M]; CHAINS],
+    /// What is added to weights, times the sums of parts.
+    minima: [[f32; M]; CHAINS],
+}
+
+impl<L: Level, const M: usize> Sums<L, M> {
+    /// Adds the products of a block; neighbouring parts belong to the chains in turn.
+    #[inline(always)]
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "a part is one of the weights and of each left side"
+    )]
+    fn add<W: IntegerRows>(
+        &mut self,
+        weights: &W,
+        row: usize,
+        block: usize,
+        chain: usize,
+        left: &[&[Part]; M],
+    ) {
+        let bytes = weights.block(row, block);
+        let scales = weights.scales::<L>(row, block, bytes);
+        for part in 0..W::PARTS {
+            let integers = W::integers(bytes, part);
+            let [first, second] = W::scale(&scales, part);
+            let chain = (chain + part) % CHAINS;
+            for m in 0..M {
+                let x = &left[m][block * W::PARTS..][..W::PARTS][part];
+                let scale = [first * x.scale, second * x.scale];
+                let sum = &mut self.products[chain][m];
+                *sum = if W::WIDE {
+                    L::scale_add(L::dot::<true>(&integers, &x.values, &x.start), scale, *sum)
+                } else {
+                    L::scale_add(L::dot::<false>(&integers, &x.values, &x.start), scale, *sum)
+                };
+                if W::MINIMA {
+                    self.minima[chain][m] += W::minimum(&scales, part) * x.sum;
                 }
             }
         }
     }
-    core::array::from_fn(|t| core::array::from_fn(|m| L::sum(sums[t][m]) + minima[t][m]))
 }
 
 const _: () = assert!(LANES * 4 == PART);

@@ -10,7 +10,7 @@
 //! | `product` | weight rows shared among threads, a few rows of the left side |
 //! | `matrices` | many rows: weights widened a block at a time, products of matrices |
 //!
-//! A thread takes neighbouring weight rows, four at a time, and the sum of an output depends on its
+//! A thread takes neighbouring weight rows one after the other, and the sum of an output depends on its
 //! weight row and its left side only: results do not depend on the number of threads, nor on the other
 //! rows.
 

@@ -9,7 +9,7 @@ use super::{
     weights::Weights,
 };
 
-/// Weight rows that are read side by side.
+/// Weight rows that are multiplied with a few rows of the left side, before others of those.
 pub const TILE: usize = 4;
 
 /// Bytes of weights below which threads cost more than they save.
