@@ -88,8 +88,8 @@ pub fn nibbles_and_fifth(bytes: &[u8; 16], fifths: &[u8; 4]) -> [u8; PART] {
     let mut integers = nibbles(bytes);
     for (eight, &fifths) in integers.chunks_exact_mut(8).zip(fifths) {
         // Each byte gets one of the bits, then 16 where that is set.
-        let bits = u64::from(fifths) * 0x0101_0101_0101_0101 & 0x8040_2010_0804_0201;
-        let sixteens = (bits + 0x7f7f_7f7f_7f7f_7f7f & 0x8080_8080_8080_8080) >> 3;
+        let bits = (u64::from(fifths) * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+        let sixteens = ((bits + 0x7f7f_7f7f_7f7f_7f7f) & 0x8080_8080_8080_8080) >> 3;
         for (integer, sixteen) in eight.iter_mut().zip(sixteens.to_le_bytes()) {
             *integer |= sixteen;
         }
