@@ -27,6 +27,7 @@ pub mod plot;
 pub mod recall;
 pub mod results;
 pub mod ruler;
+mod seed;
 mod session;
 pub mod sparsity;
 pub mod table;

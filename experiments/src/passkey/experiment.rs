@@ -19,6 +19,7 @@ use crate::{
     budget::Budget,
     contender::Contender,
     results::Journal,
+    seed,
     session::{require_tokenizer, session_of},
     unique,
 };
@@ -246,11 +247,7 @@ impl PasskeyConfig {
     /// depend on the other trials.
     fn passkeys(&self, trial: Trial) -> Vec<Passkey> {
         let parts = [trial.length, trial.depth, trial.trial];
-        let seed = parts.into_iter().fold(self.seed, |seed, part| {
-            (seed ^ part as u64)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                .rotate_left(29)
-        });
+        let seed = seed::of_trial(self.seed, parts);
         let mut rng = StdRng::seed_from_u64(seed);
         let number = |rng: &mut StdRng| rng.random_range(1..=50_000);
         if self.keys == 1 {

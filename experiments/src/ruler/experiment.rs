@@ -16,6 +16,7 @@ use crate::{
     contender::Contender,
     passkey::ask,
     results::{Journal, round_trip},
+    seed,
     session::{require_tokenizer, session_of},
     unique,
 };
@@ -208,11 +209,7 @@ impl RulerConfig {
             trial.depth.unwrap_or(0),
             trial.trial,
         ];
-        let seed = parts.into_iter().fold(self.seed, |seed, part| {
-            (seed ^ part as u64)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                .rotate_left(29)
-        });
+        let seed = seed::of_trial(self.seed, parts);
         let material = Material {
             haystack: &self.haystack,
             documents: &self.documents,
