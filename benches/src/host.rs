@@ -2,7 +2,7 @@
 
 use quest_burn::digest::DigestKind;
 
-/// The score of each digest, the highest of the queries.
+/// The score of each digest, the highest of the queries; `None` for a kind that is not known here.
 ///
 /// `digests` holds the rows of a page one after the other, with what is behind them; `queries` rows of
 /// `head_dim`.
@@ -11,18 +11,19 @@ pub fn page_scores(
     queries: &[f32],
     digests: &[f32],
     head_dim: usize,
-) -> Vec<f64> {
+) -> Option<Vec<f64>> {
     digests
         .chunks_exact(kind.shape(head_dim).iter().product())
         .map(|digest| {
-            let scores = queries.chunks_exact(head_dim);
-            let scores = scores.map(|query| page_score(kind, query, digest));
-            scores.fold(f64::NEG_INFINITY, f64::max)
+            let mut queries = queries.chunks_exact(head_dim);
+            queries.try_fold(f64::NEG_INFINITY, |highest, query| {
+                Some(page_score(kind, query, digest)?.max(highest))
+            })
         })
         .collect()
 }
 
-fn page_score(kind: DigestKind, query: &[f32], digest: &[f32]) -> f64 {
+fn page_score(kind: DigestKind, query: &[f32], digest: &[f32]) -> Option<f64> {
     let (first, behind) = digest.split_at(query.len());
     let both = query
         .iter()
@@ -30,7 +31,7 @@ fn page_score(kind: DigestKind, query: &[f32], digest: &[f32]) -> f64 {
         .map(|(&q, &x)| (f64::from(q), f64::from(x)));
     let product = || both.clone().map(|(q, x)| q * x).sum::<f64>();
     let second = || both.clone().zip(behind.iter().map(|&x| f64::from(x)));
-    match kind {
+    Some(match kind {
         DigestKind::MinMax => second()
             .map(|((q, low), high)| (q * low).max(q * high))
             .sum(),
@@ -43,18 +44,18 @@ fn page_score(kind: DigestKind, query: &[f32], digest: &[f32]) -> f64 {
             product() + norm * f64::from(behind[0])
         }
         DigestKind::Mean => product(),
-        other => unimplemented!("{other} has no host score"),
-    }
+        _ => return None,
+    })
 }
 
-/// The digest of a page with these keys, rows of `head_dim`.
-pub fn digest(kind: DigestKind, keys: &[f32], head_dim: usize) -> Vec<f64> {
+/// The digest of a page with these keys, rows of `head_dim`; `None` for a kind that is not known here.
+pub fn digest(kind: DigestKind, keys: &[f32], head_dim: usize) -> Option<Vec<f64>> {
     let channel = |i: usize| keys.iter().skip(i).step_by(head_dim).map(|&x| f64::from(x));
     let n = (keys.len() / head_dim) as f64;
     let mean = |i: usize| channel(i).sum::<f64>() / n;
     let variance = |i: usize| channel(i).map(|x| (x - mean(i)).powi(2)).sum::<f64>() / n;
     let row = |of: &dyn Fn(usize) -> f64| (0..head_dim).map(of).collect::<Vec<_>>();
-    match kind {
+    Some(match kind {
         DigestKind::MinMax => [
             row(&|i| channel(i).fold(f64::INFINITY, f64::min)),
             row(&|i| channel(i).fold(f64::NEG_INFINITY, f64::max)),
@@ -67,8 +68,8 @@ pub fn digest(kind: DigestKind, keys: &[f32], head_dim: usize) -> Vec<f64> {
             [row(&mean), vec![std; channels - head_dim]].concat()
         }
         DigestKind::Mean => row(&mean),
-        other => unimplemented!("{other} has no host digest"),
-    }
+        _ => return None,
+    })
 }
 
 /// Digests in 8 bits as [`page_scores`] takes them. `words` holds rows of `head_dim / 4`, as many for
@@ -144,13 +145,13 @@ mod tests {
         let digests = [-1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 1.0, 1.0];
         // max(-1, 3) + max(-4, -8), then max(0, 1) + max(0, -2).
         assert_eq!(
-            page_scores(DigestKind::MinMax, &[1.0, -2.0], &digests, 2),
+            page_scores(DigestKind::MinMax, &[1.0, -2.0], &digests, 2).unwrap(),
             [-1.0, 1.0]
         );
         // The second query: max(1, -3) + max(0, 0), then max(0, -1) + 0.
         let queries = [1.0, -2.0, -1.0, 0.0];
         assert_eq!(
-            page_scores(DigestKind::MinMax, &queries, &digests, 2),
+            page_scores(DigestKind::MinMax, &queries, &digests, 2).unwrap(),
             [1.0, 1.0]
         );
     }

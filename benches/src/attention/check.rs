@@ -1,6 +1,7 @@
 //! Whether a timed operation computed what it should have.
 
 use burn::tensor::{DType, Tensor};
+use quest_burn::digest::DigestKind;
 
 use super::{
     Operation,
@@ -226,12 +227,15 @@ fn scores_on_host(problem: &Problem, entry: usize) -> Result<Vec<f64>, BenchErro
         }
     };
     let queries = first_queries(problem, entry)?;
-    Ok(host::page_scores(
-        problem.shape.digest,
-        &queries,
-        &digests,
-        problem.shape.head_dim,
-    ))
+    let (kind, head_dim) = (problem.shape.digest, problem.shape.head_dim);
+    host::page_scores(kind, &queries, &digests, head_dim)
+        .ok_or_else(|| unknown(Operation::PageScores, kind))
+}
+
+/// A kind of digests that the host's computation lacks: nothing could be compared.
+fn unknown(operation: Operation, kind: DigestKind) -> BenchError {
+    let expected = "digests that the host computes too".to_owned();
+    wrong(operation, expected, kind.name())
 }
 
 /// Over all pages, or over some.
@@ -303,7 +307,8 @@ fn appended(problem: &Problem, entry: usize) -> Result<f64, BenchError> {
     let heads = keys.chunks((row + 1) * shape.head_dim);
     let mut largest = 0f64;
     for (keys, found) in heads.zip(digests.chunks(rows * width)) {
-        let expected = host::digest(shape.digest, keys, shape.head_dim);
+        let expected = host::digest(shape.digest, keys, shape.head_dim)
+            .ok_or_else(|| unknown(Operation::Append, shape.digest))?;
         let deviation = distance(found, &expected);
         if deviation > tolerance(shape.dtype) {
             let expected = format!("the digest of the keys of page {page}");

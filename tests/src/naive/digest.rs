@@ -27,7 +27,7 @@ pub fn digest(kind: DigestKind, page: &[Vec<f64>]) -> Vec<Vec<f64>> {
         DigestKind::MeanVar => vec![row(&mean), row(&|x| variance(x).sqrt())],
         DigestKind::MeanScalar => vec![row(&mean), vec![mean(&row(&variance)).sqrt()]],
         DigestKind::Mean => vec![row(&mean)],
-        other => unimplemented!("{other} has no oracle"),
+        other => panic!("the naive model knows no digest {other}"),
     }
 }
 
@@ -58,6 +58,6 @@ pub fn digest_score(kind: DigestKind, query: &[f64], digest: &[f64]) -> f64 {
         }
         DigestKind::MeanScalar => dot(query, first) + dot(query, query).sqrt() * behind[0],
         DigestKind::Mean => dot(query, first),
-        other => unimplemented!("{other} has no oracle"),
+        other => panic!("the naive model knows no digest {other}"),
     }
 }
