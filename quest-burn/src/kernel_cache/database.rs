@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use cubecl::environment;
+use cubecl::{environment, future::block_on};
 
 /// What a database is made of beside its main file.
 const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-tshm"];
@@ -35,7 +35,7 @@ pub(super) fn prepare(file: &Path, max_bytes: u64) -> Option<String> {
 /// Opens the database as CubeCL's stores will, so that what is wrong is known now: the environment is
 /// active by then. A store that cannot write says so only in the log.
 pub(super) fn open(file: &Path) -> Result<(), String> {
-    environment::namespaces();
+    block_on(environment::open());
     let writable = File::options().append(true).open(file);
     match writable.map_err(|error| format!("{}: {error}", file.display()))? {
         _ if fault(file).is_none() => Ok(()),
