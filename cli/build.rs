@@ -7,7 +7,8 @@ use std::{
     process::Command,
 };
 
-/// Folder of the model that ships with the program, in the workspace.
+/// Folder of the model that ships with the program. A link to the workspace's `assets`, so that the
+/// package holds the files too.
 const MODEL: &str = "assets/quest-passkey";
 
 fn main() {
@@ -17,7 +18,7 @@ fn main() {
     if let Some(commit) = commit(&workspace) {
         println!("cargo::rustc-env=QUEST_COMMIT={commit}");
     }
-    let code = embedded(&workspace.join(MODEL));
+    let code = embedded(&package.join(MODEL));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     fs::write(out.join("shipped.rs"), code).expect("cargo's output folder can be written to");
 }

@@ -1,36 +1,12 @@
-//! Decoder-only language models of the Llama family with Quest attention.
+#![doc = include_str!("../README.md")]
 //!
-//! A Hugging Face folder (`config.json`, weights, `tokenizer.json`) or a GGUF file becomes a
-//! [`LocalModel`](local::LocalModel), and a conversation with it a [`Session`](session::Session):
+//! ## Where to begin
 //!
-//! ```
-//! use burn::tensor::Device;
-//! use quest_burn::QuestConfig;
-//! use quest_burn_models::{generation::GenerationConfig, local::LocalModel};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/quest-passkey");
-//! # let config = GenerationConfig::new().with_max_new_tokens(4);
-//! # /*
-//! let path = "path/to/model";
-//! let config = GenerationConfig::new();
-//! # */
-//! let device = Device::default();
-//! let model = LocalModel::open(path)?.policy(QuestConfig::new()).load(&device)?;
-//! let mut session = model.session()?;
-//! for text in session.generate("Once upon a time", config)? {
-//!     print!("{}", text?);
-//! }
-//! # assert_eq!(session.len(), session.ids().len());
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! What they are made of is here too: [`source`], [`config`], [`weights`], [`tokenizer`]; [`model::CausalLm`],
-//! whose attention is [`quest_burn::attention::QuestAttention`]; [`generation`] over a cache of one's
-//! own; [`sampling`].
-//!
-//! A chat model's template turns messages into the ids of a prompt: [`chat`].
+//! - [`local::LocalModel`] is a checkpoint, [`session::Session`] a sequence with it;
+//! - [`chat`] turns messages into the ids of a prompt through a model's template;
+//! - [`source`], [`config`], [`weights`] and [`tokenizer`] are what a checkpoint is made of;
+//! - [`model::CausalLm`] is the model, [`generation`] runs it over a cache of one's own, [`sampling`] picks tokens.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod chat;
 pub mod config;
@@ -47,8 +23,3 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use error::{MisshapenTensor, ModelError, TensorMismatch};
-
-/// The README's programs compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;

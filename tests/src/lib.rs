@@ -29,3 +29,8 @@ pub fn cases() -> Config {
         ..default
     }
 }
+
+/// The README's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
