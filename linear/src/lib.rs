@@ -2,5 +2,18 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod blocks;
+#[cfg(feature = "flex")]
+#[doc(hidden)]
+pub mod flex;
+#[cfg(feature = "cube")]
+pub mod kernels;
+mod layer;
 #[cfg(feature = "native")]
 pub mod native;
+mod norm;
+
+pub use layer::{
+    BlockWeight, InferenceLinear, LinearWeight, QuantizationConfig, QuantizationError,
+    QuantizedWeight, WeightFormat,
+};
+pub use norm::rms_norm;

@@ -6,12 +6,10 @@ use burn::{
     nn::{RmsNorm, RmsNormConfig},
     tensor::{DType, Device, Distribution, Int, Tensor, TensorData, Tolerance, f16},
 };
-use quest_burn::{
-    inference::{
-        BlockFormat, InferenceLinear, LinearWeight, QuantizationConfig, QuantizedWeight,
-        WeightFormat,
-    },
-    policy::DensePolicy,
+use quest_burn::policy::DensePolicy;
+use quest_burn_linear::{
+    InferenceLinear, LinearWeight, QuantizationConfig, QuantizedWeight, WeightFormat,
+    blocks::BlockFormat,
 };
 use quest_burn_models::{
     config::ModelConfig, inference::InferenceLm, model::LanguageModel, weights,

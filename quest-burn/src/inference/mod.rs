@@ -5,16 +5,9 @@
 //! model is loaded ([`WeightFormat`]), as what bounds a decode step is the bytes that it reads.
 
 mod attention;
-mod linear;
-#[cfg(feature = "flex")]
-mod native;
-mod quantization;
-mod quantized;
-mod weight;
 
 pub use attention::InferenceAttention;
-pub use linear::InferenceLinear;
-pub use quantization::{QuantizationConfig, QuantizationError, WeightFormat};
-pub use quantized::QuantizedWeight;
-pub use quest_burn_linear::blocks::{BlockError, BlockFormat};
-pub use weight::{BlockWeight, LinearWeight};
+pub use quest_burn_linear::{
+    InferenceLinear, LinearWeight, QuantizationConfig, QuantizationError, QuantizedWeight,
+    WeightFormat,
+};

@@ -3,6 +3,8 @@
 
 use burn::tensor::{DType, Int, Tensor, assert_shape};
 
+pub(super) use quest_burn_linear::kernels::check::check_dtype;
+
 use super::device::supports;
 use crate::digest::DigestKind;
 
@@ -144,13 +146,6 @@ pub(super) fn check_sequences(batch: usize, page_table: &Tensor<2, Int>, lengths
     );
     assert_shape!(page_table, [batch, max_pages]);
     assert_shape!(lengths, [batch]);
-}
-
-pub(super) fn check_dtype(what: &str, found: DType, expected: DType) {
-    assert!(
-        found == expected,
-        "dtype of {what}: expected {expected:?}, found {found:?}"
-    );
 }
 
 pub(super) fn check_groups(n_heads: usize, n_kv_heads: usize) {

@@ -21,35 +21,29 @@ pub(crate) mod append;
 pub(crate) mod best_attention;
 mod check;
 pub(crate) mod decode_state;
-mod device;
 pub(crate) mod int8;
 mod launch;
-pub mod linear;
-pub(crate) mod matmul;
-mod matrix_instruction;
 pub(crate) mod page_scores;
 pub(crate) mod paged_attention;
 pub(crate) mod prefill_attention;
-pub(crate) mod rms_norm;
 pub(crate) mod rotate_append;
-mod row;
 pub(crate) mod top_pages;
+
+pub use quest_burn_linear::kernels::device::{supported, supports};
+use quest_burn_linear::kernels::{device, matrix_instruction, rms_norm, row};
 
 pub use self::{
     advance::advance,
     append::append,
     best_attention::{BestPages, best_attention},
     decode_state::{DecodeState, assign, next_tokens},
-    device::{supported, supports},
     int8::{
         int8_append, int8_appends, int8_best_attention, int8_page_scores, int8_rotate_append,
         int8_rotates, quantize_digests,
     },
-    matmul::matmul_rows,
     page_scores::page_scores,
     paged_attention::paged_attention,
     prefill_attention::{prefill_attention, prefills},
-    rms_norm::rms_norm,
     rotate_append::{rotate_append, rotates},
     top_pages::top_pages,
 };

@@ -7,9 +7,9 @@ use burn_cubecl::CubeBackend;
 use crate::{
     digest::DigestKind,
     kernels::{
-        BestPages, advance, append, best_attention, decode_state, linear,
+        BestPages, advance, append, best_attention, decode_state,
         page_scores::{self, Digests},
-        paged_attention, prefill_attention, rms_norm, rotate_append, top_pages,
+        paged_attention, prefill_attention, rotate_append, top_pages,
     },
 };
 
@@ -53,23 +53,6 @@ pub trait QuestOps: Backend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     );
-
-    /// A linear layer of a few rows, and what goes before and follows in the same launch.
-    #[fusion(dtype = rows, shape = super::shapes::linear(rows, weight, epilogue))]
-    fn gemv(
-        rows: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        normed: bool,
-        epsilon: f32,
-        epilogue: linear::Epilogue,
-    ) -> FloatTensor<Self>;
-
-    /// RMSNorm of every row.
-    #[fusion(dtype = x, shape = x)]
-    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
 
     /// Adds 1 to every count, in place.
     #[fusion(dtype = counts, shape = counts)]
@@ -211,25 +194,6 @@ impl QuestOps for CubeBackend {
             keys, values, digests, digest, None, qkv, gammas, rotations, page_table, starts,
             lengths, normed, epsilon,
         )
-    }
-
-    fn gemv(
-        rows: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        normed: bool,
-        epsilon: f32,
-        epilogue: linear::Epilogue,
-    ) -> FloatTensor<Self> {
-        linear::launch_gemv(
-            rows, gamma, weight, bias, residual, normed, epsilon, epilogue,
-        )
-    }
-
-    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
-        rms_norm::launch_rms_norm(x, gamma, epsilon)
     }
 
     fn advance(counts: IntTensor<Self>) -> IntTensor<Self> {

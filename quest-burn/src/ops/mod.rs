@@ -23,8 +23,6 @@ pub(crate) mod int8;
 pub(crate) mod int8_extension;
 #[cfg(feature = "cube")]
 mod kernel;
-#[cfg(feature = "cube")]
-pub(crate) mod quantized_extension;
 pub mod reference;
 mod rotate_append;
 #[cfg(all(feature = "cube", feature = "fusion"))]

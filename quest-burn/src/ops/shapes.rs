@@ -2,8 +2,6 @@
 
 use burn::{backend::fusion::custom::TensorSpec, tensor::Shape};
 
-use crate::kernels::linear::{Epilogue, Packing};
-
 pub fn scores(query: &Shape, n_kv_heads: usize, shared: &bool, n_scores: &usize) -> Shape {
     let heads = if *shared { n_kv_heads } else { query[1] };
     Shape::from([query[0], heads, *n_scores])
@@ -18,12 +16,4 @@ pub fn query_of(keys: &TensorSpec, qkv: &TensorSpec) -> TensorSpec {
     let n_heads = qkv.shape[2] - 2 * keys.shape[1];
     let shape = Shape::from([qkv.shape[0], n_heads, qkv.shape[1], qkv.shape[3]]);
     TensorSpec::new(shape, qkv.dtype)
-}
-
-pub fn linear(rows: &Shape, weight: &Shape, epilogue: &Epilogue) -> Shape {
-    Shape::from([rows[0], weight[0] / epilogue.per_output()])
-}
-
-pub fn unpacked(words: &Shape, packing: &Packing) -> Shape {
-    Shape::from([words[0], words[1] * packing.per_word()])
 }

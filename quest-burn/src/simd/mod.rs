@@ -56,19 +56,10 @@ macro_rules! with_element {
 }
 use with_element;
 
-use burn::{
-    backend::DispatchDevice,
-    tensor::{DType, Device, Tensor},
-};
+use burn::tensor::{DType, Device, Tensor};
+pub use quest_burn_linear::flex::runs_on;
 
 use crate::{cache::LayerCache, policy::Pages};
-
-/// Whether tensors on this device are Flex's own.
-///
-/// An autodiff device is not, as this code has no backward pass.
-pub fn runs_on(device: &Device) -> bool {
-    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
-}
 
 /// Whether this code packs a pool's digests.
 pub fn packs(digests: &Tensor<4>) -> bool {

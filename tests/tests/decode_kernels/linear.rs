@@ -1,7 +1,7 @@
 //! Linear layers of a few rows and of batches.
 
 use burn::tensor::{DType, Device};
-use quest_burn::kernels;
+use quest_burn_linear::kernels;
 use quest_burn_tests::{arrays::assert_close, devices::devices};
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -89,7 +89,7 @@ fn linear_layers_of_a_batch_equal_sums_in_f64() {
 #[test]
 fn rows_of_a_batch_need_matrix_instructions_and_whole_steps() {
     let devices = devices().into_iter();
-    for device in devices.filter(|device| kernels::supported(&device.device)) {
+    for device in devices.filter(|device| kernels::device::supported(&device.device)) {
         let most = |dtype, d_input| kernels::linear::most_rows(&device.device, dtype, d_input);
         assert_eq!(most(DType::F32, 128), kernels::linear::MAX_ROWS, "{device}");
         for dtype in [DType::F16, DType::BF16] {

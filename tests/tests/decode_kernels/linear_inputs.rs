@@ -1,7 +1,7 @@
 //! Random inputs of a linear layer, and its outputs as sums on the host.
 
 use burn::tensor::{DType, Device, Tensor};
-use quest_burn::kernels;
+use quest_burn_linear::kernels;
 use rand::rngs::StdRng;
 
 use super::{EPSILON, floats, random};

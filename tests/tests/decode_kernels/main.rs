@@ -19,7 +19,7 @@ mod packed_linear;
 mod rotate_append;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use quest_burn::kernels;
+use quest_burn_linear::kernels::{self, device};
 use quest_burn_tests::devices::devices;
 use rand::{RngExt, rngs::StdRng};
 
@@ -29,11 +29,11 @@ const EPSILON: f64 = 1e-5;
 /// CubeCL devices among those that are asked for, and their dtypes.
 fn targets() -> Vec<(Device, DType)> {
     let devices = devices().into_iter().map(|test_device| test_device.device);
-    let devices = devices.filter(kernels::supported);
+    let devices = devices.filter(device::supported);
     let targets = devices.flat_map(|device| {
         [DType::F32, DType::F16, DType::BF16]
             .into_iter()
-            .filter(|&dtype| kernels::supports(&device, dtype, 8))
+            .filter(|&dtype| device::supports(&device, dtype, 8))
             .map(|dtype| (device.clone(), dtype))
             .collect::<Vec<_>>()
     });

@@ -1,6 +1,6 @@
 //! Matrix products of many rows.
 
-use quest_burn::kernels;
+use quest_burn_linear::kernels;
 use quest_burn_tests::arrays::assert_close;
 use rand::{SeedableRng, rngs::StdRng};
 

@@ -1,10 +1,7 @@
 //! Linear layers with packed weights, and the weights unpacked.
 
 use burn::tensor::DType;
-use quest_burn::{
-    inference::{InferenceLinear, QuantizationConfig, QuantizedWeight},
-    kernels,
-};
+use quest_burn_linear::{InferenceLinear, QuantizationConfig, QuantizedWeight, kernels};
 use quest_burn_tests::arrays::assert_close;
 use rand::{SeedableRng, rngs::StdRng};
 

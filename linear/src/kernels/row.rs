@@ -13,7 +13,7 @@ const PORTABLE_VECTOR: usize = 4;
 /// A row is read by `lanes` neighbouring units, each of which takes `vectors` vectors of `width`
 /// channels, `lanes` vectors apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RowLayout {
+pub struct RowLayout {
     pub width: usize,
     pub lanes: usize,
     pub vectors: usize,
@@ -76,7 +76,7 @@ fn power_of_two_factor(n: usize) -> usize {
 /// `sum + a . b`, as one chain of fused multiply-adds: a sum across a vector of products would take
 /// nearly as many additions again.
 #[cube]
-pub(super) fn dot<N: Size>(
+pub fn dot<N: Size>(
     a: Vector<f32, N>,
     b: Vector<f32, N>,
     sum: f32,
@@ -92,7 +92,7 @@ pub(super) fn dot<N: Size>(
 
 /// Sum over an aligned run of `lanes` units; each of them gets it.
 #[cube]
-pub(super) fn lanes_sum(value: f32, #[comptime] lanes: usize) -> f32 {
+pub fn lanes_sum(value: f32, #[comptime] lanes: usize) -> f32 {
     let mut sum = value;
     let steps = comptime!(lanes.ilog2());
     #[unroll]
@@ -108,7 +108,7 @@ pub(super) fn lanes_sum(value: f32, #[comptime] lanes: usize) -> f32 {
 /// Takes `n - 1` shuffles and those of one sum within a part, where summing the values one by one
 /// takes `n` times as many as one sum.
 #[cube]
-pub(super) fn lanes_scatter_sum(
+pub fn lanes_scatter_sum(
     values: &mut Array<f32>,
     #[comptime] n: usize,
     #[comptime] lanes: usize,
@@ -132,7 +132,7 @@ pub(super) fn lanes_scatter_sum(
 
 /// Maximum over an aligned run of `lanes` units; each of them gets it.
 #[cube]
-pub(super) fn lanes_max(value: f32, #[comptime] lanes: usize) -> f32 {
+pub fn lanes_max(value: f32, #[comptime] lanes: usize) -> f32 {
     let mut most = value;
     let steps = comptime!(lanes.ilog2());
     #[unroll]
@@ -160,7 +160,7 @@ fn plane_prefix_sum(value: u32, #[comptime] plane: usize) -> u32 {
 ///
 /// Every unit must reach it. `plane_sums` holds one entry per plane and must not be in use.
 #[cube]
-pub(super) fn cube_prefix_sum(
+pub fn cube_prefix_sum(
     value: u32,
     plane_sums: &mut Shared<[u32]>,
     #[comptime] units: usize,

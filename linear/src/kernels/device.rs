@@ -7,7 +7,7 @@ use burn::{
 use cubecl::ir::{DeviceProperties, features::Plane};
 
 /// Whether this is a CubeCL device with such properties.
-pub(super) fn is_cube_with(device: &Device, such: impl FnOnce(&DeviceProperties) -> bool) -> bool {
+pub fn is_cube_with(device: &Device, such: impl FnOnce(&DeviceProperties) -> bool) -> bool {
     match device.as_dispatch() {
         DispatchDevice::Cube(cube) => such(cube.client().properties()),
         #[allow(unreachable_patterns)]
@@ -42,7 +42,7 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> bool {
 }
 
 /// Whether a launch on this device may have so many buffers.
-pub(super) fn binds(device: &Device, buffers: usize) -> bool {
+pub fn binds(device: &Device, buffers: usize) -> bool {
     is_cube_with(device, |properties| {
         properties.hardware.max_bindings as usize >= buffers
     })

@@ -7,10 +7,9 @@ use burn::{
     tensor::{DType, Tensor, assert_shape},
 };
 
-pub(crate) use self::kernel::launch_rms_norm;
-pub(super) use self::kernel::scaled;
-use super::check::check_dtype;
-use crate::ops::extension::QuestOps;
+pub(super) use self::kernel::launch_rms_norm;
+pub use self::kernel::scaled;
+use super::{check::check_dtype, extension::LinearOps};
 
 /// RMSNorm of every row, in f32 and rounded once before the weight.
 ///

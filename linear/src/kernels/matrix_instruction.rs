@@ -5,20 +5,20 @@ use burn::tensor::DType;
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind, IntKind, UIntKind, features::MmaConfig};
 
 /// Units of a plane, which execute it together.
-pub(super) const PLANE: usize = 32;
+pub const PLANE: usize = 32;
 /// Rows of the left side.
-pub(super) const ROWS: usize = 16;
+pub const ROWS: usize = 16;
 /// Columns of the right side.
-pub(super) const COLUMNS: usize = 8;
+pub const COLUMNS: usize = 8;
 /// Channels that it sums over.
-pub(super) const DEPTH: usize = 16;
+pub const DEPTH: usize = 16;
 /// Channels that it sums over when they are bytes.
-pub(super) const BYTE_DEPTH: usize = 32;
+pub const BYTE_DEPTH: usize = 32;
 /// Elements of half precision in a register.
-pub(super) const PACKED: usize = 2;
+pub const PACKED: usize = 2;
 
 /// Whether a device has it for a dtype, and cubes of so many units.
-pub(super) fn is_there(properties: &DeviceProperties, dtype: DType, units: usize) -> bool {
+pub fn is_there(properties: &DeviceProperties, dtype: DType, units: usize) -> bool {
     let float = match dtype {
         DType::F16 => FloatKind::F16,
         DType::BF16 => FloatKind::BF16,
@@ -35,7 +35,7 @@ pub(super) fn is_there(properties: &DeviceProperties, dtype: DType, units: usize
 
 /// Whether a device has it for bytes, without a sign on the left and with one on the right, and cubes
 /// of so many units.
-pub(super) fn takes_bytes(properties: &DeviceProperties, units: usize) -> bool {
+pub fn takes_bytes(properties: &DeviceProperties, units: usize) -> bool {
     let types = [
         ElemType::UInt(UIntKind::U8),
         ElemType::Int(IntKind::I8),

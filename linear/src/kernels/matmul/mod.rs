@@ -3,12 +3,12 @@
 mod launch;
 
 use burn::{
-    backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor},
+    backend::Dispatch,
     tensor::{DType, Tensor, assert_shape},
 };
-use burn_cubecl::CubeBackend;
 
-use super::check::check_dtype;
+pub(super) use self::launch::launch_matmul_rows;
+use super::{check::check_dtype, extension::LinearOps};
 
 /// The product of rows with the rows of a weight, by a kernel that shapes and dtype decide.
 ///
@@ -38,18 +38,4 @@ pub fn matmul_rows(rows: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
         rows.into_dispatch(),
         weight.into_dispatch(),
     ))
-}
-
-/// The matrix product as a kernel.
-#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
-pub trait MatmulOps: Backend {
-    /// The product of rows with the rows of a weight.
-    #[fusion(dtype = rows, shape = burn::tensor::Shape::from([rows[0], weight[0]]))]
-    fn matmul_rows(rows: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
-}
-
-impl MatmulOps for CubeBackend {
-    fn matmul_rows(rows: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        launch::launch_matmul_rows(rows, weight)
-    }
 }

@@ -155,7 +155,7 @@ impl QuantizedWeight {
     /// - output: `[d_output, d_input]`
     pub fn dequantize(&self) -> Tensor<2> {
         #[cfg(feature = "cube")]
-        if kernels::supports(&self.words.device(), self.dtype(), 1) {
+        if kernels::device::supports(&self.words.device(), self.dtype(), 1) {
             return kernels::linear::dequantize(self.packed());
         }
         self.reference()

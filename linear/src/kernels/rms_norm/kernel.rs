@@ -15,10 +15,7 @@ const UNITS: usize = 512;
 /// The product is exact in f32: rounded, it is that of the dtype itself, in which not every device can
 /// multiply.
 #[cube]
-pub(in crate::kernels) fn scaled<F: Float, N: Size>(
-    normed: Vector<f32, N>,
-    gamma: Vector<F, N>,
-) -> Vector<F, N> {
+pub fn scaled<F: Float, N: Size>(normed: Vector<f32, N>, gamma: Vector<F, N>) -> Vector<F, N> {
     let rounded = Vector::<F, N>::cast_from(normed);
     Vector::cast_from(Vector::<f32, N>::cast_from(rounded) * Vector::<f32, N>::cast_from(gamma))
 }
@@ -68,7 +65,7 @@ fn rms_norm_kernel<F: Float, N: Size>(
 }
 
 /// RMSNorm of every row.
-pub(crate) fn launch_rms_norm(x: CubeTensor, gamma: CubeTensor, epsilon: f32) -> CubeTensor {
+pub fn launch_rms_norm(x: CubeTensor, gamma: CubeTensor, epsilon: f32) -> CubeTensor {
     let x = into_contiguous(x);
     let (rows, d_model) = (x.meta.shape()[0], x.meta.shape()[1]);
     let layout = RowLayout::of(&x);

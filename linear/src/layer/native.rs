@@ -1,18 +1,17 @@
-//! Layers on the Flex backend: products by [`quest_burn_linear::native`], and what goes before and
+//! Layers on the Flex backend: products by [`crate::native`], and what goes before and
 //! follows.
 
 use burn::{
     nn::RmsNorm,
     tensor::{DType, Int, Tensor},
 };
-use quest_burn_linear::native::{Groups, Weights, product};
 use rayon::prelude::*;
 
 use super::{LinearWeight, QuantizedWeight};
-pub use crate::simd::runs_on;
 use crate::{
-    attention::rms_norm,
-    simd::pool::{floats, is_contiguous, primitive, tensor},
+    flex::{floats, is_contiguous, primitive, runs_on, tensor},
+    native::{Groups, Weights, product},
+    rms_norm,
 };
 
 /// Outputs from which on threads share what follows the products.

@@ -25,8 +25,8 @@ pub use shape::MAX_ROWS;
 use super::{
     check::check_dtype,
     device::{is_cube_with, supported},
+    extension::LinearOps,
 };
-use crate::ops::{extension::QuestOps, quantized_extension::QuantizedOps};
 
 /// What becomes of the products of a linear layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

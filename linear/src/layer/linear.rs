@@ -6,9 +6,9 @@ use burn::{
 #[cfg(feature = "flex")]
 use super::native;
 use super::{LinearWeight, QuantizationConfig, QuantizationError, QuantizedWeight, WeightFormat};
-use crate::attention::rms_norm;
 #[cfg(feature = "cube")]
 use crate::kernels;
+use crate::rms_norm;
 
 /// A linear layer whose weights lie as in checkpoints, a row per output channel; they may be
 /// [quantised](Self::quantize).
@@ -247,7 +247,7 @@ impl InferenceLinear {
             && rows.dtype() == dtype
             && (norm.as_ref()).is_none_or(|(gamma, _)| gamma.dtype() == rows.dtype())
             && residual.is_none_or(|residual| residual.dtype() == rows.dtype())
-            && kernels::supports(&rows.device(), rows.dtype(), 1);
+            && kernels::device::supports(&rows.device(), rows.dtype(), 1);
         runs.then(|| {
             let (rows, bias, residual) = (rows.clone(), self.bias.clone(), residual.cloned());
             match &self.weight {
@@ -278,7 +278,8 @@ impl From<Linear> for InferenceLinear {
 /// Every row times the transpose of a weight `[d_output, d_input]`.
 fn product(rows: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     #[cfg(feature = "cube")]
-    if kernels::supports(&rows.device(), rows.dtype(), 1) && rows.dtype() == weight.dtype() {
+    if kernels::device::supports(&rows.device(), rows.dtype(), 1) && rows.dtype() == weight.dtype()
+    {
         return kernels::matmul_rows(rows, weight);
     }
     rows.matmul(weight.transpose())

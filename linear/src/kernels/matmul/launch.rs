@@ -28,7 +28,7 @@ use cubek::{
 const WIDE: usize = 8192;
 
 /// `rows [n, d_input]` times the transpose of `weight [d_output, d_input]`.
-pub(super) fn launch_matmul_rows(rows: CubeTensor, weight: CubeTensor) -> CubeTensor {
+pub fn launch_matmul_rows(rows: CubeTensor, weight: CubeTensor) -> CubeTensor {
     let (n, d_output) = (rows.meta.shape()[0], weight.meta.shape()[0]);
     let dtype = rows.dtype;
     let output = empty_device_contiguous_dtype(

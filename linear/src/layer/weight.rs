@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use quest_burn_linear::blocks::{BlockError, BlockFormat};
 
 use super::{QuantizationConfig, QuantizedWeight, linear::joined};
+use crate::blocks::{BlockError, BlockFormat};
 
 /// Weights of a linear layer, `[d_output, d_input]`, in one of the forms in which they are kept.
 // A model has a few hundred of them.
@@ -77,7 +77,7 @@ impl LinearWeight {
         let dims = [d_output, d_input];
         format.check(dims, bytes.len())?;
         #[cfg(feature = "flex")]
-        if format.is_integers() && super::native::runs_on(device) {
+        if format.is_integers() && crate::flex::runs_on(device) {
             return Ok(Self::Blocks(BlockWeight {
                 format,
                 dims,

@@ -4,13 +4,29 @@ use burn::backend::{
 };
 use burn_cubecl::CubeBackend;
 
-use crate::kernels::linear::{self, Epilogue, Packing};
+use super::{
+    linear::{self, Epilogue, Packing},
+    matmul, rms_norm,
+};
 
-/// The operations on packed weights as kernels; [`crate::kernels::linear`] says what each does.
+/// The operations of linear layers as kernels; [`crate::kernels`] says what each does.
 #[allow(clippy::too_many_arguments)]
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
-pub trait QuantizedOps: Backend {
+pub trait LinearOps: Backend {
     /// A linear layer of a few rows, and what goes before and follows in the same launch.
+    #[fusion(dtype = rows, shape = super::shapes::linear(rows, weight, epilogue))]
+    fn gemv(
+        rows: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        normed: bool,
+        epsilon: f32,
+        epilogue: Epilogue,
+    ) -> FloatTensor<Self>;
+
+    /// The same with packed weights.
     #[fusion(dtype = rows, shape = super::shapes::linear(rows, words, epilogue))]
     fn quantized_gemv(
         rows: FloatTensor<Self>,
@@ -34,9 +50,32 @@ pub trait QuantizedOps: Backend {
         zeros: FloatTensor<Self>,
         packing: Packing,
     ) -> FloatTensor<Self>;
+
+    /// The product of rows with the rows of a weight.
+    #[fusion(dtype = rows, shape = burn::tensor::Shape::from([rows[0], weight[0]]))]
+    fn matmul_rows(rows: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// RMSNorm of every row.
+    #[fusion(dtype = x, shape = x)]
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
 }
 
-impl QuantizedOps for CubeBackend {
+impl LinearOps for CubeBackend {
+    fn gemv(
+        rows: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        normed: bool,
+        epsilon: f32,
+        epilogue: Epilogue,
+    ) -> FloatTensor<Self> {
+        linear::launch_gemv(
+            rows, gamma, weight, bias, residual, normed, epsilon, epilogue,
+        )
+    }
+
     fn quantized_gemv(
         rows: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -62,5 +101,13 @@ impl QuantizedOps for CubeBackend {
         packing: Packing,
     ) -> FloatTensor<Self> {
         linear::launch_dequantize(words, scales, zeros, packing)
+    }
+
+    fn matmul_rows(rows: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        matmul::launch_matmul_rows(rows, weight)
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+        rms_norm::launch_rms_norm(x, gamma, epsilon)
     }
 }

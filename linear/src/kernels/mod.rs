@@ -1,0 +1,32 @@
+//! Linear layers as [CubeCL](https://github.com/tracel-ai/cubecl) kernels, for CUDA, ROCm, Vulkan,
+//! Metal and WebGPU. Sums are kept in f32 whatever the dtype.
+//!
+//! [`device::supports`] says where they run; the layers of this crate call them there.
+
+#![allow(
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    clippy::too_many_arguments,
+    reason = "cube functions know the plain operators, and kernels take what they read"
+)]
+
+#[doc(hidden)]
+pub mod check;
+pub mod device;
+pub(crate) mod extension;
+#[doc(hidden)]
+pub mod launch;
+pub mod linear;
+mod matmul;
+#[doc(hidden)]
+pub mod matrix_instruction;
+#[doc(hidden)]
+pub mod rms_norm;
+#[doc(hidden)]
+pub mod row;
+#[cfg(feature = "fusion")]
+mod shapes;
+
+pub use self::{matmul::matmul_rows, rms_norm::rms_norm};

@@ -1,0 +1,13 @@
+//! Layers in the form that decoding is fastest in: not trained, not saved.
+
+mod linear;
+#[cfg(feature = "flex")]
+mod native;
+mod quantization;
+mod quantized;
+mod weight;
+
+pub use linear::InferenceLinear;
+pub use quantization::{QuantizationConfig, QuantizationError, WeightFormat};
+pub use quantized::QuantizedWeight;
+pub use weight::{BlockWeight, LinearWeight};
