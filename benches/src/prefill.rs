@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use quest_burn::{QuestConfig, cache::PagedKvCache, policy::DensePolicy};
-use quest_burn_models::generation::prefill;
+use quest_burn_models::{generation::prefill, local::LocalModel};
 
 use crate::{
     BenchError, Launch, Record, Rows, Target, Timing,
@@ -33,7 +33,7 @@ pub struct PrefillOptions {
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::sequences, default_values = ["1"])]
     pub batch: Vec<usize>,
     /// Tokens of a page: a power of two from 8 to 128
-    #[arg(long, value_name = "N", default_value_t = QuestConfig::new().page_size)]
+    #[arg(long, value_name = "N", default_value_t = LocalModel::PAGE_SIZE)]
     pub page_size: usize,
     /// Prompts that are timed, the median of which counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
@@ -50,9 +50,8 @@ pub struct PrefillOptions {
 pub fn run(options: &PrefillOptions, target: &Target, rows: &mut Rows) -> Result<(), BenchError> {
     let begin = Instant::now();
     QuestConfig::new()
-        .with_page_size(options.page_size)
         .with_token_budget(options.page_size)
-        .validate()?;
+        .validate_for(options.page_size)?;
     let time_limit = options.effort.time_limit()?;
     let limit = memory::limit(target, options.effort.memory_limit);
     let plan = ModelPlan::new(&options.model, target, limit)?;

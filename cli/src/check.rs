@@ -169,7 +169,8 @@ fn model_checks(selected: &SelectedDevice) -> Result<Vec<Check>, Failure> {
         };
         for (policy, config) in policies() {
             for &(launch, capture) in launches {
-                let chosen = config.clone().init().map_err(anyhow::Error::new)?;
+                let chosen =
+                    (config.clone().init(model.page_size())).map_err(anyhow::Error::new)?;
                 let mut session = model.session_for(1024 + 16)?;
                 session.set_policy(chosen.into());
                 let config = GenerationConfig::new()

@@ -100,6 +100,7 @@ pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
         context: args.context.unwrap_or(plan.config().max_positions),
         prefill_chunk: args.experiment.model.prefill_chunk,
         quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
+        page_size: args.experiment.selection.page_size,
     };
     config.check(plan.config(), plan.tokenizer())?;
     let laboratory = plan.load(config.context)?;

@@ -18,6 +18,7 @@ use quest_burn::{
 use quest_burn_experiments::tokens;
 use quest_burn_models::{
     generation::GenerationConfig,
+    local::LocalModel,
     sampling::{SamplingConfig, SamplingDefaults},
 };
 
@@ -91,7 +92,7 @@ pub struct SelectionOptions {
         long,
         value_name = "S",
         value_parser = tokens::parse_count,
-        default_value_t = QuestConfig::new().page_size
+        default_value_t = LocalModel::PAGE_SIZE
     )]
     pub page_size: usize,
     /// What a page's digest keeps of its keys [default: mean-var, or min-max of --quest-variant]
@@ -119,8 +120,7 @@ pub struct LayerOptions {
 }
 
 impl SelectionOptions {
-    /// The configuration of Quest with that many dense layers, which also says the page size of a
-    /// dense cache.
+    /// The configuration of Quest with that many dense layers.
     pub fn quest_config(&self, dense_layers: usize) -> QuestConfig {
         let config = match self.quest_variant {
             None => QuestConfig::new(),
@@ -130,7 +130,6 @@ impl SelectionOptions {
         };
         let (sinks, recent) = (config.sink_pages, config.recent_pages);
         config
-            .with_page_size(self.page_size)
             .with_dense_layers(dense_layers)
             .with_sink_pages(self.sink_pages.unwrap_or(sinks))
             .with_recent_pages(self.recent_pages.unwrap_or(recent))

@@ -75,6 +75,7 @@ impl PasskeyArgs {
             answer_tokens: self.answer_tokens,
             prefill_chunk: self.experiment.model.prefill_chunk,
             quest: (self.experiment.selection).quest_config(self.layers.dense_layers),
+            page_size: self.experiment.selection.page_size,
             seed: self.experiment.seed,
         }
     }

@@ -94,6 +94,7 @@ pub fn run(args: &RecallArgs) -> Result<(), Failure> {
         policies: args.policies.clone(),
         prefill_chunk: args.experiment.model.prefill_chunk,
         quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
+        page_size: args.experiment.selection.page_size,
     };
     let ids = args.ids(plan.tokenizer())?;
     config.check(plan.config(), ids.len())?;

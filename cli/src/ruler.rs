@@ -103,6 +103,7 @@ pub fn run(args: &RulerArgs) -> Result<(), Failure> {
         answer_tokens: args.answer_tokens,
         prefill_chunk: args.experiment.model.prefill_chunk,
         quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
+        page_size: args.experiment.selection.page_size,
         haystack: match &text {
             Some(text) => Haystack::of_text(text)
                 .with_context(|| name(&args.text))

@@ -71,19 +71,21 @@ pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
     let ids = args.text.read(plan.tokenizer())?;
     check_ids(&ids, plan.config().vocab_size)?;
     let quest = args.experiment.selection.quest_config(0);
+    let page_size = args.experiment.selection.page_size;
     let config = SparsityConfig {
         policies: args.policies.clone(),
         budgets: match args.budgets.is_empty() {
-            true => SparsityConfig::default_budgets(quest.page_size, ids.len()),
+            true => SparsityConfig::default_budgets(page_size, ids.len()),
             false => args.budgets(ids.len()),
         },
         tolerance: args.tolerance,
         prefill: args.prefill.unwrap_or(ids.len() / 2),
         prefill_chunk: args.experiment.model.prefill_chunk,
         quest: quest.clone(),
+        page_size,
     };
     if config.budgets.is_empty() {
-        let (page, found) = (quest.page_size, ids.len());
+        let (page, found) = (page_size, ids.len());
         let error = anyhow!("text: expected more tokens than a page has, {page}, found {found}");
         return Err(error.into());
     }

@@ -83,7 +83,6 @@ fn run(
     let values = normal([1, n_kv_heads, context, head_dim]);
     let (mut cache, step) = filled_cache(&keys, &values, &device)?;
     let quest = QuestConfig::new()
-        .with_page_size(PAGE_SIZE)
         .with_token_budget(TOKEN_BUDGET)
         .with_dense_layers(0)
         .init()?;

@@ -39,7 +39,7 @@ impl Contender {
         self.budget.map_or(context, tokens)
     }
 
-    /// The policy for a context of that many tokens. All settings but the budget are those of
+    /// The policy for a context of that many tokens, in pages of `page_size`. All settings but the budget are those of
     /// `quest`.
     ///
     /// # Errors
@@ -50,10 +50,11 @@ impl Contender {
         quest: &QuestConfig,
         rope: &RopeConfig,
         context: usize,
+        page_size: usize,
     ) -> Result<Box<dyn PagePolicy>, PolicyError> {
         let quest = match self.budget {
             Some(budget) => {
-                let tokens = budget.tokens(context, quest.page_size);
+                let tokens = budget.tokens(context, page_size);
                 quest.clone().with_token_budget(tokens)
             }
             None => quest.clone(),
@@ -61,7 +62,7 @@ impl Contender {
         PolicyConfig::new(self.policy)
             .with_quest(quest)
             .with_rope(Some(rope.clone()))
-            .init()
+            .init(page_size)
     }
 }
 
@@ -95,7 +96,7 @@ mod tests {
             policy: PolicyKind::Quest,
             budget: Some(Budget::Tokens(15)),
         };
-        let made = contender.init(&QuestConfig::new(), &RopeConfig::new(), 1000);
+        let made = contender.init(&QuestConfig::new(), &RopeConfig::new(), 1000, 16);
         assert_eq!(
             made.unwrap_err().to_string(),
             "token budget: expected at least one page of 16 tokens, found 15"

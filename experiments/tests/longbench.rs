@@ -46,9 +46,8 @@ fn config() -> LongBenchConfig {
         budgets: vec![Budget::Tokens(32), "1/1".parse().unwrap()],
         context: 1000,
         prefill_chunk: 256,
-        quest: QuestConfig::kv_group()
-            .with_page_size(8)
-            .with_dense_layers(1),
+        quest: QuestConfig::kv_group().with_dense_layers(1),
+        page_size: 8,
     }
 }
 

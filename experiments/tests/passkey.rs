@@ -26,9 +26,8 @@ fn config() -> PasskeyConfig {
         tail: 40,
         answer_tokens: 4,
         prefill_chunk: 256,
-        quest: QuestConfig::kv_group()
-            .with_page_size(8)
-            .with_dense_layers(1),
+        quest: QuestConfig::kv_group().with_dense_layers(1),
+        page_size: 8,
         seed: 3,
     }
 }
@@ -139,7 +138,7 @@ fn settings_that_ask_for_nothing_are_refused() {
     refused(|c| c.lengths.clear(), "lengths: expected at least 1");
     refused(|c| c.budgets.clear(), "budgets: expected at least 1");
     refused(|c| c.budgets[0] = "7".parse().unwrap(), "token budget");
-    refused(|c| c.quest.page_size = 12, "page size");
+    refused(|c| c.page_size = 12, "page size");
 }
 
 #[test]

@@ -23,9 +23,8 @@ fn config() -> PerplexityConfig {
         prefill: 100,
         window: 25,
         prefill_chunk: 64,
-        quest: QuestConfig::kv_group()
-            .with_page_size(8)
-            .with_dense_layers(1),
+        quest: QuestConfig::kv_group().with_dense_layers(1),
+        page_size: 8,
     }
 }
 

@@ -22,9 +22,8 @@ fn config(budgets: &[&str]) -> RecallConfig {
             .collect(),
         policies: PolicyKind::ALL.to_vec(),
         prefill_chunk: 128,
-        quest: QuestConfig::kv_group()
-            .with_page_size(8)
-            .with_dense_layers(1),
+        quest: QuestConfig::kv_group().with_dense_layers(1),
+        page_size: 8,
     }
 }
 

@@ -33,9 +33,8 @@ fn config() -> RulerConfig {
         policies: vec![PolicyKind::Dense, PolicyKind::Quest],
         answer_tokens: Some(4),
         prefill_chunk: 512,
-        quest: QuestConfig::kv_group()
-            .with_page_size(8)
-            .with_dense_layers(1),
+        quest: QuestConfig::kv_group().with_dense_layers(1),
+        page_size: 8,
         haystack: Haystack::noise(),
         documents: (0..40).map(document).collect(),
         seed: 3,

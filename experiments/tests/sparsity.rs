@@ -7,12 +7,12 @@ use std::sync::Arc;
 use common::{run_info, subject};
 use quest_burn::{
     QuestConfig,
-    policy::{ObservedPolicy, OnlyLayer, PagePolicy, PolicyConfig, PolicyKind, Read},
+    policy::{ObservedPolicy, PagePolicy, PolicyConfig, PolicyKind, Read},
 };
 use quest_burn_experiments::{
     perplexity::perplexity,
     results::Journal,
-    sparsity::{self, LayerPerplexity, SparsityConfig, rows},
+    sparsity::{self, LayerPerplexity, OnlyLayer, SparsityConfig, rows},
 };
 use quest_burn_models::{generation::LikelihoodMode, local::LocalModel, session::Session};
 
@@ -26,12 +26,13 @@ fn config() -> SparsityConfig {
         prefill: 100,
         prefill_chunk: 64,
         quest: quest(),
+        page_size: 8,
     }
 }
 
 /// Two dense layers, which the experiment must not use.
 fn quest() -> QuestConfig {
-    QuestConfig::kv_group().with_page_size(8)
+    QuestConfig::kv_group()
 }
 
 fn ids() -> Vec<u32> {
@@ -66,7 +67,7 @@ fn policy(kind: PolicyKind, dense_layers: usize, budget: usize) -> PolicyConfig 
 fn only_the_layer_that_is_named_is_sparse() {
     let (subject, ids) = (subject(), ids());
     for layer in 0..subject.config().n_layers {
-        let quest = policy(PolicyKind::Quest, 0, 32).init().unwrap();
+        let quest = policy(PolicyKind::Quest, 0, 32).init(8).unwrap();
         let observed = ObservedPolicy::new(Box::new(OnlyLayer::new(layer, quest)));
         let observations = observed.observations();
         let mut session = prefilled(&subject, 100, Arc::new(observed));
@@ -94,11 +95,11 @@ fn the_last_layer_alone_is_a_policy_with_all_others_dense() {
             .likelihoods(&ids[99..], DECODED, &mut |_| ())
             .unwrap()
     };
-    let inner = policy(PolicyKind::Quest, 0, 16).init().unwrap();
+    let inner = policy(PolicyKind::Quest, 0, 16).init(8).unwrap();
     let only = score(Arc::new(OnlyLayer::new(last, inner)));
-    let others_dense = score(policy(PolicyKind::Quest, last, 16).init().unwrap().into());
+    let others_dense = score(policy(PolicyKind::Quest, last, 16).init(8).unwrap().into());
     assert_eq!(only, others_dense);
-    let dense = score(policy(PolicyKind::Dense, 0, 16).init().unwrap().into());
+    let dense = score(policy(PolicyKind::Dense, 0, 16).init(8).unwrap().into());
     assert_ne!(only, dense);
 }
 
@@ -141,7 +142,7 @@ fn a_measured_perplexity_is_that_of_the_sparse_layer() {
     let (subject, ids) = (subject(), ids());
     let measured = run(&subject, &config());
     let one = measured.iter().find(|one| one.layer == Some(2)).unwrap();
-    let inner = policy(PolicyKind::Quest, 0, one.budget.unwrap()).init();
+    let inner = policy(PolicyKind::Quest, 0, one.budget.unwrap()).init(8);
     let only = OnlyLayer::new(2, inner.unwrap());
     let mut session = prefilled(&subject, 99, Arc::new(only));
     let nll = session

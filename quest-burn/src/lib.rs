@@ -10,17 +10,20 @@
 
 pub mod attention;
 pub mod cache;
-mod config;
 pub mod decode;
 pub mod digest;
 pub mod inference;
 #[cfg(feature = "kernel-cache")]
 pub mod kernel_cache;
 #[cfg(feature = "cube")]
+#[doc(hidden)]
 pub mod kernels;
 pub mod ops;
+mod pages;
 pub mod policy;
+pub mod rope;
 #[cfg(feature = "flex")]
 mod simd;
 
-pub use config::{NewestPage, PageSharing, QuestConfig, QuestConfigError};
+pub use pages::PageSharing;
+pub use policy::{NewestPage, QuestConfig, QuestConfigError};

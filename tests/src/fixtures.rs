@@ -69,7 +69,6 @@ impl Golden {
             .unwrap_or_else(|error| panic!("{list}: {error}"));
         preset
             .with_token_budget(budget)
-            .with_page_size(self.page_size)
             .with_dense_layers(self.dense_layers)
     }
 }

@@ -53,16 +53,22 @@ impl Loaded {
         )
     }
 
-    /// NLL of `ids[prefill..]`, decoded one by one through Quest.
+    /// NLL of `ids[prefill..]`, decoded one by one through Quest in pages of `page_size`.
     ///
     /// # Panics
     ///
     /// When the configuration is not valid.
-    pub fn quest_nlls(&self, ids: &[u32], prefill: usize, quest: &QuestConfig) -> Vec<f64> {
+    pub fn quest_nlls(
+        &self,
+        ids: &[u32],
+        prefill: usize,
+        quest: &QuestConfig,
+        page_size: usize,
+    ) -> Vec<f64> {
         let policy = quest.init().unwrap_or_else(|error| panic!("{error}"));
         self.nlls(
             ids,
-            quest.page_size,
+            page_size,
             Arc::new(policy),
             LikelihoodMode::Decode { prefill },
         )

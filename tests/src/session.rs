@@ -189,13 +189,15 @@ pub fn heads_of(query: &Tensor<3>, sequence: usize) -> Vec<Vec<f64>> {
     rows(&query.clone().slice([sequence..sequence + 1]))
 }
 
-/// A policy that is watched.
+/// A policy for pages of `page_size` that is watched.
 ///
 /// # Panics
 ///
 /// When it cannot be made as configured.
-pub fn observed(config: &PolicyConfig) -> ObservedPolicy {
-    let policy = config.init().unwrap_or_else(|error| panic!("{error}"));
+pub fn observed(config: &PolicyConfig, page_size: usize) -> ObservedPolicy {
+    let policy = config
+        .init(page_size)
+        .unwrap_or_else(|error| panic!("{error}"));
     ObservedPolicy::new(policy)
 }
 

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 const TOLERANCE: f64 = 1e-4;
 const TOKENS: usize = 240;
 const PREFILL: usize = 150;
+const PAGE_SIZE: usize = 16;
 
 /// One of each kind, by what is special about it.
 fn kinds() -> Vec<(&'static str, CheckpointSpec)> {
@@ -186,8 +187,8 @@ fn quest_likelihoods_match_the_naive_model() {
     for_each_kind(|model, loaded, ids, context| {
         for preset in presets() {
             let quest = preset.with_token_budget(64);
-            let found = loaded.quest_nlls(ids, PREFILL, &quest);
-            let expected = model.quest_nlls(ids, PREFILL, &quest);
+            let found = loaded.quest_nlls(ids, PREFILL, &quest, PAGE_SIZE);
+            let expected = model.quest_nlls(ids, PREFILL, &quest, PAGE_SIZE);
             assert_mostly_close(
                 &found,
                 &expected,
@@ -203,7 +204,7 @@ fn sparsity_changes_the_result() {
     for_each_kind(|model, _, ids, context| {
         let dense = &model.dense_nlls(ids)[PREFILL - 1..];
         for preset in presets() {
-            let sparse = model.quest_nlls(ids, PREFILL, &preset.with_token_budget(64));
+            let sparse = model.quest_nlls(ids, PREFILL, &preset.with_token_budget(64), PAGE_SIZE);
             let changed = dense
                 .iter()
                 .zip(&sparse)
@@ -221,7 +222,7 @@ fn sparsity_changes_the_result() {
 fn prefill_and_decode_agree() {
     for_each_kind(|_, loaded, ids, context| {
         let prefilled = &loaded.dense_nlls(ids)[PREFILL - 1..];
-        let decoded = loaded.dense_decode_nlls(ids, PREFILL, 16);
+        let decoded = loaded.dense_decode_nlls(ids, PREFILL, PAGE_SIZE);
         assert_close(&decoded, prefilled, TOLERANCE, context);
     });
 }
@@ -232,11 +233,9 @@ fn a_budget_that_covers_the_context_equals_dense_to_the_last_bit() {
         for page_size in [8, 32] {
             let dense = loaded.dense_decode_nlls(ids, PREFILL, page_size);
             for preset in presets() {
-                let quest = preset
-                    .with_page_size(page_size)
-                    .with_token_budget(TOKENS.next_multiple_of(page_size));
+                let quest = preset.with_token_budget(TOKENS.next_multiple_of(page_size));
                 assert_eq!(
-                    loaded.quest_nlls(ids, PREFILL, &quest),
+                    loaded.quest_nlls(ids, PREFILL, &quest, page_size),
                     dense,
                     "{context}, {quest:?}"
                 );

@@ -49,7 +49,7 @@ fn quest_likelihoods_match_where_the_same_pages_are_chosen() {
         let golden = &fixture.golden;
         for (list, expected) in &golden.quest {
             let quest = golden.quest_config(list);
-            let found = loaded.quest_nlls(&golden.ids, golden.prefill, &quest);
+            let found = loaded.quest_nlls(&golden.ids, golden.prefill, &quest, golden.page_size);
             assert_mostly_close(&found, expected, tolerance, &format!("{context}, {list}"));
         }
     });
@@ -64,7 +64,8 @@ fn the_naive_model_matches_too() {
         let found = model.dense_nlls(&golden.ids);
         assert_close(&found, &golden.dense_nll, TOLERANCE, &fixture.name);
         for (list, expected) in &golden.quest {
-            let found = model.quest_nlls(&golden.ids, golden.prefill, &golden.quest_config(list));
+            let quest = golden.quest_config(list);
+            let found = model.quest_nlls(&golden.ids, golden.prefill, &quest, golden.page_size);
             let context = format!("{}, {list}", fixture.name);
             assert_mostly_close(&found, expected, TOLERANCE, &context);
         }

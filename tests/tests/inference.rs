@@ -92,7 +92,6 @@ fn logits_are_those_of_the_trainable_form() {
             let mut rng = StdRng::seed_from_u64(5);
             let model = config.init(device).map(&mut Randomize(&mut rng));
             let quest = QuestConfig::kv_group()
-                .with_page_size(8)
                 .with_token_budget(16)
                 .with_dense_layers(1)
                 .init()

@@ -122,7 +122,6 @@ impl Setup {
         .into_iter()
         .map(move |preset| {
             preset
-                .with_page_size(page_size)
                 .with_token_budget(2 * page_size)
                 .with_min_pages(2)
                 .with_dense_layers(0)
@@ -198,7 +197,6 @@ proptest! {
             let dense = setup.run(&DensePolicy, setup.chunk);
             for preset in [QuestConfig::accuracy_code(), QuestConfig::kernels(), QuestConfig::kv_group()] {
                 let policy = preset
-                    .with_page_size(setup.page_size)
                     .with_token_budget(70usize.next_multiple_of(setup.page_size))
                     .with_dense_layers(0)
                     .init()

@@ -165,6 +165,7 @@ fn quest_likelihoods_are_those_of_transformers() {
     // One prefill of the two that the reference has values for.
     let (list, expected) = reference.quest.iter().next_back().unwrap();
     let quest = reference.quest_config(list);
-    let found = loaded.quest_nlls(&reference.ids[..prefill + DECODED], prefill, &quest);
+    let ids = &reference.ids[..prefill + DECODED];
+    let found = loaded.quest_nlls(ids, prefill, &quest, reference.page_size);
     assert_mostly_close(&found, &expected[..DECODED], TOLERANCE, list);
 }

@@ -102,8 +102,8 @@ pub fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Shape>, Be
     }
     for &page_size in &options.page_sizes {
         for &budget in &options.budgets {
-            let config = QuestConfig::new().with_page_size(page_size);
-            config.with_token_budget(budget).validate()?;
+            let config = QuestConfig::new().with_token_budget(budget);
+            config.validate_for(page_size)?;
         }
     }
     shapes.sort_by_key(|(differ, _)| *differ);

@@ -4,6 +4,7 @@ use quest_burn::{
     cache::{DigestStorage, PagedKvCacheConfig},
     digest::DigestKind,
 };
+use quest_burn_models::local::LocalModel;
 
 use crate::{
     BenchError, Launch, attention::Effort, model::LoadedModel, model::ModelOptions, parse,
@@ -24,7 +25,7 @@ pub struct DecodeOptions {
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::sequences, default_values = ["1"])]
     pub batch: Vec<usize>,
     /// Tokens of a page: a power of two from 8 to 128
-    #[arg(long, value_name = "N", default_value_t = QuestConfig::new().page_size)]
+    #[arg(long, value_name = "N", default_value_t = LocalModel::PAGE_SIZE)]
     pub page_size: usize,
     /// Leading layers that attend to everything
     #[arg(long, value_name = "N", default_value_t = QuestConfig::new().dense_layers)]
@@ -53,13 +54,12 @@ impl DecodeOptions {
     pub fn quest(&self, budget: usize) -> QuestConfig {
         QuestConfig::new()
             .with_token_budget(budget)
-            .with_page_size(self.page_size)
             .with_dense_layers(self.dense_layers)
     }
 
     pub(super) fn check(&self) -> Result<(), BenchError> {
         for &budget in &self.budgets {
-            self.quest(budget).validate()?;
+            self.quest(budget).validate_for(self.page_size)?;
         }
         let multiple = |context: &&usize| !context.is_multiple_of(self.page_size);
         if let Some(context) = self.contexts.iter().find(multiple) {

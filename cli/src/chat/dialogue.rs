@@ -84,8 +84,7 @@ impl<'a> Dialogue<'a> {
     pub fn set_policy(&mut self, policy: PolicyConfig) -> anyhow::Result<()> {
         let rope = Some(self.session.model().config().rope.clone());
         let page_size = self.session.cache().page_size();
-        let quest = policy.quest.clone().with_page_size(page_size);
-        let made = policy.clone().with_quest(quest).with_rope(rope).init()?;
+        let made = policy.clone().with_rope(rope).init(page_size)?;
         self.session.set_policy(made.into());
         self.policy = policy;
         Ok(())

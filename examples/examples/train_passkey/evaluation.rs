@@ -230,9 +230,7 @@ impl Policy {
     ///
     /// When the budget holds no page.
     pub fn quest(budget: usize) -> anyhow::Result<Self> {
-        let config = QuestConfig::new()
-            .with_page_size(PAGE_SIZE)
-            .with_token_budget(budget);
+        let config = QuestConfig::new().with_token_budget(budget);
         Ok(Self {
             name: "quest".into(),
             budget: Some(budget),

@@ -43,8 +43,10 @@ pub struct DemoConfig {
     pub answer_tokens: usize,
     /// Tokens that are prefilled at once.
     pub prefill_chunk: usize,
-    /// Page size, dense layers and the selection of Quest; its budget is not used.
+    /// Dense layers and the selection of Quest; its budget is not used.
     pub quest: QuestConfig,
+    /// Tokens of a page of the KV cache.
+    pub page_size: usize,
     /// Seed of the passkey.
     #[serde(skip)]
     pub seed: u64,
@@ -135,7 +137,9 @@ impl DemoConfig {
     }
 
     fn policy(&self, model: &ModelConfig) -> Result<Box<dyn PagePolicy>, ExperimentError> {
-        Ok(self.quest().init(&self.quest, &model.rope, self.length)?)
+        Ok(self
+            .quest()
+            .init(&self.quest, &model.rope, self.length, self.page_size)?)
     }
 
     fn prompt(&self, tokenizer: &Tokenizer) -> Result<PasskeyPrompt, ExperimentError> {
@@ -164,7 +168,7 @@ pub fn run(
 ) -> Result<Demo, ExperimentError> {
     config.check(model.config(), model.tokenizer())?;
     let prompt = config.prompt(require_tokenizer(model.tokenizer())?)?;
-    let page_size = config.quest.page_size;
+    let page_size = config.page_size;
     let mut session = session_of(model, config.length, page_size)?;
     let prefilled = &prompt.ids[..prompt.prefill];
     let start = Instant::now();

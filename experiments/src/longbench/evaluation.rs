@@ -27,8 +27,10 @@ pub struct LongBenchConfig {
     pub context: usize,
     /// Tokens that are prefilled at once.
     pub prefill_chunk: usize,
-    /// Page size, dense layers and the selection of Quest; its budget is not used.
+    /// Dense layers and the selection of Quest; its budget is not used.
     pub quest: QuestConfig,
+    /// Tokens of a page of the KV cache.
+    pub page_size: usize,
 }
 
 /// What a policy answered to a record.
@@ -113,7 +115,7 @@ impl LongBenchConfig {
         require_tokenizer(tokenizer)?;
         ExperimentError::check_length("context", self.context, model)?;
         for contender in self.contenders() {
-            contender.init(&self.quest, &model.rope, self.context)?;
+            contender.init(&self.quest, &model.rope, self.context, self.page_size)?;
         }
         Ok(())
     }
@@ -162,7 +164,7 @@ pub fn run(
             continue;
         };
         let tokens = longest + task.max_new_tokens();
-        let mut session = session_of(model, tokens, config.quest.page_size)?;
+        let mut session = session_of(model, tokens, config.page_size)?;
         for (record, ids, open) in prompts {
             let done = journal.rows().len();
             session.truncate(0)?;
@@ -175,7 +177,7 @@ pub fn run(
             })?;
             for contender in open {
                 let answer = answer(model, config, &mut session, task, &ids, contender)?;
-                let (prompt_tokens, page_size) = (ids.tokens(), config.quest.page_size);
+                let (prompt_tokens, page_size) = (ids.tokens(), config.page_size);
                 journal.push(Prediction {
                     task,
                     id: record.id.clone(),
@@ -228,7 +230,12 @@ fn answer(
     ids: &PromptIds,
     contender: Contender,
 ) -> Result<String, ExperimentError> {
-    let policy = contender.init(&config.quest, &model.config().rope, ids.tokens())?;
+    let policy = contender.init(
+        &config.quest,
+        &model.config().rope,
+        ids.tokens(),
+        config.page_size,
+    )?;
     session.truncate(ids.prefilled.len())?;
     let stop_ids = model.stop_ids();
     session.set_policy(policy.into());

@@ -46,8 +46,10 @@ pub struct PasskeyConfig {
     pub answer_tokens: usize,
     /// Tokens that are prefilled at once.
     pub prefill_chunk: usize,
-    /// Page size, dense layers and the selection of Quest; its budget is not used.
+    /// Dense layers and the selection of Quest; its budget is not used.
     pub quest: QuestConfig,
+    /// Tokens of a page of the KV cache.
+    pub page_size: usize,
     /// Seed of the passkeys.
     #[serde(skip)]
     pub seed: u64,
@@ -175,7 +177,7 @@ impl PasskeyConfig {
         contender: Contender,
         length: usize,
     ) -> Result<Box<dyn PagePolicy>, ExperimentError> {
-        Ok(contender.init(&self.quest, &model.rope, length)?)
+        Ok(contender.init(&self.quest, &model.rope, length, self.page_size)?)
     }
 
     /// The lengths, none repeated.
@@ -226,7 +228,7 @@ impl PasskeyConfig {
             policy: contender.policy,
             length: trial.length,
             asked_budget: contender.budget,
-            budget: contender.tokens(trial.length, self.quest.page_size),
+            budget: contender.tokens(trial.length, self.page_size),
             depth: self.depth(trial.depth),
             trial: trial.trial,
             prompt_tokens: prompt.ids.len(),
@@ -304,7 +306,7 @@ pub fn run(
             }
             let session = match &mut session {
                 Some(session) => session,
-                None => session.insert(session_of(model, length, config.quest.page_size)?),
+                None => session.insert(session_of(model, length, config.page_size)?),
             };
             let done = journal.rows().len();
             let prompt = config.prompt(model, trial)?;
@@ -343,7 +345,7 @@ pub fn rows(config: &PasskeyConfig, outcomes: &[PasskeyOutcome]) -> Vec<PasskeyR
                 rows.push(PasskeyRow {
                     policy: contender.policy,
                     length,
-                    budget: contender.tokens(length, config.quest.page_size),
+                    budget: contender.tokens(length, config.page_size),
                     depth,
                     trials: answers.clone().count(),
                     correct: answers.filter(|outcome| outcome.correct).count(),

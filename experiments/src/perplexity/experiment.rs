@@ -29,8 +29,10 @@ pub struct PerplexityConfig {
     pub window: usize,
     /// Tokens that are prefilled at once.
     pub prefill_chunk: usize,
-    /// Page size, dense layers and the selection of Quest; its budget is not used.
+    /// Dense layers and the selection of Quest; its budget is not used.
     pub quest: QuestConfig,
+    /// Tokens of a page of the KV cache.
+    pub page_size: usize,
 }
 
 /// How well a policy predicts the text.
@@ -70,7 +72,7 @@ impl PerplexityConfig {
         }
         check_text(model, tokens, self.prefill)?;
         for contender in self.contenders() {
-            contender.init(&self.quest, &model.rope, tokens)?;
+            contender.init(&self.quest, &model.rope, tokens, self.page_size)?;
         }
         Ok(())
     }
@@ -134,7 +136,7 @@ pub fn run(
     if open.is_empty() {
         return Ok(());
     }
-    let page_size = config.quest.page_size;
+    let page_size = config.page_size;
     let sizes = (page_size, config.prefill_chunk);
     let done = journal.rows().len() * scored;
     let mut session = prefilled(model, ids, config.prefill, sizes, &mut |tokens| {
@@ -147,7 +149,12 @@ pub fn run(
     })?;
     for contender in open {
         let done = journal.rows().len() * scored;
-        let policy = contender.init(&config.quest, &model.config().rope, ids.len())?;
+        let policy = contender.init(
+            &config.quest,
+            &model.config().rope,
+            ids.len(),
+            config.page_size,
+        )?;
         session.truncate(config.prefill - 1)?;
         session.set_policy(policy.into());
         let nll = session.likelihoods(&ids[config.prefill - 1..], DECODED, &mut |tokens| {

@@ -26,8 +26,10 @@ pub struct RecallConfig {
     pub policies: Vec<PolicyKind>,
     /// Tokens that are prefilled at once.
     pub prefill_chunk: usize,
-    /// Page size, dense layers and the selection of Quest; its budget is not used.
+    /// Dense layers and the selection of Quest; its budget is not used.
     pub quest: QuestConfig,
+    /// Tokens of a page of the KV cache.
+    pub page_size: usize,
 }
 
 /// What one policy read with one budget.
@@ -125,7 +127,7 @@ impl RecallConfig {
         contender: Contender,
         length: usize,
     ) -> Result<ObservedPolicy, ExperimentError> {
-        let policy = contender.init(&self.quest, &model.rope, length)?;
+        let policy = contender.init(&self.quest, &model.rope, length, self.page_size)?;
         Ok(ObservedPolicy::new(policy))
     }
 }
@@ -166,7 +168,7 @@ pub fn run(
     }
 
     let (text, fed) = ids.split_at(ids.len() - config.steps);
-    let mut session = session_of(model, ids.len(), config.quest.page_size)?;
+    let mut session = session_of(model, ids.len(), config.page_size)?;
     session.prefill(text, config.prefill_chunk, &mut |tokens| {
         progress(Progress {
             done: known,
@@ -188,7 +190,7 @@ pub fn run(
         journal.push(RecallOutcome {
             policy: contender.policy,
             asked_budget: contender.budget,
-            budget: contender.tokens(ids.len(), config.quest.page_size),
+            budget: contender.tokens(ids.len(), config.page_size),
             layers: (0..model.config().n_layers)
                 .map(|layer| mean(steps.iter().map(|layers| layers[layer])))
                 .collect(),

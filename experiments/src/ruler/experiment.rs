@@ -40,8 +40,10 @@ pub struct RulerConfig {
     pub answer_tokens: Option<usize>,
     /// Tokens that are prefilled at once.
     pub prefill_chunk: usize,
-    /// Page size, dense layers and the selection of Quest; its budget is not used.
+    /// Dense layers and the selection of Quest; its budget is not used.
     pub quest: QuestConfig,
+    /// Tokens of a page of the KV cache.
+    pub page_size: usize,
     /// What needles and variables lie in.
     #[serde(skip)]
     pub haystack: Haystack,
@@ -163,7 +165,7 @@ impl RulerConfig {
         contender: Contender,
         length: usize,
     ) -> Result<Box<dyn PagePolicy>, ExperimentError> {
-        Ok(contender.init(&self.quest, &model.rope, length)?)
+        Ok(contender.init(&self.quest, &model.rope, length, self.page_size)?)
     }
 
     fn answer_tokens(&self, task: RulerTask) -> usize {
@@ -246,7 +248,7 @@ impl RulerConfig {
             task: trial.task,
             length: trial.length,
             asked_budget: contender.budget,
-            budget: contender.tokens(trial.length, self.quest.page_size),
+            budget: contender.tokens(trial.length, self.page_size),
             depth: trial.depth.map(|index| self.depth(index)),
             trial: trial.trial,
             prompt_tokens: prompt.ids.len(),
@@ -302,7 +304,7 @@ pub fn run(
             }
             let session = match &mut session {
                 Some(session) => session,
-                None => session.insert(session_of(model, length, config.quest.page_size)?),
+                None => session.insert(session_of(model, length, config.page_size)?),
             };
             let done = journal.rows().len();
             let prompt = config.prompt(require_tokenizer(model.tokenizer())?, trial)?;
@@ -344,7 +346,7 @@ pub fn rows(config: &RulerConfig, outcomes: &[RulerOutcome]) -> Vec<RulerRow> {
                     policy: contender.policy,
                     task,
                     length,
-                    budget: contender.tokens(length, config.quest.page_size),
+                    budget: contender.tokens(length, config.page_size),
                     asked_budget: contender.budget,
                     trials,
                     score: sum / trials.max(1) as f64,

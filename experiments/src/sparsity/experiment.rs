@@ -2,13 +2,14 @@ use std::sync::Arc;
 
 use quest_burn::{
     QuestConfig,
-    policy::{DensePolicy, OnlyLayer, PagePolicy, PolicyKind},
+    policy::{DensePolicy, PagePolicy, PolicyKind},
 };
 use quest_burn_models::{
     config::ModelConfig, generation::GenerateError, local::LocalModel, session::Session,
 };
 use serde::{Deserialize, Serialize};
 
+use super::OnlyLayer;
 use crate::{
     ExperimentError, Progress,
     budget::Budget,
@@ -31,8 +32,10 @@ pub struct SparsityConfig {
     pub prefill: usize,
     /// Tokens that are prefilled at once.
     pub prefill_chunk: usize,
-    /// Page size and the selection of Quest; neither its budget nor its dense layers are used.
+    /// The selection of Quest; neither its budget nor its dense layers are used.
     pub quest: QuestConfig,
+    /// Tokens of a page of the KV cache.
+    pub page_size: usize,
 }
 
 /// Perplexity of the text with one sparse layer, or with none.
@@ -143,7 +146,7 @@ impl SparsityConfig {
             budget: Some(Budget::Tokens(budget)),
         };
         let quest = self.quest.clone().with_dense_layers(0);
-        let policy = contender.init(&quest, &model.rope, tokens)?;
+        let policy = contender.init(&quest, &model.rope, tokens, self.page_size)?;
         Ok(OnlyLayer::new(layer, policy))
     }
 
@@ -248,7 +251,7 @@ impl Search<'_> {
         let mut session = match self.session.take() {
             Some(session) => session,
             None => {
-                let sizes = (config.quest.page_size, config.prefill_chunk);
+                let sizes = (config.page_size, config.prefill_chunk);
                 prefilled(self.model, self.ids, config.prefill, sizes, &mut |tokens| {
                     self.report(done, Some((tokens, held)));
                 })?
@@ -328,6 +331,7 @@ mod tests {
             prefill: 1,
             prefill_chunk: 512,
             quest: QuestConfig::new(),
+            page_size: 16,
         }
     }
 

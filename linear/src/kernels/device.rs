@@ -4,7 +4,10 @@ use burn::{
     backend::{DispatchDevice, cubecl::dtype_to_storage_type},
     tensor::{DType, Device},
 };
-use cubecl::ir::{DeviceProperties, features::Plane};
+use cubecl::{
+    MemoryScope,
+    ir::{DeviceProperties, features::Plane},
+};
 
 /// Whether this is a CubeCL device with such properties.
 pub fn is_cube_with(device: &Device, such: impl FnOnce(&DeviceProperties) -> bool) -> bool {
@@ -46,4 +49,12 @@ pub fn binds(device: &Device, buffers: usize) -> bool {
     is_cube_with(device, |properties| {
         properties.hardware.max_bindings as usize >= buffers
     })
+}
+
+/// Lets the device's own thread catch up: what it has yet to allocate, it holds as well.
+pub(super) fn wait_for_allocations(device: &Device) {
+    if let DispatchDevice::Cube(cube) = device.as_dispatch() {
+        // What it answers does not matter.
+        cube.client().memory_report(MemoryScope::CurrentStream);
+    }
 }

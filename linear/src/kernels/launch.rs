@@ -1,8 +1,10 @@
 //! What every launch needs.
 
-use burn::tensor::{DType, Shape};
+use burn::tensor::{DType, Shape, Tensor, kind::Basic};
 use burn_cubecl::{ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
 use cubecl::{MemoryScope, prelude::*};
+
+use super::device::wait_for_allocations;
 
 /// The address width that covers every tensor of a launch.
 pub fn address_type(tensors: &[&CubeTensor]) -> AddressType {
@@ -33,17 +35,34 @@ pub fn multiprocessors(like: &CubeTensor) -> usize {
 /// Refuses a tensor that cannot be written in place: a silent copy of a cache would be slow and,
 /// in a captured step, wrong.
 pub fn assert_in_place(operation: &str, what: &str, tensor: &CubeTensor) {
-    assert!(
-        is_held_alone(tensor),
-        "{operation}: expected {what} that nothing else holds, found another tensor that shares \
-         their memory; drop clones and views before"
-    );
+    assert!(is_held_alone(tensor), "{}", refusal(operation, what));
     assert!(
         tensor.is_contiguous(),
         "{operation}: expected contiguous {what}, found shape {:?} with strides {:?}",
         tensor.meta.shape(),
         tensor.meta.strides()
     );
+}
+
+/// The same for a tensor before it is handed over, so that a refusal leaves it where it is. With the
+/// `fusion` feature, views are found by the launch only.
+pub fn check_held_alone<const D: usize, K: Basic>(
+    operation: &str,
+    what: &str,
+    tensor: &Tensor<D, K>,
+) {
+    let held_alone = tensor.can_mut() || {
+        wait_for_allocations(&tensor.device());
+        tensor.can_mut()
+    };
+    assert!(held_alone, "{}", refusal(operation, what));
+}
+
+fn refusal(operation: &str, what: &str) -> String {
+    format!(
+        "{operation}: expected {what} that nothing else holds, found another tensor that shares \
+         their memory; drop clones and views before"
+    )
 }
 
 /// Whether nothing else holds the tensor's memory.

@@ -203,9 +203,7 @@ fn logits_that_are_not_numbers_end_the_generation_with_an_error() {
 }
 
 fn likelihoods(model: &CausalLm, ids: &[u32], mode: LikelihoodMode) -> Vec<f32> {
-    let quest = QuestConfig::kv_group()
-        .with_page_size(8)
-        .with_token_budget(128);
+    let quest = QuestConfig::kv_group().with_token_budget(128);
     let quest = quest.init().unwrap();
     // One id is not fed.
     let mut cache = cache(ids.len() - 1);

@@ -57,8 +57,8 @@ impl LocalModelBuilder {
     }
 
     /// What decoded tokens attend to: a [`QuestConfig`](quest_burn::QuestConfig), a [`PolicyKind`]
-    /// or a [`PolicyConfig`]; Quest's defaults when not given. Its page size is that of the cache,
-    /// and its rotary embedding the model's.
+    /// or a [`PolicyConfig`]; Quest's defaults when not given. Its rotary
+    /// embedding is the model's.
     pub fn policy(mut self, policy: impl Into<PolicyConfig>) -> Self {
         self.policy = Policy::Of(policy.into());
         self
@@ -196,10 +196,9 @@ impl LocalModelBuilder {
         match &self.policy {
             Policy::Custom(policy) => Ok(policy.clone()),
             Policy::Of(policy) => {
-                let quest = policy.quest.clone().with_page_size(self.page_size);
                 // StreamingLLM rotates keys as the model does.
                 let rope = Some(self.config.rope.clone());
-                let policy = policy.clone().with_quest(quest).with_rope(rope).init();
+                let policy = policy.clone().with_rope(rope).init(self.page_size);
                 Ok(policy.map_err(ModelError::Policy)?.into())
             }
         }

@@ -124,7 +124,6 @@ fn forks_go_on_by_themselves() {
 fn a_session_goes_back_to_any_length() {
     let model = model();
     let quest = QuestConfig::kv_group()
-        .with_page_size(8)
         .with_token_budget(16)
         .with_dense_layers(0);
     // In the middle of a page, at its end, and behind it.
@@ -132,7 +131,7 @@ fn a_session_goes_back_to_any_length() {
         let decode = |session: &mut Session, kind: PolicyKind| {
             let policy = PolicyConfig::new(kind).with_quest(quest.clone());
             let policy = policy.with_rope(Some(model.config().rope.clone()));
-            session.set_policy(policy.init().unwrap().into());
+            session.set_policy(policy.init(8).unwrap().into());
             let mut logits = Vec::new();
             for &id in &ids(60)[prefill..] {
                 session.decode(id).unwrap();
@@ -279,9 +278,7 @@ fn likelihoods_go_on_from_what_the_session_holds() {
 
 #[test]
 fn statistics_say_how_much_of_the_cache_is_read() {
-    let quest = QuestConfig::kv_group()
-        .with_page_size(8)
-        .with_token_budget(16);
+    let quest = QuestConfig::kv_group().with_token_budget(16);
     let policy = quest.with_dense_layers(1).init().unwrap();
     let mut session = model().with_policy(Arc::new(policy)).session().unwrap();
     session.feed(&ids(64)).unwrap();

@@ -5,6 +5,7 @@ use super::QuestAttention;
 
 /// A [`MultiHeadAttention`] that [`QuestAttention`] cannot reproduce.
 #[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConversionError {
     /// The softmax has an extra one in its denominator.
     #[error("multi-head attention: expected the ordinary softmax, found the quiet softmax")]

@@ -4,7 +4,7 @@ use burn::{
 };
 
 use super::{CacheError, DigestStorage, Int8Digests, PagedKvCache, digests::check_head_dim};
-use crate::{config::validate_page_size, digest::DigestKind};
+use crate::digest::DigestKind;
 
 /// Sizes of a [`PagedKvCache`].
 #[derive(Config, Debug, PartialEq, Eq)]
@@ -159,6 +159,15 @@ impl PagedKvCacheConfig {
             });
         }
         Ok(PagedKvCache::new(self.clone(), device, dtype))
+    }
+}
+
+/// Whether pages can be of so many tokens.
+pub(crate) fn validate_page_size(page_size: usize) -> Result<(), CacheError> {
+    if page_size.is_power_of_two() && (8..=128).contains(&page_size) {
+        Ok(())
+    } else {
+        Err(CacheError::PageSize(page_size))
     }
 }
 

@@ -3,7 +3,7 @@ use core::{fmt, str::FromStr};
 use burn::tensor::{DType, Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::CacheError;
+use super::{CacheError, contiguous::zeros};
 use crate::digest::DigestKind;
 
 /// In which numbers the digests are read when pages are scored, whatever their kind.
@@ -94,13 +94,19 @@ impl Int8Digests {
         let [rows, _] = digest.shape(head_dim);
         let words = [n_kv_heads, n_pages, rows, head_dim / CHANNELS_PER_WORD];
         let scales = [n_kv_heads, n_pages, stored_scales(digest, head_dim)];
-        // CUDA pitches the rows of some tensors; a reshaped line has none.
-        let n_words = words.iter().product::<usize>();
-        let n_scales = scales.iter().product::<usize>();
         Self {
-            words: Tensor::<1, Int>::zeros([n_words], (device, DType::I32)).reshape(words),
-            scales: Tensor::<1>::zeros([n_scales], (device, DType::F32)).reshape(scales),
+            words: zeros(words, device, DType::I32),
+            scales: zeros(scales, device, DType::F32),
         }
+    }
+
+    /// Those of a cache from elsewhere.
+    ///
+    /// # Shapes
+    ///
+    /// As [`words`](Self::words) and [`scales`](Self::scales) say.
+    pub fn from_parts(words: Tensor<4, Int>, scales: Tensor<3>) -> Self {
+        Self { words, scales }
     }
 
     /// Four channels per word, the first of them in the lowest byte, `[n_kv_heads, n_pages, rows,

@@ -1,9 +1,8 @@
 use thiserror::Error;
 
-use crate::config::QuestConfigError;
-
 /// Why a [`PagedKvCache`](super::PagedKvCache) refused a request; the cache is then unchanged.
 #[derive(Error, Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CacheError {
     /// A size in the configuration is zero.
     #[error("KV cache: expected {0} of at least 1, found 0")]
@@ -19,8 +18,8 @@ pub enum CacheError {
         batch: usize,
     },
     /// The page size is not supported.
-    #[error(transparent)]
-    PageSize(#[from] QuestConfigError),
+    #[error("page size: expected a power of two from 8 to 128, found {0}")]
+    PageSize(usize),
     /// Digests of this head dim cannot be kept in 8 bits.
     #[error("int8 digests: expected a head dim that is a multiple of 16, found {0}")]
     Int8HeadDim(usize),

@@ -1,43 +1,21 @@
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::Tensor;
 
-use crate::{digest::DigestKind, ops};
-
-use super::{CacheError, DigestStorage, Int8Digests, PolicyStates, digests::check_head_dim};
+use super::{Int8Digests, KvPool, PolicyStates};
+use crate::digest::DigestKind;
 
 /// The pages of one layer: a pool of keys and values, and the digest of each page's keys.
 #[derive(Clone, Debug)]
 pub struct LayerCache {
     pub(crate) index: usize,
-    pub(crate) keys: Tensor<4>,
-    pub(crate) values: Tensor<4>,
-    pub(crate) digest: DigestKind,
-    pub(crate) digests: Tensor<4>,
-    pub(crate) int8_digests: Option<Int8Digests>,
+    pub(crate) pool: KvPool,
     pub(crate) states: PolicyStates,
 }
 
 impl LayerCache {
-    pub(super) fn new(
-        index: usize,
-        [n_pages, n_kv_heads, page_size, head_dim]: [usize; 4],
-        device: &Device,
-        dtype: DType,
-        digest: DigestKind,
-        storage: DigestStorage,
-    ) -> Self {
-        // CUDA pitches the rows of some tensors; a reshaped line has none.
-        let pool = |[rows, channels]: [usize; 2]| {
-            let shape = [n_pages, n_kv_heads, rows, channels];
-            Tensor::<1>::zeros([shape.iter().product::<usize>()], (device, dtype)).reshape(shape)
-        };
+    pub(super) fn new(index: usize, pool: KvPool) -> Self {
         Self {
             index,
-            keys: pool([page_size, head_dim]),
-            values: pool([page_size, head_dim]),
-            digest,
-            digests: pool(digest.shape(head_dim)),
-            int8_digests: (storage == DigestStorage::Int8)
-                .then(|| Int8Digests::new(digest, n_pages, n_kv_heads, head_dim, device)),
+            pool,
             states: PolicyStates::default(),
         }
     }
@@ -59,33 +37,7 @@ impl LayerCache {
         digest: DigestKind,
         digests: Tensor<4>,
     ) -> Self {
-        let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
-        burn::tensor::assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
-        let [rows, channels] = digest.shape(head_dim);
-        burn::tensor::assert_shape!(digests, [n_pages, n_kv_heads, rows, channels]);
-        Self {
-            index,
-            keys: in_line(keys),
-            values: in_line(values),
-            digest,
-            digests: in_line(digests),
-            int8_digests: None,
-            states: PolicyStates::default(),
-        }
-    }
-
-    /// Keeps the digests in 8 bits as well, to score pages by them; those that are there are packed
-    /// now.
-    ///
-    /// # Errors
-    ///
-    /// When the head dim is not a multiple of 16.
-    pub fn with_int8_digests(mut self) -> Result<Self, CacheError> {
-        let [_, _, _, head_dim] = self.keys.dims();
-        check_head_dim(head_dim)?;
-        let packed = ops::int8::quantized_pool(self.digest, self.digests.clone(), head_dim);
-        self.int8_digests = Some(packed);
-        Ok(self)
+        Self::new(index, KvPool::from_parts(keys, values, digest, digests))
     }
 
     /// Which layer of the model this is, counted from 0.
@@ -96,28 +48,28 @@ impl LayerCache {
     /// Keys after RoPE, `[n_pages, n_kv_heads, page_size, head_dim]`. Rows that no sequence holds
     /// are undefined.
     pub fn keys(&self) -> &Tensor<4> {
-        &self.keys
+        &self.pool.keys
     }
 
     /// Values, `[n_pages, n_kv_heads, page_size, head_dim]`.
     pub fn values(&self) -> &Tensor<4> {
-        &self.values
+        &self.pool.values
     }
 
     /// What the digests keep of a page's keys.
     pub fn digest(&self) -> DigestKind {
-        self.digest
+        self.pool.digests.kind
     }
 
     /// The digest of each page's keys, `[n_pages, n_kv_heads, rows, channels]` as the
     /// [kind](Self::digest) says.
     pub fn digests(&self) -> &Tensor<4> {
-        &self.digests
+        &self.pool.digests.rows
     }
 
     /// The digests in 8 bits, by which pages are scored where the cache has them.
     pub fn int8_digests(&self) -> Option<&Int8Digests> {
-        self.int8_digests.as_ref()
+        self.pool.digests.int8.as_ref()
     }
 
     /// What policies remember of each sequence.
@@ -129,11 +81,4 @@ impl LayerCache {
     pub fn states_mut(&mut self) -> &mut PolicyStates {
         &mut self.states
     }
-}
-
-/// Without gaps between rows, such as CUDA leaves in some tensors.
-fn in_line(pool: Tensor<4>) -> Tensor<4> {
-    let shape = pool.dims();
-    pool.reshape([shape.iter().product::<usize>()])
-        .reshape(shape)
 }

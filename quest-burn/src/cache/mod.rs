@@ -10,24 +10,35 @@
 //! Keys are stored after RoPE. All layers hold the same tokens, so one page table serves them.
 
 mod config;
+mod contiguous;
 mod digests;
 mod error;
 mod layer;
+mod packing;
 mod paged;
+mod pool;
 mod resize;
 mod states;
 mod step;
 mod table;
 
 pub use config::PagedKvCacheConfig;
+pub(crate) use config::validate_page_size;
+pub use contiguous::contiguous;
+#[cfg(feature = "cube")]
+pub(crate) use contiguous::zeros;
 #[cfg(feature = "cube")]
 pub(crate) use digests::stored_scales;
 pub(crate) use digests::{
-    CHANNELS_PER_SCALE, CHANNELS_PER_WORD, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST, n_scales,
+    CHANNELS_PER_SCALE, CHANNELS_PER_WORD, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST, check_head_dim,
+    n_scales,
 };
 pub use digests::{DigestStorage, Int8Digests};
 pub use error::CacheError;
 pub use layer::LayerCache;
+#[doc(hidden)]
+pub use packing::quantized;
 pub use paged::PagedKvCache;
+pub use pool::{Digests, KvPool, Sequences};
 pub use states::{PolicyState, PolicyStates};
 pub use step::{Phase, Step};

@@ -1,13 +1,15 @@
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor};
 
-use super::{CacheError, LayerCache, PagedKvCacheConfig, Phase, Step, table::PageTable};
-use crate::ops;
+use super::{
+    CacheError, KvPool, LayerCache, PagedKvCacheConfig, Phase, Step, contiguous::ints,
+    table::PageTable,
+};
 
 /// Keys and values of a batch of sequences in pages, with a digest of each page.
 ///
 /// A forward pass begins with [`prefill`](Self::prefill) or [`decode`](Self::decode), which takes
 /// the pages for the new tokens and gives a [`Step`]; each layer then writes its rows with
-/// [`ops::append`]. Memory is allocated once; nothing grows per step.
+/// [`ops::append`](crate::ops::append). Memory is allocated once; nothing grows per step.
 #[derive(Debug)]
 pub struct PagedKvCache {
     pub(super) config: PagedKvCacheConfig,
@@ -31,11 +33,7 @@ impl PagedKvCache {
                 .map(|index| {
                     LayerCache::new(
                         index,
-                        pool,
-                        device,
-                        dtype,
-                        config.digest,
-                        config.digest_storage,
+                        KvPool::new(pool, device, dtype, config.digest, config.digest_storage),
                     )
                 })
                 .collect(),
@@ -98,11 +96,8 @@ impl PagedKvCache {
                 *entry = page as i32;
             }
         }
-        // CUDA pitches the rows of some tensors; a reshaped line has none.
-        let entries = TensorData::new(entries, [batch * max_pages]);
         let device = self.device_page_table.device();
-        self.device_page_table =
-            Tensor::<1, Int>::from_data(entries, (&device, DType::I32)).reshape([batch, max_pages]);
+        self.device_page_table = ints(entries, [batch, max_pages], &device);
     }
 
     /// Takes the pages for `new_tokens[i]` coming tokens of sequence `i` ahead, or changes nothing.
@@ -146,9 +141,11 @@ impl PagedKvCache {
             self.config.page_size,
             self.table.lengths().to_vec(),
             self.table.pages().to_vec(),
-            self.device_page_table.clone(),
-            starts,
-            lengths,
+            super::Sequences {
+                page_table: self.device_page_table.clone(),
+                starts,
+                lengths,
+            },
         )
     }
 
@@ -166,7 +163,8 @@ impl PagedKvCache {
             // No digest can forget a key: fold the rows that stay anew.
             let page = self.table.pages()[sequence][length / self.config.page_size] as usize;
             for layer in &mut self.layers {
-                ops::rebuild_digest(layer, page, kept);
+                layer.pool.fold_pages(page..page + 1, kept);
+                layer.pool.pack_pages(page..page + 1);
             }
         }
         Ok(())

@@ -1,8 +1,11 @@
 //! Copies of a cache, of the same size or a larger one.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, kind::Numeric};
 
-use super::{LayerCache, PagedKvCache};
+use super::{
+    Digests, Int8Digests, KvPool, LayerCache, PagedKvCache,
+    contiguous::{contiguous, zeros},
+};
 
 impl PagedKvCache {
     /// A cache of its own that holds the same tokens, digests and memory of policies.
@@ -35,35 +38,41 @@ impl PagedKvCache {
 impl LayerCache {
     /// The same pages in a pool of its own, of at least as many pages.
     fn copied(self, n_pages: usize) -> Self {
-        let is_int8 = self.int8_digests.is_some();
-        let layer = Self {
-            index: self.index,
-            keys: copied(self.keys, n_pages),
-            values: copied(self.values, n_pages),
-            digest: self.digest,
-            digests: copied(self.digests, n_pages),
-            int8_digests: None,
-            states: self.states,
+        let KvPool {
+            keys,
+            values,
+            digests: Digests { kind, rows, int8 },
+        } = self.pool;
+        let digests = Digests {
+            kind,
+            rows: copied(rows, 0, n_pages),
+            int8: int8.map(|Int8Digests { words, scales }| Int8Digests {
+                words: copied(words, 1, n_pages),
+                scales: copied(scales, 1, n_pages),
+            }),
         };
-        match is_int8 {
-            true => {
-                (layer.with_int8_digests()).expect("digests of this head dim were packed before")
-            }
-            false => layer,
+        Self {
+            pool: KvPool {
+                keys: copied(keys, 0, n_pages),
+                values: copied(values, 0, n_pages),
+                digests,
+            },
+            ..self
         }
     }
 }
 
-/// A pool, `[n_pages, n_kv_heads, rows, head_dim]`, that shares no memory with the one before.
-fn copied(pool: Tensor<4>, n_pages: usize) -> Tensor<4> {
-    let [pages, n_kv_heads, rows, head_dim] = pool.dims();
-    let shape = [n_pages, n_kv_heads, rows, head_dim];
-    let old = pages * n_kv_heads * rows * head_dim;
-    // CUDA pitches the rows of some tensors; a reshaped line has none.
-    let line = [shape.iter().product::<usize>()];
-    Tensor::<1>::zeros(line, (&pool.device(), pool.dtype()))
-        .slice_assign([0..old], pool.reshape([old]))
-        .reshape(shape)
+/// A pool with `n_pages` pages along an axis that shares no memory with the one before.
+fn copied<const D: usize, K: Numeric>(
+    pool: Tensor<D, K>,
+    axis: usize,
+    n_pages: usize,
+) -> Tensor<D, K> {
+    let old = pool.dims();
+    let mut shape = old;
+    shape[axis] = n_pages;
+    let new = zeros(shape, &pool.device(), pool.dtype());
+    contiguous(new.slice_assign(old.map(|n| 0..n), pool))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::{PolicyState, PolicyStates};
+use super::{PolicyState, PolicyStates, Sequences};
 
 /// Whether the tokens of a [`Step`] are part of a prompt or newly decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,7 @@ pub struct Step {
     lengths: Vec<usize>,
     pages: Vec<Vec<u32>>,
     positions: Tensor<2, Int>,
-    device_page_table: Tensor<2, Int>,
-    device_starts: Tensor<1, Int>,
-    device_lengths: Tensor<1, Int>,
+    sequences: Sequences,
     /// What policies have noted in each layer, for later layers of this pass.
     notes: Arc<Mutex<PolicyStates>>,
 }
@@ -42,9 +40,9 @@ impl Step {
         starts: Vec<usize>,
         lengths: Vec<usize>,
         pages: Vec<Vec<u32>>,
-        device_page_table: Tensor<2, Int>,
+        page_table: Tensor<2, Int>,
     ) -> Self {
-        let device = device_page_table.device();
+        let device = page_table.device();
         let longest = starts.iter().zip(&lengths).map(|(s, l)| l - s).max();
         let longest = longest.unwrap_or(0);
         let positions = starts
@@ -56,9 +54,11 @@ impl Step {
             phase,
             page_size,
             positions: Tensor::from_data(positions, &device),
-            device_page_table,
-            device_starts: counts(&starts, &device),
-            device_lengths: counts(&lengths, &device),
+            sequences: Sequences {
+                page_table,
+                starts: counts(&starts, &device),
+                lengths: counts(&lengths, &device),
+            },
             starts,
             lengths,
             pages,
@@ -84,9 +84,7 @@ impl Step {
         page_size: usize,
         starts: Vec<usize>,
         pages: Vec<Vec<u32>>,
-        device_page_table: Tensor<2, Int>,
-        device_starts: Tensor<1, Int>,
-        device_lengths: Tensor<1, Int>,
+        sequences: Sequences,
     ) -> Self {
         let batch = starts.len();
         Self {
@@ -95,10 +93,8 @@ impl Step {
             lengths: starts.iter().map(|start| start + 1).collect(),
             starts,
             pages,
-            positions: device_starts.clone().reshape([batch, 1]),
-            device_page_table,
-            device_starts,
-            device_lengths,
+            positions: sequences.starts.clone().reshape([batch, 1]),
+            sequences,
             notes: Arc::default(),
         }
     }
@@ -167,19 +163,24 @@ impl Step {
         &self.positions
     }
 
+    /// Where the tokens are, on the device.
+    pub fn sequences(&self) -> &Sequences {
+        &self.sequences
+    }
+
     /// The page table, `[batch, max_pages]`; 0 where a sequence holds no page.
     pub fn device_page_table(&self) -> &Tensor<2, Int> {
-        &self.device_page_table
+        &self.sequences.page_table
     }
 
     /// [`starts`](Self::starts) on the device, `[batch]`.
     pub fn device_starts(&self) -> &Tensor<1, Int> {
-        &self.device_starts
+        &self.sequences.starts
     }
 
     /// [`lengths`](Self::lengths) on the device, `[batch]`.
     pub fn device_lengths(&self) -> &Tensor<1, Int> {
-        &self.device_lengths
+        &self.sequences.lengths
     }
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Graph, Int, Tensor, TensorData, capture};
 
 use super::{DecodeError, DecodeModel};
 use crate::{
-    cache::{CacheError, PagedKvCache},
+    cache::{CacheError, PagedKvCache, zeros},
     kernels::{self, DecodeState},
 };
 
@@ -69,8 +69,7 @@ impl<'a> Captured<'a> {
             tokens: ints(tokens.iter().map(|&id| id as i32), &device),
             starts: ints(lengths.iter().map(|&n| n as i32), &device),
             lengths: ints(lengths.iter().map(|&n| n as i32 + 1), &device),
-            history: Tensor::<1, Int>::zeros([batch * HISTORY], (&device, DType::I32))
-                .reshape([batch, HISTORY]),
+            history: zeros([batch, HISTORY], &device, DType::I32),
         };
         let active = ints(tokens.iter().map(|_| 0), &device);
         Self {

@@ -5,6 +5,7 @@ use crate::cache::CacheError;
 
 /// Why a [`DecodeGraph`](super::DecodeGraph) could not go on.
 #[derive(Error, Debug)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// The cache refused a step.
     #[error(transparent)]

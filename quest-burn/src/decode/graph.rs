@@ -6,6 +6,8 @@ use burn::tensor::{ExecutionError, Int, Tensor};
 use super::captured::{Captured, HISTORY, device_of};
 use super::{DecodeError, DecodeGraphConfig, uncaptured::Uncaptured};
 use crate::cache::{PagedKvCache, Step};
+#[cfg(feature = "cube")]
+use crate::ops::Body;
 
 /// A model whose decode step can be recorded.
 ///
@@ -141,9 +143,7 @@ impl<'a> DecodeGraph<'a> {
     pub fn records(cache: &PagedKvCache) -> bool {
         #[cfg(feature = "cube")]
         {
-            let keys = cache.layer(0).keys();
-            let [_, _, _, head_dim] = keys.dims();
-            crate::kernels::supports(&device_of(cache), keys.dtype(), head_dim)
+            Body::of_layer(cache.layer(0), &device_of(cache)) == Body::Kernels
         }
         #[cfg(not(feature = "cube"))]
         {

@@ -1,30 +1,26 @@
 //! Attention over the pages with the highest scores, as one operation.
 
-use burn::{
-    backend::Dispatch,
-    tensor::{DType, Int, Tensor},
-};
-use burn_cubecl::tensor::CubeTensor;
+use burn::{backend::Dispatch, tensor::Tensor};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::{
-    check::{
-        check_attention, check_bound, check_digests, check_dtype, check_scores, check_selection,
-    },
-    page_scores::Digests,
-    paged_attention::launch_paged_attention,
-    top_pages::launch_top_pages,
+    check::{check_attention, check_bound, check_digests, check_scores, check_selection},
+    extension::QuestOps,
+    operands::{PageList, Places, Pool},
+    page_scores::{self, Scoring},
+    paged_attention,
+    top_pages::{self, TopPages},
 };
-use crate::{PageSharing, digest::DigestKind, ops::extension::QuestOps};
+use crate::{
+    cache::{KvPool, Sequences},
+    pages::{PageSelection, PageSharing},
+};
 
 /// The pages that [`best_attention`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BestPages {
-    /// Pages of each list.
-    pub k: usize,
-    /// First pages that are always in.
-    pub sink_pages: usize,
-    /// Last pages that are always in.
-    pub recent_pages: usize,
+    /// How they are chosen.
+    pub selection: PageSelection,
     /// Which query heads share a list.
     pub sharing: PageSharing,
     /// Most pages that a sequence has, now or when a captured step is replayed.
@@ -44,75 +40,52 @@ pub struct BestPages {
 /// As the three operations.
 pub fn best_attention(
     query: Tensor<3>,
-    keys: Tensor<4>,
-    values: Tensor<4>,
-    digests: Tensor<4>,
-    digest: DigestKind,
-    page_table: Tensor<2, Int>,
-    lengths: Tensor<1, Int>,
-    scale: f32,
+    pool: &KvPool,
+    sequences: &Sequences,
     pages: BestPages,
+    scale: f32,
 ) -> Tensor<3> {
-    let [n_pages, n_kv_heads, _, head_dim] = keys.dims();
-    let [_, max_pages] = page_table.dims();
-    check_digests(&digests, digest, [n_pages, n_kv_heads, head_dim]);
-    check_dtype("digests", digests.dtype(), keys.dtype());
-    check_attention(&query, &keys, &values, &page_table, &lengths);
-    check_selection(pages.k, pages.sink_pages, pages.recent_pages);
+    let [n_pages, n_kv_heads, _, head_dim] = pool.keys.dims();
+    let [_, max_pages] = sequences.page_table.dims();
+    check_digests(
+        &pool.digests,
+        [n_pages, n_kv_heads, head_dim],
+        query.dtype(),
+    );
+    check_attention(&query, &pool.keys, &pool.values, sequences);
+    check_selection(&pages.selection);
     check_bound(pages.n_pages_bound, max_pages);
     check_scores(pages.n_pages_bound);
     Tensor::from_dispatch(Dispatch::best_attention(
         query.into_dispatch(),
-        keys.into_dispatch(),
-        values.into_dispatch(),
-        digests.into_dispatch(),
-        digest,
-        page_table.cast(DType::I32).into_dispatch(),
-        lengths.cast(DType::I32).into_dispatch(),
-        scale,
+        pool.clone().into(),
+        sequences.into(),
         pages,
+        scale,
     ))
 }
 
 /// Attention over the pages with the highest scores, in three launches. Handing pages from cube to
 /// cube within one launch was measured and is slower (`docs/kernels.md`).
-pub(crate) fn launch_best_attention(
+pub(super) fn launch(
     query: CubeTensor,
-    keys: CubeTensor,
-    values: CubeTensor,
-    digests: Digests,
-    digest: DigestKind,
-    page_table: CubeTensor,
-    lengths: CubeTensor,
-    scale: f32,
+    pool: Pool<CubeBackend>,
+    places: Places<CubeBackend>,
     best: BestPages,
+    scale: f32,
 ) -> CubeTensor {
-    let page_size = keys.meta.shape()[2];
-    let scores = digests.page_scores(
-        query.clone(),
-        digest,
-        page_table.clone(),
-        lengths.clone(),
+    let page_size = pool.keys.meta.shape()[2];
+    let scoring = Scoring {
         page_size,
-        best.sharing == PageSharing::KvHead,
-        best.n_pages_bound,
-    );
-    let pages = launch_top_pages(
-        scores,
-        lengths.clone(),
+        sharing: best.sharing,
+        n_scores: best.n_pages_bound,
+    };
+    let top = TopPages {
         page_size,
-        best.k,
-        best.sink_pages,
-        best.recent_pages,
-    );
-    launch_paged_attention(
-        query,
-        keys,
-        values,
-        Some(pages),
-        page_table,
-        lengths,
-        scale,
-        0,
-    )
+        selection: best.selection,
+    };
+    let scores = page_scores::launch(query.clone(), pool.digests, places.clone(), scoring);
+    let ids = top_pages::launch(scores, places.lengths.clone(), top);
+    let pages = PageList::Listed { ids };
+    paged_attention::launch(query, pool.keys, pool.values, pages, places, scale)
 }

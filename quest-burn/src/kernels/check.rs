@@ -1,42 +1,41 @@
 //! What the operations refuse before anything is launched: shapes, dtypes and numbers that do not fit
 //! together.
 
-use burn::tensor::{DType, Int, Tensor, assert_shape};
+use burn::tensor::{DType, Tensor, assert_shape};
 
 pub(super) use quest_burn_linear::kernels::check::check_dtype;
 
 use super::device::supports;
-use crate::digest::DigestKind;
+use crate::{
+    cache::{CHANNELS_PER_WORD, Digests, Int8Digests, KvPool, Sequences, stored_scales},
+    pages::PageSelection,
+};
 
 pub(super) fn check_append(
-    pools: (&Tensor<4>, &Tensor<4>, &Tensor<4>),
-    digest: DigestKind,
+    pool: &KvPool,
     (new_keys, new_values): (&Tensor<4>, &Tensor<4>),
-    places: (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
+    sequences: &Sequences,
 ) {
-    let (keys, _, _) = pools;
-    let [_, n_kv_heads, _, head_dim] = keys.dims();
+    let [_, n_kv_heads, _, head_dim] = pool.keys.dims();
     let [batch, _, tokens, _] = new_keys.dims();
-    check_written(pools, digest, batch, places);
+    check_written(pool, batch, sequences);
     assert_shape!(new_keys, [batch, n_kv_heads, tokens, head_dim]);
     assert_shape!(new_values, [batch, n_kv_heads, tokens, head_dim]);
-    check_dtype("new keys", new_keys.dtype(), keys.dtype());
-    check_dtype("new values", new_values.dtype(), keys.dtype());
+    check_dtype("new keys", new_keys.dtype(), pool.keys.dtype());
+    check_dtype("new values", new_values.dtype(), pool.keys.dtype());
 }
 
 pub(super) fn check_rotate_append(
-    pools: (&Tensor<4>, &Tensor<4>, &Tensor<4>),
-    digest: DigestKind,
+    pool: &KvPool,
     (qkv, norms, rotations): (&Tensor<4>, Option<&(Tensor<2>, f64)>, &Tensor<3>),
-    places: (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
+    sequences: &Sequences,
 ) {
-    let (keys, _, _) = pools;
-    let [_, n_kv_heads, _, head_dim] = keys.dims();
+    let [_, n_kv_heads, _, head_dim] = pool.keys.dims();
     let [batch, tokens, heads, _] = qkv.dims();
-    check_written(pools, digest, batch, places);
+    check_written(pool, batch, sequences);
     assert_shape!(qkv, [batch, tokens, heads, head_dim]);
     assert_shape!(rotations, [batch, tokens, head_dim]);
-    check_dtype("merged projection", qkv.dtype(), keys.dtype());
+    check_dtype("merged projection", qkv.dtype(), pool.keys.dtype());
     check_dtype("rotations", rotations.dtype(), DType::F32);
     assert!(
         batch > 0 && tokens > 0 && head_dim.is_multiple_of(2),
@@ -50,37 +49,51 @@ pub(super) fn check_rotate_append(
     );
     if let Some((gammas, _)) = norms {
         assert_shape!(gammas, [2, head_dim]);
-        check_dtype("weights of norms", gammas.dtype(), keys.dtype());
+        check_dtype("weights of norms", gammas.dtype(), pool.keys.dtype());
     }
 }
 
-/// Pools that are written, and where: page table, starts and lengths.
-pub(super) fn check_written(
-    (keys, values, digests): (&Tensor<4>, &Tensor<4>, &Tensor<4>),
-    digest: DigestKind,
-    batch: usize,
-    (page_table, starts, lengths): (&Tensor<2, Int>, &Tensor<1, Int>, &Tensor<1, Int>),
-) {
-    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
-    let [_, max_pages] = page_table.dims();
-    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
-    check_digests(digests, digest, [n_pages, n_kv_heads, head_dim]);
-    assert_shape!(page_table, [batch, max_pages]);
-    assert_shape!(starts, [batch]);
-    assert_shape!(lengths, [batch]);
-    check_dtype("values", values.dtype(), keys.dtype());
-    check_dtype("digests", digests.dtype(), keys.dtype());
-    check_cache(keys);
+/// A pool that is written, and where.
+fn check_written(pool: &KvPool, batch: usize, sequences: &Sequences) {
+    let [n_pages, n_kv_heads, page_size, head_dim] = pool.keys.dims();
+    let dtype = pool.keys.dtype();
+    assert_shape!(pool.values, [n_pages, n_kv_heads, page_size, head_dim]);
+    check_digests(&pool.digests, [n_pages, n_kv_heads, head_dim], dtype);
+    check_places(batch, sequences);
+    check_dtype("values", pool.values.dtype(), dtype);
+    check_kernels(&pool.keys, head_dim);
 }
 
-/// Digests of some kind, of a pool with so many pages, KV heads and channels.
+/// Where the tokens of a batch go.
+pub(super) fn check_places(batch: usize, sequences: &Sequences) {
+    let [_, max_pages] = sequences.page_table.dims();
+    assert_shape!(sequences.page_table, [batch, max_pages]);
+    assert_shape!(sequences.starts, [batch]);
+    assert_shape!(sequences.lengths, [batch]);
+}
+
+/// Digests of a pool with so many pages, KV heads and channels, in such a dtype.
 pub(super) fn check_digests(
-    digests: &Tensor<4>,
-    digest: DigestKind,
+    digests: &Digests,
     [n_pages, n_kv_heads, head_dim]: [usize; 3],
+    dtype: DType,
 ) {
-    let [rows, channels] = digest.shape(head_dim);
-    assert_shape!(digests, [n_pages, n_kv_heads, rows, channels]);
+    let [rows, channels] = digests.kind.shape(head_dim);
+    assert_shape!(digests.rows, [n_pages, n_kv_heads, rows, channels]);
+    check_dtype("digests", digests.rows.dtype(), dtype);
+    let Some(Int8Digests { words, scales }) = &digests.int8 else {
+        return;
+    };
+    assert!(
+        head_dim.is_multiple_of(16),
+        "int8 digests: expected a head dim that is a multiple of 16, found {head_dim}"
+    );
+    let row = head_dim / CHANNELS_PER_WORD;
+    let n = stored_scales(digests.kind, head_dim);
+    assert_shape!(words, [n_kv_heads, n_pages, rows, row]);
+    assert_shape!(scales, [n_kv_heads, n_pages, n]);
+    check_dtype("words of int8 digests", words.dtype(), DType::I32);
+    check_dtype("scales of int8 digests", scales.dtype(), DType::F32);
 }
 
 pub(super) fn check_scoring(page_size: usize, n_scores: usize) {
@@ -101,7 +114,12 @@ pub(super) fn check_scores(n_scores: usize) {
     );
 }
 
-pub(super) fn check_selection(k: usize, sink_pages: usize, recent_pages: usize) {
+pub(super) fn check_selection(selection: &PageSelection) {
+    let PageSelection {
+        k,
+        sink_pages,
+        recent_pages,
+    } = *selection;
     assert!(k > 0, "pages to keep: expected at least 1, found 0");
     let kept = sink_pages.saturating_add(recent_pages);
     assert!(
@@ -121,31 +139,30 @@ pub(super) fn check_attention(
     query: &Tensor<3>,
     keys: &Tensor<4>,
     values: &Tensor<4>,
-    page_table: &Tensor<2, Int>,
-    lengths: &Tensor<1, Int>,
+    sequences: &Sequences,
 ) {
     let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
     let [batch, n_heads, _] = query.dims();
     assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
     assert_shape!(query, [batch, n_heads, head_dim]);
-    check_sequences(batch, page_table, lengths);
+    check_sequences(batch, sequences);
     check_dtype("values", values.dtype(), keys.dtype());
     check_dtype("query", query.dtype(), keys.dtype());
     check_groups(n_heads, n_kv_heads);
-    check_cache(keys);
+    check_kernels(keys, head_dim);
 }
 
 /// Where the sequences of a batch are. A grid without cubes is no launch, and kernels read the last
 /// column of the page table for pages that a sequence does not have.
-pub(super) fn check_sequences(batch: usize, page_table: &Tensor<2, Int>, lengths: &Tensor<1, Int>) {
-    let [_, max_pages] = page_table.dims();
+pub(super) fn check_sequences(batch: usize, sequences: &Sequences) {
+    let [_, max_pages] = sequences.page_table.dims();
     assert!(batch > 0, "sequences: expected at least 1, found 0");
     assert!(
         max_pages > 0,
         "columns of the page table: expected at least 1, found 0"
     );
-    assert_shape!(page_table, [batch, max_pages]);
-    assert_shape!(lengths, [batch]);
+    assert_shape!(sequences.page_table, [batch, max_pages]);
+    assert_shape!(sequences.lengths, [batch]);
 }
 
 pub(super) fn check_groups(n_heads: usize, n_kv_heads: usize) {
@@ -155,13 +172,8 @@ pub(super) fn check_groups(n_heads: usize, n_kv_heads: usize) {
     );
 }
 
-pub(super) fn check_cache(cache: &Tensor<4>) {
-    let [_, _, _, head_dim] = cache.dims();
-    check_pool(cache, head_dim);
-}
-
 /// A pool that the kernels run on with keys of `head_dim` channels.
-pub(super) fn check_pool(cache: &Tensor<4>, head_dim: usize) {
+pub(super) fn check_kernels(cache: &Tensor<4>, head_dim: usize) {
     let [n_pages, n_kv_heads, _, _] = cache.dims();
     assert!(
         n_pages > 0 && n_kv_heads > 0,

@@ -16,34 +16,34 @@
     reason = "cube functions know the plain operators, and kernels take what they read"
 )]
 
-pub(crate) mod advance;
 pub(crate) mod append;
 pub(crate) mod best_attention;
 mod check;
 pub(crate) mod decode_state;
+pub(crate) mod extension;
 pub(crate) mod int8;
 mod launch;
+pub(crate) mod operands;
 pub(crate) mod page_scores;
 pub(crate) mod paged_attention;
 pub(crate) mod prefill_attention;
 pub(crate) mod rotate_append;
+#[cfg(feature = "fusion")]
+mod shapes;
 pub(crate) mod top_pages;
 
 pub use quest_burn_linear::kernels::device::{supported, supports};
 use quest_burn_linear::kernels::{device, matrix_instruction, rms_norm, row};
 
+pub(crate) use self::launch::check_held_alone;
 pub use self::{
-    advance::advance,
     append::append,
     best_attention::{BestPages, best_attention},
     decode_state::{DecodeState, assign, next_tokens},
-    int8::{
-        int8_append, int8_appends, int8_best_attention, int8_page_scores, int8_rotate_append,
-        int8_rotates, quantize_digests,
-    },
-    page_scores::page_scores,
-    paged_attention::paged_attention,
+    int8::quantize_digests,
+    page_scores::{Scoring, page_scores},
+    paged_attention::{ReadPages, paged_attention},
     prefill_attention::{prefill_attention, prefills},
     rotate_append::{rotate_append, rotates},
-    top_pages::top_pages,
+    top_pages::{TopPages, top_pages},
 };

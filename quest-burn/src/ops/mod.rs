@@ -12,35 +12,31 @@
 //! | [`token_attention`], [`token_weights`] | attention of one query token over listed tokens |
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
-//! Each has a body in Burn tensor operations that runs on every backend ([`mod@reference`]). All but
+//! Each has a body in Burn tensor operations that runs on every backend (`reference`). All but
 //! those on single tokens are kernels on CubeCL devices, and native code on the Flex backend. They are
-//! tested against these bodies. This module decides which one runs.
+//! tested against these bodies. [`Body`] is the one place that decides which of them runs.
 
-#[cfg(feature = "cube")]
-pub(crate) mod extension;
-pub(crate) mod int8;
-#[cfg(feature = "cube")]
-pub(crate) mod int8_extension;
+mod body;
+mod int8;
 #[cfg(feature = "cube")]
 mod kernel;
+mod norm;
+#[doc(hidden)]
 pub mod reference;
 mod rotate_append;
-#[cfg(all(feature = "cube", feature = "fusion"))]
-mod shapes;
 mod tokens;
 
 use burn::tensor::{Tensor, assert_shape};
 
+pub use crate::pages::{KeyShift, PageSelection, PageSharing, Pages, TokenLists};
+pub(crate) use body::Body;
+pub use norm::HeadNorms;
 pub use rotate_append::rotate_append;
 pub use tokens::{TokenAttention, token_attention, token_scores, token_weights, true_page_scores};
 
+use crate::cache::{LayerCache, Step};
 #[cfg(feature = "flex")]
 use crate::simd;
-use crate::{
-    PageSharing,
-    cache::{LayerCache, Step},
-    policy::{PageSelection, Pages},
-};
 
 /// Writes the keys and values of a step's new tokens into their pages, and folds the keys into
 /// the digests, which are packed anew where the cache has them in 8 bits.
@@ -56,30 +52,26 @@ use crate::{
 ///
 /// When the shapes do not fit the cache and the step.
 pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
-    let [_, n_kv_heads, page_size, head_dim] = cache.keys.dims();
+    let [_, n_kv_heads, page_size, head_dim] = cache.pool.keys.dims();
     let (batch, tokens) = (step.batch(), step.max_new_tokens());
     assert_shape!(keys, [batch, n_kv_heads, tokens, head_dim]);
     assert_shape!(values, [batch, n_kv_heads, tokens, head_dim]);
     assert_eq!(page_size, step.page_size(), "page size of cache and step");
-    let dtype = cache.keys.dtype();
+    let dtype = cache.pool.keys.dtype();
     let (keys, values) = (keys.cast(dtype), values.cast(dtype));
-    #[cfg(feature = "cube")]
-    if kernel::supports(cache) {
-        return kernel::append(cache, keys, values, step);
+    match Body::of_layer(cache, &keys.device()) {
+        #[cfg(feature = "cube")]
+        Body::Kernels => kernel::append(cache, keys, values, step),
+        #[cfg(feature = "flex")]
+        Body::Native => {
+            simd::append(cache, keys, values, step);
+            simd::quantize_digests(cache, step);
+        }
+        Body::Reference => {
+            reference::append(cache, keys, values, step);
+            reference::quantize_digests(cache, step);
+        }
     }
-    #[cfg(feature = "flex")]
-    if simd::supports(cache, &keys.device()) {
-        simd::append(cache, keys, values, step);
-        return simd::quantize_digests(cache, step);
-    }
-    reference::append(cache, keys, values, step);
-    reference::quantize_digests(cache, step);
-}
-
-/// Folds the first `rows` keys of a pool page into its digest anew.
-pub(crate) fn rebuild_digest(cache: &mut LayerCache, page: usize, rows: usize) {
-    reference::rebuild_digest(cache, page, rows);
-    reference::quantize_pages(cache, page..page + 1);
 }
 
 /// Upper bounds of `query . key` over the keys of each page:
@@ -102,15 +94,13 @@ pub fn page_scores(
     sharing: PageSharing,
 ) -> Tensor<3> {
     check_query(&query, cache, step);
-    #[cfg(feature = "cube")]
-    if kernel::supports(cache) {
-        return kernel::page_scores(query, cache, step, sharing);
+    match Body::of_layer(cache, &query.device()) {
+        #[cfg(feature = "cube")]
+        Body::Kernels => kernel::page_scores(query, cache, step, sharing),
+        #[cfg(feature = "flex")]
+        Body::Native => simd::page_scores(query, cache, step, sharing),
+        Body::Reference => reference::page_scores(query, cache, step, sharing),
     }
-    #[cfg(feature = "flex")]
-    if simd::supports(cache, &query.device()) {
-        return simd::page_scores(query, cache, step, sharing);
-    }
-    reference::page_scores(query, cache, step, sharing)
 }
 
 /// The pages with the highest scores, ascending by page number; ties go to the lower page.
@@ -123,15 +113,13 @@ pub fn page_scores(
 pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> Pages {
     let [_, heads, _] = scores.dims();
     assert_shape!(scores, [step.batch(), heads, step.max_pages()]);
-    #[cfg(feature = "cube")]
-    if crate::kernels::supported(&scores.device()) {
-        return kernel::top_pages(scores, step, selection);
+    match Body::of(&scores.device(), scores.dtype(), 1) {
+        #[cfg(feature = "cube")]
+        Body::Kernels => kernel::top_pages(scores, step, selection),
+        #[cfg(feature = "flex")]
+        Body::Native => simd::top_pages(scores, step, selection),
+        Body::Reference => reference::top_pages(scores, step, selection),
     }
-    #[cfg(feature = "flex")]
-    if simd::runs_on(&scores.device()) {
-        return simd::top_pages(scores, step, selection);
-    }
-    reference::top_pages(scores, step, selection)
 }
 
 /// Attention of each sequence's newest token over the listed pages.
@@ -149,7 +137,7 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
 /// When the shapes do not fit the cache and the step.
 pub fn paged_attention(
     query: Tensor<3>,
-    cache: &mut LayerCache,
+    cache: &LayerCache,
     pages: &Pages,
     step: &Step,
     scale: f64,
@@ -158,15 +146,13 @@ pub fn paged_attention(
     if let Pages::Tokens(lists) = pages {
         return token_attention(query, cache, lists, step, scale).output;
     }
-    #[cfg(feature = "cube")]
-    if kernel::supports(cache) {
-        return kernel::paged_attention(query, cache, pages, step, scale);
+    match Body::of_layer(cache, &query.device()) {
+        #[cfg(feature = "cube")]
+        Body::Kernels => kernel::paged_attention(query, cache, pages, step, scale),
+        #[cfg(feature = "flex")]
+        Body::Native => simd::paged_attention(query, cache, pages, step, scale),
+        Body::Reference => reference::paged_attention(query, cache, pages, step, scale),
     }
-    #[cfg(feature = "flex")]
-    if simd::supports(cache, &query.device()) && simd::reads(pages) {
-        return simd::paged_attention(query, cache, pages, step, scale);
-    }
-    reference::paged_attention(query, cache, pages, step, scale)
 }
 
 /// Attention of each sequence's newest token over the pages with the highest scores:
@@ -183,24 +169,24 @@ pub fn paged_attention(
 /// When the shapes do not fit the cache and the step.
 pub fn best_attention(
     query: Tensor<3>,
-    cache: &mut LayerCache,
+    cache: &LayerCache,
     step: &Step,
     selection: &PageSelection,
     sharing: PageSharing,
     scale: f64,
 ) -> Tensor<3> {
     check_query(&query, cache, step);
-    #[cfg(feature = "cube")]
-    if kernel::supports(cache) {
-        return kernel::best_attention(query, cache, step, selection, sharing, scale);
+    match Body::of_layer(cache, &query.device()) {
+        #[cfg(feature = "cube")]
+        Body::Kernels => kernel::best_attention(query, cache, step, selection, sharing, scale),
+        #[cfg(feature = "flex")]
+        Body::Native => simd::best_attention(query, cache, step, selection, sharing, scale),
+        Body::Reference => {
+            let scores = reference::page_scores(query.clone(), cache, step, sharing);
+            let pages = reference::top_pages(scores, step, selection);
+            reference::paged_attention(query, cache, &pages, step, scale)
+        }
     }
-    #[cfg(feature = "flex")]
-    if simd::supports(cache, &query.device()) {
-        return simd::best_attention(query, cache, step, selection, sharing, scale);
-    }
-    let scores = reference::page_scores(query.clone(), cache, step, sharing);
-    let pages = reference::top_pages(scores, step, selection);
-    reference::paged_attention(query, cache, &pages, step, scale)
 }
 
 /// Causal attention of the new tokens of a step over everything that the cache holds.
@@ -220,26 +206,27 @@ pub fn prefill_attention(
     step: &Step,
     scale: f64,
 ) -> Tensor<4> {
-    let [_, n_kv_heads, _, head_dim] = cache.keys.dims();
+    let [_, n_kv_heads, _, head_dim] = cache.pool.keys.dims();
     let [_, n_heads, _, _] = query.dims();
     assert_shape!(
         query,
         [step.batch(), n_heads, step.max_new_tokens(), head_dim]
     );
     check_groups(n_heads, n_kv_heads);
+    let body = Body::of_layer(cache, &query.device());
     #[cfg(feature = "cube")]
-    if kernel::prefills(cache) {
-        return kernel::prefill_attention(query, cache, step, scale);
+    let body = body.where_kernels(|| kernel::prefills(cache));
+    match body {
+        #[cfg(feature = "cube")]
+        Body::Kernels => kernel::prefill_attention(query, cache, step, scale),
+        #[cfg(feature = "flex")]
+        Body::Native => simd::prefill_attention(query, cache, step, scale),
+        Body::Reference => reference::prefill_attention(query, cache, step, scale),
     }
-    #[cfg(feature = "flex")]
-    if simd::supports(cache, &query.device()) {
-        return simd::prefill_attention(query, cache, step, scale);
-    }
-    reference::prefill_attention(query, cache, step, scale)
 }
 
 fn check_query(query: &Tensor<3>, cache: &LayerCache, step: &Step) {
-    let [_, n_kv_heads, _, head_dim] = cache.keys.dims();
+    let [_, n_kv_heads, _, head_dim] = cache.pool.keys.dims();
     let [_, n_heads, _] = query.dims();
     assert_shape!(query, [step.batch(), n_heads, head_dim]);
     check_groups(n_heads, n_kv_heads);

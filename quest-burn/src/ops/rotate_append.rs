@@ -1,9 +1,11 @@
 use burn::tensor::{Tensor, assert_shape};
 
-use super::reference;
+#[cfg(feature = "cube")]
+use super::Body;
+use super::{HeadNorms, reference};
 use crate::{
-    attention::{HeadNorms, Rotations},
     cache::{LayerCache, Step},
+    rope::Rotations,
 };
 
 /// Norms and rotates the queries and keys of a merged projection, appends keys and values as
@@ -27,7 +29,7 @@ pub fn rotate_append(
     rotations: Option<&Rotations>,
     step: &Step,
 ) -> Tensor<4> {
-    let [_, n_kv_heads, _, head_dim] = cache.keys.dims();
+    let [_, n_kv_heads, _, head_dim] = cache.pool.keys.dims();
     let [_, _, heads, _] = qkv.dims();
     assert_shape!(qkv, [step.batch(), step.max_new_tokens(), heads, head_dim]);
     assert!(
@@ -38,8 +40,8 @@ pub fn rotate_append(
     super::check_groups(heads - 2 * n_kv_heads, n_kv_heads);
     #[cfg(feature = "cube")]
     if let Some(rotations) = rotations
-        && super::kernel::supports(cache)
-        && crate::kernels::rotates(&cache.keys.device(), norms.is_some())
+        && Body::of_layer(cache, &qkv.device()) == Body::Kernels
+        && crate::kernels::rotates(&cache.pool.keys.device(), norms.is_some())
     {
         return super::kernel::rotate_append(cache, qkv, norms, rotations, step);
     }

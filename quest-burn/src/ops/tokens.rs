@@ -5,9 +5,8 @@ use burn::tensor::{Int, Tensor};
 
 use super::{check_query, paged_attention, reference};
 use crate::{
-    PageSharing,
     cache::{LayerCache, Step},
-    policy::{Pages, TokenLists},
+    pages::{PageSharing, Pages, TokenLists},
 };
 
 /// What [`token_attention`] gives.
@@ -35,7 +34,7 @@ pub struct TokenAttention {
 /// When the shapes do not fit the cache and the step.
 pub fn token_attention(
     query: Tensor<3>,
-    cache: &mut LayerCache,
+    cache: &LayerCache,
     lists: &TokenLists,
     step: &Step,
     scale: f64,

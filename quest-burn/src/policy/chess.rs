@@ -3,13 +3,12 @@ use core::{fmt, num::NonZeroUsize, str::FromStr};
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use super::{
-    PagePolicy, PageSelection, Pages, PolicyError, Share,
+    PagePolicy, PageSharing, Pages, PolicyError, QuestConfig, Share,
     chess_tree::{Tree, TreeShape},
     lists::listed,
     options::{OptionValue, policy_options},
 };
 use crate::{
-    PageSharing, QuestConfig,
     cache::{LayerCache, Step},
     ops,
 };
@@ -109,25 +108,34 @@ struct Selected {
 }
 
 impl ChessPolicy {
-    /// The policy, with the budget, page size and dense layers of `quest`, and the larger number of
+    /// The policy, with the budget and dense layers of `quest`, and the larger number of
     /// first pages.
     ///
     /// # Errors
     ///
-    /// When [`QuestConfig::validate`] fails, or the budget holds no page besides the first ones.
-    pub fn new(quest: QuestConfig, options: ChessOptions) -> Result<Self, PolicyError> {
-        quest.validate()?;
-        let sinks = quest.always_sink_pages().max(options.sinks);
-        if quest.budget_pages() <= sinks {
+    /// When [`QuestConfig::validate_for`] fails, or the budget holds no page besides the first ones.
+    pub fn new(
+        quest: QuestConfig,
+        options: ChessOptions,
+        page_size: usize,
+    ) -> Result<Self, PolicyError> {
+        quest.validate_for(page_size)?;
+        let sinks = quest.selection(page_size).sink_pages.max(options.sinks);
+        if quest.budget_pages(page_size) <= sinks {
             return Err(PolicyError::TokenBudget {
                 policy: "chess",
-                least: (sinks.saturating_add(1)).saturating_mul(quest.page_size),
+                least: (sinks.saturating_add(1)).saturating_mul(page_size),
                 why: "the first pages and the newest",
                 found: quest.token_budget,
             });
         }
         let options = ChessOptions { sinks, ..options };
         Ok(Self { quest, options })
+    }
+
+    /// Pages that are read at most: the first ones and the newest whatever the budget.
+    fn budget_pages(&self, step: &Step) -> usize {
+        (self.quest.budget_pages(step.page_size())).max(self.options.sinks + 1)
     }
 
     fn shape(&self) -> TreeShape {
@@ -168,7 +176,7 @@ impl ChessPolicy {
         let shape = self.shape();
         let tree = Tree::new(&means, &shape);
         let candidates = self.options.sinks..full.min(n_pages - 1);
-        let room = self.quest.budget_pages() - self.options.sinks - 1;
+        let room = self.budget_pages(step) - self.options.sinks - 1;
         let anchor = self.anchor(cache, step, sequence);
         Selected {
             policy: self.clone(),
@@ -196,8 +204,7 @@ impl ChessPolicy {
     }
 
     /// The pages that are read, ascending.
-    fn read(&self, selected: &Selected, n_pages: usize) -> Vec<usize> {
-        let budget = self.quest.budget_pages();
+    fn read(&self, selected: &Selected, n_pages: usize, budget: usize) -> Vec<usize> {
         let sinks = self.options.sinks;
         let since = (selected.n_pages - 1).max(sinks)..n_pages;
         let since = since.start.max(n_pages - (budget - sinks).min(n_pages))..n_pages;
@@ -240,23 +247,21 @@ fn host(tensor: Tensor<4>) -> Vec<f32> {
 }
 
 impl PagePolicy for ChessPolicy {
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
-        if PageSelection::of(&self.quest, cache, step).is_none() {
+        if self.quest.layer_selection(cache, step).is_none() {
             return Pages::All;
         }
         let n_lists = match self.quest.sharing {
             PageSharing::QueryHead => query.dims()[1],
             PageSharing::KvHead => cache.keys().dims()[1],
         };
+        let budget = self.budget_pages(step);
         let of_sequence = |sequence: usize| {
             let n_pages = step.pages(sequence).len();
             let is_idle = step.new_tokens(sequence) == 0;
-            let pages = match n_pages <= self.quest.budget_pages() || is_idle {
-                true => (0..n_pages.min(self.quest.budget_pages())).collect(),
-                false => self.read(&self.selected(cache, step, sequence), n_pages),
+            let pages = match n_pages <= budget || is_idle {
+                true => (0..n_pages.min(budget)).collect(),
+                false => self.read(&self.selected(cache, step, sequence), n_pages, budget),
             };
             vec![pages; n_lists]
         };
@@ -264,9 +269,6 @@ impl PagePolicy for ChessPolicy {
         listed(&lists, &query.device())
     }
 
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn attention(
         &self,
         query: Tensor<3>,
@@ -274,10 +276,10 @@ impl PagePolicy for ChessPolicy {
         step: &Step,
         scale: f64,
     ) -> Tensor<3> {
-        if PageSelection::of(&self.quest, cache, step).is_some() {
+        if self.quest.layer_selection(cache, step).is_some() {
             for sequence in 0..step.batch() {
                 let n_pages = step.pages(sequence).len();
-                if n_pages > self.quest.budget_pages() && step.new_tokens(sequence) > 0 {
+                if n_pages > self.budget_pages(step) && step.new_tokens(sequence) > 0 {
                     let selected = self.selected(cache, step, sequence);
                     cache.states_mut().set(sequence, selected);
                 }
@@ -313,12 +315,11 @@ mod tests {
 
     fn chess(budget_pages: usize, options: &str) -> ObservedPolicy {
         let quest = QuestConfig::new()
-            .with_page_size(8)
             .with_token_budget(8 * budget_pages)
             .with_sink_pages(0)
             .with_dense_layers(0);
         let options = format!("chunk=2,grid=2,grids=0.5,chunks=0.5,{options}");
-        observed(ChessPolicy::new(quest, options.parse().unwrap()).unwrap())
+        observed(ChessPolicy::new(quest, options.parse().unwrap(), 8).unwrap())
     }
 
     /// A cache with those pages, of one KV head with two channels.
@@ -427,7 +428,7 @@ mod tests {
             "reselect: expected once, or a number of pages from 1 on, found `0`"
         );
         let quest = QuestConfig::new().with_token_budget(32);
-        let error = ChessPolicy::new(quest, "sinks=2".parse().unwrap()).unwrap_err();
+        let error = ChessPolicy::new(quest, "sinks=2".parse().unwrap(), 8).unwrap_err();
         assert!(
             error
                 .to_string()

@@ -2,13 +2,11 @@
 
 use burn::tensor::{Int, Tensor};
 
-use super::{
-    PagePolicy, Pages, TokenLists,
-    tokens::{for_each, one_list},
-};
+use super::{PagePolicy, Pages, TokenLists};
 use crate::{
     cache::{LayerCache, Step},
     ops,
+    pages::{for_each, one_list},
 };
 
 /// Which heads keep the same tokens.

@@ -1,13 +1,10 @@
 use burn::{config::Config, tensor::Tensor};
 
 use super::{
-    PagePolicy, Pages, PolicyConfig, PolicyError,
+    PagePolicy, PageSharing, Pages, PolicyConfig, PolicyError,
     eviction::{Eviction, KeptBy},
 };
-use crate::{
-    PageSharing,
-    cache::{LayerCache, Step},
-};
+use crate::cache::{LayerCache, Step};
 
 /// Settings of an [`H2oPolicy`].
 #[derive(Config, Debug, PartialEq, Eq)]

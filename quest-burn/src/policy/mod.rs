@@ -8,6 +8,7 @@
 
 mod chess;
 mod chess_tree;
+mod config;
 mod dense;
 mod eviction;
 #[cfg(test)]
@@ -15,7 +16,6 @@ mod fixture;
 mod h2o;
 mod lists;
 mod observer;
-mod only_layer;
 mod options;
 mod oracle;
 mod prompt;
@@ -26,19 +26,18 @@ mod recent;
 mod registry;
 mod reuse;
 mod streaming;
-mod tokens;
 mod top_p;
 mod tova;
 
 use core::fmt::Debug;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 
 pub use chess::{ChessOptions, ChessPolicy, Reselect};
+pub use config::{NewestPage, QuestConfig, QuestConfigError};
 pub use dense::DensePolicy;
 pub use h2o::{H2oConfig, H2oPolicy};
 pub use observer::{Observation, Observations, ObservedPolicy, Read, TOP_TOKENS};
-pub use only_layer::OnlyLayer;
 pub use options::{OptionError, PolicyOption, Share, ShareError};
 pub use oracle::OraclePolicy;
 pub use quest::QuestPolicy;
@@ -48,12 +47,11 @@ pub use recent::{RecentOptions, RecentPolicy};
 pub use registry::{PolicyConfig, PolicyError, PolicyKind, PolicyKindError};
 pub use reuse::{ReuseOptions, ReusePolicy};
 pub use streaming::{StreamingConfig, StreamingPolicy, WindowPositions};
-pub use tokens::{KeyShift, TokenLists};
 pub use top_p::{TopPOptions, TopPPolicy};
 pub use tova::{TovaConfig, TovaPolicy};
 
+pub use crate::pages::{KeyShift, PageSelection, PageSharing, Pages, TokenLists};
 use crate::{
-    QuestConfig,
     cache::{LayerCache, Step},
     ops,
 };
@@ -98,84 +96,5 @@ pub trait PagePolicy: Debug + Send + Sync {
     /// the host's lengths or remembers something from step to step cannot.
     fn is_capturable(&self) -> bool {
         false
-    }
-}
-
-/// A choice of what is read.
-#[derive(Clone, Debug)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "one is made per layer and step, and not stored"
-)]
-pub enum Pages {
-    /// Every page of every sequence.
-    All,
-    /// A list of pages per head.
-    Listed {
-        /// Logical page numbers, ascending without repeats, `[batch, heads, k]` with `heads` the
-        /// number of query heads or of KV heads; -1 past a sequence's count.
-        ids: Tensor<3, Int>,
-        /// Pages that each head of a sequence lists.
-        counts: Vec<usize>,
-    },
-    /// Single tokens, of policies that keep or evict tokens and not pages.
-    Tokens(TokenLists),
-}
-
-/// How the best pages are chosen by their scores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageSelection {
-    /// Pages to keep, of each sequence that has more.
-    pub k: usize,
-    /// First pages that are always kept; they count towards `k`.
-    pub sink_pages: usize,
-    /// Last pages that are always kept, that of the newest token among them; they count towards `k`.
-    pub recent_pages: usize,
-}
-
-impl PageSelection {
-    /// How a layer chooses its pages in a step, unless it reads all of them.
-    ///
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
-    pub(crate) fn of(config: &QuestConfig, cache: &LayerCache, step: &Step) -> Option<Self> {
-        assert_eq!(
-            config.page_size,
-            step.page_size(),
-            "page size of the policy and of the KV cache"
-        );
-        let selection = Self {
-            k: config.budget_pages(),
-            sink_pages: config.always_sink_pages(),
-            recent_pages: config.always_recent_pages(),
-        };
-        let dense = cache.index() < config.dense_layers || selection.covers(step);
-        (!dense).then_some(selection)
-    }
-
-    /// Tokens that are read at most of so many.
-    pub(crate) fn tokens_read(config: &QuestConfig, layer: usize, length: usize) -> usize {
-        match layer < config.dense_layers {
-            true => length,
-            false => length.min(config.budget_pages() * config.page_size),
-        }
-    }
-
-    /// Pages that are kept of each sequence.
-    pub fn counts(&self, step: &Step) -> Vec<usize> {
-        (0..step.batch())
-            .map(|sequence| self.k.min(step.pages(sequence).len()))
-            .collect()
-    }
-
-    /// Whether a page of a sequence with `n_pages` pages is kept whatever its score.
-    pub(crate) fn always_keeps(&self, page: usize, n_pages: usize) -> bool {
-        page < self.sink_pages || page + self.recent_pages >= n_pages
-    }
-
-    /// Whether every page of every sequence is kept.
-    pub fn covers(&self, step: &Step) -> bool {
-        step.max_pages() <= self.k
     }
 }

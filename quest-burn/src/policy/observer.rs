@@ -242,12 +242,9 @@ fn highest(scores: &[f32], n: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        QuestConfig,
-        policy::{
-            DensePolicy, TovaConfig,
-            fixture::{Weighted, assert_close, observed},
-        },
+    use crate::policy::{
+        DensePolicy, QuestConfig, TovaConfig,
+        fixture::{Weighted, assert_close, observed},
     };
 
     /// Most of the attention of 20 tokens is on page 1.
@@ -287,9 +284,7 @@ mod tests {
         );
         assert_eq!((dense.top_recall, dense.mass), (vec![1.0], vec![1.0]));
 
-        let config = QuestConfig::kv_group()
-            .with_page_size(8)
-            .with_dense_layers(0);
+        let config = QuestConfig::kv_group().with_dense_layers(0);
         let quest = observe(config.with_token_budget(16).init().unwrap());
         assert_eq!(quest.read, Read::Pages(vec![vec![1, 2]]));
         assert_eq!(

@@ -15,6 +15,7 @@ pub struct PolicyOption {
 
 /// An option that a policy does not have, or a value that it does not take.
 #[derive(Error, Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OptionError {
     /// The policy has no options.
     #[error("expected no options, found `{0}`")]

@@ -1,8 +1,7 @@
 use burn::tensor::Tensor;
 
-use super::{PagePolicy, PageSelection, Pages, PolicyConfig, PolicyError};
+use super::{PagePolicy, Pages, PolicyConfig, PolicyError, QuestConfig, QuestConfigError};
 use crate::{
-    QuestConfig, QuestConfigError,
     cache::{LayerCache, Step},
     ops,
 };
@@ -38,15 +37,12 @@ impl TryFrom<&PolicyConfig> for OraclePolicy {
 }
 
 impl PagePolicy for OraclePolicy {
-    fn tokens_read(&self, layer: usize, length: usize, _page_size: usize) -> Option<usize> {
-        Some(PageSelection::tokens_read(&self.config, layer, length))
+    fn tokens_read(&self, layer: usize, length: usize, page_size: usize) -> Option<usize> {
+        Some(self.config.tokens_read(layer, length, page_size))
     }
 
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
-        let Some(selection) = PageSelection::of(&self.config, cache, step) else {
+        let Some(selection) = self.config.layer_selection(cache, step) else {
             return Pages::All;
         };
         let scores = ops::true_page_scores(query.clone(), cache, step, self.config.sharing);
@@ -60,9 +56,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        NewestPage, PageSharing,
         cache::{PagedKvCache, PagedKvCacheConfig},
         digest::DigestKind,
+        policy::{NewestPage, PageSharing},
     };
 
     /// Pages that each head reads of a sequence of 24 tokens with two channels.
@@ -93,7 +89,6 @@ mod tests {
 
     fn config() -> QuestConfig {
         QuestConfig::kv_group()
-            .with_page_size(8)
             .with_token_budget(8)
             .with_newest_page(NewestPage::Competes)
             .with_dense_layers(0)

@@ -1,8 +1,7 @@
 use burn::tensor::Tensor;
 
-use super::{PagePolicy, PageSelection, Pages, PolicyConfig, PolicyError};
+use super::{PagePolicy, Pages, PolicyConfig, PolicyError, QuestConfig};
 use crate::{
-    QuestConfig,
     cache::{LayerCache, Step},
     ops,
 };
@@ -35,36 +34,23 @@ impl TryFrom<&PolicyConfig> for QuestPolicy {
     }
 }
 
-impl QuestPolicy {
-    /// How pages are chosen in this step, unless all are read.
-    fn selection(&self, cache: &LayerCache, step: &Step) -> Option<PageSelection> {
-        PageSelection::of(&self.config, cache, step)
-    }
-}
-
 impl PagePolicy for QuestPolicy {
-    fn tokens_read(&self, layer: usize, length: usize, _page_size: usize) -> Option<usize> {
-        Some(PageSelection::tokens_read(&self.config, layer, length))
+    fn tokens_read(&self, layer: usize, length: usize, page_size: usize) -> Option<usize> {
+        Some(self.config.tokens_read(layer, length, page_size))
     }
 
     fn is_capturable(&self) -> bool {
         true
     }
 
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
-        let Some(selection) = self.selection(cache, step) else {
+        let Some(selection) = self.config.layer_selection(cache, step) else {
             return Pages::All;
         };
         let scores = ops::page_scores(query.clone(), cache, step, self.config.sharing);
         ops::top_pages(scores, step, &selection)
     }
 
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn attention(
         &self,
         query: Tensor<3>,
@@ -72,7 +58,7 @@ impl PagePolicy for QuestPolicy {
         step: &Step,
         scale: f64,
     ) -> Tensor<3> {
-        match self.selection(cache, step) {
+        match self.config.layer_selection(cache, step) {
             Some(selection) => {
                 let sharing = self.config.sharing;
                 ops::best_attention(query, cache, step, &selection, sharing, scale)

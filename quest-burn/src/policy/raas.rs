@@ -1,13 +1,12 @@
 use burn::tensor::Tensor;
 
 use super::{
-    PagePolicy, Pages, PolicyError, Share,
+    PagePolicy, Pages, PolicyError, QuestConfig, Share,
     lists::{best, listed, ranked, scores_on_host},
     options::{named_values, policy_options},
     prompt::PromptPages,
 };
 use crate::{
-    QuestConfig,
     cache::{LayerCache, Step},
     ops,
 };
@@ -78,9 +77,13 @@ impl RaasPolicy {
     ///
     /// # Errors
     ///
-    /// When [`QuestConfig::validate`] fails.
-    pub fn new(quest: QuestConfig, options: RaasOptions) -> Result<Self, PolicyError> {
-        quest.validate()?;
+    /// When [`QuestConfig::validate_for`] fails.
+    pub fn new(
+        quest: QuestConfig,
+        options: RaasOptions,
+        page_size: usize,
+    ) -> Result<Self, PolicyError> {
+        quest.validate_for(page_size)?;
         Ok(Self { quest, options })
     }
 
@@ -89,15 +92,13 @@ impl RaasPolicy {
     }
 
     fn scores(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step) -> Vec<Vec<Vec<f32>>> {
-        let page_size = self.quest.page_size;
-        assert_eq!(page_size, step.page_size(), "page size of policy and cache");
         let scores = ops::page_scores(query.clone(), cache, step, self.quest.sharing);
         scores_on_host(scores, step)
     }
 
     /// Pages that the lists of a sequence have room for.
-    fn room(&self, prompt: &PromptPages) -> usize {
-        let budget = self.quest.budget_pages();
+    fn room(&self, prompt: &PromptPages, page_size: usize) -> usize {
+        let budget = self.quest.budget_pages(page_size);
         match self.options.prompt {
             RaasPrompt::Quest => {
                 let of_prompt = self.options.prompt_share.floor(budget);
@@ -108,9 +109,10 @@ impl RaasPolicy {
     }
 
     /// Whether a page stays whenever it was used.
-    fn stays(&self, page: usize, prompt: &PromptPages) -> bool {
+    fn stays(&self, page: usize, prompt: &PromptPages, page_size: usize) -> bool {
         let is_pinned = self.options.prompt == RaasPrompt::Pinned && prompt.is_prompt(page);
-        is_pinned || page < self.quest.always_sink_pages() || page + 1 == prompt.n_pages()
+        let sink_pages = self.quest.selection(page_size).sink_pages;
+        is_pinned || page < sink_pages || page + 1 == prompt.n_pages()
     }
 
     /// What each list of a sequence holds when its newest token has come, given its scores.
@@ -124,7 +126,8 @@ impl RaasPolicy {
         let before = cache.states().get::<HeldPages>(sequence);
         let before = before.filter(|before| before.policy == *self);
         let prompt = PromptPages::after(before.map(|before| &before.prompt), step, sequence);
-        let (room, now) = (self.room(&prompt), step.lengths()[sequence]);
+        let page_size = step.page_size();
+        let (room, now) = (self.room(&prompt, page_size), step.lengths()[sequence]);
         let is_listed =
             |page: usize| self.options.prompt != RaasPrompt::Quest || !prompt.is_prompt(page);
         let of_list = |(list, scores): (usize, &Vec<f32>)| {
@@ -135,12 +138,12 @@ impl RaasPolicy {
             held.extend(new.map(|page| HeldPage { page, stamp: now }));
             if before.is_none() && held.len() > room {
                 // None has been used yet: the first query ranks them.
-                let worth = held
-                    .iter()
-                    .map(|held| match self.stays(held.page, &prompt) {
-                        true => f32::INFINITY,
-                        false => scores[held.page],
-                    });
+                let worth =
+                    held.iter()
+                        .map(|held| match self.stays(held.page, &prompt, page_size) {
+                            true => f32::INFINITY,
+                            false => scores[held.page],
+                        });
                 let worth = worth.collect::<Vec<_>>();
                 let staying = worth.iter().filter(|w| w.is_infinite()).count();
                 let places = best(&worth, room.max(staying));
@@ -148,7 +151,8 @@ impl RaasPolicy {
             }
             while held.len() > room {
                 let places = 0..held.len();
-                let evictable = places.filter(|&place| !self.stays(held[place].page, &prompt));
+                let evictable =
+                    places.filter(|&place| !self.stays(held[place].page, &prompt, page_size));
                 // The first of those that were used at the same time is the oldest.
                 let Some(place) = evictable.min_by_key(|&place| held[place].stamp) else {
                     break;
@@ -166,18 +170,27 @@ impl RaasPolicy {
     }
 
     /// The pages that a list reads.
-    fn read(&self, held: &[HeldPage], scores: &[f32], prompt: &PromptPages) -> Vec<usize> {
+    fn read(
+        &self,
+        held: &[HeldPage],
+        scores: &[f32],
+        prompt: &PromptPages,
+        page_size: usize,
+    ) -> Vec<usize> {
         let mut pages = held.iter().map(|held| held.page).collect::<Vec<_>>();
         if self.options.prompt == RaasPrompt::Quest {
             let of_prompt = (0..prompt.n_pages()).filter(|&page| prompt.is_prompt(page));
             let of_prompt = of_prompt.collect::<Vec<_>>();
             let worth = of_prompt
                 .iter()
-                .map(|&page| match self.stays(page, prompt) {
+                .map(|&page| match self.stays(page, prompt, page_size) {
                     true => f32::INFINITY,
                     false => scores[page],
                 });
-            let room = self.quest.budget_pages().saturating_sub(pages.len());
+            let room = self
+                .quest
+                .budget_pages(page_size)
+                .saturating_sub(pages.len());
             let chosen = best(&worth.collect::<Vec<_>>(), room);
             pages.extend(chosen.into_iter().map(|place| of_prompt[place]));
             pages.sort_unstable();
@@ -192,13 +205,13 @@ impl RaasPolicy {
         query: &Tensor<3>,
         step: &Step,
     ) -> Pages {
-        if step.max_pages() <= self.quest.budget_pages() {
+        if step.max_pages() <= self.quest.budget_pages(step.page_size()) {
             return Pages::All;
         }
         let of_sequence = |(held, scores): (&HeldPages, &Vec<Vec<f32>>)| {
             let lists = held.lists.iter().zip(scores);
             lists
-                .map(|(list, scores)| self.read(list, scores, &held.prompt))
+                .map(|(list, scores)| self.read(list, scores, &held.prompt, step.page_size()))
                 .collect()
         };
         let lists = held.iter().zip(scores).map(of_sequence);
@@ -218,8 +231,12 @@ impl RaasPolicy {
     }
 
     /// Takes note of the pages that a query has used.
-    fn stamp(&self, held: &mut HeldPages, scores: &[Vec<f32>], now: usize) {
-        let used = self.options.used.floor(self.room(&held.prompt)).max(1);
+    fn stamp(&self, held: &mut HeldPages, scores: &[Vec<f32>], step: &Step, sequence: usize) {
+        let room = self.room(&held.prompt, step.page_size());
+        let (used, now) = (
+            self.options.used.floor(room).max(1),
+            step.lengths()[sequence],
+        );
         let newest = held.prompt.n_pages().saturating_sub(1);
         for (list, scores) in held.lists.iter_mut().zip(scores) {
             let worth = list.iter().map(|held| scores[held.page]);
@@ -235,9 +252,6 @@ impl RaasPolicy {
 }
 
 impl PagePolicy for RaasPolicy {
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
         if self.is_dense(cache) {
             return Pages::All;
@@ -247,9 +261,6 @@ impl PagePolicy for RaasPolicy {
         self.pages(&held, &scores, query, step)
     }
 
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn attention(
         &self,
         query: Tensor<3>,
@@ -265,7 +276,7 @@ impl PagePolicy for RaasPolicy {
         let pages = self.pages(&held, &scores, &query, step);
         for (sequence, mut held) in held.into_iter().enumerate() {
             if step.new_tokens(sequence) > 0 {
-                self.stamp(&mut held, &scores[sequence], step.lengths()[sequence]);
+                self.stamp(&mut held, &scores[sequence], step, sequence);
                 cache.states_mut().set(sequence, held);
             }
         }
@@ -283,7 +294,6 @@ mod tests {
 
     fn raas(budget_pages: usize, options: &str) -> ObservedPolicy {
         let quest = QuestConfig::new()
-            .with_page_size(8)
             .with_token_budget(8 * budget_pages)
             .with_sink_pages(0)
             .with_dense_layers(0);
@@ -291,7 +301,7 @@ mod tests {
             "" => RaasOptions::default(),
             options => options.parse().unwrap(),
         };
-        observed(RaasPolicy::new(quest, options).unwrap())
+        observed(RaasPolicy::new(quest, options, 8).unwrap())
     }
 
     fn pages(lists: &[&[usize]]) -> Read {

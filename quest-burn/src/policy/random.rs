@@ -1,13 +1,12 @@
 use burn::tensor::Tensor;
 
 use super::{
-    PagePolicy, Pages, PolicyError,
+    PagePolicy, PageSelection, PageSharing, Pages, PolicyError, QuestConfig,
     lists::{best, listed},
     options::{named_values, policy_options},
     prompt::PromptPages,
 };
 use crate::{
-    PageSharing, QuestConfig,
     cache::{LayerCache, Step},
     ops,
 };
@@ -58,9 +57,13 @@ impl RandomPolicy {
     ///
     /// # Errors
     ///
-    /// When [`QuestConfig::validate`] fails.
-    pub fn new(quest: QuestConfig, options: RandomOptions) -> Result<Self, PolicyError> {
-        quest.validate()?;
+    /// When [`QuestConfig::validate_for`] fails.
+    pub fn new(
+        quest: QuestConfig,
+        options: RandomOptions,
+        page_size: usize,
+    ) -> Result<Self, PolicyError> {
+        quest.validate_for(page_size)?;
         Ok(Self { quest, options })
     }
 
@@ -71,15 +74,26 @@ impl RandomPolicy {
     }
 
     /// The pages of each list of a sequence.
-    fn lists(&self, n_lists: usize, layer: usize, prompt: &PromptPages) -> Vec<Vec<usize>> {
+    fn lists(
+        &self,
+        n_lists: usize,
+        layer: usize,
+        prompt: &PromptPages,
+        page_size: usize,
+    ) -> Vec<Vec<usize>> {
+        let PageSelection {
+            k: budget_pages,
+            sink_pages,
+            ..
+        } = self.quest.selection(page_size);
         let is_pinned = self.options.prompt == RandomPrompt::Pinned;
         let n_pages = prompt.n_pages();
         let stays = |page: usize| {
-            let is_kept = page < self.quest.always_sink_pages() || page + 1 == n_pages;
+            let is_kept = page < sink_pages || page + 1 == n_pages;
             is_kept || (is_pinned && prompt.is_prompt(page))
         };
         let staying = (0..n_pages).filter(|&page| stays(page)).count();
-        let k = self.quest.budget_pages().max(staying);
+        let k = budget_pages.max(staying);
         let of_list = |list: usize| {
             let worth = (0..n_pages).map(|page| match stays(page) {
                 true => f32::INFINITY,
@@ -103,13 +117,8 @@ fn drawn(parts: [u64; 4]) -> f32 {
 }
 
 impl PagePolicy for RandomPolicy {
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
-        let page_size = self.quest.page_size;
-        assert_eq!(page_size, step.page_size(), "page size of policy and cache");
-        let covers = step.max_pages() <= self.quest.budget_pages();
+        let covers = step.max_pages() <= self.quest.budget_pages(step.page_size());
         if cache.index() < self.quest.dense_layers || covers {
             return Pages::All;
         }
@@ -119,15 +128,12 @@ impl PagePolicy for RandomPolicy {
         };
         let of_sequence = |sequence: usize| {
             let prompt = self.prompt(cache, step, sequence);
-            self.lists(n_lists, cache.index(), &prompt)
+            self.lists(n_lists, cache.index(), &prompt, step.page_size())
         };
         let lists = (0..step.batch()).map(of_sequence).collect::<Vec<_>>();
         listed(&lists, &query.device())
     }
 
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn attention(
         &self,
         query: Tensor<3>,
@@ -159,11 +165,10 @@ mod tests {
 
     fn random(budget_pages: usize, options: &str) -> ObservedPolicy {
         let quest = QuestConfig::new()
-            .with_page_size(8)
             .with_token_budget(8 * budget_pages)
             .with_sink_pages(0)
             .with_dense_layers(0);
-        observed(RandomPolicy::new(quest, options.parse().unwrap()).unwrap())
+        observed(RandomPolicy::new(quest, options.parse().unwrap(), 8).unwrap())
     }
 
     /// What a layer with two KV heads reads at each of `tokens` tokens after a prompt; nothing is

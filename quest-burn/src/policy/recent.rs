@@ -1,8 +1,9 @@
 use burn::tensor::{DType, Tensor, TensorData};
 
-use super::{PagePolicy, PageSelection, Pages, PolicyError, options::policy_options};
+use super::{
+    NewestPage, PagePolicy, PageSharing, Pages, PolicyError, QuestConfig, options::policy_options,
+};
 use crate::{
-    NewestPage, PageSharing, QuestConfig,
     cache::{LayerCache, Step},
     ops,
 };
@@ -23,17 +24,21 @@ pub struct RecentPolicy {
 }
 
 impl RecentPolicy {
-    /// The policy, with the budget, page size and dense layers of `quest`, and the larger number of
+    /// The policy, with the budget and dense layers of `quest`, and the larger number of
     /// first pages.
     ///
     /// # Errors
     ///
-    /// When [`QuestConfig::validate`] fails, or the budget holds no page besides the first ones.
-    pub fn new(quest: QuestConfig, options: RecentOptions) -> Result<Self, PolicyError> {
-        quest.validate()?;
-        let sinks = quest.always_sink_pages().max(options.sinks);
-        let least = (sinks.saturating_add(1)).saturating_mul(quest.page_size);
-        if quest.budget_pages() <= sinks {
+    /// When [`QuestConfig::validate_for`] fails, or the budget holds no page besides the first ones.
+    pub fn new(
+        quest: QuestConfig,
+        options: RecentOptions,
+        page_size: usize,
+    ) -> Result<Self, PolicyError> {
+        quest.validate_for(page_size)?;
+        let sinks = quest.selection(page_size).sink_pages.max(options.sinks);
+        let least = (sinks.saturating_add(1)).saturating_mul(page_size);
+        if quest.budget_pages(page_size) <= sinks {
             return Err(PolicyError::TokenBudget {
                 policy: "recent",
                 least,
@@ -49,11 +54,8 @@ impl RecentPolicy {
 }
 
 impl PagePolicy for RecentPolicy {
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
-        let Some(selection) = PageSelection::of(&self.quest, cache, step) else {
+        let Some(selection) = self.quest.layer_selection(cache, step) else {
             return Pages::All;
         };
         let heads = match self.quest.sharing {
@@ -79,7 +81,6 @@ mod tests {
 
     fn config(budget_pages: usize) -> QuestConfig {
         QuestConfig::new()
-            .with_page_size(8)
             .with_token_budget(8 * budget_pages)
             .with_sink_pages(0)
             .with_dense_layers(0)
@@ -88,7 +89,7 @@ mod tests {
     #[test]
     fn the_first_pages_and_the_newest_are_read() {
         for (options, expected) in [("sinks=1", [0, 3, 4]), ("sinks=2", [0, 1, 4])] {
-            let policy = RecentPolicy::new(config(3), options.parse().unwrap());
+            let policy = RecentPolicy::new(config(3), options.parse().unwrap(), 8);
             let policy = observed(policy.unwrap());
             let mut layer = Weighted::new(1).prompt(&[&[1.0f32] as &[f32]; 32]);
             let (read, output) = layer.decode(&policy, &[1.0], &[1.0]);
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_budget_without_room_for_the_newest_page_is_refused() {
-        let error = RecentPolicy::new(config(2), "sinks=2".parse().unwrap()).unwrap_err();
+        let error = RecentPolicy::new(config(2), "sinks=2".parse().unwrap(), 8).unwrap_err();
         assert_eq!(
             error.to_string(),
             "token budget of recent: expected at least 24 (the first pages and the newest), found 16"

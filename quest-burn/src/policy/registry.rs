@@ -8,14 +8,15 @@ use thiserror::Error;
 
 use super::{
     ChessOptions, ChessPolicy, DensePolicy, H2oPolicy, OptionError, OraclePolicy, PagePolicy,
-    PolicyOption, QuestPolicy, RaasOptions, RaasPolicy, RandomOptions, RandomPolicy, RecentOptions,
-    RecentPolicy, ReuseOptions, ReusePolicy, StreamingPolicy, TopPOptions, TopPPolicy, TovaPolicy,
+    PolicyOption, QuestConfig, QuestConfigError, QuestPolicy, RaasOptions, RaasPolicy,
+    RandomOptions, RandomPolicy, RecentOptions, RecentPolicy, ReuseOptions, ReusePolicy,
+    StreamingPolicy, TopPOptions, TopPPolicy, TovaPolicy,
 };
-use crate::{QuestConfig, QuestConfigError, attention::RopeConfig};
+use crate::rope::RopeConfig;
 
 /// One line per policy: its kind, with the type of its options if it has some, its type, its name on
 /// command lines and what it reads. The type is made from a [`PolicyConfig`] by its `TryFrom`, or,
-/// where there are options, by its `new` from [`PolicyConfig::quest`] and the options.
+/// where there are options, by its `new` from [`PolicyConfig::quest`], the options and the page size.
 macro_rules! policies {
     ($($kind:ident $(($options:ty))?: $policy:ty = $name:literal, $about:literal;)+) => {
         /// The policies that a [`PolicyConfig`] can make, with the options of each.
@@ -23,6 +24,7 @@ macro_rules! policies {
         /// Written `name` or `name:key=value,key=value`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(into = "String", try_from = "String")]
+        #[non_exhaustive]
         pub enum PolicyKind {
             $(#[doc = $about] $kind $(($options))?,)+
         }
@@ -60,9 +62,13 @@ macro_rules! policies {
                 }),+ }
             }
 
-            fn init(self, config: &PolicyConfig) -> Result<Box<dyn PagePolicy>, PolicyError> {
+            fn init(
+                self,
+                config: &PolicyConfig,
+                page_size: usize,
+            ) -> Result<Box<dyn PagePolicy>, PolicyError> {
                 Ok(match self { $(policies!(@pattern options, $kind $($options)?) => {
-                    policies!(@init config, options, $policy, $($options)?)
+                    policies!(@init config, page_size, options, $policy, $($options)?)
                 }),+ })
             }
         }
@@ -77,11 +83,11 @@ macro_rules! policies {
     (@pattern $binding:ident, $kind:ident $options:ty) => { Self::$kind($binding) };
     (@text $binding:ident,) => { String::new() };
     (@text $binding:ident, $options:ty) => { $binding.to_string() };
-    (@init $config:ident, $binding:ident, $policy:ty,) => {
+    (@init $config:ident, $page_size:ident, $binding:ident, $policy:ty,) => {
         Box::new(<$policy>::try_from($config)?)
     };
-    (@init $config:ident, $binding:ident, $policy:ty, $options:ty) => {
-        Box::new(<$policy>::new($config.quest.clone(), $binding)?)
+    (@init $config:ident, $page_size:ident, $binding:ident, $policy:ty, $options:ty) => {
+        Box::new(<$policy>::new($config.quest.clone(), $binding, $page_size)?)
     };
 }
 
@@ -114,6 +120,7 @@ impl fmt::Display for PolicyKind {
 
 /// A text that is no policy.
 #[derive(Error, Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PolicyKindError {
     /// A name that no policy has.
     #[error("policy: expected one of {}, found {found:?}", names())]
@@ -180,7 +187,7 @@ impl TryFrom<String> for PolicyKind {
 pub struct PolicyConfig {
     /// Which policy.
     pub kind: PolicyKind,
-    /// Token budget, page size and dense layers, of every policy; with whom a list is shared, of
+    /// Token budget and dense layers, of every policy; with whom a list is shared, of
     /// Quest, the oracle and H2O; the rest is about Quest and the oracle.
     #[config(default = "QuestConfig::new()")]
     pub quest: QuestConfig,
@@ -189,14 +196,15 @@ pub struct PolicyConfig {
 }
 
 impl PolicyConfig {
-    /// The policy.
+    /// The policy, once it is known to work in a cache with pages of `page_size` tokens. It follows the
+    /// cache that it is used with.
     ///
     /// # Errors
     ///
     /// See [`PolicyError`].
-    pub fn init(&self) -> Result<Box<dyn PagePolicy>, PolicyError> {
-        self.quest.validate()?;
-        self.kind.init(self)
+    pub fn init(&self, page_size: usize) -> Result<Box<dyn PagePolicy>, PolicyError> {
+        self.quest.validate_for(page_size)?;
+        self.kind.init(self, page_size)
     }
 }
 
@@ -214,6 +222,7 @@ impl From<QuestConfig> for PolicyConfig {
 
 /// A policy that cannot be made as configured.
 #[derive(Error, Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PolicyError {
     /// The settings do not make sense.
     #[error(transparent)]
@@ -289,10 +298,10 @@ mod tests {
     fn every_policy_is_made_from_the_shared_settings() {
         for &kind in PolicyKind::ALL {
             let config = PolicyConfig::new(kind).with_rope(Some(RopeConfig::new()));
-            config.init().unwrap();
+            config.init(16).unwrap();
             let bad = config.with_quest(QuestConfig::new().with_token_budget(15));
             assert!(
-                matches!(bad.init(), Err(PolicyError::Settings(_))),
+                matches!(bad.init(16), Err(PolicyError::Settings(_))),
                 "{kind}"
             );
         }

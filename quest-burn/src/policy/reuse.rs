@@ -3,12 +3,11 @@ use core::num::NonZeroUsize;
 use burn::tensor::Tensor;
 
 use super::{
-    PagePolicy, PageSelection, Pages, PolicyError,
+    PagePolicy, PageSelection, PageSharing, Pages, PolicyError, QuestConfig,
     lists::{best, listed, scores_on_host},
     options::policy_options,
 };
 use crate::{
-    PageSharing, QuestConfig,
     cache::{LayerCache, Step},
     ops,
 };
@@ -60,9 +59,13 @@ impl ReusePolicy {
     ///
     /// # Errors
     ///
-    /// When [`QuestConfig::validate`] fails.
-    pub fn new(quest: QuestConfig, options: ReuseOptions) -> Result<Self, PolicyError> {
-        quest.validate()?;
+    /// When [`QuestConfig::validate_for`] fails.
+    pub fn new(
+        quest: QuestConfig,
+        options: ReuseOptions,
+        page_size: usize,
+    ) -> Result<Self, PolicyError> {
+        quest.validate_for(page_size)?;
         Ok(Self { quest, options })
     }
 
@@ -142,7 +145,7 @@ impl ReusePolicy {
         cache: &LayerCache,
         step: &Step,
     ) -> (Pages, Option<Vec<KeptScores>>) {
-        let Some(selection) = PageSelection::of(&self.quest, cache, step) else {
+        let Some(selection) = self.quest.layer_selection(cache, step) else {
             return (Pages::All, None);
         };
         let leader = self.leader(cache.index());
@@ -166,16 +169,10 @@ impl ReusePolicy {
 }
 
 impl PagePolicy for ReusePolicy {
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
         self.chosen(query, cache, step).0
     }
 
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn attention(
         &self,
         query: Tensor<3>,
@@ -186,7 +183,7 @@ impl PagePolicy for ReusePolicy {
         let (pages, scores) = self.chosen(&query, cache, step);
         for (sequence, scores) in scores.into_iter().flatten().enumerate() {
             // A sequence that is read whole has no use for scores, alone or in a batch.
-            let is_chosen = step.pages(sequence).len() > self.quest.budget_pages();
+            let is_chosen = step.pages(sequence).len() > self.quest.budget_pages(step.page_size());
             if is_chosen && step.new_tokens(sequence) > 0 {
                 cache.states_mut().set(sequence, scores);
             }
@@ -210,14 +207,13 @@ mod tests {
 
     fn quest(budget_pages: usize) -> QuestConfig {
         QuestConfig::new()
-            .with_page_size(8)
             .with_token_budget(8 * budget_pages)
             .with_sink_pages(0)
             .with_dense_layers(0)
     }
 
     fn reuse(budget_pages: usize, options: &str) -> ObservedPolicy {
-        observed(ReusePolicy::new(quest(budget_pages), options.parse().unwrap()).unwrap())
+        observed(ReusePolicy::new(quest(budget_pages), options.parse().unwrap(), 8).unwrap())
     }
 
     fn prompt() -> Weighted {
@@ -272,7 +268,7 @@ mod tests {
         let mut cache = config.init(&Device::default(), DType::F32).unwrap();
         let quest = quest(1).with_newest_page(crate::NewestPage::Competes);
         let quest = quest.with_dense_layers(1);
-        let policy = ReusePolicy::new(quest, "layers=2".parse().unwrap());
+        let policy = ReusePolicy::new(quest, "layers=2".parse().unwrap(), 8);
         let policy = observed(policy.unwrap());
         let step = cache.prefill(&[23]).unwrap();
         let rows = |n: usize, layer: usize| {

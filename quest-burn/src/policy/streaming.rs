@@ -3,10 +3,11 @@ use burn::{
     tensor::{Int, Tensor},
 };
 
-use super::{KeyShift, PagePolicy, Pages, PolicyConfig, PolicyError, TokenLists, tokens::one_list};
+use super::{KeyShift, PagePolicy, Pages, PolicyConfig, PolicyError, TokenLists};
 use crate::{
-    attention::RopeConfig,
     cache::{LayerCache, Step},
+    pages::one_list,
+    rope::RopeConfig,
 };
 
 /// How the tokens of a [`StreamingPolicy`] are numbered.
@@ -185,7 +186,7 @@ mod tests {
         let values = varied([1, 2, n, 8], 0.7);
         let query = varied([1, 4, 1, 8], 1.1);
         // YaRN scales what it rotates, which must happen once only.
-        let rope = RopeConfig::new().with_scaling(crate::attention::RopeScaling::Yarn {
+        let rope = RopeConfig::new().with_scaling(crate::rope::RopeScaling::Yarn {
             factor: 4.0,
             original_max_positions: 64,
             attention_factor: None,

@@ -3,12 +3,11 @@ use core::num::NonZeroUsize;
 use burn::tensor::Tensor;
 
 use super::{
-    PagePolicy, PageSelection, Pages, PolicyError, Share,
+    PagePolicy, PageSelection, Pages, PolicyError, QuestConfig, Share,
     lists::{best, listed, scores_on_host},
     options::policy_options,
 };
 use crate::{
-    QuestConfig,
     cache::{LayerCache, Step},
     ops,
 };
@@ -44,13 +43,17 @@ impl TopPPolicy {
     ///
     /// # Errors
     ///
-    /// When [`QuestConfig::validate`] fails, or the budget does not hold the least number of pages.
-    pub fn new(quest: QuestConfig, options: TopPOptions) -> Result<Self, PolicyError> {
-        quest.validate()?;
-        if quest.budget_pages() < options.least.get() {
+    /// When [`QuestConfig::validate_for`] fails, or the budget does not hold the least number of pages.
+    pub fn new(
+        quest: QuestConfig,
+        options: TopPOptions,
+        page_size: usize,
+    ) -> Result<Self, PolicyError> {
+        quest.validate_for(page_size)?;
+        if quest.budget_pages(page_size) < options.least.get() {
             return Err(PolicyError::TokenBudget {
                 policy: "top-p",
-                least: options.least.get().saturating_mul(quest.page_size),
+                least: options.least.get().saturating_mul(page_size),
                 why: "the pages that are read at least",
                 found: quest.token_budget,
             });
@@ -103,11 +106,8 @@ fn worth(scores: &[f32], selection: &PageSelection) -> Vec<f32> {
 }
 
 impl PagePolicy for TopPPolicy {
-    /// # Panics
-    ///
-    /// When the cache's pages are not of the configured size.
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, scale: f64) -> Pages {
-        let Some(selection) = PageSelection::of(&self.quest, cache, step) else {
+        let Some(selection) = self.quest.layer_selection(cache, step) else {
             return Pages::All;
         };
         let scores = ops::page_scores(query.clone(), cache, step, self.quest.sharing);
@@ -139,11 +139,10 @@ mod tests {
 
     fn read(budget_pages: usize, options: &str, weights: &[[f32; 2]], sinks: usize) -> Read {
         let quest = QuestConfig::new()
-            .with_page_size(8)
             .with_token_budget(8 * budget_pages)
             .with_sink_pages(sinks)
             .with_dense_layers(0);
-        let policy = TopPPolicy::new(quest, options.parse().unwrap()).unwrap();
+        let policy = TopPPolicy::new(quest, options.parse().unwrap(), 8).unwrap();
         // Pages of eight tokens of one weight, and the newest token of weight 8 and 8.
         let prompt = weights.iter().flat_map(|w| [&w[..]; 8]).collect::<Vec<_>>();
         let mut layer = Weighted::new(2).prompt(&prompt);
@@ -193,7 +192,7 @@ mod tests {
     #[test]
     fn a_budget_below_the_least_number_of_pages_is_refused() {
         let quest = QuestConfig::new().with_token_budget(32);
-        let error = TopPPolicy::new(quest, "least=3".parse().unwrap()).unwrap_err();
+        let error = TopPPolicy::new(quest, "least=3".parse().unwrap(), 8).unwrap_err();
         assert_eq!(
             error.to_string(),
             "token budget of top-p: expected at least 48 (the pages that are read at least), found \

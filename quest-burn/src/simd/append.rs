@@ -11,15 +11,19 @@ use crate::{
 
 /// [`crate::ops::append`], in the cache's own memory unless something else holds it.
 pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
-    let (dtype, digest) = (cache.keys.dtype(), cache.digest);
-    let mut pools = [&mut cache.keys, &mut cache.values, &mut cache.digests]
-        .map(|pool| primitive(pool.extract()));
+    let (dtype, digest) = (cache.pool.keys.dtype(), cache.pool.digests.kind);
+    let mut pools = [
+        &mut cache.pool.keys,
+        &mut cache.pool.values,
+        &mut cache.pool.digests.rows,
+    ]
+    .map(|pool| primitive(pool.extract()));
     with_element!(dtype, E => {
         append_rows::<E>(&mut pools, keys, values, step);
         with_digest!(digest, D => fold_pages::<E, D>(&mut pools, step));
     });
     let [keys, values, digests] = pools.map(Tensor::from_primitive::<Flex>);
-    (cache.keys, cache.values, cache.digests) = (keys, values, digests);
+    (cache.pool.keys, cache.pool.values, cache.pool.digests.rows) = (keys, values, digests);
 }
 
 fn append_rows<E: Element>(

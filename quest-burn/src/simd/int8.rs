@@ -16,31 +16,28 @@ use super::{
     with_element,
 };
 use crate::{
-    PageSharing,
     cache::{
-        CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Int8Digests, LEAST_SCALE, LayerCache, OUTWARD,
-        SCALE_OF_LARGEST, Step, n_scales,
+        CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Digests, Int8Digests, LEAST_SCALE, LayerCache,
+        OUTWARD, SCALE_OF_LARGEST, Step, n_scales,
     },
-    digest::{DigestKind, NativeDigest, with_digest},
+    digest::{NativeDigest, with_digest},
+    pages::PageSharing,
 };
 
 /// Whether this code reads such digests.
 pub fn reads(digests: &Int8Digests) -> bool {
-    // The bytes of a word are channels in their order.
-    cfg!(target_endian = "little")
-        && pool::is_contiguous(&digests.words)
-        && pool::is_contiguous(&digests.scales)
+    pool::is_contiguous(&digests.words) && pool::is_contiguous(&digests.scales)
 }
 
 /// Packs the digests of the pages that a step writes, in the cache's own memory unless something
 /// else holds it.
 pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
-    let Some(packed) = cache.int8_digests.take() else {
+    let Some(packed) = cache.pool.digests.int8.take() else {
         return;
     };
     let mut words = pool::primitive(packed.words);
     let mut scales = pool::primitive(packed.scales);
-    let digests = pool::primitive(cache.digests.clone());
+    let digests = pool::primitive(cache.pool.digests.rows.clone());
     let pages = (0..step.batch()).filter(|&sequence| step.new_tokens(sequence) > 0);
     let pages = pages.flat_map(|sequence| {
         let first = step.starts()[sequence] / step.page_size();
@@ -48,35 +45,40 @@ pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
         &step.pages(sequence)[first..last]
     });
     let pages = pages.map(|&page| page as usize);
-    with_element!(cache.digests.dtype(), E => {
+    with_element!(cache.pool.digests.rows.dtype(), E => {
         let digests = Pool::<E>::new(&digests);
-        with_digest!(cache.digest, D => {
+        with_digest!(cache.pool.digests.kind, D => {
             pack_pages::<E, D>(&mut words, &mut scales, digests, pages);
         });
     });
-    cache.int8_digests = Some(Int8Digests {
+    cache.pool.digests.int8 = Some(Int8Digests {
         words: Tensor::from_primitive::<Flex>(words),
         scales: Tensor::from_primitive::<Flex>(scales),
     });
 }
 
 /// Packs every digest of a pool whose dtype [`super::supports`] allows.
-pub fn quantized_pool(kind: DigestKind, digests: Tensor<4>, head_dim: usize) -> Int8Digests {
-    let [n_pages, n_kv_heads, _, _] = digests.dims();
-    let packed = Int8Digests::new(kind, n_pages, n_kv_heads, head_dim, &digests.device());
+pub fn packed(digests: Digests, head_dim: usize) -> Digests {
+    let Digests { kind, rows, .. } = digests;
+    let [n_pages, n_kv_heads, _, _] = rows.dims();
+    let packed = Int8Digests::new(kind, n_pages, n_kv_heads, head_dim, &rows.device());
     let mut words = pool::primitive(packed.words);
     let mut scales = pool::primitive(packed.scales);
-    let dtype = digests.dtype();
-    let digests = pool::primitive(digests).to_contiguous();
-    with_element!(dtype, E => {
-        let digests = Pool::<E>::new(&digests);
+    let elements = pool::primitive(rows.clone()).to_contiguous();
+    with_element!(rows.dtype(), E => {
+        let digests = Pool::<E>::new(&elements);
         with_digest!(kind, D => {
             pack_pages::<E, D>(&mut words, &mut scales, digests, 0..n_pages);
         });
     });
-    Int8Digests {
+    let int8 = Int8Digests {
         words: Tensor::from_primitive::<Flex>(words),
         scales: Tensor::from_primitive::<Flex>(scales),
+    };
+    Digests {
+        kind,
+        rows,
+        int8: Some(int8),
     }
 }
 

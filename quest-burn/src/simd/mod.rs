@@ -29,7 +29,7 @@ mod softmax;
 
 pub use append::append;
 pub use attention::{best_attention, paged_attention};
-pub use int8::{quantize_digests, quantized_pool};
+pub use int8::{packed, quantize_digests};
 pub use prefill::prefill_attention;
 pub use scores::page_scores;
 pub use select::top_pages;
@@ -56,30 +56,27 @@ macro_rules! with_element {
 }
 use with_element;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device};
 pub use quest_burn_linear::flex::runs_on;
 
-use crate::{cache::LayerCache, policy::Pages};
+use crate::cache::LayerCache;
 
-/// Whether this code packs a pool's digests.
-pub fn packs(digests: &Tensor<4>) -> bool {
+/// Whether this code runs on tensors of a dtype on a device.
+pub fn supports(device: &Device, dtype: DType) -> bool {
+    // The bytes of a word of packed digests are channels in their order.
     cfg!(target_endian = "little")
-        && runs_on(&digests.device())
-        && matches!(digests.dtype(), DType::F32 | DType::F16 | DType::BF16)
-}
-
-/// Whether this code reads the cache and what comes from `device` along with it.
-pub fn supports(cache: &LayerCache, device: &Device) -> bool {
-    runs_on(&cache.keys.device())
         && runs_on(device)
-        && matches!(cache.keys.dtype(), DType::F32 | DType::F16 | DType::BF16)
-        && [&cache.keys, &cache.values, &cache.digests]
-            .iter()
-            .all(|pool| pool.dtype() == cache.keys.dtype() && pool::is_contiguous(pool))
-        && cache.int8_digests.as_ref().is_none_or(int8::reads)
+        && matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
 
-/// Whether this code reads such a choice of pages.
-pub fn reads(pages: &Pages) -> bool {
-    matches!(pages, Pages::All | Pages::Listed { .. })
+/// Whether this code reads the cache of a layer on such a device as it lies.
+pub fn reads(cache: &LayerCache) -> bool {
+    [
+        &cache.pool.keys,
+        &cache.pool.values,
+        &cache.pool.digests.rows,
+    ]
+    .iter()
+    .all(|pool| pool.dtype() == cache.pool.keys.dtype() && pool::is_contiguous(pool))
+        && cache.pool.digests.int8.as_ref().is_none_or(int8::reads)
 }

@@ -37,9 +37,9 @@ pub fn prefill_attention(
         .iter()
         .map(|q| q * scale as f32)
         .collect::<Vec<_>>();
-    let (keys, values) = (cache.keys.clone(), cache.values.clone());
+    let (keys, values) = (cache.pool.keys.clone(), cache.pool.values.clone());
     let (keys, values) = (pool::primitive(keys), pool::primitive(values));
-    let output = with_element!(cache.keys.dtype(), E => {
+    let output = with_element!(cache.pool.keys.dtype(), E => {
         let (keys, values) = (Pool::<E>::new(&keys), Pool::new(&values));
         attend_in(&scaled, shape, keys, values, step)
     });

@@ -14,9 +14,9 @@ use super::{
     with_element,
 };
 use crate::{
-    PageSharing,
     cache::{Int8Digests, LayerCache, Step},
     digest::{NativeDigest, SCALAR_CHANNELS, with_digest},
+    pages::PageSharing,
 };
 
 /// Pages that one task scores.
@@ -30,7 +30,7 @@ pub fn page_scores(
     sharing: PageSharing,
 ) -> Tensor<3> {
     let [batch, n_heads, _] = query.dims();
-    let [_, n_kv_heads, _, _] = cache.digests.dims();
+    let [_, n_kv_heads, _, _] = cache.pool.digests.rows.dims();
     let device = query.device();
     let scores = scores_of_all(&pool::floats(query), n_heads, cache, step, sharing);
     let lists = match sharing {
@@ -51,24 +51,24 @@ pub fn scores_of_all(
     let problem = Problem {
         query,
         n_heads,
-        n_kv_heads: cache.digests.dims()[1],
-        head_dim: cache.keys.dims()[3],
+        n_kv_heads: cache.pool.digests.rows.dims()[1],
+        head_dim: cache.pool.keys.dims()[3],
         step,
         sharing,
     };
-    if let Some(Int8Digests { words, scales }) = cache.int8_digests.clone() {
+    if let Some(Int8Digests { words, scales }) = cache.pool.digests.int8.clone() {
         let (words, scales) = (pool::primitive(words), pool::primitive(scales));
         let packed = Packed::new(&words, &scales);
-        return with_digest!(cache.digest, D => {
+        return with_digest!(cache.pool.digests.kind, D => {
             problem.scores(|query, pages| {
                 int8::score_pages::<D>(query, packed, pages, sharing, PhantomData)
             })
         });
     }
-    let digests = pool::primitive(cache.digests.clone());
-    with_element!(cache.digests.dtype(), E => {
+    let digests = pool::primitive(cache.pool.digests.rows.clone());
+    with_element!(cache.pool.digests.rows.dtype(), E => {
         let digests = Pool::<E>::new(&digests);
-        with_digest!(cache.digest, D => {
+        with_digest!(cache.pool.digests.kind, D => {
             problem.scores(|query, pages| score_pages::<E, D>(query, digests, pages, sharing, PhantomData))
         })
     })

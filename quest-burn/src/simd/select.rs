@@ -3,7 +3,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::{parallel, pool};
 use crate::{
     cache::Step,
-    policy::{PageSelection, Pages},
+    pages::{PageSelection, Pages},
 };
 
 /// [`crate::ops::top_pages`].

@@ -3,9 +3,14 @@ use quest_burn::{NewestPage, QuestConfig, digest::DigestKind};
 use super::page_score;
 
 /// The pages that the heads of a group read together, ascending.
-pub fn select_pages(group: &[Vec<f64>], keys: &[Vec<f64>], config: &QuestConfig) -> Vec<usize> {
-    let pages = keys.chunks(config.page_size).collect::<Vec<_>>();
-    let budget = (config.token_budget / config.page_size).max(config.min_pages);
+pub fn select_pages(
+    group: &[Vec<f64>],
+    keys: &[Vec<f64>],
+    config: &QuestConfig,
+    page_size: usize,
+) -> Vec<usize> {
+    let pages = keys.chunks(page_size).collect::<Vec<_>>();
+    let budget = (config.token_budget / page_size).max(config.min_pages);
     if pages.len() <= budget {
         return (0..pages.len()).collect();
     }

@@ -83,15 +83,21 @@ impl Model {
         }
     }
 
-    /// Logits of the token after `id`; with `quest`, attention is sparse as it says.
-    pub fn advance(&self, id: u32, cache: &mut Cache, quest: Option<&QuestConfig>) -> Vec<f64> {
+    /// Logits of the token after `id`; with `quest`, attention is sparse as it says, in pages of so
+    /// many tokens.
+    pub fn advance(
+        &self,
+        id: u32,
+        cache: &mut Cache,
+        quest: Option<(&QuestConfig, usize)>,
+    ) -> Vec<f64> {
         let embedding = &self.tensors["model.embed_tokens.weight"];
         let d_model = self.tensors["model.norm.weight"].len();
         let mut hidden = embedding[id as usize * d_model..][..d_model].to_vec();
         for layer in 0..self.n_layers {
             let prefix = format!("model.layers.{layer}");
             let input = self.norm(&format!("{prefix}.input_layernorm"), &hidden);
-            let quest = quest.filter(|quest| layer >= quest.dense_layers);
+            let quest = quest.filter(|(quest, _)| layer >= quest.dense_layers);
             let attention =
                 self.attention(&format!("{prefix}.self_attn"), layer, &input, cache, quest);
             add(&mut hidden, &attention);
@@ -127,7 +133,7 @@ impl Model {
         layer: usize,
         input: &[f64],
         cache: &mut Cache,
-        quest: Option<&QuestConfig>,
+        quest: Option<(&QuestConfig, usize)>,
     ) -> Vec<f64> {
         let position = cache.keys[layer][0].len();
         let queries = self.heads(prefix, "q", input, Some(position));
@@ -144,14 +150,14 @@ impl Model {
             for query in group {
                 let tokens = match quest {
                     None => (0..=position).collect(),
-                    Some(quest) => {
+                    Some((quest, page_size)) => {
                         let sharing = match quest.sharing {
                             PageSharing::QueryHead => std::slice::from_ref(query),
                             PageSharing::KvHead => group,
                         };
-                        select_pages(sharing, past_keys, quest)
+                        select_pages(sharing, past_keys, quest, page_size)
                             .into_iter()
-                            .flat_map(|page| page * quest.page_size..(page + 1) * quest.page_size)
+                            .flat_map(|page| page * page_size..(page + 1) * page_size)
                             .filter(|&token| token <= position)
                             .collect::<Vec<_>>()
                     }
@@ -215,11 +221,18 @@ impl Model {
             .collect()
     }
 
-    /// NLL of `ids[prefill..]`: the first `prefill` ids are read densely, the rest through Quest.
-    pub fn quest_nlls(&self, ids: &[u32], prefill: usize, quest: &QuestConfig) -> Vec<f64> {
+    /// NLL of `ids[prefill..]`: the first `prefill` ids are read densely, the rest through Quest in
+    /// pages of `page_size`.
+    pub fn quest_nlls(
+        &self,
+        ids: &[u32],
+        prefill: usize,
+        quest: &QuestConfig,
+        page_size: usize,
+    ) -> Vec<f64> {
         let mut cache = self.cache();
         let logits = ids.iter().enumerate().map(|(i, &id)| {
-            let quest = Some(quest).filter(|_| i >= prefill);
+            let quest = Some((quest, page_size)).filter(|_| i >= prefill);
             self.advance(id, &mut cache, quest)
         });
         let logits = logits.collect::<Vec<_>>();

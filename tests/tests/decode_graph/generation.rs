@@ -65,7 +65,6 @@ fn generated_tokens_do_not_depend_on_a_recording() {
         let device = &test_device.device;
         let model = model(device);
         let quest = QuestConfig::kv_group()
-            .with_page_size(PAGE_SIZE)
             .with_token_budget(48)
             .init()
             .unwrap();

@@ -19,10 +19,7 @@ use super::{
 fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, DigestStorage)> {
     use DigestStorage::{Full, Int8};
     let quest = |config: QuestConfig| {
-        let config = config
-            .with_page_size(PAGE_SIZE)
-            .with_token_budget(5 * PAGE_SIZE)
-            .with_dense_layers(1);
+        let config = config.with_token_budget(5 * PAGE_SIZE).with_dense_layers(1);
         Box::new(config.init().unwrap())
     };
     vec![
@@ -102,7 +99,7 @@ fn int8_digests_change_nothing_where_the_budget_covers_the_context() {
     for test_device in devices() {
         let device = &test_device.device;
         let model = model(device);
-        let quest = QuestConfig::kv_group().with_page_size(PAGE_SIZE);
+        let quest = QuestConfig::kv_group();
         let policy = quest.with_dense_layers(0).init().unwrap();
         let [full, int8] = DigestStorage::ALL.map(|digests| {
             let (mut cache, newest) = prefilled_with(digests, &model, &prompts, device);

@@ -22,9 +22,7 @@ fn append_writes_rows_and_digests_in_place_and_nothing_else() {
         bench.keys.fill(f32::NAN);
         bench.values.fill(f32::NAN);
         bench.digests.fill(f32::NAN);
-        let mut keys = bench.pool(&bench.keys);
-        let mut values = bench.pool(&bench.values);
-        let mut digests = bench.device_digests();
+        let mut pool = bench.kv_pool();
         // An upload that is under way holds the memory as well.
         bench.device.sync().unwrap();
         let mut starts = vec![0; bench.batch()];
@@ -56,32 +54,27 @@ fn append_writes_rows_and_digests_in_place_and_nothing_else() {
                 }
             }
             let shape = [bench.batch(), n_kv_heads, chunk, head_dim];
-            (keys, values, digests) = kernels::append(
-                keys,
-                values,
-                digests,
-                bench.digest,
+            pool = kernels::append(
+                pool,
                 bench.float(&new_keys, shape),
                 bench.float(&new_values, shape),
-                bench.page_table(),
-                bench.ints(&starts),
-                bench.ints(&lengths),
+                &bench.sequences_of(&starts, &lengths),
             );
             starts = lengths;
         }
         assert_same(
-            &floats(keys),
+            &floats(pool.keys),
             &bench.keys,
             &format!("{} keys", bench.name()),
         );
         assert_same(
-            &floats(values),
+            &floats(pool.values),
             &bench.values,
             &format!("{} values", bench.name()),
         );
         assert_digests(
             bench,
-            &floats(digests),
+            &floats(pool.digests.rows),
             &format!("{} digests", bench.name()),
         );
     });
@@ -107,24 +100,19 @@ fn append_refuses_a_pool_that_something_else_holds() {
     let ((device, _alone), mut rng) = (device(), rng());
     let small = case((16, 64), (2, 2), &[20], &[1]);
     let bench = Bench::new(small, DigestKind::MinMax, DType::F32, &device, &mut rng);
-    let keys = bench.pool(&bench.keys);
-    let held = keys.clone();
+    let pool = bench.kv_pool();
+    let held = pool.keys.clone();
     device.sync().unwrap();
     let row = || Tensor::<4>::zeros([1, 2, 1, 64], &device);
     // With fusion the refusal comes when the operations drain.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let (keys, values, digests) = kernels::append(
-            keys,
-            bench.pool(&bench.values),
-            bench.device_digests(),
-            bench.digest,
-            row(),
-            row(),
-            bench.page_table(),
-            bench.ints(&[3]),
-            bench.ints(&[4]),
-        );
-        (floats(keys), floats(values), floats(digests))
+        let sequences = bench.sequences_of(&[3], &[4]);
+        let pool = kernels::append(pool, row(), row(), &sequences);
+        (
+            floats(pool.keys),
+            floats(pool.values),
+            floats(pool.digests.rows),
+        )
     }));
     assert!(outcome.is_err());
     assert_same(&floats(held), &bench.keys, "the keys that are held");

@@ -1,7 +1,12 @@
 //! Page scores, and attention over pages.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use quest_burn::{PageSharing, digest::DigestKind, kernels};
+use quest_burn::{
+    PageSharing,
+    digest::DigestKind,
+    kernels::{self, ReadPages, Scoring, TopPages},
+    ops::PageSelection,
+};
 use rand::{rngs::StdRng, seq::SliceRandom};
 
 use super::bench::{
@@ -22,13 +27,13 @@ fn page_scores_are_those_of_every_page() {
                 poison(bench.batch() * heads * n_scores, &bench.device);
                 let scores = floats(kernels::page_scores(
                     bench.device_query(),
-                    bench.device_digests(),
-                    bench.digest,
-                    bench.page_table(),
-                    bench.lengths(),
-                    bench.case.page_size,
-                    sharing,
-                    n_scores,
+                    &bench.digests_of(bench.device_digests()),
+                    &bench.sequences(),
+                    Scoring {
+                        page_size: bench.case.page_size,
+                        sharing,
+                        n_scores,
+                    },
                 ));
                 for sequence in 0..bench.batch() {
                     let n = bench.n_pages(sequence);
@@ -76,10 +81,11 @@ fn attention_over_all_pages_is_softmax_attention() {
 
 /// Attention over listed pages, or over all of them.
 fn attention(bench: &Bench, pages: Option<Tensor<3, Int>>) -> Vec<f32> {
-    let n_pages_bound = if pages.is_some() {
-        0
-    } else {
-        bench.max_pages()
+    let pages = match pages {
+        Some(ids) => ReadPages::Listed(ids),
+        None => ReadPages::All {
+            bound: bench.max_pages(),
+        },
     };
     poison(
         bench.batch() * bench.n_heads() * bench.case.head_dim,
@@ -90,10 +96,8 @@ fn attention(bench: &Bench, pages: Option<Tensor<3, Int>>) -> Vec<f32> {
         bench.pool(&bench.keys),
         bench.pool(&bench.values),
         pages,
-        bench.page_table(),
-        bench.lengths(),
+        &bench.sequences(),
         bench.scale(),
-        n_pages_bound,
     ))
 }
 
@@ -175,20 +179,18 @@ fn best_attention(
 ) -> Vec<f32> {
     floats(kernels::best_attention(
         bench.device_query(),
-        bench.pool(&bench.keys),
-        bench.pool(&bench.values),
-        bench.device_digests(),
-        bench.digest,
-        bench.page_table(),
-        bench.lengths(),
-        bench.scale(),
+        &bench.kv_pool(),
+        &bench.sequences(),
         kernels::BestPages {
-            k,
-            sink_pages,
-            recent_pages,
+            selection: PageSelection {
+                k,
+                sink_pages,
+                recent_pages,
+            },
             sharing,
             n_pages_bound: bench.max_pages(),
         },
+        bench.scale(),
     ))
 }
 
@@ -203,24 +205,26 @@ fn selection_within_attention_reads_the_same_pages() {
             ks.push(bench.max_pages() + 70);
             for k in ks {
                 let (recent_pages, sink_pages) = (usize::from(k > 1), usize::from(k > 2));
+                let page_size = bench.case.page_size;
                 let scores = kernels::page_scores(
                     bench.device_query(),
-                    bench.device_digests(),
-                    bench.digest,
-                    bench.page_table(),
-                    bench.lengths(),
-                    bench.case.page_size,
-                    sharing,
-                    bench.max_pages(),
+                    &bench.digests_of(bench.device_digests()),
+                    &bench.sequences(),
+                    Scoring {
+                        page_size,
+                        sharing,
+                        n_scores: bench.max_pages(),
+                    },
                 );
-                let ids = ints(kernels::top_pages(
-                    scores,
-                    bench.lengths(),
-                    bench.case.page_size,
-                    k,
-                    sink_pages,
-                    recent_pages,
-                ));
+                let top = TopPages {
+                    page_size,
+                    selection: PageSelection {
+                        k,
+                        sink_pages,
+                        recent_pages,
+                    },
+                };
+                let ids = ints(kernels::top_pages(scores, bench.lengths(), top));
                 let expected = listed_attention(bench, &ids, lists, k);
                 poison(expected.len(), &bench.device);
                 let found = best_attention(bench, k, sink_pages, recent_pages, sharing);

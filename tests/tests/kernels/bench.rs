@@ -3,7 +3,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use quest_burn::{digest::DigestKind, kernels};
+use quest_burn::{
+    cache::{Digests, KvPool, Sequences},
+    digest::DigestKind,
+    kernels,
+};
 use quest_burn_tests::naive;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
@@ -226,6 +230,45 @@ impl Bench {
     }
     pub(super) fn lengths(&self) -> Tensor<1, Int> {
         self.ints(&self.case.lengths)
+    }
+    /// The sequences while they grow from some lengths to others.
+    pub(super) fn sequences_of(&self, starts: &[usize], lengths: &[usize]) -> Sequences {
+        Sequences {
+            page_table: self.page_table(),
+            starts: self.ints(starts),
+            lengths: self.ints(lengths),
+        }
+    }
+    /// The sequences, which hold all of their tokens.
+    pub(super) fn sequences(&self) -> Sequences {
+        self.sequences_of(&self.case.lengths, &self.case.lengths)
+    }
+    /// Digests in the dtype of the cache.
+    pub(super) fn digests_of(&self, rows: Tensor<4>) -> Digests {
+        Digests {
+            kind: self.digest,
+            rows,
+            int8: None,
+        }
+    }
+    /// Everything that the pages hold.
+    pub(super) fn kv_pool(&self) -> KvPool {
+        KvPool {
+            keys: self.pool(&self.keys),
+            values: self.pool(&self.values),
+            digests: self.digests_of(self.device_digests()),
+        }
+    }
+    /// Pages that nobody wrote.
+    pub(super) fn unwritten_pool(&self) -> KvPool {
+        let [rows, channels] = self.digest.shape(self.case.head_dim);
+        let shape = [self.n_pool, self.case.n_kv_heads, rows, channels];
+        let digests = self.float(&vec![f32::NAN; self.digests.len()], shape);
+        KvPool {
+            keys: self.pool(&vec![f32::NAN; self.keys.len()]),
+            values: self.pool(&vec![f32::NAN; self.values.len()]),
+            digests: self.digests_of(digests),
+        }
     }
 
     /// The score of one query head and page, by the digest as it is kept.

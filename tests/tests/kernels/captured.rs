@@ -1,7 +1,13 @@
 //! A recorded step.
 
 use burn::tensor::capture;
-use quest_burn::{PageSharing, digest::DigestKind, kernels};
+use quest_burn::{
+    PageSharing,
+    cache::{KvPool, Sequences},
+    digest::DigestKind,
+    kernels::{self, ReadPages, Scoring, TopPages},
+    ops::PageSelection,
+};
 
 use super::append::assert_digests;
 use super::attention::assert_same;
@@ -33,66 +39,60 @@ fn a_captured_step_replays_at_any_position() {
         let max_pages = bench.max_pages();
         let scale = bench.scale();
         let mut state = Some((
-            bench.pool(&vec![f32::NAN; bench.keys.len()]),
-            bench.pool(&vec![f32::NAN; bench.values.len()]),
-            bench.device_digests(),
-            bench.ints(&[0]),
-            bench.ints(&[1]),
+            KvPool {
+                digests: bench.digests_of(bench.device_digests()),
+                ..bench.unwritten_pool()
+            },
+            kernels::DecodeState {
+                tokens: bench.ints(&[0]),
+                starts: bench.ints(&[0]),
+                lengths: bench.ints(&[1]),
+                history: bench.ints(&[0]).reshape([1, 1]),
+            },
         ));
+        let (logits, active) = (bench.float(&[0.0; 2], [1, 2]), bench.ints(&[1]));
         device.sync().unwrap();
         let mut graph = capture(&device, || {
-            let (keys, values, digests, start, length) = state.take().unwrap();
-            let (keys, values, digests) = kernels::append(
-                keys,
-                values,
-                digests,
-                bench.digest,
-                new_keys.clone(),
-                new_values.clone(),
-                page_table.clone(),
-                start.clone(),
-                length.clone(),
-            );
-            let scores = kernels::page_scores(
-                query.clone(),
-                digests.clone(),
-                bench.digest,
-                page_table.clone(),
-                length.clone(),
-                16,
-                PageSharing::KvHead,
-                max_pages,
-            );
-            let pages = kernels::top_pages(scores, length.clone(), 16, 2, 0, 1);
+            let (pool, position) = state.take().unwrap();
+            let sequences = Sequences {
+                page_table: page_table.clone(),
+                starts: position.starts.clone(),
+                lengths: position.lengths.clone(),
+            };
+            let pool = kernels::append(pool, new_keys.clone(), new_values.clone(), &sequences);
+            let selection = PageSelection {
+                k: 2,
+                sink_pages: 0,
+                recent_pages: 1,
+            };
+            let scoring = Scoring {
+                page_size: 16,
+                sharing: PageSharing::KvHead,
+                n_scores: max_pages,
+            };
+            let top = TopPages {
+                page_size: 16,
+                selection,
+            };
+            let scores = kernels::page_scores(query.clone(), &pool.digests, &sequences, scoring);
+            let ids = kernels::top_pages(scores, sequences.lengths.clone(), top);
             let out = kernels::paged_attention(
                 query.clone(),
-                keys.clone(),
-                values.clone(),
-                Some(pages),
-                page_table.clone(),
-                length.clone(),
+                pool.keys.clone(),
+                pool.values.clone(),
+                ReadPages::Listed(ids),
+                &sequences,
                 scale,
-                0,
             );
-            let best = kernels::best_attention(
-                query.clone(),
-                keys.clone(),
-                values.clone(),
-                digests.clone(),
-                bench.digest,
-                page_table.clone(),
-                length.clone(),
-                scale,
-                kernels::BestPages {
-                    k: 2,
-                    sink_pages: 0,
-                    recent_pages: 1,
-                    sharing: PageSharing::KvHead,
-                    n_pages_bound: max_pages,
-                },
-            );
-            let (start, length) = (kernels::advance(start), kernels::advance(length));
-            state = Some((keys, values, digests, start, length));
+            let pages = kernels::BestPages {
+                selection,
+                sharing: PageSharing::KvHead,
+                n_pages_bound: max_pages,
+            };
+            let best = kernels::best_attention(query.clone(), &pool, &sequences, pages, scale);
+            drop(sequences);
+            let position = kernels::next_tokens(logits.clone(), active.clone(), position);
+            state = Some((pool, position));
             (out, best)
         });
         device.sync().unwrap();
@@ -106,8 +106,8 @@ fn a_captured_step_replays_at_any_position() {
         let (out, best) = (floats(out), floats(best));
         drop(graph);
         assert_eq!(best, out, "{dtype:?}");
-        let (keys, values, digests, start, _) = state.take().unwrap();
-        let length = ints(start)[0] as usize;
+        let (pool, position) = state.take().unwrap();
+        let length = ints(position.starts)[0] as usize;
         println!("{dtype:?}: hardware graph {hardware}, {length} tokens");
         assert!(length > replays && length <= replays + warm_up, "{length}");
         // Every value row is the same, so that it is the output whatever the pages.
@@ -127,8 +127,8 @@ fn a_captured_step_replays_at_any_position() {
                 bench.write(0, head, position, key, value);
             }
         }
-        assert_same(&floats(keys), &bench.keys, "keys");
-        assert_same(&floats(values), &bench.values, "values");
-        assert_digests(&bench, &floats(digests), "digests");
+        assert_same(&floats(pool.keys), &bench.keys, "keys");
+        assert_same(&floats(pool.values), &bench.values, "values");
+        assert_digests(&bench, &floats(pool.digests.rows), "digests");
     }
 }

@@ -3,7 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Int, Tensor};
-use quest_burn::{PageSharing, digest::DigestKind, kernels};
+use quest_burn::{
+    PageSharing,
+    cache::Sequences,
+    digest::DigestKind,
+    kernels::{self, ReadPages, Scoring, TopPages},
+    ops::PageSelection,
+};
 
 use super::bench::{Bench, case, device, rng};
 
@@ -27,20 +33,37 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
             query,
             bench.pool(&bench.keys),
             bench.pool(&bench.values),
-            pages,
-            bench.page_table(),
-            bench.lengths(),
+            match pages {
+                Some(ids) => ReadPages::Listed(ids),
+                None => ReadPages::All { bound },
+            },
+            &bench.sequences(),
             1.0,
-            bound,
         );
     };
+    let top = |scores, lengths, k, sink_pages, recent_pages| {
+        let selection = PageSelection {
+            k,
+            sink_pages,
+            recent_pages,
+        };
+        let page_size = 16;
+        drop(kernels::top_pages(
+            scores,
+            lengths,
+            TopPages {
+                page_size,
+                selection,
+            },
+        ));
+    };
 
-    let message = refusal(|| drop(kernels::top_pages(scores(), bench.lengths(), 16, 0, 0, 0)));
+    let message = refusal(|| top(scores(), bench.lengths(), 0, 0, 0));
     assert!(
         message.contains("expected at least 1, found 0"),
         "{message}"
     );
-    let message = refusal(|| drop(kernels::top_pages(scores(), bench.lengths(), 16, 2, 2, 1)));
+    let message = refusal(|| top(scores(), bench.lengths(), 2, 2, 1));
     assert!(
         message.contains("at most the 2 pages to keep, found 3"),
         "{message}"
@@ -67,13 +90,17 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let score = |sequences: usize, columns: usize| {
         kernels::page_scores(
             Tensor::zeros([sequences, 4, 64], &device),
-            bench.device_digests(),
-            bench.digest,
-            Tensor::zeros([sequences, columns], &device),
-            Tensor::zeros([sequences], &device),
-            16,
-            PageSharing::KvHead,
-            2,
+            &bench.digests_of(bench.device_digests()),
+            &Sequences {
+                page_table: Tensor::zeros([sequences, columns], &device),
+                starts: Tensor::zeros([sequences], &device),
+                lengths: Tensor::zeros([sequences], &device),
+            },
+            Scoring {
+                page_size: 16,
+                sharing: PageSharing::KvHead,
+                n_scores: 2,
+            },
         )
     };
     let message = refusal(|| drop(score(1, 0)));
@@ -87,6 +114,6 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
         "{message}"
     );
     let no_scores = Tensor::<3>::zeros([0, 2, 4], (&device, DType::F32));
-    let message = refusal(|| drop(kernels::top_pages(no_scores, no_lengths(), 16, 2, 0, 0)));
+    let message = refusal(|| top(no_scores, no_lengths(), 2, 0, 0));
     assert!(message.contains("found 0 sequences"), "{message}");
 }

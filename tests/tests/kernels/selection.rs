@@ -1,7 +1,10 @@
 //! The choice of the best pages.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use quest_burn::kernels;
+use quest_burn::{
+    kernels::{self, TopPages},
+    ops::PageSelection,
+};
 
 use super::bench::{device, ints, normal, poison, rng};
 
@@ -48,10 +51,14 @@ fn check_selection(
     let ids = ints(kernels::top_pages(
         Tensor::from_data(scores, (device, DType::F32)),
         Tensor::from_data(counts, (device, DType::I32)),
-        page_size,
-        k,
-        sinks,
-        recent,
+        TopPages {
+            page_size,
+            selection: PageSelection {
+                k,
+                sink_pages: sinks,
+                recent_pages: recent,
+            },
+        },
     ));
     for (row, &length) in lengths.iter().enumerate() {
         let n = length.div_ceil(page_size);

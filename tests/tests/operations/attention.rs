@@ -56,7 +56,7 @@ pub(super) fn assert_listed_attention(
         let selection = PageSelection {
             k: shape.budget_pages,
             sink_pages: 0,
-            recent_pages: preset.always_recent_pages(),
+            recent_pages: preset.selection(shape.page_size).recent_pages,
         };
         let pages = ops::top_pages(scores, &filled.step, &selection);
         let output = ops::paged_attention(

@@ -3,6 +3,7 @@
 
 mod attention;
 mod digests;
+mod refusal;
 mod scores;
 mod selection;
 

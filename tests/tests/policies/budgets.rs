@@ -35,7 +35,7 @@ fn expected(kind: PolicyKind, prompt: usize, length: usize) -> (usize, usize) {
 fn the_pages_and_tokens_that_are_read_are_as_many_as_the_budget_from_the_first_step_on() {
     for_each_policy(|kind, device, context| {
         let mut session = Session::new(&shape(), &device.device, 1);
-        let policy = observed(&config(kind, BUDGET));
+        let policy = observed(&config(kind, BUDGET), PAGE_SIZE);
         for _ in 0..20 {
             let decoded = session.decode(&[true; 4]);
             let (_, observations) = session.attend(&decoded, &policy);
@@ -75,7 +75,7 @@ fn the_first_layers_are_dense() {
         let mut session = Session::new(&shape, &device.device, 2);
         let mut config = config(kind, BUDGET);
         config.quest.dense_layers = 2;
-        let policy = observed(&config);
+        let policy = observed(&config, PAGE_SIZE);
         for _ in 0..2 {
             let decoded = session.decode(&[true, false, false, false]);
             let (_, observations) = session.attend(&decoded, &policy);
@@ -99,7 +99,11 @@ fn watching_changes_nothing() {
             (0..4).map(step).collect::<Vec<_>>()
         };
         let policy = config(kind, BUDGET);
-        let plain = policy.init().expect("the configuration is valid");
-        assert_eq!(run(&observed(&policy)), run(&*plain), "{context}");
+        let plain = policy.init(PAGE_SIZE).expect("the configuration is valid");
+        assert_eq!(
+            run(&observed(&policy, PAGE_SIZE)),
+            run(&*plain),
+            "{context}"
+        );
     });
 }

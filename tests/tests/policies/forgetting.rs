@@ -15,7 +15,7 @@ fn what_the_cache_forgets_is_forgotten() {
     for_each_policy(|kind, device, context| {
         for way in ["truncate", "release", "reset"] {
             let context = format!("{context}, {way}");
-            let policy = observed(&config(kind, 2 * PAGE_SIZE));
+            let policy = observed(&config(kind, 2 * PAGE_SIZE), PAGE_SIZE);
             let mut session = Session::new(&shape(), &device.device, 5);
             for _ in 0..6 {
                 let decoded = session.decode(&[true; 4]);

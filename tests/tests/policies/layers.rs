@@ -68,7 +68,7 @@ proptest! {
             for &kind in PolicyKind::ALL {
                 // The first pages and the newest are two at least.
                 let budget = longest.next_multiple_of(PAGE_SIZE).max(2 * PAGE_SIZE) + more;
-                let policy = config(kind, budget).init().expect("the configuration is valid");
+                let policy = config(kind, budget).init(PAGE_SIZE).expect("the configuration is valid");
                 prop_assert_eq!(&case.run(&*policy, 0..lengths.len()), &dense, "{} on {}", kind, device);
             }
         }
@@ -82,7 +82,7 @@ proptest! {
         for device in devices() {
             let case = Case::new(&lengths, &device, seed);
             for &kind in PolicyKind::ALL {
-                let policy = config(kind, 2 * PAGE_SIZE).init().expect("the configuration is valid");
+                let policy = config(kind, 2 * PAGE_SIZE).init(PAGE_SIZE).expect("the configuration is valid");
                 let together = case.run(&*policy, 0..lengths.len());
                 for (i, together) in together.iter().enumerate() {
                     let alone = &case.run(&*policy, i..i + 1)[0];

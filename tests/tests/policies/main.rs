@@ -20,7 +20,6 @@ const PAGE_SIZE: usize = 8;
 
 fn config(kind: PolicyKind, budget: usize) -> PolicyConfig {
     let quest = QuestConfig::new()
-        .with_page_size(PAGE_SIZE)
         .with_token_budget(budget)
         .with_dense_layers(0);
     PolicyConfig::new(kind)

@@ -57,7 +57,7 @@ fn what_is_not_listed_is_not_read_and_what_is_listed_is() {
             config.quest.sharing = sharing;
             for steps_before in [0, 3] {
                 let context = format!("{context}, {sharing:?}, step {steps_before}");
-                let policy = observed(&config);
+                let policy = observed(&config, PAGE_SIZE);
                 let mut session = Session::new(&shape(), &device.device, 4);
                 for _ in 0..steps_before {
                     let decoded = session.decode(&[true; 4]);

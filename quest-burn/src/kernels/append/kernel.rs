@@ -1,10 +1,11 @@
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::Shape};
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::super::{
-    int8::pack::{PACKED_BINDINGS, PackedDigests, PackedPools, PackedRow, largest_of, pack},
-    launch::{address_type, assert_pools_in_place},
+    int8::pack::{PACKED_BINDINGS, PackedDigests, PackedRow, largest_of, pack, packed_arg},
+    launch::{address_type, assert_pool_in_place},
+    operands::{Places, Pool},
     row::RowLayout,
 };
 use crate::digest::{DigestKind, KernelDigest, SCALAR_CHANNELS, with_digest};
@@ -183,37 +184,36 @@ pub(in crate::kernels) fn touched_pages(tokens: usize, page_size: usize) -> usiz
     (tokens - 1).div_ceil(page_size) + 1
 }
 
-/// Writes new rows, folds their keys into the digests and packs those where they are to be
-/// `packed`, all in place.
-pub(crate) fn launch_append(
-    keys: CubeTensor,
-    values: CubeTensor,
-    digests: CubeTensor,
-    digest: DigestKind,
-    packed: Option<&PackedPools>,
+/// Writes new rows, makes the digests of their pages and packs those where they are to be packed, all
+/// in place.
+pub(in crate::kernels) fn launch(
+    pool: Pool<CubeBackend>,
     new_keys: CubeTensor,
     new_values: CubeTensor,
-    page_table: CubeTensor,
-    starts: CubeTensor,
-    lengths: CubeTensor,
-) -> (CubeTensor, CubeTensor, CubeTensor) {
-    assert_pools_in_place("append", &keys, &values, &digests);
+    places: Places<CubeBackend>,
+) -> Pool<CubeBackend> {
+    assert_pool_in_place("append", &pool);
+    let Pool {
+        keys,
+        values,
+        digests,
+    } = &pool;
+    let rows = digests.rows();
     let new_keys = into_contiguous(new_keys);
     let new_values = into_contiguous(new_values);
     let page_size = keys.meta.shape()[2];
     let new: &Shape = new_keys.meta.shape();
     let (batch, n_kv_heads, tokens) = (new[0], new[1], new[2]);
     let touched = touched_pages(tokens, page_size);
-    let layout = RowLayout::of(&keys);
-    let packed = packed.map(|packed| {
-        let row = PackedRow::new(layout.width, layout.row_vectors());
-        packed.arg("append", row)
+    let layout = RowLayout::of(keys);
+    let packed = packed_arg("append", digests, || {
+        PackedRow::new(layout.width, layout.row_vectors())
     });
     let client = keys.client.clone();
-    let address = address_type(&[&keys, &values, &digests, &new_keys, &new_values]);
+    let address = address_type(&[keys, values, rows, &new_keys, &new_values]);
     let dtype = dtype_to_storage_type(keys.dtype);
     let units = layout.row_vectors();
-    let (of_digest, behind) = digest_vectors(digest, units, layout.width);
+    let (of_digest, behind) = digest_vectors(digests.kind(), units, layout.width);
     let shape = AppendShape {
         page_size,
         head_dim: units * layout.width,
@@ -223,7 +223,7 @@ pub(crate) fn launch_append(
     };
     // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
     // the shapes were checked before the operation was registered.
-    with_digest!(digest, D => unsafe {
+    with_digest!(digests.kind(), D => unsafe {
         append_kernel::launch_unchecked::<D>(
             &client,
             CubeCount::Static(touched as u32, n_kv_heads as u32, batch as u32),
@@ -232,16 +232,16 @@ pub(crate) fn launch_append(
             layout.width,
             keys.clone().into_tensor_arg(),
             values.clone().into_tensor_arg(),
-            digests.clone().into_tensor_arg(),
+            rows.clone().into_tensor_arg(),
             packed.into(),
             new_keys.into_tensor_arg(),
             new_values.into_tensor_arg(),
-            into_contiguous(page_table).into_tensor_arg(),
-            starts.into_tensor_arg(),
-            lengths.into_tensor_arg(),
+            into_contiguous(places.page_table).into_tensor_arg(),
+            places.starts.into_tensor_arg(),
+            places.lengths.into_tensor_arg(),
             shape,
             dtype,
         );
     });
-    (keys, values, digests)
+    pool
 }

@@ -11,8 +11,7 @@ use burn::{
 pub(crate) use assign::launch_assign;
 pub(crate) use next_tokens::launch_next_tokens;
 
-use super::check::check_dtype;
-use crate::ops::extension::QuestOps;
+use super::{check::check_dtype, extension::QuestOps, operands::State};
 
 /// What a captured decode step carries from one replay to the next.
 #[derive(Debug)]
@@ -71,19 +70,21 @@ pub fn next_tokens(logits: Tensor<2>, active: Tensor<1, Int>, state: DecodeState
         vocab_size > 0,
         "logits: expected at least one token, found 0"
     );
-    let (tokens, starts, lengths, history) = Dispatch::next_tokens(
+    let state = Dispatch::next_tokens(
         logits.into_dispatch(),
         active.into_dispatch(),
-        tokens.into_dispatch(),
-        starts.into_dispatch(),
-        lengths.into_dispatch(),
-        history.into_dispatch(),
+        State {
+            tokens: tokens.into_dispatch(),
+            starts: starts.into_dispatch(),
+            lengths: lengths.into_dispatch(),
+            history: history.into_dispatch(),
+        },
     );
     DecodeState {
-        tokens: Tensor::from_dispatch(tokens),
-        starts: Tensor::from_dispatch(starts),
-        lengths: Tensor::from_dispatch(lengths),
-        history: Tensor::from_dispatch(history),
+        tokens: Tensor::from_dispatch(state.tokens),
+        starts: Tensor::from_dispatch(state.starts),
+        lengths: Tensor::from_dispatch(state.lengths),
+        history: Tensor::from_dispatch(state.history),
     }
 }
 

@@ -1,9 +1,10 @@
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::super::{
     launch::{address_type, assert_in_place},
+    operands::State,
     row::RowLayout,
 };
 
@@ -103,15 +104,17 @@ fn next_tokens_kernel<F: Float, N: Size>(
 }
 
 /// Chooses the next tokens and moves on, in place.
-#[allow(clippy::type_complexity)]
 pub(crate) fn launch_next_tokens(
     logits: CubeTensor,
     active: CubeTensor,
-    tokens: CubeTensor,
-    starts: CubeTensor,
-    lengths: CubeTensor,
-    history: CubeTensor,
-) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+    state: State<CubeBackend>,
+) -> State<CubeBackend> {
+    let State {
+        tokens,
+        starts,
+        lengths,
+        history,
+    } = state;
     for (what, state) in [
         ("newest tokens", &tokens),
         ("starts", &starts),
@@ -150,5 +153,10 @@ pub(crate) fn launch_next_tokens(
             dtype,
         );
     }
-    (tokens, starts, lengths, history)
+    State {
+        tokens,
+        starts,
+        lengths,
+        history,
+    }
 }

@@ -1,7 +1,7 @@
-use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::CubeBackend;
 use cubecl::prelude::*;
 
-use super::super::launch::assert_in_place;
+use super::super::{launch::assert_in_place, operands::Digests};
 use crate::{
     cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST},
     digest::KernelDigest,
@@ -27,31 +27,29 @@ impl PackedRow {
     }
 }
 
-/// Pools of packed digests that a launch writes in place.
-#[derive(Debug)]
-pub(crate) struct PackedPools {
-    pub words: CubeTensor,
-    pub scales: CubeTensor,
-}
-
-/// Buffers that [`PackedPools`] are in a launch.
+/// Buffers that [`PackedDigests`] are in a launch.
 pub(in crate::kernels) const PACKED_BINDINGS: usize = 2;
 
-impl PackedPools {
-    /// The argument of a kernel whose units hold such rows. The address width of the digests that
-    /// are packed covers it, as there are fewer words.
-    pub(in crate::kernels) fn arg(&self, operation: &str, row: PackedRow) -> PackedDigestsLaunch {
-        assert_in_place(operation, "words of int8 digests", &self.words);
-        assert_in_place(operation, "scales of int8 digests", &self.scales);
-        PackedDigestsLaunch::new(
-            self.words.clone().into_buffer_arg(),
-            self.scales.clone().into_buffer_arg(),
-            row,
-        )
-    }
+/// The packed digests that a kernel writes in place, where there are some; its units hold such rows.
+/// The address width of the digests that are packed covers them, as there are fewer words.
+pub(in crate::kernels) fn packed_arg(
+    operation: &str,
+    digests: &Digests<CubeBackend>,
+    row: impl FnOnce() -> PackedRow,
+) -> Option<PackedDigestsLaunch> {
+    let Digests::Int8 { words, scales, .. } = digests else {
+        return None;
+    };
+    assert_in_place(operation, "words of int8 digests", words);
+    assert_in_place(operation, "scales of int8 digests", scales);
+    Some(PackedDigestsLaunch::new(
+        words.clone().into_buffer_arg(),
+        scales.clone().into_buffer_arg(),
+        row(),
+    ))
 }
 
-/// [`PackedPools`] in a kernel.
+/// Packed digests in a kernel.
 #[derive(CubeType, CubeLaunch)]
 pub(in crate::kernels) struct PackedDigests {
     words: Box<[i32]>,

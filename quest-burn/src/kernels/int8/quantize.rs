@@ -1,18 +1,19 @@
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 use cubecl::prelude::*;
 
 use super::{
     super::{
         append::{digest_vectors, touched_pages},
         launch::address_type,
+        operands::{Digests, Places},
         row::RowLayout,
     },
-    pack::{PackedDigests, PackedPools, PackedRow, largest_of, pack},
+    pack::{PackedDigests, PackedRow, largest_of, pack, packed_arg},
 };
 use crate::{
     cache::CHANNELS_PER_WORD,
-    digest::{DigestKind, KernelDigest, with_digest},
+    digest::{KernelDigest, with_digest},
 };
 
 /// One cube per page that is written, KV head and sequence; a unit per vector of a digest's row.
@@ -70,31 +71,31 @@ fn quantize_digests_kernel<D: KernelDigest, F: Float, N: Size>(
     );
 }
 
-/// Packs the digests of the pages of positions `starts..lengths`, of at most `tokens` tokens, anew
-/// and in place.
-pub(crate) fn launch_quantize_digests(
-    packed: &PackedPools,
-    digests: CubeTensor,
-    digest: DigestKind,
-    page_table: CubeTensor,
-    starts: CubeTensor,
-    lengths: CubeTensor,
+/// Packs the digests of the pages of positions `starts..lengths`, of at most `tokens` tokens, in place.
+pub(in crate::kernels) fn launch(
+    digests: Digests<CubeBackend>,
+    places: Places<CubeBackend>,
     page_size: usize,
     tokens: usize,
-) {
-    let digests = into_contiguous(digests);
-    let head_dim = packed.words.meta.shape()[3] * CHANNELS_PER_WORD;
-    let layout = RowLayout::with_head_dim(&digests, head_dim);
+) -> Digests<CubeBackend> {
+    let Digests::Int8 { words, rows, .. } = &digests else {
+        return digests;
+    };
+    let rows = into_contiguous(rows.clone());
+    let head_dim = words.meta.shape()[3] * CHANNELS_PER_WORD;
+    let layout = RowLayout::with_head_dim(&rows, head_dim);
     let row = PackedRow::new(layout.width, layout.row_vectors());
-    let (of_digest, _) = digest_vectors(digest, row.vectors, layout.width);
-    let n_kv_heads = digests.meta.shape()[1];
-    let batch = page_table.meta.shape()[0];
-    let client = digests.client.clone();
-    let address = address_type(&[&packed.words, &digests]);
-    let dtype = dtype_to_storage_type(digests.dtype);
+    let (of_digest, _) = digest_vectors(digests.kind(), row.vectors, layout.width);
+    let n_kv_heads = rows.meta.shape()[1];
+    let batch = places.page_table.meta.shape()[0];
+    let client = rows.client.clone();
+    let address = address_type(&[words, &rows]);
+    let dtype = dtype_to_storage_type(rows.dtype);
+    let packed =
+        packed_arg("quantize_digests", &digests, || row).expect("these are digests in 8 bits");
     // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
     // the shapes were checked before the operation was registered.
-    with_digest!(digest, D => unsafe {
+    with_digest!(digests.kind(), D => unsafe {
         quantize_digests_kernel::launch_unchecked::<D>(
             &client,
             CubeCount::Static(
@@ -105,14 +106,15 @@ pub(crate) fn launch_quantize_digests(
             CubeDim::new_1d(row.vectors as u32),
             address,
             layout.width,
-            packed.arg("quantize_digests", row),
-            digests.into_tensor_arg(),
-            into_contiguous(page_table).into_tensor_arg(),
-            starts.into_tensor_arg(),
-            lengths.into_tensor_arg(),
+            packed,
+            rows.into_tensor_arg(),
+            into_contiguous(places.page_table).into_tensor_arg(),
+            places.starts.into_tensor_arg(),
+            places.lengths.into_tensor_arg(),
             page_size,
             of_digest,
             dtype,
         );
     });
+    digests
 }

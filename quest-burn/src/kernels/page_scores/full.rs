@@ -1,13 +1,15 @@
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
     super::{
         append::digest_vectors,
         launch::address_type,
+        operands::Places,
         row::{RowLayout, dot, lanes_sum},
     },
+    Scoring,
     pages::{next_pages, pages_of, write_scores},
     plan::{Plan, ScoreShape},
 };
@@ -135,18 +137,14 @@ fn page_scores_kernel<D: KernelDigest, F: Float, N: Size>(
     }
 }
 
-/// Scores of each page, `[batch, heads, n_scores]`.
-pub(crate) fn launch_page_scores(
+/// Scores by digests in the dtype of the query.
+pub(super) fn launch(
     query: CubeTensor,
-    digests: CubeTensor,
     digest: DigestKind,
-    page_table: CubeTensor,
-    lengths: CubeTensor,
-    page_size: usize,
-    shared: bool,
-    n_scores: usize,
+    digests: CubeTensor,
+    places: Places<CubeBackend>,
+    scoring: Scoring,
 ) -> CubeTensor {
-    let query = into_contiguous(query);
     let digests = into_contiguous(digests);
     let n_kv_heads = digests.meta.shape()[1];
     let head_dim = query.meta.shape()[2];
@@ -156,7 +154,7 @@ pub(crate) fn launch_page_scores(
         cubes,
         dim,
         scores,
-    } = Plan::new(&query, &layout, n_kv_heads, shared, page_size, n_scores);
+    } = Plan::new(&query, &layout, n_kv_heads, scoring);
     let (of_digest, _) = digest_vectors(digest, layout.row_vectors(), layout.width);
     let shape = ScoreShape {
         digest: of_digest,
@@ -176,8 +174,8 @@ pub(crate) fn launch_page_scores(
             layout.width,
             query.into_tensor_arg(),
             digests.into_tensor_arg(),
-            into_contiguous(page_table).into_tensor_arg(),
-            lengths.into_tensor_arg(),
+            places.page_table.into_tensor_arg(),
+            places.lengths.into_tensor_arg(),
             scores.clone().into_tensor_arg(),
             shape,
             dtype,

@@ -1,13 +1,15 @@
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
     super::{
         launch::address_type,
+        operands::Places,
         row::{RowLayout, dot, lanes_sum},
     },
-    int8_matrix::{MatrixScores, int8_matrix_scores},
+    Scoring,
+    int8_matrix::{self, MatrixScores},
     pages::{next_pages, pages_of, write_scores},
     plan::{Plan, ScoreShape},
 };
@@ -207,35 +209,23 @@ fn int8_page_scores_kernel<D: KernelDigest, F: Float, N: Size>(
     }
 }
 
-/// Scores of each page by digests in 8 bits, `[batch, heads, n_scores]`.
-pub(crate) fn launch_int8_page_scores(
+/// Scores by digests in 8 bits.
+pub(super) fn launch(
     query: CubeTensor,
-    words: CubeTensor,
-    scales: CubeTensor,
     digest: DigestKind,
-    page_table: CubeTensor,
-    lengths: CubeTensor,
-    page_size: usize,
-    shared: bool,
-    n_scores: usize,
+    [words, scales]: [CubeTensor; 2],
+    places: Places<CubeBackend>,
+    scoring: Scoring,
 ) -> CubeTensor {
-    let query = into_contiguous(query);
     let words = into_contiguous(words);
     let scales = into_contiguous(scales);
     let n_kv_heads = words.meta.shape()[0];
     let head_dim = query.meta.shape()[2];
     let client = query.client.clone();
     let group = query.meta.shape()[1] / n_kv_heads;
-    let by_matrix = MatrixScores::new(
-        client.properties(),
-        query.dtype,
-        group,
-        shared,
-        head_dim,
-        page_size,
-    );
+    let by_matrix = MatrixScores::new(client.properties(), query.dtype, group, head_dim, scoring);
     if let Some(shape) = by_matrix.filter(|_| digest == DigestKind::MinMax) {
-        return int8_matrix_scores(query, words, scales, page_table, lengths, n_scores, shape);
+        return int8_matrix::launch(query, [words, scales], places, scoring.n_scores, shape);
     }
     let plane = client.properties().hardware.plane_size_min as usize;
     let layout = RowLayout::of_vectors(head_dim / CHANNELS, CHANNELS, plane);
@@ -244,7 +234,7 @@ pub(crate) fn launch_int8_page_scores(
         cubes,
         dim,
         scores,
-    } = Plan::new(&query, &layout, n_kv_heads, shared, page_size, n_scores);
+    } = Plan::new(&query, &layout, n_kv_heads, scoring);
     let address = address_type(&[&words, &scores]);
     let dtype = dtype_to_storage_type(query.dtype);
     // SAFETY: pages are masked by the lengths and clamped to the page table and the pool; the
@@ -259,8 +249,8 @@ pub(crate) fn launch_int8_page_scores(
             query.into_tensor_arg(),
             words.into_tensor_arg(),
             scales.into_tensor_arg(),
-            into_contiguous(page_table).into_tensor_arg(),
-            lengths.into_tensor_arg(),
+            places.page_table.into_tensor_arg(),
+            places.lengths.into_tensor_arg(),
             scores.clone().into_tensor_arg(),
             shape,
             dtype,

@@ -6,14 +6,18 @@
 //! in any order.
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::{cmma::MmaDefinition, ir::DeviceProperties, prelude::*};
 
-use super::super::{
-    launch::{address_type, empty, multiprocessors},
-    matrix_instruction::{COLUMNS, DEPTH, PACKED, PLANE, ROWS, is_there},
+use super::{
+    super::{
+        launch::{address_type, empty, multiprocessors},
+        matrix_instruction::{COLUMNS, DEPTH, PACKED, PLANE, ROWS, is_there},
+        operands::Places,
+    },
+    Scoring,
 };
-use crate::cache::CHANNELS_PER_SCALE;
+use crate::{cache::CHANNELS_PER_SCALE, pages::PageSharing};
 
 /// Planes of a cube.
 const PLANES: usize = 4;
@@ -45,9 +49,8 @@ impl MatrixScores {
         properties: &DeviceProperties,
         dtype: DType,
         group: usize,
-        shared: bool,
         head_dim: usize,
-        page_size: usize,
+        scoring: Scoring,
     ) -> Option<Self> {
         let takes = dtype == DType::F16
             && is_there(properties, dtype, PLANES * PLANE)
@@ -56,9 +59,9 @@ impl MatrixScores {
             && head_dim <= 4 * CHANNELS_PER_SCALE;
         takes.then_some(Self {
             group,
-            shared,
+            shared: scoring.sharing == PageSharing::KvHead,
             head_dim,
-            page_size,
+            page_size: scoring.page_size,
             in_flight: IN_FLIGHT,
         })
     }
@@ -251,12 +254,10 @@ fn int8_matrix_kernel<F: Float, N: Size, W: Size, P: Size>(
 }
 
 /// Bounds of the attention scores of each page by digests in 8 bits, `[batch, heads, n_scores]`.
-pub(super) fn int8_matrix_scores(
+pub(super) fn launch(
     query: CubeTensor,
-    words: CubeTensor,
-    scales: CubeTensor,
-    page_table: CubeTensor,
-    lengths: CubeTensor,
+    [words, scales]: [CubeTensor; 2],
+    places: Places<CubeBackend>,
     n_scores: usize,
     shape: MatrixScores,
 ) -> CubeTensor {
@@ -287,8 +288,8 @@ pub(super) fn int8_matrix_scores(
             query.into_tensor_arg(),
             words.into_tensor_arg(),
             scales.into_tensor_arg(),
-            into_contiguous(page_table).into_tensor_arg(),
-            lengths.into_tensor_arg(),
+            places.page_table.into_tensor_arg(),
+            places.lengths.into_tensor_arg(),
             output.clone().into_tensor_arg(),
             shape,
             dtype,

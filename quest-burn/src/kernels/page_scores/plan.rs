@@ -4,10 +4,14 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::super::{
-    launch::{empty, multiprocessors},
-    row::RowLayout,
+use super::{
+    super::{
+        launch::{empty, multiprocessors},
+        row::RowLayout,
+    },
+    Scoring,
 };
+use crate::pages::PageSharing;
 
 /// Units of a cube.
 const UNITS: usize = 128;
@@ -90,10 +94,14 @@ impl Plan {
         query: &CubeTensor,
         layout: &RowLayout,
         n_kv_heads: usize,
-        shared: bool,
-        page_size: usize,
-        n_scores: usize,
+        scoring: Scoring,
     ) -> Self {
+        let Scoring {
+            page_size,
+            sharing,
+            n_scores,
+        } = scoring;
+        let shared = sharing == PageSharing::KvHead;
         let [batch, n_heads, _] = query.meta.shape().dims::<3>();
         let max_units = query.client.properties().hardware.max_units_per_cube as usize;
         let units = UNITS.min(max_units);

@@ -1,11 +1,12 @@
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
     super::{
         launch::{address_type, empty, multiprocessors},
         matrix_instruction::PACKED,
+        operands::{PageList, Places},
         row::RowLayout,
     },
     listed::{self, SplittingLaunch},
@@ -34,8 +35,7 @@ impl Problem {
         query: CubeTensor,
         keys: CubeTensor,
         values: CubeTensor,
-        page_table: CubeTensor,
-        lengths: CubeTensor,
+        places: Places<CubeBackend>,
     ) -> Self {
         let query = into_contiguous(query);
         let (keys, values) = (into_contiguous(keys), into_contiguous(values));
@@ -43,11 +43,11 @@ impl Problem {
         let [_, n_kv_heads, page_size, _] = keys.meta.shape().dims::<4>();
         Self {
             layout: RowLayout::of(&keys),
-            page_table: into_contiguous(page_table),
+            page_table: into_contiguous(places.page_table),
             query,
             keys,
             values,
-            lengths,
+            lengths: places.lengths,
             batch,
             n_heads,
             n_kv_heads,
@@ -140,21 +140,22 @@ impl Partition {
 }
 
 /// Attention over the listed pages, or over all of them, `[batch, n_heads, head_dim]`.
-pub(crate) fn launch_paged_attention(
+pub(in crate::kernels) fn launch(
     query: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,
-    pages: Option<CubeTensor>,
-    page_table: CubeTensor,
-    lengths: CubeTensor,
+    pages: PageList<CubeBackend>,
+    places: Places<CubeBackend>,
     scale: f32,
-    n_pages_bound: usize,
 ) -> CubeTensor {
-    let problem = Problem::new(query, keys, values, page_table, lengths);
-    let pages = pages.map(into_contiguous);
-    let (list_heads, bound) = match &pages {
-        Some(pages) => (pages.meta.shape()[1], pages.meta.shape()[2]),
-        None => (problem.n_kv_heads, n_pages_bound),
+    let problem = Problem::new(query, keys, values, places);
+    let (pages, list_heads, bound) = match pages {
+        PageList::Listed { ids } => {
+            let ids = into_contiguous(ids);
+            let (heads, k) = (ids.meta.shape()[1], ids.meta.shape()[2]);
+            (Some(ids), heads, k)
+        }
+        PageList::All { bound } => (None, problem.n_kv_heads, bound),
     };
     let partition = problem.partition(list_heads);
     let n_splits = partition.n_splits(bound);

@@ -12,20 +12,22 @@ mod units;
 
 use burn::{
     backend::Dispatch,
-    tensor::{DType, Device, Int, Tensor, assert_shape},
+    tensor::{DType, Device, Tensor, assert_shape},
 };
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{
     ir::DeviceProperties,
     prelude::{AddressType, CubeCount},
 };
 
 use super::{
-    check::{check_cache, check_dtype, check_groups, check_sequences},
+    check::{check_dtype, check_groups, check_kernels, check_sequences},
     device::{is_cube_with, supported},
+    extension::QuestOps,
     launch::{address_type, empty},
+    operands::Places,
 };
-use crate::ops::extension::QuestOps;
+use crate::cache::Sequences;
 
 /// Whether [`prefill_attention`] runs on a device: one that has matrix instructions for the dtype and
 /// the head dim, or whose shared memory holds a tile of such heads.
@@ -42,8 +44,6 @@ pub fn prefills(device: &Device, dtype: DType, head_dim: usize) -> bool {
 ///
 /// - query, output: `[batch, n_heads, tokens, head_dim]`
 /// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
-/// - page_table: `[batch, max_pages]`
-/// - starts, lengths: `[batch]`
 ///
 /// # Panics
 ///
@@ -52,21 +52,19 @@ pub fn prefill_attention(
     query: Tensor<4>,
     keys: Tensor<4>,
     values: Tensor<4>,
-    page_table: Tensor<2, Int>,
-    starts: Tensor<1, Int>,
-    lengths: Tensor<1, Int>,
+    sequences: &Sequences,
     scale: f32,
 ) -> Tensor<4> {
     let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
     let [batch, n_heads, tokens, _] = query.dims();
     assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
     assert_shape!(query, [batch, n_heads, tokens, head_dim]);
-    assert_shape!(starts, [batch]);
-    check_sequences(batch, &page_table, &lengths);
+    assert_shape!(&sequences.starts, [batch]);
+    check_sequences(batch, sequences);
     check_dtype("values", values.dtype(), keys.dtype());
     check_dtype("query", query.dtype(), keys.dtype());
     check_groups(n_heads, n_kv_heads);
-    check_cache(&keys);
+    check_kernels(&keys, head_dim);
     assert!(
         prefills(&query.device(), query.dtype(), head_dim),
         "query: expected a dtype and a head dim that the kernels of {:?} take, found {:?} and \
@@ -81,9 +79,7 @@ pub fn prefill_attention(
         query.into_dispatch(),
         keys.into_dispatch(),
         values.into_dispatch(),
-        page_table.cast(DType::I32).into_dispatch(),
-        starts.cast(DType::I32).into_dispatch(),
-        lengths.cast(DType::I32).into_dispatch(),
+        sequences.into(),
         scale,
     ))
 }
@@ -120,13 +116,11 @@ fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> boo
 
 /// Attention of the tokens that a step adds, `[batch, n_heads, tokens, head_dim]`; zeros past those
 /// of a sequence.
-pub(crate) fn launch_prefill_attention(
+pub(super) fn launch(
     query: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,
-    page_table: CubeTensor,
-    starts: CubeTensor,
-    lengths: CubeTensor,
+    places: Places<CubeBackend>,
     scale: f32,
 ) -> CubeTensor {
     let query = into_contiguous(query);
@@ -137,9 +131,9 @@ pub(crate) fn launch_prefill_attention(
         query,
         keys: into_contiguous(keys),
         values: into_contiguous(values),
-        page_table: into_contiguous(page_table),
-        starts,
-        lengths,
+        page_table: into_contiguous(places.page_table),
+        starts: places.starts,
+        lengths: places.lengths,
         scale,
     };
     if matrix::supports(client.properties(), output.dtype, shape[3]) {

@@ -1,15 +1,16 @@
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::super::{
     append::{deviation, digest_vectors, touched_pages, write_behind},
-    int8::pack::{PACKED_BINDINGS, PackedDigests, PackedPools, PackedRow, largest_of, pack},
-    launch::{address_type, assert_pools_in_place, empty},
+    int8::pack::{PACKED_BINDINGS, PackedDigests, PackedRow, largest_of, pack, packed_arg},
+    launch::{address_type, assert_pool_in_place, empty},
+    operands::{Norms, Places, Pool},
     rms_norm::scaled,
     row::RowLayout,
 };
-use crate::digest::{DigestKind, KernelDigest, with_digest};
+use crate::digest::{KernelDigest, with_digest};
 
 /// How a row of a merged projection becomes queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -248,30 +249,27 @@ pub(super) fn bindings(normed: bool) -> usize {
 }
 
 /// Buffers of a launch that packs.
-pub(in crate::kernels) fn int8_bindings(normed: bool) -> usize {
+pub(super) fn int8_bindings(normed: bool) -> usize {
     bindings(normed) + PACKED_BINDINGS
 }
 
 /// Norms and rotates queries and keys of a merged projection, and writes keys and values with
 /// their digests, which are packed where they are to be, in place. Gives the pools back, and the
 /// queries `[batch, n_heads, tokens, head_dim]`.
-#[allow(clippy::type_complexity)]
-pub(crate) fn launch_rotate_append(
-    keys: CubeTensor,
-    values: CubeTensor,
-    digests: CubeTensor,
-    digest: DigestKind,
-    packed: Option<&PackedPools>,
+pub(in crate::kernels) fn launch(
+    pool: Pool<CubeBackend>,
     qkv: CubeTensor,
-    gammas: CubeTensor,
+    norms: Norms<CubeBackend>,
     rotations: CubeTensor,
-    page_table: CubeTensor,
-    starts: CubeTensor,
-    lengths: CubeTensor,
-    normed: bool,
-    epsilon: f32,
-) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-    assert_pools_in_place("rotate_append", &keys, &values, &digests);
+    places: Places<CubeBackend>,
+) -> (Pool<CubeBackend>, CubeTensor) {
+    assert_pool_in_place("rotate_append", &pool);
+    let Pool {
+        keys,
+        values,
+        digests,
+    } = &pool;
+    let rows = digests.rows();
     let qkv = into_contiguous(qkv);
     let rotations = into_contiguous(rotations);
     let (n_kv_heads, page_size) = (keys.meta.shape()[1], keys.meta.shape()[2]);
@@ -279,34 +277,33 @@ pub(crate) fn launch_rotate_append(
     let (batch, tokens, heads, head_dim) = (shape[0], shape[1], shape[2], shape[3]);
     let n_heads = heads - 2 * n_kv_heads;
     let query = empty(&qkv, [batch, n_heads, tokens, head_dim], qkv.dtype);
-    let widest = RowLayout::of(&keys).width;
+    let widest = RowLayout::of(keys).width;
     // A vector lies in one half of a row.
     let width = widest.min(1 << (head_dim / 2).trailing_zeros());
-    let (of_digest, behind) = digest_vectors(digest, head_dim / width, width);
+    let (of_digest, behind) = digest_vectors(digests.kind(), head_dim / width, width);
     let shape = RotateShape {
         page_size,
         n_heads,
         half: head_dim / 2 / width,
-        normed,
+        normed: matches!(norms, Norms::Rms { .. }),
         head_dim,
         digest: of_digest,
         behind,
     };
-    let packed = packed.map(|packed| {
-        let row = PackedRow::new(width, 2 * shape.half);
-        packed.arg("rotate_append", row)
+    let packed = packed_arg("rotate_append", digests, || {
+        PackedRow::new(width, 2 * shape.half)
     });
     let client = keys.client.clone();
-    let address = address_type(&[&keys, &values, &digests, &qkv, &query]);
+    let address = address_type(&[keys, values, rows, &qkv, &query]);
     let dtype = dtype_to_storage_type(keys.dtype);
     // What is not read takes no binding: some devices have few.
-    let gammas = match normed {
-        true => into_contiguous(gammas).into_tensor_arg(),
-        false => qkv.as_tensor_alias(QKV_POSITION),
+    let (gammas, epsilon) = match norms {
+        Norms::Rms { gammas, epsilon } => (into_contiguous(gammas).into_tensor_arg(), epsilon),
+        Norms::None => (qkv.as_tensor_alias(QKV_POSITION), 0.0),
     };
     // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
     // the shapes were checked before the operation was registered.
-    with_digest!(digest, D => unsafe {
+    with_digest!(digests.kind(), D => unsafe {
         rotate_append_kernel::launch_unchecked::<D>(
             &client,
             CubeCount::Static(
@@ -319,19 +316,19 @@ pub(crate) fn launch_rotate_append(
             width,
             keys.clone().into_tensor_arg(),
             values.clone().into_tensor_arg(),
-            digests.clone().into_tensor_arg(),
+            rows.clone().into_tensor_arg(),
             query.clone().into_tensor_arg(),
             qkv.into_tensor_arg(),
             gammas,
             rotations.into_tensor_arg(),
-            into_contiguous(page_table).into_tensor_arg(),
-            starts.into_tensor_arg(),
-            lengths.into_tensor_arg(),
+            into_contiguous(places.page_table).into_tensor_arg(),
+            places.starts.into_tensor_arg(),
+            places.lengths.into_tensor_arg(),
             packed.into(),
             epsilon,
             shape,
             dtype,
         );
     });
-    (keys, values, digests, query)
+    (pool, query)
 }

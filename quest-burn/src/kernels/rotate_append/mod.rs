@@ -3,15 +3,17 @@
 mod kernel;
 
 use burn::{
-    backend::{Dispatch, DispatchTensor},
-    tensor::{DType, Device, Int, Tensor},
+    backend::Dispatch,
+    tensor::{Device, Tensor},
 };
 
-use self::kernel::bindings;
-pub(super) use self::kernel::int8_bindings;
-pub(crate) use self::kernel::launch_rotate_append;
-use super::{check::check_rotate_append, device::binds};
-use crate::{digest::DigestKind, ops::extension::QuestOps};
+pub(super) use self::kernel::launch;
+use self::kernel::{bindings, int8_bindings};
+use super::{
+    check::check_rotate_append, device::binds, extension::QuestOps, int8::pack_apart,
+    operands::Norms,
+};
+use crate::cache::{KvPool, Sequences};
 
 /// Whether [`rotate_append`] runs on a device where the kernels do: some bind few buffers at a time.
 pub fn rotates(device: &Device, normed: bool) -> bool {
@@ -23,64 +25,39 @@ pub fn rotates(device: &Device, normed: bool) -> bool {
 ///
 /// # Shapes
 ///
-/// - keys, values, digests, page_table, starts, lengths: as in [`append`](super::append())
 /// - qkv: `[batch, tokens, n_heads + 2 * n_kv_heads, head_dim]`
-/// - gammas: weights of the norms of query heads and key heads, `[2, head_dim]`
+/// - norms: weights of the norms of query heads and key heads, `[2, head_dim]`, and their epsilon
 /// - rotations: cosines, then sines, `[batch, tokens, head_dim]` in f32
 /// - output: the pools and the queries, `[batch, n_heads, tokens, head_dim]`
 ///
 /// # Panics
 ///
 /// As [`append`](super::append()).
-#[allow(clippy::type_complexity)]
 pub fn rotate_append(
-    (keys, values, digests): (Tensor<4>, Tensor<4>, Tensor<4>),
-    digest: DigestKind,
+    pool: KvPool,
     qkv: Tensor<4>,
     norms: Option<(Tensor<2>, f64)>,
     rotations: Tensor<3>,
-    page_table: Tensor<2, Int>,
-    starts: Tensor<1, Int>,
-    lengths: Tensor<1, Int>,
-) -> (Tensor<4>, Tensor<4>, Tensor<4>, Tensor<4>) {
-    check_rotate_append(
-        (&keys, &values, &digests),
-        digest,
-        (&qkv, norms.as_ref(), &rotations),
-        (&page_table, &starts, &lengths),
-    );
-    let normed = norms.is_some();
-    let (gammas, epsilon) = norm_arguments(norms, &qkv);
-    let (keys, values, digests, query) = Dispatch::rotate_append(
-        keys.into_dispatch(),
-        values.into_dispatch(),
-        digests.into_dispatch(),
-        digest,
-        qkv.into_dispatch(),
-        gammas,
-        rotations.into_dispatch(),
-        page_table.cast(DType::I32).into_dispatch(),
-        starts.cast(DType::I32).into_dispatch(),
-        lengths.cast(DType::I32).into_dispatch(),
-        normed,
-        epsilon,
-    );
-    (
-        Tensor::from_dispatch(keys),
-        Tensor::from_dispatch(values),
-        Tensor::from_dispatch(digests),
-        Tensor::from_dispatch(query),
-    )
-}
-
-/// Weights of norms and their epsilon, and what stands in where there are none.
-pub(super) fn norm_arguments(
-    norms: Option<(Tensor<2>, f64)>,
-    qkv: &Tensor<4>,
-) -> (DispatchTensor, f32) {
-    match norms {
-        Some((gammas, epsilon)) => (gammas.into_dispatch(), epsilon as f32),
-        // Not read.
-        None => (qkv.clone().into_dispatch(), 0.0),
-    }
+    sequences: &Sequences,
+) -> (KvPool, Tensor<4>) {
+    check_rotate_append(&pool, (&qkv, norms.as_ref(), &rotations), sequences);
+    let [_, tokens, _, _] = qkv.dims();
+    let packs = binds(&pool.keys.device(), int8_bindings(norms.is_some()));
+    let norms = match norms {
+        Some((gammas, epsilon)) => Norms::Rms {
+            gammas: gammas.into_dispatch(),
+            epsilon: epsilon as f32,
+        },
+        None => Norms::None,
+    };
+    pack_apart(pool, !packs, sequences, tokens, |pool| {
+        let (pool, query) = Dispatch::rotate_append(
+            pool.into(),
+            qkv.into_dispatch(),
+            norms,
+            rotations.into_dispatch(),
+            sequences.into(),
+        );
+        (pool.into(), Tensor::from_dispatch(query))
+    })
 }

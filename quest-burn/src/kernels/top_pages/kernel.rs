@@ -4,10 +4,12 @@ use cubecl::prelude::*;
 
 use super::{
     super::launch::{address_type, empty},
+    TopPages,
     candidates::{Pages, Walk},
     choice::{choose_pages, list_all_pages},
     shortlist::Stretches,
 };
+use crate::pages::PageSelection;
 
 /// Most units of a cube.
 const UNITS: usize = 512;
@@ -111,14 +113,19 @@ impl Choice {
 }
 
 /// The `k` pages with the highest scores of each head, ascending.
-pub(crate) fn launch_top_pages(
+pub(in crate::kernels) fn launch(
     scores: CubeTensor,
     lengths: CubeTensor,
-    page_size: usize,
-    k: usize,
-    sink_pages: usize,
-    recent_pages: usize,
+    TopPages {
+        page_size,
+        selection,
+    }: TopPages,
 ) -> CubeTensor {
+    let PageSelection {
+        k,
+        sink_pages,
+        recent_pages,
+    } = selection;
     let scores = into_contiguous(scores);
     let n_scores = scores.meta.shape()[2];
     let hardware = &scores.client.properties().hardware;

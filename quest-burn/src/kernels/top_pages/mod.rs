@@ -12,9 +12,19 @@ use burn::{
     tensor::{DType, Int, Tensor, assert_shape},
 };
 
-pub(crate) use self::kernel::launch_top_pages;
+pub(super) use self::kernel::launch;
 use super::check::{check_dtype, check_scores, check_selection};
-use crate::ops::extension::QuestOps;
+use super::extension::QuestOps;
+use crate::pages::PageSelection;
+
+/// How [`top_pages`] chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopPages {
+    /// Tokens of a page.
+    pub page_size: usize,
+    /// How many pages, and which are always in.
+    pub selection: PageSelection,
+}
 
 /// The `k` pages with the highest scores of each sequence and head, ascending; ties go to the
 /// lower page. A sequence of no more than `k` pages lists all of them, then -1.
@@ -31,14 +41,7 @@ use crate::ops::extension::QuestOps;
 ///
 /// When shapes do not fit together, more pages are always kept than `k`, or there are more than
 /// 65,536 scores.
-pub fn top_pages(
-    scores: Tensor<3>,
-    lengths: Tensor<1, Int>,
-    page_size: usize,
-    k: usize,
-    sink_pages: usize,
-    recent_pages: usize,
-) -> Tensor<3, Int> {
+pub fn top_pages(scores: Tensor<3>, lengths: Tensor<1, Int>, top: TopPages) -> Tensor<3, Int> {
     let [batch, heads, n_scores] = scores.dims();
     assert!(
         batch > 0 && heads > 0,
@@ -46,15 +49,12 @@ pub fn top_pages(
     );
     assert_shape!(lengths, [batch]);
     check_dtype("page scores", scores.dtype(), DType::F32);
-    assert!(page_size > 0, "page size: expected at least 1, found 0");
+    assert!(top.page_size > 0, "page size: expected at least 1, found 0");
     check_scores(n_scores);
-    check_selection(k, sink_pages, recent_pages);
+    check_selection(&top.selection);
     Tensor::from_dispatch(Dispatch::top_pages(
         scores.into_dispatch(),
         lengths.cast(DType::I32).into_dispatch(),
-        page_size,
-        k,
-        sink_pages,
-        recent_pages,
+        top,
     ))
 }

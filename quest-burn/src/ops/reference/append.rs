@@ -48,30 +48,14 @@ fn write(
     let [_, heads, rows, head_dim] = keys.dims();
     let place = [pages.clone(), 0..heads, offset..offset + rows, 0..head_dim];
     cache
+        .pool
         .keys
         .inplace(|pool| pool.slice_assign(place.clone(), keys));
     cache
+        .pool
         .values
         .inplace(|pool| pool.slice_assign(place, values));
-    fold(cache, pages, offset + rows);
-}
-
-/// Folds the first `rows` keys of a pool page into its digest anew.
-pub fn rebuild_digest(cache: &mut LayerCache, page: usize, rows: usize) {
-    fold(cache, page..page + 1, rows);
-}
-
-/// Makes the digests of pages that hold `rows` keys each.
-fn fold(cache: &mut LayerCache, pages: Range<usize>, rows: usize) {
-    let [_, heads, _, head_dim] = cache.keys.dims();
-    let place = [pages.clone(), 0..heads, 0..rows, 0..head_dim];
-    let keys = cache.keys.clone().slice(place);
-    let digest = cache.digest.fold(keys);
-    let [_, _, rows, channels] = digest.dims();
-    let place = [pages, 0..heads, 0..rows, 0..channels];
-    cache
-        .digests
-        .inplace(|pool| pool.slice_assign(place, digest));
+    cache.pool.fold_pages(pages, offset + rows);
 }
 
 /// `[1, heads, pages * rows, head_dim]` -> `[pages, heads, rows, head_dim]`

@@ -1,12 +1,8 @@
 use burn::tensor::{DType, Int, Tensor};
 
 use super::pool::leading_run;
-use crate::{
-    cache::{
-        CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Int8Digests, LEAST_SCALE, LayerCache, OUTWARD,
-        SCALE_OF_LARGEST, Step, n_scales,
-    },
-    digest::DigestKind,
+use crate::cache::{
+    CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Int8Digests, LayerCache, Step, n_scales,
 };
 
 /// Reference of [`crate::ops::append`]'s last part: packs the digests of the pages that a step
@@ -23,101 +19,9 @@ pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
         while !pages.is_empty() {
             let run = leading_run(pages);
             pages = &pages[run.len()..];
-            quantize_pages(cache, run);
+            cache.pool.pack_pages(run);
         }
     }
-}
-
-/// Packs the digests of adjacent pool pages anew, where the cache has packed digests.
-pub fn quantize_pages(cache: &mut LayerCache, pages: core::ops::Range<usize>) {
-    let Some(packed) = &mut cache.int8_digests else {
-        return;
-    };
-    let [_, _, _, head_dim] = cache.keys.dims();
-    let digests = cache.digests.clone().slice([pages.clone()]);
-    let (words, scales) = quantized(cache.digest, digests, head_dim);
-    let [heads, n, rows, row] = words.dims();
-    let [_, _, groups] = scales.dims();
-    debug_assert_eq!(n, pages.len());
-    let place = [0..heads, pages.clone(), 0..rows, 0..row];
-    packed.words.inplace(|pool| pool.slice_assign(place, words));
-    let place = [0..heads, pages, 0..groups];
-    packed
-        .scales
-        .inplace(|pool| pool.slice_assign(place, scales));
-}
-
-/// Words and scales of digests, as [`Int8Digests`] has them.
-///
-/// # Shapes
-///
-/// - digests: `[n_pages, n_kv_heads, rows, channels]`
-pub fn quantized(
-    kind: DigestKind,
-    digests: Tensor<4>,
-    head_dim: usize,
-) -> (Tensor<4, Int>, Tensor<3>) {
-    let [n_pages, heads, rows, _] = digests.dims();
-    let groups = n_scales(head_dim);
-    let group = CHANNELS_PER_SCALE.min(head_dim);
-    let digests = digests.cast(DType::F32).swap_dims(0, 1);
-    let scalar =
-        (kind.layout().scalar).then(|| digests.clone().slice_dim(3, head_dim..head_dim + 1));
-    let digests = digests.slice_dim(3, 0..head_dim);
-    let missing = groups * group - head_dim;
-    let digests = match missing {
-        0 => digests,
-        _ => {
-            let zeros = Tensor::zeros(
-                [heads, n_pages, rows, missing],
-                (&digests.device(), DType::F32),
-            );
-            Tensor::cat(vec![digests, zeros], 3)
-        }
-    };
-    let digests: Tensor<5> = digests.reshape([heads, n_pages, rows, groups, group]);
-    let largest = digests.clone().abs().max_dim(4).max_dim(2);
-    let scales = (largest * SCALE_OF_LARGEST).clamp_min(LEAST_SCALE);
-
-    let quotients = digests / scales.clone();
-    let rounded = if kind.is_bound() {
-        let outward = quotients.clone().abs() * OUTWARD;
-        let row = |t: &Tensor<5>, i: usize| t.clone().slice_dim(2, i..i + 1);
-        let minima = (row(&quotients, 0) - row(&outward, 0)).floor();
-        let maxima = (row(&quotients, 1) + row(&outward, 1)).ceil();
-        Tensor::cat(vec![minima, maxima], 2)
-    } else {
-        (quotients + 0.5).floor()
-    };
-    // Pages that hold no token may hold anything, and some backends refuse to convert NaN.
-    let not_a_number = rounded.clone().is_nan();
-    let integers = rounded
-        .mask_fill(not_a_number, 0.0)
-        .int()
-        .cast(DType::I32)
-        .reshape([heads, n_pages, rows, groups * group])
-        .slice_dim(3, 0..head_dim);
-    let scales = scales.reshape([heads, n_pages, groups]);
-    let scales = match scalar {
-        Some(scalar) => Tensor::cat(vec![scales, scalar.reshape([heads, n_pages, 1])], 2),
-        None => scales,
-    };
-    (packed(integers), scales)
-}
-
-/// `[.., n]` of integers from -128 to 127 -> `[.., n / 4]` words.
-fn packed(integers: Tensor<4, Int>) -> Tensor<4, Int> {
-    let [heads, n_pages, rows, n] = integers.dims();
-    let words = n / CHANNELS_PER_WORD;
-    let integers: Tensor<5, Int> =
-        integers.reshape([heads, n_pages, rows, words, CHANNELS_PER_WORD]);
-    let byte = |i: usize| integers.clone().slice_dim(4, i..i + 1);
-    // The highest byte has the sign of the word; nothing overflows.
-    let word = (0..CHANNELS_PER_WORD - 1)
-        .fold(byte(CHANNELS_PER_WORD - 1) * (1 << 24), |word, i| {
-            word + byte(i).bitwise_and_scalar(0xff) * (1 << (8 * i))
-        });
-    word.reshape([heads, n_pages, rows, words])
 }
 
 /// The digests that packed ones stand for, in f32; behind each row comes the number for all channels,

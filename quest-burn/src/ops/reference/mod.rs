@@ -16,11 +16,13 @@ mod select;
 mod softmax;
 mod tokens;
 
-pub use append::{append, rebuild_digest};
+pub use append::append;
 pub use attention::paged_attention;
-pub use int8::{quantize_digests, quantize_pages, quantized};
+pub use int8::quantize_digests;
 pub use prefill::prefill_attention;
 pub use rotate_append::rotate_append;
 pub use scores::page_scores;
 pub use select::{best_places, top_pages};
 pub use tokens::{token_attention, token_scores, token_weights, true_page_scores};
+
+pub use crate::cache::quantized;

@@ -54,7 +54,7 @@ fn query_block(
     scale: f64,
 ) -> Tensor<4> {
     let [_, n_heads, tokens, head_dim] = query.dims();
-    let [_, n_kv_heads, _, _] = cache.keys.dims();
+    let [_, n_kv_heads, _, _] = cache.pool.keys.dims();
     let group = n_heads / n_kv_heads;
     let dtype = query.dtype();
     let query =
@@ -74,7 +74,7 @@ fn query_block(
             let filled = 0..(pages.len() * page_size).min(length - first_key);
             let read =
                 |pool| end_to_end(pages_of_all_heads(pool, pages)).slice_dim(1, filled.clone());
-            let (keys, values) = (read(&cache.keys), read(&cache.values));
+            let (keys, values) = (read(&cache.pool.keys), read(&cache.pool.values));
             let mut scores = query.clone().matmul(keys.transpose());
             let [_, _, n_keys] = scores.dims();
             if first_key + n_keys > position + 1 {

@@ -1,9 +1,10 @@
 use burn::tensor::Tensor;
+use quest_burn_linear::rms_norm;
 
 use crate::{
-    attention::{HeadNorms, Rotations, rms_norm},
     cache::{LayerCache, Step},
-    ops,
+    ops::{self, HeadNorms},
+    rope::Rotations,
 };
 
 /// Reference of [`crate::ops::rotate_append`].
@@ -15,7 +16,7 @@ pub fn rotate_append(
     step: &Step,
 ) -> Tensor<4> {
     let heads = qkv.swap_dims(1, 2);
-    let [_, n_kv_heads, _, _] = cache.keys.dims();
+    let [_, n_kv_heads, _, _] = cache.pool.keys.dims();
     let [_, n, _, _] = heads.dims();
     let n_heads = n - 2 * n_kv_heads;
     let mut query = heads.clone().narrow(1, 0, n_heads);

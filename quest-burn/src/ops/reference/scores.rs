@@ -2,9 +2,9 @@ use burn::tensor::{DType, Tensor};
 
 use super::{int8::dequantized_pages, pool::pages_of_all_heads};
 use crate::{
-    PageSharing,
     cache::{LayerCache, Step},
     digest::{Digest, with_digest},
+    pages::PageSharing,
 };
 
 /// Reference of [`crate::ops::page_scores`].
@@ -15,7 +15,7 @@ pub fn page_scores(
     sharing: PageSharing,
 ) -> Tensor<3> {
     let [batch, n_heads, head_dim] = query.dims();
-    let [_, n_kv_heads, _, _] = cache.digests.dims();
+    let [_, n_kv_heads, _, _] = cache.pool.digests.rows.dims();
     let group = n_heads / n_kv_heads;
     let query = query
         .cast(DType::F32)
@@ -26,13 +26,13 @@ pub fn page_scores(
         let scores = if pages.is_empty() {
             Tensor::empty([n_kv_heads, group, 0], &query.device())
         } else {
-            let digests = match &cache.int8_digests {
+            let digests = match &cache.pool.digests.int8 {
                 Some(digests) => dequantized_pages(digests, pages),
-                None => pages_of_all_heads(&cache.digests, pages)
+                None => pages_of_all_heads(&cache.pool.digests.rows, pages)
                     .cast(DType::F32)
                     .swap_dims(0, 1),
             };
-            with_digest!(cache.digest, D => D::scores(query, digests))
+            with_digest!(cache.pool.digests.kind, D => D::scores(query, digests))
         };
         let scores = match sharing {
             PageSharing::QueryHead => scores.reshape([1, n_heads, pages.len()]),

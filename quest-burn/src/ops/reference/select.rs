@@ -2,7 +2,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
 use crate::{
     cache::Step,
-    policy::{PageSelection, Pages},
+    pages::{PageSelection, Pages},
 };
 
 /// Reference of [`crate::ops::top_pages`].

@@ -6,9 +6,8 @@ use super::{
     scores::pad_pages,
 };
 use crate::{
-    PageSharing,
     cache::{LayerCache, Step},
-    policy::KeyShift,
+    pages::{KeyShift, PageSharing},
 };
 
 /// Attention of one sequence's newest token over its listed tokens.
@@ -33,7 +32,7 @@ pub fn token_attention(
     let rows = TokenRows::new(cache, positions, step, sequence);
     let weights = rows.weights(query, shift, scale);
     let output = rows
-        .blocks(&cache.values)
+        .blocks(&cache.pool.values)
         .map(|(columns, values)| weights.clone().slice_dim(2, columns).matmul(values))
         .reduce(|sum, part| sum + part)
         .expect("a token attends to at least one");
@@ -74,7 +73,7 @@ impl<'a> TokenRows<'a> {
         step: &Step,
         sequence: usize,
     ) -> Self {
-        let [_, n_kv_heads, page_size, _] = cache.keys.dims();
+        let [_, n_kv_heads, page_size, _] = cache.pool.keys.dims();
         let [lists, n] = positions.dims();
         let device = positions.device();
         let heads = (0..lists).map(|list| (list * n_kv_heads / lists) as u32);
@@ -118,7 +117,7 @@ impl<'a> TokenRows<'a> {
             .cast(DType::F32)
             .mul_scalar(scale)
             .reshape([lists, n_heads / lists, head_dim]);
-        let scores = self.blocks(&self.cache.keys).map(|(columns, keys)| {
+        let scores = self.blocks(&self.cache.pool.keys).map(|(columns, keys)| {
             let keys = match shift {
                 Some(shift) => shifted(keys, columns.start, shift, self.sequence),
                 None => keys,
@@ -156,7 +155,7 @@ pub fn token_scores(
     sequence: usize,
 ) -> Tensor<2> {
     let [_, n_heads, head_dim] = query.dims();
-    let [_, n_kv_heads, page_size, _] = cache.keys.dims();
+    let [_, n_kv_heads, page_size, _] = cache.pool.keys.dims();
     let group = n_heads / n_kv_heads;
     let query = query
         .slice([sequence..sequence + 1])
@@ -164,7 +163,7 @@ pub fn token_scores(
         .reshape([n_kv_heads, 1, group, head_dim]);
     let pages = step.pages(sequence).chunks(BLOCK_TOKENS / page_size);
     let scores = pages.map(|pages| {
-        let keys = pages_of_all_heads(&cache.keys, pages).swap_dims(0, 1);
+        let keys = pages_of_all_heads(&cache.pool.keys, pages).swap_dims(0, 1);
         let scores = query.clone().matmul(keys.cast(DType::F32).transpose());
         // [n_kv_heads, pages, group, page_size]
         scores
@@ -182,7 +181,7 @@ pub fn true_page_scores(
     sharing: PageSharing,
 ) -> Tensor<3> {
     let [batch, n_heads, _] = query.dims();
-    let [_, n_kv_heads, page_size, _] = cache.keys.dims();
+    let [_, n_kv_heads, page_size, _] = cache.pool.keys.dims();
     let heads = match sharing {
         PageSharing::QueryHead => n_heads,
         PageSharing::KvHead => n_kv_heads,

@@ -6,9 +6,8 @@ use burn::tensor::Tensor;
 use self::split::{Lists, attend_to_lists};
 use super::{pool, pool::Pool, scores::scores_of_all, select::best_of_all, with_element};
 use crate::{
-    PageSharing,
     cache::{LayerCache, Step},
-    policy::{PageSelection, Pages},
+    pages::{PageSelection, PageSharing, Pages},
 };
 
 /// [`crate::ops::paged_attention`].
@@ -63,7 +62,7 @@ pub fn best_attention(
     let shape = query.dims();
     let device = query.device();
     let [_, n_heads, _] = shape;
-    let [_, n_kv_heads, _, _] = cache.keys.dims();
+    let [_, n_kv_heads, _, _] = cache.pool.keys.dims();
     let query = pool::floats(query);
     let lists = match sharing {
         PageSharing::QueryHead => n_heads,
@@ -88,9 +87,9 @@ fn attend(
     scale: f64,
 ) -> Vec<f32> {
     let scaled = query.iter().map(|q| q * scale as f32).collect::<Vec<_>>();
-    let (keys, values) = (cache.keys.clone(), cache.values.clone());
+    let (keys, values) = (cache.pool.keys.clone(), cache.pool.values.clone());
     let (keys, values) = (pool::primitive(keys), pool::primitive(values));
-    with_element!(cache.keys.dtype(), E => {
+    with_element!(cache.pool.keys.dtype(), E => {
         let (keys, values) = (Pool::<E>::new(&keys), Pool::new(&values));
         attend_to_lists(&scaled, shape, keys, values, lists, step)
     })

@@ -1,6 +1,6 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::attention::Rope;
+use crate::rope::Rope;
 
 /// A list of tokens per head of each sequence.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl TokenLists {
 }
 
 /// The same positions for each of `lists` lists, `[lists, n]`.
-pub(super) fn one_list(
+pub(crate) fn one_list(
     positions: impl Iterator<Item = i32>,
     lists: usize,
     device: &Device,
@@ -48,7 +48,7 @@ pub(super) fn one_list(
 }
 
 /// One list, or one for each already: `[lists or 1, n]` -> `[lists, n]`
-pub(super) fn for_each(lists: usize, positions: Tensor<2, Int>) -> Tensor<2, Int> {
+pub(crate) fn for_each(lists: usize, positions: Tensor<2, Int>) -> Tensor<2, Int> {
     match positions.dims() {
         // A sequence without a token; no axis of length 0 can be expanded.
         [_, 0] => Tensor::empty([lists, 0], &positions.device()),

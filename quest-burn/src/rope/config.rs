@@ -19,6 +19,7 @@ pub struct RopeConfig {
 
 /// How the wavelengths of a [`RopeConfig`] are stretched.
 #[derive(Config, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum RopeScaling {
     /// Not at all, as in [RoFormer](https://arxiv.org/abs/2104.09864).
     Default,
@@ -68,6 +69,7 @@ pub enum RopeScaling {
 
 /// A [`RopeConfig`] that cannot be used.
 #[derive(Error, Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum RopeError {
     /// Channels are rotated in pairs.
     #[error("RoPE: expected an even head dim of at least 2, found {0}")]

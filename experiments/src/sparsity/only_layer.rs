@@ -1,9 +1,8 @@
 use burn::tensor::Tensor;
-
-use super::{PagePolicy, Pages};
-use crate::{
+use quest_burn::{
     cache::{LayerCache, Step},
-    ops,
+    ops::{self, Pages},
+    policy::PagePolicy,
 };
 
 /// A policy in one layer; every other layer reads all pages.

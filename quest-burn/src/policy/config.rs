@@ -1,17 +1,11 @@
 use burn::config::Config;
 use thiserror::Error;
 
-use crate::policy::QuestPolicy;
-
-/// Which query heads read the same list of pages.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum PageSharing {
-    /// Every query head has a list of its own, as in the released code.
-    QueryHead,
-    /// The query heads that share a KV head share one list; a page's score is the maximum over
-    /// them, so that each page is read once for the whole group.
-    KvHead,
-}
+use super::QuestPolicy;
+use crate::{
+    cache::{LayerCache, Step, validate_page_size},
+    pages::{PageSelection, PageSharing},
+};
 
 /// How the page that holds the newest token takes part in the selection.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
@@ -34,9 +28,6 @@ pub enum NewestPage {
 /// [`kv_group`](Self::kv_group).
 #[derive(Config, Debug, PartialEq, Eq)]
 pub struct QuestConfig {
-    /// Tokens per page: a power of two from 8 to 128.
-    #[config(default = 16)]
-    pub page_size: usize,
     /// Tokens that a query may attend to, in whole pages (rounded down).
     #[config(default = 2048)]
     pub token_budget: usize,
@@ -64,10 +55,14 @@ pub struct QuestConfig {
 
 /// A [`QuestConfig`] that cannot be used.
 #[derive(Error, Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum QuestConfigError {
-    /// The page size is not a power of two from 8 to 128.
+    /// Pages of that size are in no cache.
     #[error("page size: expected a power of two from 8 to 128, found {0}")]
     PageSize(usize),
+    /// No token may be attended to.
+    #[error("token budget: expected at least 1 token, found 0")]
+    NoBudget,
     /// The token budget does not hold one page.
     #[error("token budget: expected at least one page of {page_size} tokens, found {token_budget}")]
     TokenBudget {
@@ -119,49 +114,86 @@ impl QuestConfig {
         Self::new().with_sink_pages(0)
     }
 
-    /// Pages that a query may read: the budget in whole pages, but no fewer than `min_pages`.
-    pub fn budget_pages(&self) -> usize {
-        (self.token_budget / self.page_size).max(self.min_pages)
+    /// Pages of `page_size` tokens that a query may read: the budget in whole pages, but no fewer than
+    /// `min_pages`.
+    pub fn budget_pages(&self, page_size: usize) -> usize {
+        (self.token_budget / page_size.max(1))
+            .max(self.min_pages)
+            .max(1)
     }
 
-    /// First pages that are always read: `sink_pages`, or none where the one page of the budget is the
-    /// newest.
-    pub fn always_sink_pages(&self) -> usize {
-        let is_taken = self.budget_pages() == 1 && self.always_recent_pages() == 1;
-        match self.sink_pages {
-            1 if is_taken => 0,
-            sink_pages => sink_pages,
+    /// How pages of `page_size` tokens are chosen. Where the budget does not hold all pages that are
+    /// always read ([`validate_for`](Self::validate_for) says so), it holds the last ones rather than
+    /// the first.
+    pub fn selection(&self, page_size: usize) -> PageSelection {
+        let k = self.budget_pages(page_size);
+        let recent_pages = self.always_recent_pages().min(k);
+        PageSelection {
+            k,
+            sink_pages: self.sink_pages.min(k - recent_pages),
+            recent_pages,
         }
     }
 
     /// Last pages that are always read: `recent_pages`, or the newest one where it is pinned.
-    pub fn always_recent_pages(&self) -> usize {
+    fn always_recent_pages(&self) -> usize {
         let newest = usize::from(self.newest_page == NewestPage::Pinned);
         self.recent_pages.max(newest)
     }
 
-    /// Checks that the values make sense together.
+    /// How a layer chooses its pages in a step, unless it reads all of them.
+    pub(super) fn layer_selection(&self, cache: &LayerCache, step: &Step) -> Option<PageSelection> {
+        let selection = self.selection(step.page_size());
+        let dense = cache.index() < self.dense_layers || selection.covers(step);
+        (!dense).then_some(selection)
+    }
+
+    /// Tokens that a query head reads at most in a layer of so many, in pages of `page_size`.
+    pub(super) fn tokens_read(&self, layer: usize, length: usize, page_size: usize) -> usize {
+        match layer < self.dense_layers {
+            true => length,
+            false => length.min(self.budget_pages(page_size) * page_size),
+        }
+    }
+
+    /// Checks what does not depend on the size of the cache's pages.
     ///
     /// # Errors
     ///
     /// See [`QuestConfigError`].
     pub fn validate(&self) -> Result<(), QuestConfigError> {
-        validate_page_size(self.page_size)?;
-        if self.token_budget < self.page_size {
-            return Err(QuestConfigError::TokenBudget {
-                token_budget: self.token_budget,
-                page_size: self.page_size,
-            });
+        if self.token_budget == 0 {
+            return Err(QuestConfigError::NoBudget);
         }
         if self.min_pages == 0 {
             return Err(QuestConfigError::MinPages);
         }
+        Ok(())
+    }
+
+    /// Checks that the values make sense together in a cache with pages of `page_size` tokens.
+    ///
+    /// # Errors
+    ///
+    /// See [`QuestConfigError`].
+    pub fn validate_for(&self, page_size: usize) -> Result<(), QuestConfigError> {
+        validate_page_size(page_size).map_err(|_| QuestConfigError::PageSize(page_size))?;
+        if self.token_budget < page_size {
+            return Err(QuestConfigError::TokenBudget {
+                token_budget: self.token_budget,
+                page_size,
+            });
+        }
+        self.validate()?;
+        let budget_pages = self.budget_pages(page_size);
         let recent_pages = self.always_recent_pages();
-        if self.always_sink_pages().saturating_add(recent_pages) > self.budget_pages() {
+        let is_held = self.sink_pages.saturating_add(recent_pages) <= budget_pages;
+        let is_newest_alone = (budget_pages, recent_pages, self.sink_pages) == (1, 1, 1);
+        if !is_held && !is_newest_alone {
             return Err(QuestConfigError::AlwaysKept {
                 sink_pages: self.sink_pages,
                 recent_pages,
-                budget_pages: self.budget_pages(),
+                budget_pages,
             });
         }
         Ok(())
@@ -178,14 +210,6 @@ impl QuestConfig {
     }
 }
 
-pub(crate) fn validate_page_size(page_size: usize) -> Result<(), QuestConfigError> {
-    if page_size.is_power_of_two() && (8..=128).contains(&page_size) {
-        Ok(())
-    } else {
-        Err(QuestConfigError::PageSize(page_size))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,16 +221,18 @@ mod tests {
             QuestConfig::kernels(),
             QuestConfig::kv_group(),
         ] {
-            preset.validate().unwrap();
+            preset.validate_for(16).unwrap();
         }
         assert_eq!(
             QuestConfig::accuracy_code()
                 .with_token_budget(16)
-                .budget_pages(),
+                .budget_pages(16),
             3
         );
         assert_eq!(
-            QuestConfig::kernels().with_token_budget(16).budget_pages(),
+            QuestConfig::kernels()
+                .with_token_budget(16)
+                .budget_pages(16),
             1
         );
         assert_eq!(
@@ -217,18 +243,22 @@ mod tests {
 
     #[test]
     fn page_size_must_be_a_power_of_two_from_8_to_128() {
+        let config = QuestConfig::new();
         for bad in [0, 4, 12, 24, 256] {
-            let config = QuestConfig::new().with_page_size(bad);
-            assert_eq!(config.validate(), Err(QuestConfigError::PageSize(bad)));
+            assert_eq!(
+                config.validate_for(bad),
+                Err(QuestConfigError::PageSize(bad))
+            );
         }
         for good in [8, 16, 32, 64, 128] {
-            QuestConfig::new().with_page_size(good).validate().unwrap();
+            config.validate_for(good).unwrap();
         }
     }
 
     #[test]
     fn a_budget_below_one_page_is_refused() {
-        let error = QuestConfig::new().with_token_budget(15).init().unwrap_err();
+        let config = QuestConfig::new().with_token_budget(15);
+        let error = config.validate_for(16).unwrap_err();
         assert_eq!(
             error.to_string(),
             "token budget: expected at least one page of 16 tokens, found 15"
@@ -239,16 +269,16 @@ mod tests {
     fn always_kept_pages_must_fit_into_the_budget() {
         let config = QuestConfig::new().with_token_budget(64).with_sink_pages(4);
         assert_eq!(
-            config.validate().unwrap_err().to_string(),
+            config.validate_for(16).unwrap_err().to_string(),
             "always-kept pages: expected at most the budget of 4 pages, found 4 first pages and \
              the newest page"
         );
         config
             .clone()
             .with_newest_page(NewestPage::Competes)
-            .validate()
+            .validate_for(16)
             .unwrap();
-        let error = config.with_recent_pages(3).validate().unwrap_err();
+        let error = config.with_recent_pages(3).validate_for(16).unwrap_err();
         assert_eq!(
             error.to_string(),
             "always-kept pages: expected at most the budget of 4 pages, found 4 first pages and 3 \
@@ -259,12 +289,12 @@ mod tests {
     #[test]
     fn a_budget_of_one_page_holds_the_newest_page() {
         let config = QuestConfig::new().with_token_budget(16);
-        assert_eq!(config.always_sink_pages(), 0);
-        config.validate().unwrap();
+        assert_eq!(config.selection(16).sink_pages, 0);
+        config.validate_for(16).unwrap();
         let two = config.with_token_budget(32);
-        assert_eq!(two.always_sink_pages(), 1);
+        assert_eq!(two.selection(16).sink_pages, 1);
         let two_first = two.with_token_budget(16).with_sink_pages(2);
-        assert!(two_first.validate().is_err());
+        assert!(two_first.validate_for(16).is_err());
     }
 
     #[test]
@@ -279,5 +309,29 @@ mod tests {
     fn no_smallest_page_count_is_refused() {
         let config = QuestConfig::new().with_min_pages(0);
         assert_eq!(config.validate(), Err(QuestConfigError::MinPages));
+    }
+
+    #[test]
+    fn a_selection_fits_pages_of_any_size() {
+        let config = QuestConfig::new()
+            .with_token_budget(64)
+            .with_sink_pages(3)
+            .with_recent_pages(2);
+        for page_size in [8, 16, 32, 64, 128] {
+            let PageSelection {
+                k,
+                sink_pages,
+                recent_pages,
+            } = config.selection(page_size);
+            assert_eq!(k, (64 / page_size).max(1), "{page_size}");
+            assert_eq!(recent_pages, k.min(2), "{page_size}");
+            assert_eq!(sink_pages, (k - recent_pages).min(3), "{page_size}");
+        }
+    }
+
+    #[test]
+    fn an_empty_budget_is_refused_whatever_the_pages() {
+        let config = QuestConfig::new().with_token_budget(0);
+        assert_eq!(config.init().unwrap_err(), QuestConfigError::NoBudget);
     }
 }
