@@ -6,7 +6,7 @@ use quest_burn::{
     policy::PagePolicy,
 };
 
-use super::{GenerateError, GenerationConfig, Timings, decode::decode_graph, forward::Forward};
+use super::{GenerateError, GenerationConfig, Timings, decode::decode_graph, forward::{Forward, read}};
 use crate::{model::LanguageModel, sampling::Sampler};
 
 /// Why a generation ended.
@@ -129,9 +129,16 @@ impl<'a> Generator<'a> {
         let start = Instant::now();
         let progress = (self.on_prefill.as_mut()).map(|progress| progress as &mut dyn FnMut(usize));
         let hidden = forward.prefill(&self.prompt, self.config.prefill_chunk, progress)?;
-        let logits = forward.logits(hidden)?;
+        let logits = forward.model.logits(hidden);
         let length = forward.length();
-        let id = self.sample(&logits, length)?;
+        if self.config.capture && self.config.max_new_tokens > 1 {
+            // Before the logits are read, while the device still works on the prompt.
+            self.record()?;
+        }
+        let id = self.sample(&read(logits)?, length)?;
+        if let Work::Graph(graph) = &mut self.work {
+            graph.feed(&[id])?;
+        }
         self.timings.prefill_tokens = self.prompt.len();
         self.timings.prefill = start.elapsed();
         Ok(id)
@@ -139,9 +146,6 @@ impl<'a> Generator<'a> {
 
     fn decode(&mut self, newest: u32) -> Result<u32, GenerateError> {
         let start = Instant::now();
-        if self.config.capture {
-            self.record(newest)?;
-        }
         let id = match &mut self.work {
             Work::Forward(forward) => {
                 let hidden = forward.decode(newest)?;
@@ -167,8 +171,9 @@ impl<'a> Generator<'a> {
         Ok(id)
     }
 
-    /// Goes over to recorded steps where the device has them.
-    fn record(&mut self, newest: u32) -> Result<(), GenerateError> {
+    /// Goes over to recorded steps where the device has them. The token to be fed first is not
+    /// known yet.
+    fn record(&mut self) -> Result<(), GenerateError> {
         let is_possible = match &self.work {
             Work::Forward(forward) => {
                 forward.policy.is_capturable() && DecodeGraph::records(forward.cache)
@@ -187,7 +192,9 @@ impl<'a> Generator<'a> {
             policy,
         } = forward;
         let config = DecodeGraphConfig::new();
-        self.work = Work::Graph(decode_graph(model, cache, policy, &[newest], config)?);
+        let mut graph = decode_graph(model, cache, policy, &[0], config)?;
+        graph.prepare()?;
+        self.work = Work::Graph(graph);
         Ok(())
     }
 

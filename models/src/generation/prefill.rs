@@ -9,7 +9,7 @@ use crate::model::LanguageModel;
 /// is not empty, `[prompts, 1, d_model]`.
 ///
 /// `progress` is told how many tokens of the longest prompt are done; the device is waited for
-/// first, as a GPU takes work faster than it does it.
+/// first, as a GPU takes work faster than it does it, except for the last chunk.
 ///
 /// # Errors
 ///
@@ -46,8 +46,12 @@ pub fn prefill(
             }
         }
         if let Some(progress) = &mut progress {
-            model.device().sync()?;
-            progress(longest.min(start + chunk));
+            let done = longest.min(start + chunk);
+            // What follows the last chunk is queued while the device works on it.
+            if done < longest {
+                model.device().sync()?;
+            }
+            progress(done);
         }
     }
     let mut last = last.into_iter().flatten().collect::<Vec<_>>();

@@ -197,7 +197,8 @@ impl Session {
         chunk: usize,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), GenerateError> {
-        self.prefill_with(ids, chunk, Some(progress))
+        self.prefill_with(ids, chunk, Some(progress))?;
+        self.sync()
     }
 
     fn prefill_with(

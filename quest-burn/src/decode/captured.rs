@@ -30,7 +30,7 @@ struct Work<'a> {
     model: Box<dyn DecodeModel + 'a>,
     cache: &'a mut PagedKvCache,
     /// Which sequences gain a token, `[batch]`. All zero while a step is recorded: it may then run
-    /// any number of times and changes nothing but the row that its first replay writes anew.
+    /// any number of times, with any token, and changes nothing.
     active: Option<Tensor<1, Int>>,
     state: Option<DecodeState>,
 }
@@ -110,6 +110,14 @@ impl<'a> Captured<'a> {
         Ok(())
     }
 
+    /// Records the step unless it is recorded already.
+    pub fn prepare(&mut self) -> Result<(), DecodeError> {
+        match self.graph {
+            Some(_) => Ok(()),
+            None => self.record(),
+        }
+    }
+
     fn record(&mut self) -> Result<(), DecodeError> {
         self.graph = None;
         self.reserve()?;
@@ -143,13 +151,25 @@ impl<'a> Captured<'a> {
     }
 
     /// Says on the device which sequences gain tokens: the active ones or, while a step is
-    /// recorded, none.
-    fn write_active(&self, move_on: bool) {
-        let flags = self.active.iter().map(|&a| i32::from(a && move_on));
+    /// recorded, none. One that gains none appends none.
+    fn write_active(&self, moves_on: bool) {
         let work = &mut *self.work.borrow_mut();
         let active = work.active.take().expect(STATE);
-        let flags = ints(flags, &active.device());
-        work.active = Some(kernels::assign(active, flags));
+        let device = active.device();
+        let flags = self.active.iter().map(|&a| i32::from(a && moves_on));
+        work.active = Some(kernels::assign(active, ints(flags, &device)));
+
+        let mut state = work.state.take().expect(STATE);
+        let lengths = self.active.iter().zip(work.cache.lengths());
+        let lengths = lengths.map(|(&active, &length)| match active {
+            true if moves_on => length as i32 + 1,
+            // A step has to attend to something. The row is the first of its page, so that the
+            // page's digest begins anew with the token that is fed in its place.
+            true => (length as i32).max(1),
+            false => length as i32,
+        });
+        state.lengths = kernels::assign(state.lengths, ints(lengths, &device));
+        work.state = Some(state);
     }
 
     /// The tokens that followed the one that sequences were fed `steps` steps ago, and those after
@@ -194,14 +214,6 @@ impl<'a> Captured<'a> {
         let active = self.active.get_mut(sequence);
         *active.ok_or(CacheError::Sequence { sequence, batch })? = false;
         self.write_active(true);
-        let work = &mut *self.work.borrow_mut();
-        let mut state = work.state.take().expect(STATE);
-        let lengths = self.active.iter().zip(work.cache.lengths());
-        // A sequence that gains no token must append none: its next page is not its own.
-        let lengths = lengths.map(|(&active, &length)| length as i32 + i32::from(active));
-        let lengths = ints(lengths, &state.lengths.device());
-        state.lengths = kernels::assign(state.lengths, lengths);
-        work.state = Some(state);
         Ok(())
     }
 

@@ -111,7 +111,7 @@ impl<'a> DecodeGraph<'a> {
     /// The steps of `model` after what the cache holds; `tokens[i]` is the newest token of sequence
     /// `i`, which is not in the cache yet.
     ///
-    /// Nothing is computed before the first step, which records.
+    /// Nothing is computed before the first step, which records, or [`prepare`](Self::prepare).
     ///
     /// # Errors
     ///
@@ -149,6 +149,23 @@ impl<'a> DecodeGraph<'a> {
         {
             let _ = cache;
             false
+        }
+    }
+
+    /// Records the step where the device can, instead of leaving that to the first step. The newest
+    /// tokens need not be known yet: they can be [fed](Self::feed) afterwards.
+    ///
+    /// What a device still has to do goes on meanwhile, so that kernels of the step are compiled
+    /// while it works on a prompt.
+    ///
+    /// # Errors
+    ///
+    /// When a sequence or the pool is full.
+    pub fn prepare(&mut self) -> Result<(), DecodeError> {
+        match &mut self.run {
+            #[cfg(feature = "cube")]
+            Run::Captured(run) => run.prepare(),
+            Run::Uncaptured(_) => Ok(()),
         }
     }
 
