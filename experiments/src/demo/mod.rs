@@ -167,8 +167,10 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Demo, ExperimentError> {
     config.check(model.config(), model.tokenizer())?;
-    let prompt = config.prompt(require_tokenizer(model.tokenizer())?)?;
+    let mut prompt = config.prompt(require_tokenizer(model.tokenizer())?)?;
     let page_size = config.page_size;
+    // Whole pages, so that no digest is made again each time that the cache goes back to them.
+    prompt.prefill = whole_pages(prompt.prefill, page_size).unwrap_or(prompt.prefill);
     let mut session = session_of(model, config.length, page_size)?;
     let prefilled = &prompt.ids[..prompt.prefill];
     let start = Instant::now();
@@ -261,13 +263,24 @@ fn observe(
     let observed = ObservedPolicy::new(config.policy(session.model().config())?);
     let observations = observed.observations();
     let last = prompt.ids.len() - 1;
+    let page_size = config.page_size;
+    let kept = whole_pages(last, page_size).unwrap_or(last);
+    session.truncate(kept)?;
+    for &id in &prompt.ids[kept..last] {
+        session.decode(id)?;
+    }
     session.set_policy(Arc::new(observed));
-    session.truncate(last)?;
     let fed = prompt.ids[last..].iter().chain(&answer[..answer.len() - 1]);
     for &id in fed {
         session.decode(id)?;
     }
     Ok(observations.take())
+}
+
+/// As many of some tokens as fill pages, if any do.
+fn whole_pages(tokens: usize, page_size: usize) -> Option<usize> {
+    let whole = tokens - tokens % page_size;
+    (whole > 0).then_some(whole)
 }
 
 /// The share of the cache that was read, of all layers and of those that read chosen pages.
