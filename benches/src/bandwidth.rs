@@ -13,8 +13,10 @@ use crate::{
 /// Bytes of all buffers together: many times a last-level cache.
 const GPU_BYTES: u64 = 2 << 30;
 const CPU_BYTES: u64 = 512 << 20;
-/// Elements of a row that is summed up.
-const ROW: usize = 1 << 15;
+/// Elements of a row. A core of a CPU sums up rows; units of a GPU sum up columns, so that neighbours
+/// read neighbours.
+const GPU_ROW: usize = 1 << 18;
+const CPU_ROW: usize = 1 << 15;
 /// Buffers in turn. A backend that fuses operations may read a buffer once for several of them, and
 /// that would not be the copies that are counted.
 const BUFFERS: usize = 4;
@@ -35,15 +37,16 @@ pub fn measure(
     let is_gpu = target.is_gpu();
     let bytes = if is_gpu { GPU_BYTES } else { CPU_BYTES };
     let bytes = bytes.min(limit / 3) as usize / BUFFERS;
-    let n_rows = (bytes / size_of::<f32>() / ROW).max(1);
-    let elements = n_rows * ROW;
+    let (row, summed) = if is_gpu { (GPU_ROW, 0) } else { (CPU_ROW, 1) };
+    let n_rows = (bytes / size_of::<f32>() / row).max(1);
+    let elements = n_rows * row;
     let bytes = (elements * size_of::<f32>()) as u64;
-    let buffer = |_| normal([n_rows, ROW], device, DType::F32);
+    let buffer = |_| normal([n_rows, row], device, DType::F32);
     let buffers = (0..BUFFERS).map(buffer).collect::<Vec<Tensor<2>>>();
     let total = |sums: Tensor<2>| -> Result<f64, BenchError> {
         Ok(read::floats(sums)?.into_iter().map(f64::from).sum())
     };
-    let before = total(buffers[0].clone().sum_dim(1))?;
+    let before = total(buffers[0].clone().sum_dim(summed))?;
 
     // Adding a number reads and writes each element once: from one buffer to another on a GPU; in
     // place on a CPU, where another buffer would cost the page faults of its memory.
@@ -63,21 +66,21 @@ pub fn measure(
         Some((call, Some(copied))) => (1, (call.input, copied.clone())),
         _ => (calls, (0, sources[0].take().expect("it is put back"))),
     };
-    let expected = total(buffers[copied.0].clone().sum_dim(1))?;
+    let expected = total(buffers[copied.0].clone().sum_dim(summed))?;
     let expected = expected + f64::from(added) * elements as f64;
-    check("copy", total(copied.1.sum_dim(1))?, expected, elements)?;
+    check("copy", total(copied.1.sum_dim(summed))?, expected, elements)?;
     let copy_gb_per_s = 2.0 * bytes as f64 / timed.timing.median_us / 1e3;
     rows.set_copy_bandwidth(copy_gb_per_s);
     rows.push(record("copy", launch, 2 * bytes, timed))?;
 
     let read = best(stopwatch, target, |call| {
-        buffers[call.input].clone().sum_dim(1)
+        buffers[call.input].clone().sum_dim(summed)
     })?;
     let (launch, timed) = read;
     let (call, sums) = timed.outputs[0].clone();
     let expected = match call.input {
         0 => before,
-        other => total(buffers[other].clone().sum_dim(1))?,
+        other => total(buffers[other].clone().sum_dim(summed))?,
     };
     check("read", total(sums)?, expected, elements)?;
     rows.push(record("read", launch, bytes, timed))
