@@ -65,6 +65,10 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let selection = &args.common.policy.selection;
     let page_size = selection.page_size;
     let weights = args.common.model.weights;
+    let blocks = plan.model.model.kept_blocks(&device.device);
+    let blocks = blocks.map_err(anyhow::Error::new)?;
+    let weight_bytes = config.weight_bytes(dtype, weights);
+    let weight_bytes = weight_bytes.map_err(anyhow::Error::new)?;
     let cache = config.cache(page_size, 1, tokens);
     let cache = selection.with_digests(cache);
     let info = Info {
@@ -81,10 +85,10 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
         rope: &config.rope,
         context: config.max_positions,
         device: value_name(device.name),
-        weights: config.weights_name(weights),
-        weight_bytes: config
-            .weight_bytes(dtype, weights)
-            .map_err(anyhow::Error::new)?,
+        weights: blocks.map_or(config.weights_name(weights), |blocks| blocks.format.name()),
+        weight_bytes: blocks.map_or(weight_bytes, |blocks| {
+            blocks.weight_bytes(weight_bytes, dtype)
+        }),
         dtype: dtype_name(dtype),
         kv_cache: KvCacheInfo {
             tokens,

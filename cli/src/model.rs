@@ -84,6 +84,7 @@ impl<'a> ModelPlan<'a> {
                 dtype,
                 weights: self.options.weights,
             },
+            blocks: (self.model.kept_blocks(&device.device)).map_err(anyhow::Error::new)?,
             page_size: self.selection.page_size,
             digest: self.selection.digest(),
             digest_storage: self.selection.digest_storage,

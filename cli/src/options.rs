@@ -39,9 +39,9 @@ pub struct ModelOptions {
     #[arg(long, value_enum)]
     pub dtype: Option<DTypeName>,
     /// Form of the weights of the layers' projections; embeddings, norms and the projection to
-    /// logits are always in the element type. `full` leaves those of GPTQ and AWQ checkpoints as they
-    /// are
-    #[arg(long, value_name = "FORM", value_parser = weight_formats(), default_value_t = WeightFormat::Full)]
+    /// logits are always in the element type. `full` widens blocks of GGUF files; it leaves the words of
+    /// GPTQ and AWQ checkpoints as they are
+    #[arg(long, value_name = "FORM", value_parser = weight_formats(), default_value_t = WeightFormat::Stored)]
     pub weights: WeightFormat,
     /// Tokens of a prompt that go through the model at once
     #[arg(

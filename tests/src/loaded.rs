@@ -33,6 +33,22 @@ impl Loaded {
         Self(LocalModel::new(config, model).with_digest(DigestKind::MinMax))
     }
 
+    /// Loads a checkpoint for inference, its projections as they are stored, as the program does.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be loaded.
+    pub fn stored(path: &Path, device: &Device, dtype: DType) -> Self {
+        let model = LocalModel::open(path).map(|model| model.dtype(dtype));
+        let model = model.and_then(|model| model.digest(DigestKind::MinMax).load(device));
+        Self(model.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// The model.
+    pub fn model(&self) -> &LocalModel {
+        &self.0
+    }
+
     /// `-log p(ids[i + 1] | ids[..=i])` for every `i`, read densely in chunks of 128 tokens.
     pub fn dense_nlls(&self, ids: &[u32]) -> Vec<f64> {
         self.nlls(

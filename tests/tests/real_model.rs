@@ -24,6 +24,8 @@ use quest_burn_tests::{
 use serde::Deserialize;
 
 const TOLERANCE: f64 = 1e-3;
+/// The same where rows of a few tokens are rounded to 8 bits, as on CPUs with blocks as they are stored.
+const ROUNDED_TOLERANCE: f64 = 1e-9;
 /// Tokens that are scored densely, and tokens that are decoded through Quest behind the prefill.
 const SCORED: usize = 768;
 const DECODED: usize = 24;
@@ -143,6 +145,27 @@ fn likelihoods_and_greedy_tokens_are_those_of_transformers() {
         let found = loaded.greedy(&greedy.ids, greedy.continuation.len());
         assert_eq!(found, greedy.continuation, "{}", greedy.name);
     }
+}
+
+/// Blocks that stay as they are: prompts are multiplied in f32, and are as exact as with widened weights.
+/// Decoded tokens are rounded to 8 bits before the products.
+#[test]
+fn likelihoods_through_stored_blocks_are_near_those_of_transformers() {
+    let Some((path, golden)) = model() else {
+        return;
+    };
+    let loaded = Loaded::stored(&path, &Device::default(), DType::F32);
+    let full = load(&path).model().weight_bytes().unwrap();
+    let stored = loaded.model().weight_bytes().unwrap();
+    assert_eq!(loaded.model().weights_name(), "Q8_0");
+    assert!(stored < full / 2, "{stored} of {full} bytes");
+    let found = loaded.dense_nlls(&golden.ids[..SCORED]);
+    let expected = &golden.f32.dense_nll[..SCORED - 1];
+    assert_close(&found, expected, TOLERANCE, "dense likelihoods");
+    let (prefill, end) = (SCORED - DECODED, SCORED);
+    let found = loaded.dense_decode_nlls(&golden.ids[..end], prefill, 16);
+    let expected = &golden.f32.dense_nll[prefill - 1..end - 1];
+    assert_close(&found, expected, ROUNDED_TOLERANCE, "decoded likelihoods");
 }
 
 #[test]

@@ -69,16 +69,21 @@ impl<'a> ModelPlan<'a> {
             config,
             dtype,
             format,
-            weight_bytes,
+            mut weight_bytes,
         } = self;
         eprintln!(
             "{name}: {} parameters in {}",
             config.n_parameters(),
-            weights_name(&config, dtype, format)
+            weights_name(config.weights_name(format), dtype)
         );
         let device = target.device();
         let model = match &options.model {
-            Some(dir) => (LocalModel::open(dir)?.dtype(dtype).weights(format)).load(device)?,
+            Some(dir) => {
+                let model = (LocalModel::open(dir)?.dtype(dtype).weights(format)).load(device)?;
+                // Fewer where projections stay in the blocks of a GGUF file.
+                weight_bytes = model.weight_bytes()?;
+                model
+            }
             None => {
                 let model = random::model(&config, device, dtype, format)?;
                 LocalModel::new(config, model).with_weights(format)
@@ -106,7 +111,7 @@ impl LoadedModel {
             operation: operation.into(),
             model: Some(self.name.clone()),
             dtype: Some(dtype_name(dtype)),
-            weights: Some(weights_name(config, dtype, self.model.weights())),
+            weights: Some(weights_name(self.model.weights_name(), dtype)),
             batch: Some(batch),
             n_heads: Some(config.n_heads),
             n_kv_heads: Some(config.n_kv_heads),
@@ -118,8 +123,8 @@ impl LoadedModel {
 }
 
 /// As it is written on the command line, or the form that a checkpoint has.
-fn weights_name(config: &ModelConfig, dtype: DType, format: WeightFormat) -> String {
-    match config.weights_name(format) {
+fn weights_name(form: &str, dtype: DType) -> String {
+    match form {
         "full" => dtype_name(dtype),
         name => name.to_owned(),
     }

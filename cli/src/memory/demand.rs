@@ -5,7 +5,7 @@ use quest_burn::{
     digest::DigestKind,
     inference::WeightFormat,
 };
-use quest_burn_models::config::ModelConfig;
+use quest_burn_models::{config::ModelConfig, weights::KeptBlocks};
 
 use crate::options::dtype_name;
 
@@ -17,6 +17,8 @@ const PROGRAM: u64 = 32 << 20;
 pub struct Demand<'a> {
     pub config: &'a ModelConfig,
     pub form: Form,
+    /// What stays in blocks where weights are [stored](WeightFormat::Stored).
+    pub blocks: Option<KeptBlocks>,
     pub page_size: usize,
     pub digest: DigestKind,
     pub digest_storage: DigestStorage,
@@ -59,9 +61,10 @@ impl Demand<'_> {
     pub fn parts(&self) -> String {
         let form = self.form;
         let dtype = dtype_name(form.dtype);
-        let weights = match self.config.weights_name(form.weights) {
-            "full" => dtype.clone(),
-            format => format.to_owned(),
+        let weights = match (self.blocks_of(form), self.config.weights_name(form.weights)) {
+            (Some(blocks), _) => format!("{} blocks", blocks.format),
+            (None, "full") => dtype.clone(),
+            (None, format) => format.to_owned(),
         };
         format!(
             "weights {} in {weights}, KV cache {} in {dtype} for {} tokens, work space {}",
@@ -97,7 +100,13 @@ impl Demand<'_> {
     fn weight_bytes(&self, form: Form) -> u64 {
         let bytes = self.config.weight_bytes(form.dtype, form.weights);
         // A form that does not fit the model is refused elsewhere.
-        bytes.unwrap_or(u64::MAX)
+        let bytes = bytes.unwrap_or(u64::MAX);
+        let blocks = self.blocks_of(form);
+        blocks.map_or(bytes, |blocks| blocks.weight_bytes(bytes, form.dtype))
+    }
+
+    fn blocks_of(&self, form: Form) -> Option<KeptBlocks> {
+        self.blocks.filter(|_| form.weights == WeightFormat::Stored)
     }
 
     fn cache_bytes(&self, form: Form, tokens: usize) -> u64 {

@@ -24,6 +24,7 @@ fn demand(config: &ModelConfig, tokens: usize) -> Demand<'_> {
             dtype: DType::F32,
             weights: WeightFormat::Full,
         },
+        blocks: None,
         page_size: 16,
         digest: DigestKind::MinMax,
         digest_storage: DigestStorage::Full,

@@ -72,6 +72,11 @@ impl InferenceLinear {
         &self.weight
     }
 
+    /// The weights, without the layer.
+    pub fn into_weight(self) -> LinearWeight {
+        self.weight
+    }
+
     /// The layer with its weights rounded to a few bits.
     ///
     /// # Errors

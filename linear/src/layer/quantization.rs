@@ -13,8 +13,11 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightFormat {
-    /// In the dtype that is computed in.
+    /// As a checkpoint has them: in the blocks of a GGUF file where the device [keeps
+    /// them](crate::LinearWeight::kept_bytes), else in the dtype that is computed in.
     #[default]
+    Stored,
+    /// In the dtype that is computed in.
     Full,
     /// In 8 bits, symmetric around zero.
     Int8,
@@ -24,11 +27,12 @@ pub enum WeightFormat {
 
 impl WeightFormat {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Full, Self::Int8, Self::Int4];
+    pub const ALL: [Self; 4] = [Self::Stored, Self::Full, Self::Int8, Self::Int4];
 
     /// The name by which programs know it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Stored => "stored",
             Self::Full => "full",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
@@ -38,7 +42,8 @@ impl WeightFormat {
     /// What it is, in a line.
     pub fn about(self) -> &'static str {
         match self {
-            Self::Full => "Weights in the element type",
+            Self::Stored => "As the checkpoint has them: blocks of GGUF files stay as they are",
+            Self::Full => "In the element type",
             Self::Int8 => "In 8 bits, with a scale for each 128",
             Self::Int4 => "In 4 bits, with a scale and a zero point for each 128",
         }
@@ -47,7 +52,7 @@ impl WeightFormat {
     /// How weights are rounded; nothing where they are not.
     pub fn quantization(self) -> Option<QuantizationConfig> {
         match self {
-            Self::Full => None,
+            Self::Stored | Self::Full => None,
             Self::Int8 => Some(QuantizationConfig::new(8)),
             Self::Int4 => Some(QuantizationConfig::new(4).with_asymmetric(true)),
         }
@@ -111,7 +116,7 @@ pub const LEAST_GROUP: usize = 16;
 #[derive(Error, Debug, Clone)]
 pub enum QuantizationError {
     /// A name that is no form's.
-    #[error("form of the weights: expected full, int8 or int4, found {0}")]
+    #[error("form of the weights: expected stored, full, int8 or int4, found {0}")]
     Format(String),
     /// The number of bits is not supported.
     #[error("quantised weights: expected 4 or 8 bits, found {0}")]
@@ -245,7 +250,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("expected full, int8 or int4, found int3")
+                .contains("expected stored, full, int8 or int4, found int3")
         );
     }
 }

@@ -76,8 +76,7 @@ impl LinearWeight {
     ) -> Result<Self, BlockError> {
         let dims = [d_output, d_input];
         format.check(dims, bytes.len())?;
-        #[cfg(feature = "flex")]
-        if format.is_integers() && crate::flex::runs_on(device) {
+        if keeps(format, device) {
             return Ok(Self::Blocks(BlockWeight {
                 format,
                 dims,
@@ -92,6 +91,13 @@ impl LinearWeight {
             return Ok(Self::Quantized(weight));
         }
         Ok(Self::Full(widened(format, dims, &bytes, dtype, device)))
+    }
+
+    /// Bytes that blocks of such weights, `[d_output, d_input]`, take on a device that keeps them as they
+    /// are; nothing where it does not, or a row does not consist of whole blocks.
+    pub fn kept_bytes(format: BlockFormat, dims: [usize; 2], device: &Device) -> Option<u64> {
+        let row = format.row_bytes(dims[1]).ok()?;
+        keeps(format, device).then(|| (row as u64).saturating_mul(dims[0] as u64))
     }
 
     /// Rows of several weights, one after the other: in one piece where they are in an element type, side
@@ -165,6 +171,16 @@ impl LinearWeight {
             Self::Stacked(weights) => joined(weights.iter().map(Self::dequantize).collect()),
         }
     }
+}
+
+/// Whether a device multiplies blocks as they are.
+#[cfg_attr(not(feature = "flex"), allow(unused_variables))]
+fn keeps(format: BlockFormat, device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    if crate::flex::runs_on(device) {
+        return format.is_integers();
+    }
+    false
 }
 
 fn widened(

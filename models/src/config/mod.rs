@@ -103,10 +103,14 @@ impl ModelConfig {
         total.try_into().unwrap_or(u64::MAX)
     }
 
-    /// The name of the form of the projections' weights where `format` is asked for.
+    /// The name of the form of the projections' weights where `format` is asked for and the device keeps
+    /// no blocks.
     pub fn weights_name(&self, format: WeightFormat) -> &'static str {
-        self.quantization
-            .map_or(format.name(), |stored| stored.name())
+        match (self.quantization, format) {
+            (Some(stored), _) => stored.name(),
+            (None, WeightFormat::Stored) => WeightFormat::Full.name(),
+            (None, format) => format.name(),
+        }
     }
 
     /// Bytes of the model's weights in `dtype`, with those of the layers' projections in a form; in the

@@ -76,7 +76,7 @@ impl InferenceLm {
         let mut quantized = Vec::new();
         for layer in layers {
             quantized.push(InferenceLayer::from(layer?).with_weights(format)?);
-            if format != WeightFormat::Full {
+            if format.quantization().is_some() {
                 // What is queued holds on to the layer's full weights.
                 device.sync().map_err(QuantizationError::from)?;
             }

@@ -14,7 +14,7 @@ use crate::{
     config::ModelConfig,
     source::{self, CheckpointSource},
     tokenizer::Tokenizer,
-    weights::{LoadProgress, load_for_inference_from},
+    weights::{KeptBlocks, LoadProgress, load_for_inference_from},
 };
 
 /// A checkpoint of which all but the weights is known: made by [`LocalModel::open`].
@@ -46,7 +46,7 @@ impl LocalModelBuilder {
             tokenizer: source.tokenizer()?,
             policy: Policy::Of(PolicyConfig::new(PolicyKind::Quest)),
             dtype: None,
-            weights: WeightFormat::Full,
+            weights: WeightFormat::Stored,
             page_size: LocalModel::PAGE_SIZE,
             digest: DigestKind::MeanVar,
             digest_storage: DigestStorage::Full,
@@ -77,8 +77,8 @@ impl LocalModelBuilder {
         self
     }
 
-    /// Form of the weights of the layers' projections; full when not given, which leaves those of
-    /// GPTQ and AWQ checkpoints as they are.
+    /// Form of the weights of the layers' projections; as they are stored when not given: blocks of GGUF
+    /// files stay where the device multiplies them, and the words of GPTQ and AWQ checkpoints.
     pub fn weights(mut self, weights: WeightFormat) -> Self {
         self.weights = weights;
         self
@@ -122,6 +122,18 @@ impl LocalModelBuilder {
     /// The checkpoint.
     pub fn source(&self) -> &dyn CheckpointSource {
         &*self.source
+    }
+
+    /// What stays in blocks on a device.
+    ///
+    /// # Errors
+    ///
+    /// When the names of the tensors cannot be read.
+    pub fn kept_blocks(&self, device: &Device) -> Result<Option<KeptBlocks>, ModelError> {
+        match self.weights {
+            WeightFormat::Stored => KeptBlocks::of(&*self.source, device),
+            _ => Ok(None),
+        }
     }
 
     /// Where the checkpoint is.
@@ -176,12 +188,14 @@ impl LocalModelBuilder {
         let dtype = self
             .dtype
             .unwrap_or_else(|| device.settings().float_dtype.into());
+        let kept = self.kept_blocks(device)?;
         let (config, weights) = (self.config, self.weights);
         let source = &*self.source;
         let model = load_for_inference_from(source, &config, device, dtype, weights, progress)?;
         let model = LocalModel::new(config, model)
             .with_policy(policy)
             .with_weights(weights)
+            .with_kept_blocks(kept)
             .with_page_size(self.page_size)
             .with_digest(self.digest)
             .with_digest_storage(self.digest_storage)

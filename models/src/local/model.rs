@@ -11,7 +11,7 @@ use quest_burn::{
 use super::LocalModelBuilder;
 use crate::{
     ModelError, config::ModelConfig, generation::GenerateError, model::LanguageModel,
-    session::Session, tokenizer::Tokenizer,
+    session::Session, tokenizer::Tokenizer, weights::KeptBlocks,
 };
 
 /// A model that is ready to run, with all that is known of it. Clones share its weights.
@@ -40,6 +40,7 @@ pub struct LocalModel {
     tokenizer: Option<Arc<Tokenizer>>,
     policy: Arc<dyn PagePolicy>,
     weights: WeightFormat,
+    kept_blocks: Option<KeptBlocks>,
     page_size: usize,
     digest: DigestKind,
     digest_storage: DigestStorage,
@@ -69,6 +70,7 @@ impl LocalModel {
             tokenizer: None,
             policy: Arc::new(DensePolicy),
             weights: WeightFormat::Full,
+            kept_blocks: None,
             page_size: Self::PAGE_SIZE,
             digest: DigestKind::MeanVar,
             digest_storage: DigestStorage::Full,
@@ -90,6 +92,12 @@ impl LocalModel {
     /// The same model, whose projections are said to have this form.
     pub fn with_weights(mut self, weights: WeightFormat) -> Self {
         self.weights = weights;
+        self
+    }
+
+    /// The same model, of whose projections these are said to be in blocks.
+    pub fn with_kept_blocks(mut self, kept: Option<KeptBlocks>) -> Self {
+        self.kept_blocks = kept;
         self
     }
 
@@ -185,7 +193,8 @@ impl LocalModel {
 
     /// The name of the form that the projections' weights have.
     pub fn weights_name(&self) -> &'static str {
-        self.config.weights_name(self.weights)
+        let otherwise = self.config.weights_name(self.weights);
+        (self.kept_blocks).map_or(otherwise, |kept| kept.format.name())
     }
 
     /// Bytes of the weights.
@@ -194,7 +203,9 @@ impl LocalModel {
     ///
     /// When the form of the weights does not fit the model's shape.
     pub fn weight_bytes(&self) -> Result<u64, ModelError> {
-        Ok(self.config.weight_bytes(self.dtype(), self.weights)?)
+        let bytes = self.config.weight_bytes(self.dtype(), self.weights)?;
+        let kept = self.kept_blocks;
+        Ok(kept.map_or(bytes, |kept| kept.weight_bytes(bytes, self.dtype())))
     }
 
     /// Tokens per page of new sessions.

@@ -8,10 +8,10 @@ use burn::{
         ApplyError,
         burn_pack::{Bytes, Tensor},
     },
-    tensor::DType,
+    tensor::{DType, Device},
 };
 
-use super::names;
+use super::{blocks::is_kept, names};
 use crate::{
     config::{ModelConfig, parameters},
     error::{MisshapenTensor, ModelError, TensorMismatch},
@@ -94,6 +94,17 @@ impl Checkpoint {
     /// Bytes of all tensors, as they are stored.
     pub fn bytes(&self) -> u64 {
         self.tensors.values().map(SourceTensor::stored_bytes).sum()
+    }
+
+    /// Takes out the projections of the part `prefix` that stay in blocks on a device, by their names in
+    /// it.
+    pub fn take_blocks(&mut self, prefix: &str, device: &Device) -> HashMap<String, SourceTensor> {
+        let of_part = self.tensors.extract_if(.., |name, tensor| {
+            name.starts_with(prefix) && is_kept(tensor, device)
+        });
+        of_part
+            .map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor))
+            .collect()
     }
 
     /// Takes out the tensors whose names begin with `prefix`; blocks will be widened to `dtype`.

@@ -7,11 +7,14 @@
 //! 3. Tensors are read one by one, cast and moved to the device. Of the model there is one copy,
 //!    beside the one tensor in hand; safetensors files are mapped rather than read, so what of them
 //!    is in memory is page cache that the system takes back when it needs it. Blocks of GGUF files are
-//!    widened as they are read.
+//!    widened as they are read; projections stay in them where the device multiplies blocks
+//!    ([`WeightFormat::Stored`]).
 //! 4. Projections of GPTQ and AWQ checkpoints keep their bits; their words are put in order on the host.
 
+mod blocks;
 mod checkpoint;
 mod names;
+mod projections;
 mod quantized;
 
 use std::path::Path;
@@ -29,8 +32,10 @@ use crate::{
     error::ModelError,
     inference::{InferenceLayer, InferenceLm},
     model::{CausalLm, DecoderLayer, LAYOUT},
-    source::{self, CheckpointSource},
+    source::{self, CheckpointSource, SourceTensor},
 };
+use blocks::BlockTensors;
+pub use blocks::KeptBlocks;
 use checkpoint::{Checkpoint, Files, Tensors};
 use quantized::PackedTensors;
 
@@ -110,7 +115,8 @@ pub fn load_from(
 
 /// Loads the weights of a checkpoint, a folder or a GGUF file, into a model for inference, with the weights of its layers'
 /// projections in the given form. They take that form layer by layer, as they are read. Those of GPTQ
-/// and AWQ checkpoints keep the bits that they have; [`WeightFormat::Full`] asks for nothing else.
+/// and AWQ checkpoints keep the bits that they have; [`WeightFormat::Stored`] and
+/// [`WeightFormat::Full`] ask for nothing else.
 ///
 /// # Errors
 ///
@@ -155,7 +161,7 @@ pub fn load_for_inference_from(
     let layers = model.layers.into_iter().enumerate();
     let layers = layers.map(|(index, layer)| (layer, format!("model.layers.{index}.")));
     if let Some(quantization) = config.quantization {
-        if format != WeightFormat::Full {
+        if format.quantization().is_some() {
             return Err(ModelError::Quantized {
                 dir: source.path().into(),
                 what: "round them",
@@ -164,6 +170,12 @@ pub fn load_for_inference_from(
         }
         let layers = layers
             .map(|(layer, prefix)| loader.fill_packed(layer, &prefix, quantization, device))
+            .collect::<Result<_, _>>()?;
+        return Ok(InferenceLm::from_parts(embed_tokens, layers, norm, lm_head));
+    }
+    if format == WeightFormat::Stored {
+        let layers = layers
+            .map(|(layer, prefix)| loader.fill_stored(layer, &prefix, device))
             .collect::<Result<_, _>>()?;
         return Ok(InferenceLm::from_parts(embed_tokens, layers, norm, lm_head));
     }
@@ -247,6 +259,30 @@ impl<'a> Loader<'a> {
             "the expected tensors are the parameters of the model: {missing:?} are missing"
         );
         let layer = packed.layer(layer, device)?;
+        (self.progress)(self.done);
+        Ok(layer)
+    }
+
+    /// The same for a layer of which the projections stay in blocks where the device keeps them.
+    fn fill_stored(
+        &mut self,
+        layer: DecoderLayer,
+        prefix: &str,
+        device: &Device,
+    ) -> Result<InferenceLayer, ModelError> {
+        let blocks = self.checkpoint.take_blocks(prefix, device);
+        if blocks.is_empty() {
+            return Ok(self.fill(layer, prefix)?.into());
+        }
+        self.done.tensors += blocks.len();
+        self.done.bytes += blocks.values().map(SourceTensor::stored_bytes).sum::<u64>();
+        let Tensors { tensors, files, .. } = self.take(prefix);
+        let (layer, missing) = self.apply(layer, tensors, &files)?;
+        assert!(
+            missing.iter().all(|name| blocks.contains_key(name)),
+            "the expected tensors are the parameters of the model: {missing:?} are missing"
+        );
+        let layer = BlockTensors(blocks).layer(layer, device, self.dtype)?;
         (self.progress)(self.done);
         Ok(layer)
     }

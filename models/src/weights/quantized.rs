@@ -5,13 +5,15 @@ use std::collections::HashMap;
 
 use burn::{
     module::Param,
-    nn::Linear,
     store::burn_pack,
     tensor::{DType, Device, Tensor, TensorData},
 };
-use quest_burn::inference::{InferenceAttention, InferenceLinear, QuantizedWeight};
+use quest_burn_linear::{InferenceLinear, QuantizedWeight};
 
-use super::checkpoint::Files;
+use super::{
+    checkpoint::Files,
+    projections::{layer_with, named, projections},
+};
 use crate::{
     config::{PackedLayout, StoredQuantization},
     error::ModelError,
@@ -78,37 +80,21 @@ impl PackedTensors {
         layer: DecoderLayer,
         device: &Device,
     ) -> Result<InferenceLayer, ModelError> {
-        let mut projection = |names: &[&str]| {
-            if let Some(full) = self.full(&layer, names)? {
+        layer_with(layer, |layer, names| {
+            if let Some(full) = self.full(layer, names)? {
                 return Ok(full);
             }
             let mut merged = Rows::default();
             let mut biases = Vec::new();
-            for name in names {
-                let (_, linear) = projections(&layer)
-                    .into_iter()
-                    .find(|(projection, _)| projection == name)
-                    .expect("the names below are those of the projections");
+            for (name, linear) in named(layer, names) {
                 let [d_input, d_output] = linear.weight.shape().dims::<2>();
                 merged.append(self.rows(name, d_output, d_input)?);
                 biases.extend(linear.bias.as_ref().map(Param::val));
             }
             let bias = (!biases.is_empty()).then(|| Tensor::cat(biases, 0));
             let weight = merged.into_weight(self.quantization, device, self.dtype)?;
-            Ok::<_, ModelError>(InferenceLinear::quantized(weight, bias))
-        };
-        let qkv = projection(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"])?;
-        let output = projection(&["self_attn.o_proj"])?;
-        let gate_up = projection(&["mlp.gate_proj", "mlp.up_proj"])?;
-        let down = projection(&["mlp.down_proj"])?;
-        let attention = InferenceAttention::with_projections(layer.self_attn, qkv, output);
-        Ok(InferenceLayer::from_parts(
-            layer.input_layernorm,
-            attention,
-            layer.post_attention_layernorm,
-            gate_up,
-            down,
-        ))
+            Ok(InferenceLinear::quantized(weight, bias))
+        })
     }
 
     /// Projections that are merged, where their weights are in full although those of other layers are
@@ -121,9 +107,8 @@ impl PackedTensors {
         let is_packed = |name: &&str| self.tensors.contains_key(&format!("{name}.qweight"));
         let packed = names.iter().copied().find(|name| is_packed(name));
         let Some(packed) = packed else {
-            let all = projections(layer);
-            let chosen = all.iter().filter(|(name, _)| names.contains(name));
-            let chosen = chosen.map(|(_, linear)| (*linear).clone());
+            let chosen = named(layer, names).into_iter();
+            let chosen = chosen.map(|(_, linear)| linear.clone());
             return Ok(Some(InferenceLinear::merge(chosen)));
         };
         match names.iter().find(|name| !is_packed(name)) {
@@ -220,20 +205,6 @@ impl PackedTensors {
         let (words, _) = bytes.as_chunks::<4>();
         Ok(words.iter().map(|word| u32::from_le_bytes(*word)).collect())
     }
-}
-
-/// The projections of a layer by their names in it.
-fn projections(layer: &DecoderLayer) -> [(&'static str, &Linear); 7] {
-    let (attention, mlp) = (&layer.self_attn, &layer.mlp);
-    [
-        ("self_attn.q_proj", &attention.q_proj),
-        ("self_attn.k_proj", &attention.k_proj),
-        ("self_attn.v_proj", &attention.v_proj),
-        ("self_attn.o_proj", &attention.o_proj),
-        ("mlp.gate_proj", &mlp.gate_proj),
-        ("mlp.up_proj", &mlp.up_proj),
-        ("mlp.down_proj", &mlp.down_proj),
-    ]
 }
 
 fn floats(files: &Files, tensor: burn_pack::Tensor) -> Result<Vec<f32>, ModelError> {

@@ -1,0 +1,125 @@
+//! Projections that stay in the blocks of a GGUF file.
+
+use std::collections::HashMap;
+
+use burn::{
+    module::Param,
+    tensor::{DType, Device, Tensor},
+};
+use quest_burn_linear::{InferenceLinear, LinearWeight, blocks::BlockFormat};
+
+use super::projections::{layer_with, named};
+use crate::{
+    config::parameters::is_projection,
+    error::ModelError,
+    inference::InferenceLayer,
+    model::DecoderLayer,
+    source::{BlockTensor, CheckpointSource, SourceTensor, TensorData},
+};
+
+/// What of a checkpoint stays in blocks on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptBlocks {
+    /// The format of most of the weights.
+    pub format: BlockFormat,
+    /// Weights of all formats.
+    pub weights: u64,
+    /// Bytes of the blocks on the device.
+    pub bytes: u64,
+}
+
+impl KeptBlocks {
+    /// Those of a checkpoint, if it has any that the device keeps.
+    ///
+    /// # Errors
+    ///
+    /// When the names of the tensors cannot be read.
+    pub fn of(source: &dyn CheckpointSource, device: &Device) -> Result<Option<Self>, ModelError> {
+        let mut formats = Vec::<(BlockFormat, u64)>::new();
+        let mut bytes = 0u64;
+        for tensor in source.tensors()? {
+            let Some((format, dims, kept)) = kept(&tensor, device) else {
+                continue;
+            };
+            let weights = (dims[0] as u64).saturating_mul(dims[1] as u64);
+            match formats.iter_mut().find(|(known, _)| *known == format) {
+                Some((_, sum)) => *sum = sum.saturating_add(weights),
+                None => formats.push((format, weights)),
+            }
+            bytes = bytes.saturating_add(kept);
+        }
+        let most = formats.iter().max_by_key(|(_, weights)| *weights);
+        Ok(most.map(|(format, _)| Self {
+            format: *format,
+            weights: formats.iter().map(|(_, weights)| weights).sum(),
+            bytes,
+        }))
+    }
+
+    /// Bytes of a model's weights, given those of one without blocks in `dtype`.
+    pub fn weight_bytes(&self, without: u64, dtype: DType) -> u64 {
+        let widened = self.weights.saturating_mul(dtype.size() as u64);
+        without.saturating_sub(widened).saturating_add(self.bytes)
+    }
+}
+
+/// Format, shape and bytes on the device of a projection that stays in blocks.
+fn kept(tensor: &SourceTensor, device: &Device) -> Option<(BlockFormat, [usize; 2], u64)> {
+    let TensorData::Blocks(blocks) = &tensor.data else {
+        return None;
+    };
+    let &[d_output, d_input] = &tensor.shape[..] else {
+        return None;
+    };
+    let dims = [d_output, d_input];
+    let bytes = LinearWeight::kept_bytes(blocks.format, dims, device)?;
+    is_projection(&tensor.name).then_some((blocks.format, dims, bytes))
+}
+
+/// Whether a projection stays in blocks.
+pub fn is_kept(tensor: &SourceTensor, device: &Device) -> bool {
+    kept(tensor, device).is_some()
+}
+
+/// The projections of a layer that stay in blocks, by the names of their weights in it.
+pub struct BlockTensors(pub HashMap<String, SourceTensor>);
+
+impl BlockTensors {
+    /// The layer in the form for inference. Of its parameters those that are not here have been loaded.
+    pub fn layer(
+        mut self,
+        layer: DecoderLayer,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<InferenceLayer, ModelError> {
+        layer_with(layer, |layer, names| {
+            let mut weights = Vec::new();
+            let mut biases = Vec::new();
+            for (name, linear) in named(layer, names) {
+                weights.push(match self.0.remove(&format!("{name}.weight")) {
+                    Some(tensor) => weight(&tensor, device, dtype)?,
+                    None => InferenceLinear::from(linear.clone()).into_weight(),
+                });
+                biases.extend(linear.bias.as_ref().map(Param::val));
+            }
+            let bias = (!biases.is_empty()).then(|| Tensor::cat(biases, 0));
+            let weight = LinearWeight::stack(weights);
+            Ok(InferenceLinear::with_weight(weight, bias))
+        })
+    }
+}
+
+fn weight(
+    tensor: &SourceTensor,
+    device: &Device,
+    dtype: DType,
+) -> Result<LinearWeight, ModelError> {
+    let (TensorData::Blocks(blocks), &[d_output, d_input]) = (&tensor.data, &tensor.shape[..])
+    else {
+        unreachable!("tensors that stay in blocks are matrices of blocks");
+    };
+    let BlockTensor { format, .. } = *blocks;
+    let bytes = blocks.read()?;
+    let weight = LinearWeight::from_blocks(format, [d_output, d_input], bytes, dtype, device);
+    weight.map_err(|error| tensor.garbled(error.to_string()))
+}
