@@ -3,7 +3,8 @@ use burn::{
     tensor::{Bool, DType, Tensor, activation::softmax},
 };
 
-/// Causal attention over whole sequences, without a cache: for training.
+/// Causal attention over whole sequences, without a cache: for training. In a window a token sees itself
+/// and those before it, so many in all.
 ///
 /// Keys and values are not repeated for the query heads of a group.
 ///
@@ -17,6 +18,7 @@ pub(super) fn causal_attention(
     keys: Tensor<4>,
     values: Tensor<4>,
     scale: f64,
+    window: Option<usize>,
     dropout: &Dropout,
 ) -> Tensor<4> {
     let [batch, n_heads, tokens, head_dim] = query.dims();
@@ -30,10 +32,16 @@ pub(super) fn causal_attention(
         .matmul(keys.transpose())
         .cast(DType::F32)
         .reshape([batch * n_kv_heads, group, tokens, tokens]);
-    let future = Tensor::<2, Bool>::tril_mask([tokens, tokens], 0, &device)
-        .reshape([1, 1, tokens, tokens])
-        .expand([batch * n_kv_heads, group, tokens, tokens]);
-    let weights = softmax(scores.mask_fill(future, f32::NEG_INFINITY), 3).cast(dtype);
+    let mut hidden = Tensor::<2, Bool>::tril_mask([tokens, tokens], 0, &device);
+    if let Some(window) = window.filter(|window| *window < tokens) {
+        let past = Tensor::<2, Bool>::triu_mask([tokens, tokens], 1 - window as i64, &device);
+        hidden = hidden.bool_or(past);
+    }
+    let hidden =
+        hidden
+            .reshape([1, 1, tokens, tokens])
+            .expand([batch * n_kv_heads, group, tokens, tokens]);
+    let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3).cast(dtype);
     dropout
         .forward(weights)
         .reshape([batch, n_kv_heads, group * tokens, tokens])

@@ -28,6 +28,10 @@ pub struct QuestAttentionConfig {
     pub qk_norm_epsilon: Option<f64>,
     /// Rotary position embedding of queries and keys; none when not given.
     pub rope: Option<RopeConfig>,
+    /// What products of queries and keys are multiplied by; `1 / sqrt(head_dim)` when not given.
+    pub scale: Option<f64>,
+    /// Tokens that a token sees, itself and those before it; all when not given.
+    pub window: Option<usize>,
     /// Dropout of the attention weights while training.
     #[config(default = 0.0)]
     pub dropout: f64,
@@ -47,7 +51,7 @@ impl QuestAttentionConfig {
     /// # Panics
     ///
     /// When the query heads are not a multiple of the KV heads, or `d_model` of `n_heads` where no
-    /// head dim is given.
+    /// head dim is given, or when a window holds no token.
     pub fn init(&self, device: &Device) -> QuestAttention {
         let n_kv_heads = self.n_kv_heads.unwrap_or(self.n_heads);
         assert!(
@@ -64,6 +68,10 @@ impl QuestAttentionConfig {
             );
             self.d_model / self.n_heads
         });
+        assert!(
+            self.window != Some(0),
+            "sliding window: expected at least 1 token, found 0"
+        );
         let norm = || {
             self.qk_norm_epsilon.map(|epsilon| {
                 RmsNormConfig::new(head_dim)
@@ -81,6 +89,8 @@ impl QuestAttentionConfig {
             k_norm: norm(),
             rope: self.rope.as_ref().map(|rope| rope.init(head_dim, device)),
             dropout: DropoutConfig::new(self.dropout).init(),
+            scale: self.scale.unwrap_or(1.0 / (head_dim as f64).sqrt()),
+            window: self.window,
             n_heads: self.n_heads,
             n_kv_heads,
             head_dim,

@@ -31,6 +31,8 @@ impl TryFrom<MultiHeadAttention> for QuestAttention {
             k_norm: None,
             rope: None,
             dropout: attention.dropout,
+            scale: 1.0 / (attention.d_k as f64).sqrt(),
+            window: None,
             n_heads: attention.n_heads,
             n_kv_heads: attention.n_heads,
             head_dim: attention.d_k,

@@ -8,7 +8,7 @@ use super::{Rope, causal::causal_attention, project, rms_norm};
 use crate::{
     cache::{LayerCache, PagedKvCacheConfig, Phase, Step},
     ops,
-    policy::PagePolicy,
+    policy::{PagePolicy, within},
 };
 
 /// Causal self-attention with grouped query heads that decodes from a paged KV cache, reading the
@@ -35,6 +35,10 @@ pub struct QuestAttention {
     pub rope: Option<Rope>,
     /// Dropout of the attention weights, active while training.
     pub dropout: Dropout,
+    /// What products of queries and keys are multiplied by.
+    pub scale: f64,
+    /// Tokens that a token sees, itself and those before it; all of them where there is none.
+    pub window: Option<usize>,
     /// Query heads.
     pub n_heads: usize,
     /// KV heads.
@@ -64,13 +68,15 @@ impl QuestAttention {
             query,
             keys,
             values,
-            self.scale(),
+            self.scale,
+            self.window,
             &self.dropout,
         ))
     }
 
     /// Appends the step's new tokens to the cache and attends to what it holds: densely while
-    /// prefilling, to the pages that `policy` chooses while decoding.
+    /// prefilling, to the pages that `policy` chooses while decoding. A layer with a window attends to
+    /// all that is in it, whatever the policy.
     ///
     /// Outputs past the tokens that a sequence gains are undefined.
     ///
@@ -94,10 +100,14 @@ impl QuestAttention {
         let (query, keys, values) = self.project(hidden, step.positions().clone());
         ops::append(cache, keys, values, step);
         let heads = match step.phase() {
-            Phase::Prefill => ops::prefill_attention(query, cache, step, self.scale()),
+            Phase::Prefill => {
+                ops::prefill_attention_within(query, cache, step, self.scale, self.window)
+            }
             Phase::Decode => {
                 let query = query.squeeze_dim::<3>(2);
-                let heads = policy.attention(query, cache, step, self.scale());
+                let heads = within(self.window, policy, |policy| {
+                    policy.attention(query, cache, step, self.scale)
+                });
                 heads.unsqueeze_dim(2)
             }
         };
@@ -122,10 +132,6 @@ impl QuestAttention {
         const PAGE_SIZE: usize = 16;
         let (n_kv_heads, head_dim) = (self.n_kv_heads, self.head_dim);
         PagedKvCacheConfig::for_tokens(1, n_kv_heads, head_dim, PAGE_SIZE, 1, tokens)
-    }
-
-    fn scale(&self) -> f64 {
-        1.0 / (self.head_dim as f64).sqrt()
     }
 
     /// Query, keys and values `[batch, heads, tokens, head_dim]`, normed and rotated.

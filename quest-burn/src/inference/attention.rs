@@ -5,10 +5,10 @@ use burn::{
 
 use super::{InferenceLinear, QuantizationError, WeightFormat};
 use crate::{
-    attention::{HeadNorms, QuestAttention, Rope, Rotations},
+    attention::{HeadNorms, QuestAttention, Rope, Rotations, rms_norm},
     cache::{LayerCache, Phase, Step},
     ops,
-    policy::PagePolicy,
+    policy::{PagePolicy, within},
 };
 
 /// A [`QuestAttention`] with its projections to queries, keys and values merged.
@@ -19,6 +19,10 @@ pub struct InferenceAttention {
     o_proj: InferenceLinear,
     norms: Option<HeadNorms>,
     rope: Option<Rope>,
+    /// Norm of the output before it is added.
+    output_norm: Option<RmsNorm>,
+    scale: f64,
+    window: Option<usize>,
     n_heads: usize,
     n_kv_heads: usize,
     head_dim: usize,
@@ -26,16 +30,15 @@ pub struct InferenceAttention {
 
 impl From<QuestAttention> for InferenceAttention {
     fn from(layer: QuestAttention) -> Self {
-        let norms = layer.q_norm.zip(layer.k_norm);
-        Self {
-            qkv_proj: InferenceLinear::merge([layer.q_proj, layer.k_proj, layer.v_proj]),
-            o_proj: layer.o_proj.into(),
-            norms: norms.map(|(query, keys)| HeadNorms::new(query, keys)),
-            rope: layer.rope,
-            n_heads: layer.n_heads,
-            n_kv_heads: layer.n_kv_heads,
-            head_dim: layer.head_dim,
-        }
+        let QuestAttention {
+            q_proj,
+            k_proj,
+            v_proj,
+            o_proj,
+            ..
+        } = layer.clone();
+        let qkv_proj = InferenceLinear::merge([q_proj, k_proj, v_proj]);
+        Self::with_projections(layer, qkv_proj, o_proj.into())
     }
 }
 
@@ -53,10 +56,26 @@ impl InferenceAttention {
             o_proj,
             norms: norms.map(|(query, keys)| HeadNorms::new(query, keys)),
             rope: layer.rope,
+            output_norm: None,
+            scale: layer.scale,
+            window: layer.window,
             n_heads: layer.n_heads,
             n_kv_heads: layer.n_kv_heads,
             head_dim: layer.head_dim,
         }
+    }
+
+    /// The layer with a norm of its output before that is added to the hidden states.
+    pub fn with_output_norm(self, norm: Option<RmsNorm>) -> Self {
+        Self {
+            output_norm: norm,
+            ..self
+        }
+    }
+
+    /// Tokens that a token sees, itself and those before it; all of them where there is no window.
+    pub fn window(&self) -> Option<usize> {
+        self.window
     }
 
     /// The layer with the weights of its projections in another form.
@@ -72,7 +91,8 @@ impl InferenceAttention {
         })
     }
 
-    /// The rotations of a step's new tokens, the same in every layer of a model.
+    /// The rotations of a step's new tokens, the same in every layer of a model with the same rotary
+    /// embedding.
     pub fn rotations(&self, step: &Step) -> Option<Rotations> {
         let rope = self.rope.as_ref()?;
         Some(rope.rotations(step.positions().clone()))
@@ -110,17 +130,24 @@ impl InferenceAttention {
             self.head_dim,
         ]);
         let query = ops::rotate_append(cache, qkv, self.norms.as_ref(), rotations, step);
-        let scale = 1.0 / (self.head_dim as f64).sqrt();
         let heads = match step.phase() {
-            Phase::Prefill => ops::prefill_attention(query, cache, step, scale).swap_dims(1, 2),
+            Phase::Prefill => {
+                ops::prefill_attention_within(query, cache, step, self.scale, self.window)
+                    .swap_dims(1, 2)
+            }
             Phase::Decode => {
                 let query = query.squeeze_dim::<3>(2);
-                let heads = policy.attention(query, cache, step, scale);
+                let heads = within(self.window, policy, |policy| {
+                    policy.attention(query, cache, step, self.scale)
+                });
                 heads.unsqueeze_dim(1)
             }
         };
         let rows = heads.reshape([batch * tokens, self.n_heads * self.head_dim]);
-        let sum = self.o_proj.forward_added(rows, hidden);
+        let sum = match &self.output_norm {
+            None => self.o_proj.forward_added(rows, hidden),
+            Some(norm) => hidden + rms_norm(norm, self.o_proj.forward(rows)),
+        };
         sum.reshape([batch, tokens, d_model])
     }
 }

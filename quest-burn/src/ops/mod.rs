@@ -9,12 +9,14 @@
 //! | [`paged_attention`] | attention of one query token over the chosen pages |
 //! | [`best_attention`] | the three above together |
 //! | [`prefill_attention`] | causal attention of many query tokens over all pages |
+//! | [`prefill_attention_within`] | the same in a sliding window |
 //! | [`token_attention`], [`token_weights`] | attention of one query token over listed tokens |
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend (`reference`). All but
-//! those on single tokens are kernels on CubeCL devices, and native code on the Flex backend. They are
-//! tested against these bodies. [`Body`] is the one place that decides which of them runs.
+//! those on single tokens and in windows are kernels on CubeCL devices, and native code on the Flex
+//! backend. They are tested against these bodies. [`Body`] is the one place that decides which of them
+//! runs.
 
 mod body;
 mod int8;
@@ -206,13 +208,7 @@ pub fn prefill_attention(
     step: &Step,
     scale: f64,
 ) -> Tensor<4> {
-    let [_, n_kv_heads, _, head_dim] = cache.pool.keys.dims();
-    let [_, n_heads, _, _] = query.dims();
-    assert_shape!(
-        query,
-        [step.batch(), n_heads, step.max_new_tokens(), head_dim]
-    );
-    check_groups(n_heads, n_kv_heads);
+    check_prefill(&query, cache, step);
     let body = Body::of_layer(cache, &query.device());
     #[cfg(feature = "cube")]
     let body = body.where_kernels(|| kernel::prefills(cache));
@@ -223,6 +219,43 @@ pub fn prefill_attention(
         Body::Native => simd::prefill_attention(query, cache, step, scale),
         Body::Reference => reference::prefill_attention(query, cache, step, scale),
     }
+}
+
+/// [`prefill_attention`] in which a token sees itself and those before it, `window` in all; where there is
+/// no window, or all of a step is in it, the same. Windows run in tensor operations on every device.
+///
+/// # Shapes
+///
+/// As [`prefill_attention`].
+///
+/// # Panics
+///
+/// When the shapes do not fit the cache and the step, or the window holds no token.
+pub fn prefill_attention_within(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    step: &Step,
+    scale: f64,
+    window: Option<usize>,
+) -> Tensor<4> {
+    let is_left = |window: &usize| step.lengths().iter().any(|length| length > window);
+    match window.filter(is_left) {
+        None => prefill_attention(query, cache, step, scale),
+        Some(window) => {
+            check_prefill(&query, cache, step);
+            reference::window_prefill_attention(query, cache, step, scale, window)
+        }
+    }
+}
+
+fn check_prefill(query: &Tensor<4>, cache: &LayerCache, step: &Step) {
+    let [_, n_kv_heads, _, head_dim] = cache.pool.keys.dims();
+    let [_, n_heads, _, _] = query.dims();
+    assert_shape!(
+        query,
+        [step.batch(), n_heads, step.max_new_tokens(), head_dim]
+    );
+    check_groups(n_heads, n_kv_heads);
 }
 
 fn check_query(query: &Tensor<3>, cache: &LayerCache, step: &Step) {

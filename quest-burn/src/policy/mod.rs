@@ -28,6 +28,7 @@ mod reuse;
 mod streaming;
 mod top_p;
 mod tova;
+mod window;
 
 use core::fmt::Debug;
 
@@ -49,6 +50,8 @@ pub use reuse::{ReuseOptions, ReusePolicy};
 pub use streaming::{StreamingConfig, StreamingPolicy, WindowPositions};
 pub use top_p::{TopPOptions, TopPPolicy};
 pub use tova::{TovaConfig, TovaPolicy};
+pub use window::WindowPolicy;
+pub(crate) use window::within;
 
 pub use crate::pages::{KeyShift, PageSelection, PageSharing, Pages, TokenLists};
 use crate::{

@@ -17,6 +17,21 @@ pub fn prefill_attention(
     step: &Step,
     scale: f64,
 ) -> Tensor<4> {
+    window_prefill_attention(query, cache, step, scale, usize::MAX)
+}
+
+/// The same where a token sees itself and those before it, `window` in all.
+pub fn window_prefill_attention(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    step: &Step,
+    scale: f64,
+    window: usize,
+) -> Tensor<4> {
+    assert!(
+        window > 0,
+        "sliding window: expected at least 1 token, found 0"
+    );
     let [batch, n_heads, tokens, head_dim] = query.dims();
     let zeros = |tokens| {
         Tensor::zeros(
@@ -34,7 +49,13 @@ pub fn prefill_attention(
                 .slice([sequence..sequence + 1])
                 .slice_dim(2, range);
             let position = step.starts()[sequence] + first;
-            blocks.push(query_block(block, position, cache, step, sequence, scale));
+            let place = Place {
+                step,
+                sequence,
+                position,
+                window,
+            };
+            blocks.push(query_block(block, cache, &place, scale));
         }
         if gained < tokens {
             blocks.push(zeros(tokens - gained));
@@ -44,15 +65,24 @@ pub fn prefill_attention(
     Tensor::cat(out.collect(), 0)
 }
 
-/// Attention of adjacent query tokens `[1, n_heads, t, head_dim]`, the first at `position`.
-fn query_block(
-    query: Tensor<4>,
-    position: usize,
-    cache: &LayerCache,
-    step: &Step,
+/// Where adjacent query tokens are.
+struct Place<'a> {
+    step: &'a Step,
     sequence: usize,
-    scale: f64,
-) -> Tensor<4> {
+    /// Position of the first of them.
+    position: usize,
+    /// Tokens that each of them sees.
+    window: usize,
+}
+
+/// Attention of adjacent query tokens `[1, n_heads, t, head_dim]`.
+fn query_block(query: Tensor<4>, cache: &LayerCache, place: &Place<'_>, scale: f64) -> Tensor<4> {
+    let &Place {
+        step,
+        sequence,
+        position,
+        window,
+    } = place;
     let [_, n_heads, tokens, head_dim] = query.dims();
     let [_, n_kv_heads, _, _] = cache.pool.keys.dims();
     let group = n_heads / n_kv_heads;
@@ -65,24 +95,26 @@ fn query_block(
     let page_size = step.page_size();
     let length = step.lengths()[sequence];
     let visible = (position + tokens).div_ceil(page_size);
+    let first_page = (position + 1).saturating_sub(window) / page_size;
     let per_block = KEY_TOKENS / page_size;
-    step.pages(sequence)[..visible]
+    step.pages(sequence)[first_page..visible]
         .chunks(per_block)
         .enumerate()
         .map(|(block, pages)| {
-            let first_key = block * KEY_TOKENS;
+            let first_key = first_page * page_size + block * KEY_TOKENS;
             let filled = 0..(pages.len() * page_size).min(length - first_key);
             let read =
                 |pool| end_to_end(pages_of_all_heads(pool, pages)).slice_dim(1, filled.clone());
             let (keys, values) = (read(&cache.pool.keys), read(&cache.pool.values));
             let mut scores = query.clone().matmul(keys.transpose());
             let [_, _, n_keys] = scores.dims();
-            if first_key + n_keys > position + 1 {
-                let future = future(position, tokens, first_key, n_keys, &scores);
+            let is_past = position + tokens > first_key.saturating_add(window);
+            if is_past || first_key + n_keys > position + 1 {
+                let hidden = hidden(place, tokens, first_key, n_keys, &scores);
                 let shape = [n_kv_heads, group, tokens, n_keys];
                 scores = scores
                     .reshape(shape)
-                    .mask_fill(future.expand(shape), MASKED)
+                    .mask_fill(hidden.expand(shape), MASKED)
                     .reshape([n_kv_heads, group * tokens, n_keys]);
             }
             let max = scores.clone().max_dim(2);
@@ -96,9 +128,10 @@ fn query_block(
         .reshape([1, n_heads, tokens, head_dim])
 }
 
-/// Which keys lie behind their query token, `[1, 1, tokens, n_keys]`.
-fn future(
-    position: usize,
+/// Which keys a query token does not see, those behind it and those before its window:
+/// `[1, 1, tokens, n_keys]`.
+fn hidden(
+    place: &Place<'_>,
     tokens: usize,
     first_key: usize,
     n_keys: usize,
@@ -107,10 +140,15 @@ fn future(
     let range = |first: usize, n: usize| {
         Tensor::<1, Int>::arange(first as i64..(first + n) as i64, &like.device())
     };
-    let query = range(position, tokens).reshape([1, 1, tokens, 1]);
+    let query = range(place.position, tokens).reshape([1, 1, tokens, 1]);
     let key = range(first_key, n_keys).reshape([1, 1, 1, n_keys]);
     let shape = [1, 1, tokens, n_keys];
-    key.expand(shape).greater(query.expand(shape))
+    let (key, query) = (key.expand(shape), query.expand(shape));
+    let future = key.clone().greater(query.clone());
+    match i32::try_from(place.window) {
+        Ok(window) => future.bool_or(key.lower_equal(query - window)),
+        Err(_) => future,
+    }
 }
 
 /// `[pages, heads, page_size, head_dim]` -> `[heads, pages * page_size, head_dim]` in f32
