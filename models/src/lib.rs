@@ -5,11 +5,14 @@
 //! - [`local::LocalModel`] is a checkpoint, [`session::Session`] a sequence with it;
 //! - [`chat`] turns messages into the ids of a prompt through a model's template;
 //! - [`source`], [`config`], [`weights`] and [`tokenizer`] are what a checkpoint is made of;
+//! - [`mod@convert`] writes a checkpoint as a folder of safetensors or burnpack;
 //! - [`model::CausalLm`] is the model, [`generation`] runs it over a cache of one's own, [`sampling`] picks tokens.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub(crate) mod architectures;
 pub mod chat;
 pub mod config;
+pub mod convert;
 mod error;
 pub mod generation;
 pub mod gguf;

@@ -42,6 +42,12 @@ pub struct Golden {
     pub page_size: usize,
     /// Leading layers without sparsity.
     pub dense_layers: usize,
+    /// The version that they were computed with, where it is said.
+    #[serde(default)]
+    pub transformers: Option<String>,
+    /// The smallest difference between the best and the second best logit of the greedy ids.
+    #[serde(default)]
+    pub greedy_margin: Option<f64>,
     /// `quest_<variant>_<budget>`: NLL of `ids[prefill..]` decoded one by one.
     #[serde(flatten)]
     pub quest: BTreeMap<String, Vec<f64>>,
@@ -80,20 +86,36 @@ impl Golden {
 /// When they are absent and required, or cannot be read.
 pub fn all() -> Vec<Fixture> {
     let folder = folder();
-    let Ok(entries) = fs::read_dir(&folder) else {
+    let Ok(mut fixtures) = of_folder(&folder) else {
         skip(&folder);
         return Vec::new();
     };
-    let mut fixtures = entries
-        .map(|entry| entry.expect("the folder can be listed").path())
-        .filter(|dir| dir.join("golden.json").is_file())
-        .map(read)
-        .collect::<Vec<_>>();
     fixtures.sort_by(|a, b| a.name.cmp(&b.name));
     if fixtures.is_empty() {
         skip(&folder);
     }
     fixtures
+}
+
+/// The tiny models of each architecture that are part of the repository, with what transformers computes
+/// with them (`make_architectures.py` beside them).
+///
+/// # Panics
+///
+/// When they cannot be read.
+pub fn architectures() -> Vec<Fixture> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let mut fixtures = of_folder(&folder).expect("the folder can be listed");
+    assert!(!fixtures.is_empty(), "no fixtures in {}", folder.display());
+    fixtures.sort_by(|a, b| a.name.cmp(&b.name));
+    fixtures
+}
+
+fn of_folder(folder: &Path) -> io::Result<Vec<Fixture>> {
+    let entries = fs::read_dir(folder)?;
+    let dirs = entries.map(|entry| entry.expect("the folder can be listed").path());
+    let dirs = dirs.filter(|dir| dir.join("golden.json").is_file());
+    Ok(dirs.map(read).collect())
 }
 
 fn folder() -> PathBuf {

@@ -6,6 +6,7 @@ use burn::tensor::{DType, Device};
 use quest_burn::{
     QuestConfig,
     digest::DigestKind,
+    inference::WeightFormat,
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_models::{
@@ -42,6 +43,18 @@ impl Loaded {
         let model = LocalModel::open(path).map(|model| model.dtype(dtype));
         let model = model.and_then(|model| model.digest(DigestKind::MinMax).load(device));
         Self(model.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// Loads a checkpoint into the form for inference, with the weights of its projections in `format`.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be loaded.
+    pub fn for_inference(dir: &Path, device: &Device, dtype: DType, format: WeightFormat) -> Self {
+        let config = ModelConfig::from_dir(dir).unwrap_or_else(|error| panic!("{error}"));
+        let model = weights::load_for_inference(dir, &config, device, dtype, format, &mut |_| ())
+            .unwrap_or_else(|error| panic!("{error}"));
+        Self(LocalModel::new(config, model).with_digest(DigestKind::MinMax))
     }
 
     /// The model.
@@ -82,12 +95,18 @@ impl Loaded {
         page_size: usize,
     ) -> Vec<f64> {
         let policy = quest.init().unwrap_or_else(|error| panic!("{error}"));
-        self.nlls(
-            ids,
-            page_size,
-            Arc::new(policy),
-            LikelihoodMode::Decode { prefill },
-        )
+        self.decode_nlls(ids, prefill, page_size, Arc::new(policy))
+    }
+
+    /// NLL of `ids[prefill..]`, decoded one by one through any policy.
+    pub fn decode_nlls(
+        &self,
+        ids: &[u32],
+        prefill: usize,
+        page_size: usize,
+        policy: Arc<dyn PagePolicy>,
+    ) -> Vec<f64> {
+        self.nlls(ids, page_size, policy, LikelihoodMode::Decode { prefill })
     }
 
     fn nlls(

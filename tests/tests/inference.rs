@@ -13,7 +13,7 @@ use quest_burn::{
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_models::{
-    config::{Architecture, ModelConfig},
+    config::{Architecture, Blocks, ModelConfig},
     inference::InferenceLm,
     model::LanguageModel,
 };
@@ -33,13 +33,15 @@ fn config(qkv_bias: bool, qk_norm: bool, tied: bool) -> ModelConfig {
         n_kv_heads: 2,
         head_dim: 16,
         max_positions: 4096,
-        sliding_window: None,
         rms_norm_epsilon: 1e-5,
         rope: RopeConfig::new(),
-        qkv_bias,
-        output_bias: qkv_bias,
-        mlp_bias: qkv_bias,
-        qk_norm,
+        blocks: Blocks {
+            qkv_bias,
+            output_bias: qkv_bias,
+            mlp_bias: qkv_bias,
+            qk_norm,
+            ..Blocks::default()
+        },
         tie_word_embeddings: tied,
         quantization: None,
         dtype: None,

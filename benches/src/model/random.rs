@@ -68,7 +68,8 @@ mod tests {
         let mut parameters = 0;
         model.visit(&mut Check(DType::F16, &mut parameters));
         assert_eq!(parameters, config.n_parameters());
-        let [d_model, d_ff] = model.layers[0].mlp.gate_proj.weight.val().dims();
+        let mlp = model.layers[0].mlp.gated().unwrap();
+        let [d_model, d_ff] = mlp.gate_proj.weight.val().dims();
         assert_eq!([d_model, d_ff], [config.d_model, config.d_ff]);
     }
 }

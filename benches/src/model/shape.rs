@@ -1,6 +1,6 @@
 use clap::ValueEnum;
 use quest_burn::attention::RopeConfig;
-use quest_burn_models::config::{Architecture, ModelConfig};
+use quest_burn_models::config::{Architecture, Blocks, ModelConfig};
 
 /// A model's sizes by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,13 +36,9 @@ impl ShapeName {
             n_kv_heads: 32,
             head_dim: 128,
             max_positions: 1 << 21,
-            sliding_window: None,
             rms_norm_epsilon: 1e-5,
             rope: RopeConfig::new(),
-            qkv_bias: false,
-            output_bias: false,
-            mlp_bias: false,
-            qk_norm: false,
+            blocks: Blocks::default(),
             tie_word_embeddings: false,
             quantization: None,
             dtype: None,

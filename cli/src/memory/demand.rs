@@ -127,7 +127,25 @@ impl Demand<'_> {
         let tensors = 2 * self.config.n_layers.max(1) as u64;
         let copy = self.cache(tokens).key_value_bytes(form.dtype) / tensors;
         let hidden = self.hidden_bytes(form, tokens);
+        let hidden = hidden.saturating_add(self.window_bytes(tokens));
         hidden.max(copy).saturating_add(PROGRAM)
+    }
+
+    /// Scores of a block of tokens in a sliding window, masked, and as weights: in f32, by tensor
+    /// operations on every device.
+    fn window_bytes(&self, tokens: usize) -> u64 {
+        const QUERY_TOKENS: usize = 512;
+        const KEY_TOKENS: usize = 1024;
+        let Some(windows) = &self.config.blocks.windows else {
+            return 0;
+        };
+        if tokens <= windows.tokens {
+            return 0;
+        }
+        let scores = QUERY_TOKENS.min(self.work.tokens) * KEY_TOKENS.min(tokens);
+        (self.config.n_heads as u64)
+            .saturating_mul(scores as u64)
+            .saturating_mul(4 * size_of::<f32>() as u64)
     }
 
     /// Hidden states of the tokens that are at work (as they came into a layer, normed and added

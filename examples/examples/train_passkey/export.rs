@@ -33,6 +33,7 @@ pub fn write(
     let names = [("^", "model."), (r"\.gamma$", ".weight")];
     let mut store = SafetensorsStore::from_file(folder.join(WEIGHTS))
         .overwrite(true)
+        .skip_enum_variants(true)
         .clear_metadata()
         .metadata("format", "pt")
         .remap(KeyRemapper::from_patterns(names.to_vec())?)
@@ -57,8 +58,8 @@ fn hugging_face(config: &ModelConfig) -> serde_json::Value {
         "max_position_embeddings": config.max_positions,
         "rms_norm_eps": config.rms_norm_epsilon,
         "rope_theta": config.rope.theta,
-        "attention_bias": config.qkv_bias,
-        "mlp_bias": config.mlp_bias,
+        "attention_bias": config.blocks.qkv_bias,
+        "mlp_bias": config.blocks.mlp_bias,
         "tie_word_embeddings": config.tie_word_embeddings,
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.stop_token_ids.first(),

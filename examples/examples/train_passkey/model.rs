@@ -6,7 +6,7 @@ use burn::{
 };
 use quest_burn::attention::RopeConfig;
 use quest_burn_models::{
-    config::{Architecture, ModelConfig},
+    config::{Architecture, Blocks, ModelConfig},
     model::CausalLm,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -23,15 +23,11 @@ pub fn standard_model(vocab_size: usize) -> ModelConfig {
         n_kv_heads: 2,
         head_dim: 64,
         max_positions: 32_768,
-        sliding_window: None,
         rms_norm_epsilon: 1e-5,
         // Half of the channels hardly turn over the whole context: they are what far tokens are
         // found by, and what a page's minimum and maximum bound well.
         rope: RopeConfig::new().with_theta(1e7),
-        qkv_bias: false,
-        output_bias: false,
-        mlp_bias: false,
-        qk_norm: false,
+        blocks: Blocks::default(),
         tie_word_embeddings: true,
         quantization: None,
         dtype: None,
@@ -137,7 +133,8 @@ mod tests {
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         // Nine weights a layer, the embedding and the last norm.
         assert_eq!(gradients.len(), 9 * config.n_layers + 2);
-        let gradient = gradients.get::<2>(model.layers[0].mlp.up_proj.weight.id);
+        let mlp = model.layers[0].mlp.gated().unwrap();
+        let gradient = gradients.get::<2>(mlp.up_proj.weight.id);
         assert_eq!(gradient.unwrap().dims(), [config.d_model, config.d_ff]);
     }
 }

@@ -5,6 +5,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{ChatError, ChatTemplate, SpecialTokens};
 use crate::config::fields::Fields;
@@ -122,6 +123,19 @@ impl ChatTemplates {
             origin: origin.display().to_string(),
             templates,
         }))
+    }
+
+    /// As field `chat_template` of a `tokenizer_config.json`.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut templates = self.templates.iter();
+        if let (Some((name, template)), None) = (templates.next(), templates.next())
+            && name == Self::DEFAULT
+        {
+            return json!(template);
+        }
+        let named = self.templates.iter();
+        let named = named.map(|(name, template)| json!({ "name": name, "template": template }));
+        Value::Array(named.collect())
     }
 
     /// The names of the templates.

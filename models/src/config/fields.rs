@@ -39,14 +39,26 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// With fields for those that are absent; one that is null is not.
+    pub fn with_absent(mut self, absent: Map<String, Value>) -> Self {
+        for (name, value) in absent {
+            self.fields.entry(name).or_insert(value);
+        }
+        self
+    }
+
+    /// With the fields of an object in one of them, which go before its own.
+    pub fn flattened(mut self, name: &str) -> Result<Self, ModelError> {
+        if let Some(inner) = self.object(name)? {
+            self.fields.remove(name);
+            self.fields.extend(inner.fields);
+        }
+        Ok(self)
+    }
+
     /// The file that the object is in.
     pub fn path(&self) -> &'a Path {
         self.path
-    }
-
-    /// Whether a field is there without a value.
-    pub fn is_null(&self, name: &str) -> bool {
-        self.fields.get(name).is_some_and(Value::is_null)
     }
 
     /// Whether a field has a value.

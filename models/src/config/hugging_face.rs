@@ -12,12 +12,12 @@ use super::{
 use crate::{error::ModelError, sampling::SamplingDefaults, source::GenerationDefaults};
 
 /// More layers than any model has.
-const MAX_LAYERS: usize = 1 << 12;
+pub const MAX_LAYERS: usize = 1 << 12;
 
 /// The configuration of a folder.
 pub fn read(dir: &Path) -> Result<ModelConfig, ModelError> {
     let path = dir.join(ModelConfig::FILE);
-    let mut config = parse(&Fields::read(&path)?)?;
+    let mut config = parse(Fields::read(&path)?)?;
     if config.quantization.is_none() {
         config.quantization = StoredQuantization::beside(dir)?;
     }
@@ -45,45 +45,46 @@ fn stop_token_ids(dir: &Path) -> Result<Vec<u32>, ModelError> {
 }
 
 /// The configuration that some fields are.
-pub fn parse(fields: &Fields<'_>) -> Result<ModelConfig, ModelError> {
-    let architecture = architecture(fields)?;
-    refuse_unsupported(fields)?;
+pub fn parse(fields: Fields<'_>) -> Result<ModelConfig, ModelError> {
+    let architecture = architecture(&fields)?;
+    // Models that see have one of their own for text.
+    let fields = &architecture
+        .family()
+        .complete(fields.flattened("text_config")?);
 
     let size = |name| fields.size(name, MAX_SIZE);
     let d_model = size("hidden_size")?;
     let n_heads = size("num_attention_heads")?;
-    let n_kv_heads = n_kv_heads(fields, architecture, n_heads)?;
-    let head_dim = head_dim(fields, architecture, d_model, n_heads)?;
+    let n_kv_heads = n_kv_heads(fields, n_heads)?;
+    let head_dim = head_dim(fields, d_model, n_heads)?;
     let n_layers = fields.size("num_hidden_layers", MAX_LAYERS)?;
 
-    let max_positions = fields
-        .optional_size("max_position_embeddings", MAX_SIZE)?
-        .unwrap_or_else(|| architecture.default_max_positions());
     let Positions {
         rope,
+        windows_rope,
         max_positions,
-    } = positions(fields, max_positions)?;
-    rope.validate(head_dim).map_err(|source| ModelError::Rope {
-        path: fields.path().into(),
-        source,
-    })?;
-    let sliding_window =
-        sliding_window(fields, architecture, n_layers)?.filter(|window| *window < max_positions);
-    if let Some(window) = sliding_window {
-        log::warn!(
-            "{}: the sliding window of {window} tokens is not supported beyond its length and limits \
-             the context of {max_positions}",
-            fields.path().display()
-        );
+    } = positions(fields, size("max_position_embeddings")?)?;
+    for rope in [Some(&rope), windows_rope.as_ref()].into_iter().flatten() {
+        rope.validate(head_dim).map_err(|source| ModelError::Rope {
+            path: fields.path().into(),
+            source,
+        })?;
     }
-
-    let attention_bias =
-        || Ok::<_, ModelError>(fields.optional("attention_bias")?.unwrap_or(false));
-    let (qkv_bias, output_bias) = match architecture {
-        Architecture::Llama | Architecture::Qwen3 => (attention_bias()?, attention_bias()?),
-        Architecture::Mistral => (false, false),
-        Architecture::Qwen2 => (true, false),
-    };
+    let mut blocks = (architecture.family().blocks)(fields)?;
+    if let Some(windows) = &mut blocks.windows {
+        windows.rope = windows_rope.filter(|windows_rope| *windows_rope != rope);
+    }
+    blocks.windows = blocks
+        .windows
+        .filter(|windows| windows.matter(max_positions));
+    let quantization = fields
+        .object("quantization_config")?
+        .map(|quantization| StoredQuantization::read(&quantization))
+        .transpose()?;
+    if let (Some(quantization), Some(_)) = (quantization, &blocks.experts) {
+        let found = format!("{} of experts", quantization.name());
+        return Err(fields.unsupported("quantization", found, "experts in f32, f16 or bf16"));
+    }
     Ok(ModelConfig {
         architecture,
         vocab_size: size("vocab_size")?,
@@ -93,20 +94,12 @@ pub fn parse(fields: &Fields<'_>) -> Result<ModelConfig, ModelError> {
         n_heads,
         n_kv_heads,
         head_dim,
-        max_positions: sliding_window.unwrap_or(max_positions),
-        sliding_window,
+        max_positions,
         rms_norm_epsilon: rms_norm_epsilon(fields)?,
         rope,
-        qkv_bias,
-        output_bias,
-        mlp_bias: architecture == Architecture::Llama
-            && fields.optional("mlp_bias")?.unwrap_or(false),
-        qk_norm: architecture == Architecture::Qwen3,
+        blocks,
         tie_word_embeddings: fields.optional("tie_word_embeddings")?.unwrap_or(false),
-        quantization: fields
-            .object("quantization_config")?
-            .map(|quantization| StoredQuantization::read(&quantization))
-            .transpose()?,
+        quantization,
         dtype: dtype(fields)?,
         bos_token_id: fields.token_id("bos_token_id")?,
         stop_token_ids: token_ids(fields, "eos_token_id")?,
@@ -125,31 +118,15 @@ fn architecture(fields: &Fields<'_>) -> Result<Architecture, ModelError> {
     match (known, class.or(model_type)) {
         (Some(architecture), _) => Ok(architecture),
         (None, Some(name)) => {
-            Err(fields.unsupported("architecture", name, Architecture::SUPPORTED))
+            Err(fields.unsupported("architecture", name, Architecture::supported()))
         }
         (None, None) => Err(fields.missing("architectures")),
     }
 }
 
-fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ModelError> {
-    let activation = fields.optional::<String>("hidden_act")?;
-    if let Some(activation) = activation.filter(|name| name != "silu" && name != "swish") {
-        return Err(fields.unsupported("hidden_act", activation, "silu"));
-    }
-    Ok(())
-}
-
-fn n_kv_heads(
-    fields: &Fields<'_>,
-    architecture: Architecture,
-    n_heads: usize,
-) -> Result<usize, ModelError> {
+fn n_kv_heads(fields: &Fields<'_>, n_heads: usize) -> Result<usize, ModelError> {
     const NAME: &str = "num_key_value_heads";
-    let n_kv_heads = match fields.optional_size(NAME, MAX_SIZE)? {
-        Some(n_kv_heads) => n_kv_heads,
-        None if fields.is_null(NAME) => n_heads,
-        None => architecture.default_kv_heads(n_heads),
-    };
+    let n_kv_heads = fields.optional_size(NAME, MAX_SIZE)?.unwrap_or(n_heads);
     if !n_heads.is_multiple_of(n_kv_heads) {
         let problem =
             format!("expected a divisor of the {n_heads} attention heads, found {n_kv_heads}");
@@ -158,17 +135,8 @@ fn n_kv_heads(
     Ok(n_kv_heads)
 }
 
-fn head_dim(
-    fields: &Fields<'_>,
-    architecture: Architecture,
-    d_model: usize,
-    n_heads: usize,
-) -> Result<usize, ModelError> {
-    const NAME: &str = "head_dim";
-    let default = architecture
-        .default_head_dim()
-        .filter(|_| !fields.is_null(NAME));
-    if let Some(head_dim) = fields.optional_size(NAME, MAX_SIZE)?.or(default) {
+fn head_dim(fields: &Fields<'_>, d_model: usize, n_heads: usize) -> Result<usize, ModelError> {
+    if let Some(head_dim) = fields.optional_size("head_dim", MAX_SIZE)? {
         return Ok(head_dim);
     }
     if !d_model.is_multiple_of(n_heads) {
@@ -189,34 +157,6 @@ fn rms_norm_epsilon(fields: &Fields<'_>) -> Result<f64, ModelError> {
         ));
     }
     Ok(epsilon)
-}
-
-/// Tokens that attention reaches back in at least one layer.
-fn sliding_window(
-    fields: &Fields<'_>,
-    architecture: Architecture,
-    n_layers: usize,
-) -> Result<Option<usize>, ModelError> {
-    let window = match fields.optional_size("sliding_window", MAX_SIZE)? {
-        None if fields.is_null("sliding_window") => None,
-        // What transformers takes an absent one for.
-        None => Some(4096),
-        window => window,
-    };
-    let is_active = match architecture {
-        Architecture::Llama => false,
-        Architecture::Mistral => true,
-        Architecture::Qwen2 | Architecture::Qwen3 => {
-            let is_used = fields.optional("use_sliding_window")?.unwrap_or(false);
-            // Each layer's kind, or the number of leading layers without a window.
-            is_used
-                && match fields.optional::<Vec<String>>("layer_types")? {
-                    Some(kinds) => kinds.iter().any(|kind| kind == "sliding_attention"),
-                    None => fields.optional("max_window_layers")?.unwrap_or(28) < n_layers,
-                }
-        }
-    };
-    Ok(window.filter(|_| is_active))
 }
 
 fn dtype(fields: &Fields<'_>) -> Result<Option<DType>, ModelError> {

@@ -1,13 +1,14 @@
 //! What a Hugging Face `config.json` says, in one plain struct.
 
-mod architecture;
+mod blocks;
 pub(crate) mod fields;
 pub(crate) mod hugging_face;
 pub(crate) mod parameters;
 mod rope;
 mod stored_quantization;
 
-pub use architecture::Architecture;
+pub use crate::architectures::Architecture;
+pub use blocks::{Activation, Blocks, Experts, Windows};
 pub use stored_quantization::{PackedLayout, StoredQuantization};
 
 use std::path::Path;
@@ -41,26 +42,15 @@ pub struct ModelConfig {
     pub n_kv_heads: usize,
     /// Channels of a head.
     pub head_dim: usize,
-    /// Longest context that the model is made for, and that is computed as it was trained.
+    /// Longest context that the model is made for.
     pub max_positions: usize,
-    /// Tokens that attention reaches back in layers with a sliding window, where that is less than
-    /// the model's context.
-    ///
-    /// There is no sliding window here. Up to this many tokens it changes nothing, so it limits
-    /// [`max_positions`](Self::max_positions) instead.
-    pub sliding_window: Option<usize>,
     /// Epsilon of every RMSNorm.
     pub rms_norm_epsilon: f64,
     /// Rotary position embedding.
     pub rope: RopeConfig,
-    /// Whether the query, key and value projections have biases.
-    pub qkv_bias: bool,
-    /// Whether the output projection of the attention has a bias.
-    pub output_bias: bool,
-    /// Whether the projections of the feed-forward block have biases.
-    pub mlp_bias: bool,
-    /// Whether query and key heads are normed.
-    pub qk_norm: bool,
+    /// What the layers are made of.
+    #[serde(default)]
+    pub blocks: Blocks,
     /// Whether the embedding is the output projection too.
     pub tie_word_embeddings: bool,
     /// How the weights of the layers' projections are stored where they are quantised.

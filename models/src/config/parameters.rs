@@ -91,29 +91,49 @@ pub fn is_projection(name: &str) -> bool {
 }
 
 fn layer_shapes(config: &ModelConfig, layer: usize) -> Vec<(String, Vec<usize>)> {
-    let (d_model, d_ff) = (config.d_model, config.d_ff);
+    let (d_model, blocks) = (config.d_model, &config.blocks);
     let queries = config.n_heads * config.head_dim;
     let keys = config.n_kv_heads * config.head_dim;
     let mut shapes = Vec::new();
-    for (name, d_output, d_input, bias) in [
-        ("self_attn.q_proj", queries, d_model, config.qkv_bias),
-        ("self_attn.k_proj", keys, d_model, config.qkv_bias),
-        ("self_attn.v_proj", keys, d_model, config.qkv_bias),
-        ("self_attn.o_proj", d_model, queries, config.output_bias),
-        ("mlp.gate_proj", d_ff, d_model, config.mlp_bias),
-        ("mlp.up_proj", d_ff, d_model, config.mlp_bias),
-        ("mlp.down_proj", d_model, d_ff, config.mlp_bias),
-    ] {
+    let mut linear = |name: String, d_output: usize, d_input: usize, bias: bool| {
         shapes.push((format!("{name}.weight"), vec![d_output, d_input]));
         if bias {
             shapes.push((format!("{name}.bias"), vec![d_output]));
+        }
+    };
+    for (name, d_output, d_input, bias) in [
+        ("q_proj", queries, d_model, blocks.qkv_bias),
+        ("k_proj", keys, d_model, blocks.qkv_bias),
+        ("v_proj", keys, d_model, blocks.qkv_bias),
+        ("o_proj", d_model, queries, blocks.output_bias),
+    ] {
+        linear(format!("self_attn.{name}"), d_output, d_input, bias);
+    }
+    let mut feed_forward = |name: String, d_ff: usize| {
+        linear(format!("{name}.gate_proj"), d_ff, d_model, blocks.mlp_bias);
+        linear(format!("{name}.up_proj"), d_ff, d_model, blocks.mlp_bias);
+        linear(format!("{name}.down_proj"), d_model, d_ff, blocks.mlp_bias);
+    };
+    match blocks.experts.as_ref().filter(|experts| experts.has(layer)) {
+        None => feed_forward("mlp".into(), config.d_ff),
+        Some(experts) => {
+            for expert in 0..experts.count {
+                feed_forward(format!("mlp.experts.{expert}"), experts.d_ff);
+            }
+            linear("mlp.gate".into(), experts.count, d_model, false);
         }
     }
     let mut norms = vec![
         ("input_layernorm", d_model),
         ("post_attention_layernorm", d_model),
     ];
-    if config.qk_norm {
+    if blocks.output_norms {
+        norms.extend([
+            ("pre_feedforward_layernorm", d_model),
+            ("post_feedforward_layernorm", d_model),
+        ]);
+    }
+    if blocks.qk_norm {
         norms.extend([
             ("self_attn.q_norm", config.head_dim),
             ("self_attn.k_norm", config.head_dim),

@@ -5,9 +5,15 @@ use crate::error::ModelError;
 
 const SUPPORTED: &str = "default, linear, llama3, yarn, longrope of one list of factors";
 
+/// Kinds of layers whose parameters may differ.
+const FULL: &str = "full_attention";
+const SLIDING: &str = "sliding_attention";
+
 /// What `config.json` says about positions.
 pub(super) struct Positions {
     pub rope: RopeConfig,
+    /// That of layers with a sliding window, where the file gives them one of their own.
+    pub windows_rope: Option<RopeConfig>,
     /// Longest context that the model is made for.
     pub max_positions: usize,
 }
@@ -22,10 +28,27 @@ pub(super) fn positions(
         .object("rope_scaling")?
         .filter(|fields| !fields.is_empty());
     let is_older = older.is_some();
-    let parameters = match older {
-        Some(fields) => Some(fields),
+    let newer = match &older {
+        Some(_) => None,
         None => config.object("rope_parameters")?,
     };
+    let windows_rope = match &newer {
+        Some(fields) => fields.object(SLIDING)?,
+        None => None,
+    };
+    let windows_rope = match windows_rope {
+        Some(fields) => Some(scaled(config, &fields, max_positions)?),
+        None => {
+            let theta = config.optional("rope_local_base_freq")?;
+            theta.map(|theta| RopeConfig::new().with_theta(theta))
+        }
+    };
+    // Both kinds of layers may have parameters of their own.
+    let newer = match newer {
+        Some(fields) if fields.has(FULL) => fields.object(FULL)?,
+        newer => newer,
+    };
+    let parameters = older.or(newer);
     let theta = match &parameters {
         Some(fields) => fields.optional("rope_theta")?,
         None => None,
@@ -61,9 +84,21 @@ pub(super) fn positions(
         _ => max_positions,
     };
     Ok(Positions {
+        windows_rope,
         rope: RopeConfig::new().with_theta(theta).with_scaling(scaling),
         max_positions,
     })
+}
+
+/// An embedding of which all is in one object.
+fn scaled(
+    config: &Fields<'_>,
+    fields: &Fields<'_>,
+    max_positions: usize,
+) -> Result<RopeConfig, ModelError> {
+    let (scaling, _) = scaling(config, fields, max_positions)?;
+    let theta = fields.optional("rope_theta")?.unwrap_or(10_000.0);
+    Ok(RopeConfig::new().with_theta(theta).with_scaling(scaling))
 }
 
 /// LongRoPE whose factors do not depend on the length, which is what GGUF files can say. The factor of

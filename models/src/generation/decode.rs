@@ -19,7 +19,7 @@ impl DecodeModel for WithPolicy<'_> {
     }
 
     fn is_capturable(&self) -> bool {
-        self.policy.is_capturable()
+        self.policy.is_capturable() && self.model.is_capturable()
     }
 
     fn logits(&self, tokens: Tensor<2, Int>, cache: &mut PagedKvCache, step: &Step) -> Tensor<2> {

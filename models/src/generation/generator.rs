@@ -176,7 +176,9 @@ impl<'a> Generator<'a> {
     fn record(&mut self) -> Result<(), GenerateError> {
         let is_possible = match &self.work {
             Work::Forward(forward) => {
-                forward.policy.is_capturable() && DecodeGraph::records(forward.cache)
+                forward.policy.is_capturable()
+                    && forward.model.is_capturable()
+                    && DecodeGraph::records(forward.cache)
             }
             Work::Graph(_) | Work::Gone => false,
         };

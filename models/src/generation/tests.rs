@@ -6,7 +6,7 @@ use quest_burn::{QuestConfig, attention::RopeConfig, cache::PagedKvCache, policy
 
 use super::*;
 use crate::{
-    config::{Architecture, ModelConfig},
+    config::{Architecture, Blocks, ModelConfig},
     model::CausalLm,
 };
 
@@ -23,13 +23,9 @@ pub fn config() -> ModelConfig {
         n_kv_heads: 2,
         head_dim: 8,
         max_positions: 128,
-        sliding_window: None,
         rms_norm_epsilon: 1e-5,
         rope: RopeConfig::new(),
-        qkv_bias: false,
-        output_bias: false,
-        mlp_bias: false,
-        qk_norm: false,
+        blocks: Blocks::default(),
         tie_word_embeddings: false,
         quantization: None,
         dtype: None,

@@ -10,51 +10,21 @@ use super::{
     rope, tokenizer,
 };
 use crate::{
+    architectures::{Architecture, GgufFamily},
     config::{ModelConfig, fields::Fields, hugging_face},
     error::ModelError,
 };
 
-/// An architecture of GGUF files that is supported.
-pub struct GgufArchitecture {
-    /// ggml's name.
-    pub name: &'static str,
-    /// The name of transformers' class.
-    class: &'static str,
-    model_type: &'static str,
-    /// Whether rows of queries and keys are in another order than Hugging Face's.
-    pub is_permuted: bool,
-}
-
-/// The architectures that are supported. Mistral and SmolLM are `llama` as well.
-const ARCHITECTURES: [GgufArchitecture; 3] = [
-    GgufArchitecture {
-        name: "llama",
-        class: "LlamaForCausalLM",
-        model_type: "llama",
-        is_permuted: true,
-    },
-    GgufArchitecture {
-        name: "qwen2",
-        class: "Qwen2ForCausalLM",
-        model_type: "qwen2",
-        is_permuted: false,
-    },
-    GgufArchitecture {
-        name: "qwen3",
-        class: "Qwen3ForCausalLM",
-        model_type: "qwen3",
-        is_permuted: false,
-    },
-];
-const SUPPORTED: &str = "llama, qwen2, qwen3";
-
 /// The architecture of a model.
-pub fn architecture(checkpoint: &GgufCheckpoint) -> Result<&'static GgufArchitecture, ModelError> {
+pub fn architecture(
+    checkpoint: &GgufCheckpoint,
+) -> Result<(Architecture, &'static GgufFamily), ModelError> {
     const KEY: &str = "general.architecture";
     let metadata = checkpoint.metadata();
     let name = metadata.required(KEY, Metadata::text)?;
-    let found = ARCHITECTURES.iter().find(|known| known.name == name);
-    found.ok_or_else(|| metadata.unsupported("architecture", name, SUPPORTED))
+    let supported = Architecture::supported_in_gguf();
+    Architecture::from_gguf(name)
+        .ok_or_else(|| metadata.unsupported("architecture", name, supported))
 }
 
 /// Query heads and KV heads of a layer.
@@ -70,11 +40,12 @@ pub fn heads(checkpoint: &GgufCheckpoint) -> Result<(usize, usize), ModelError> 
 pub fn read(checkpoint: &GgufCheckpoint) -> Result<ModelConfig, ModelError> {
     let fields = translate(checkpoint)?;
     let fields = Fields::from_map(checkpoint.metadata().path(), fields);
-    let mut config = hugging_face::parse(&fields)?;
+    let mut config = hugging_face::parse(fields)?;
+    let blocks = &mut config.blocks;
     // Biases are there or not, whatever the architecture usually has.
-    config.qkv_bias = checkpoint.has("blk.0.attn_q.bias");
-    config.output_bias = checkpoint.has("blk.0.attn_output.bias");
-    config.mlp_bias = checkpoint.has("blk.0.ffn_up.bias");
+    blocks.qkv_bias = checkpoint.has("blk.0.attn_q.bias");
+    blocks.output_bias = checkpoint.has("blk.0.attn_output.bias");
+    blocks.mlp_bias = checkpoint.has("blk.0.ffn_up.bias");
     config.stop_token_ids = tokenizer::stop_ids(checkpoint.metadata())?;
     Ok(config)
 }
@@ -83,7 +54,8 @@ pub fn read(checkpoint: &GgufCheckpoint) -> Result<ModelConfig, ModelError> {
 pub fn translate(checkpoint: &GgufCheckpoint) -> Result<Map<String, Json>, ModelError> {
     let keys = Keys::new(checkpoint)?;
     let metadata = checkpoint.metadata();
-    let architecture = keys.architecture;
+    let (architecture, _) = architecture(checkpoint)?;
+    let family = architecture.family();
     if let Some(experts) = keys.size("expert_count")?.filter(|experts| *experts > 0) {
         return Err(metadata.unsupported("number of experts", experts.to_string(), "none"));
     }
@@ -114,8 +86,8 @@ pub fn translate(checkpoint: &GgufCheckpoint) -> Result<Map<String, Json>, Model
     }
     let epsilon = keys.number("attention.layer_norm_rms_epsilon")?;
     let mut fields = json!({
-        "architectures": [architecture.class],
-        "model_type": architecture.model_type,
+        "architectures": [family.classes[0]],
+        "model_type": family.model_types[0],
         "hidden_act": "silu",
         "vocab_size": vocab_size,
         "hidden_size": d_model,
@@ -142,7 +114,7 @@ pub fn translate(checkpoint: &GgufCheckpoint) -> Result<Map<String, Json>, Model
         fields.insert("architectures".into(), json!(["MistralForCausalLM"]));
         fields.insert("model_type".into(), json!("mistral"));
         fields.insert("sliding_window".into(), json!(window));
-        if architecture.name != "llama" {
+        if architecture != Architecture::Llama {
             return Err(metadata.unsupported("sliding window", window.to_string(), "none"));
         }
     }
@@ -195,19 +167,19 @@ fn dtype(checkpoint: &GgufCheckpoint) -> Option<&'static str> {
 /// The keys of an architecture, which begin with its name.
 pub struct Keys<'a> {
     checkpoint: &'a GgufCheckpoint,
-    architecture: &'static GgufArchitecture,
+    architecture: &'static str,
 }
 
 impl<'a> Keys<'a> {
     fn new(checkpoint: &'a GgufCheckpoint) -> Result<Self, ModelError> {
         Ok(Self {
             checkpoint,
-            architecture: architecture(checkpoint)?,
+            architecture: architecture(checkpoint)?.1.name,
         })
     }
 
     pub fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.architecture.name)
+        format!("{}.{name}", self.architecture)
     }
 
     pub fn missing(&self, name: &str) -> ModelError {

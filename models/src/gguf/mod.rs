@@ -4,6 +4,7 @@
 //! A file becomes what a Hugging Face folder would say: names and fields are translated, rows of
 //! queries and keys put back into Hugging Face's order.
 
+mod companions;
 mod config;
 mod file;
 mod metadata;
@@ -27,7 +28,7 @@ use crate::{
     config::ModelConfig,
     error::ModelError,
     sampling::SamplingDefaults,
-    source::{CheckpointSource, GenerationDefaults, SourceTensor},
+    source::{CheckpointSource, Companion, GenerationDefaults, SourceTensor},
     tokenizer::{Tokenizer, TokenizerError},
 };
 use file::{GgufFile, TensorInfo};
@@ -116,6 +117,10 @@ impl CheckpointSource for GgufCheckpoint {
             sampling: SamplingDefaults::default(),
             stop_token_ids: tokenizer::stop_ids(self.metadata())?,
         })
+    }
+
+    fn companions(&self) -> Result<Vec<Companion>, ModelError> {
+        companions::all(self)
     }
 
     fn tensors(&self) -> Result<Vec<SourceTensor>, ModelError> {

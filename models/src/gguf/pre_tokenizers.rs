@@ -47,7 +47,9 @@ const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const SEED_CODER: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
 const HAN_AND_HANGUL: &str = "[一-龥ࠀ-一가-퟿]+";
+/// Letters with a case, as of an old version of Unicode; as llama.cpp has them for `deepseek-llm`.
 const DEEPSEEK_LETTERS: &str = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\x{1F7D}ᾀ-ᾴᾶ-ᾼ\x{1FBE}ῂ-ῄῆ-ῌῐ-\x{1FD3}ῖ-\x{1FDB}ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\x{2126}ℨ\x{212A}-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+/// As the `tokenizer.json` of DeepSeek-V3 has it.
 const DEEPSEEK_V3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 
 /// What most of them do not do.
@@ -195,6 +197,8 @@ impl PreTokenizer {
 mod tests {
     use std::collections::HashSet;
 
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
+
     use super::*;
 
     #[test]
@@ -208,5 +212,38 @@ mod tests {
             }
         }
         assert!(find("default").is_none());
+    }
+
+    /// The pieces are those of DeepSeek-V3's own `tokenizer.json`.
+    #[test]
+    fn texts_are_cut_as_deepseek_v3_cuts_them() {
+        let text = "Hello,world 12345 don't\n\n  x=[1]; 你好世界かな  \u{e9}\u{301} end ";
+        let mut words = PreTokenizedString::from(text);
+        let cuts = find("deepseek-v3").unwrap().init().unwrap();
+        cuts.pre_tokenize(&mut words).unwrap();
+        let pieces = words.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        let pieces = pieces.into_iter().map(|(piece, ..)| piece);
+        let expected = [
+            "Hello",
+            ",world",
+            "Ġ",
+            "123",
+            "45",
+            "Ġdon",
+            "'t",
+            "ĊĊ",
+            "Ġ",
+            "Ġx",
+            "=[",
+            "1",
+            "];",
+            "Ġ",
+            "ä½łå¥½ä¸ĸçķĮãģĭãģª",
+            "Ġ",
+            "ĠÃ©Ìģ",
+            "Ġend",
+            "Ġ",
+        ];
+        assert_eq!(pieces.collect::<Vec<_>>(), expected);
     }
 }

@@ -41,7 +41,7 @@ impl Heads {
     fn read(checkpoint: &GgufCheckpoint) -> Result<Self, ModelError> {
         let (n_heads, n_kv_heads) = config::heads(checkpoint)?;
         Ok(Self {
-            is_permuted: config::architecture(checkpoint)?.is_permuted,
+            is_permuted: config::architecture(checkpoint)?.1.is_permuted,
             n_heads,
             n_kv_heads,
         })

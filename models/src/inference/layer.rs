@@ -2,48 +2,44 @@ use burn::{nn::RmsNorm, tensor::Tensor};
 use quest_burn::{
     attention::Rotations,
     cache::{LayerCache, Step},
-    inference::{InferenceAttention, InferenceLinear, QuantizationError, WeightFormat},
+    inference::{InferenceAttention, QuantizationError, WeightFormat},
     policy::PagePolicy,
 };
 
-use crate::model::{DecoderLayer, Mlp};
+use super::feed_forward::InferenceFeedForward;
+use crate::model::DecoderLayer;
 
 /// A [`DecoderLayer`] with merged projections.
 #[derive(Clone, Debug)]
 pub struct InferenceLayer {
     input_layernorm: RmsNorm,
     self_attn: InferenceAttention,
-    post_attention_layernorm: RmsNorm,
-    mlp: InferenceMlp,
+    /// Norm before the feed-forward block.
+    feed_forward_norm: RmsNorm,
+    mlp: InferenceFeedForward,
+    /// Norm of the feed-forward block's output before it is added.
+    output_norm: Option<RmsNorm>,
 }
 
 impl From<DecoderLayer> for InferenceLayer {
     fn from(layer: DecoderLayer) -> Self {
-        Self {
-            input_layernorm: layer.input_layernorm,
-            self_attn: layer.self_attn.into(),
-            post_attention_layernorm: layer.post_attention_layernorm,
-            mlp: layer.mlp.into(),
-        }
+        let norms = LayerNorms::of(&layer);
+        Self::from_parts(norms, layer.self_attn.into(), layer.mlp.into())
     }
 }
 
 impl InferenceLayer {
     pub(crate) fn from_parts(
-        input_layernorm: RmsNorm,
+        norms: LayerNorms,
         self_attn: InferenceAttention,
-        post_attention_layernorm: RmsNorm,
-        gate_up_proj: InferenceLinear,
-        down_proj: InferenceLinear,
+        mlp: InferenceFeedForward,
     ) -> Self {
         Self {
-            input_layernorm,
-            self_attn,
-            post_attention_layernorm,
-            mlp: InferenceMlp {
-                gate_up_proj,
-                down_proj,
-            },
+            input_layernorm: norms.input,
+            self_attn: self_attn.with_output_norm(norms.after_attention),
+            feed_forward_norm: norms.feed_forward,
+            mlp,
+            output_norm: norms.after,
         }
     }
 
@@ -55,15 +51,23 @@ impl InferenceLayer {
     pub fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
         Ok(Self {
             self_attn: self.self_attn.with_weights(format)?,
-            mlp: InferenceMlp {
-                gate_up_proj: self.mlp.gate_up_proj.with_weights(format)?,
-                down_proj: self.mlp.down_proj.with_weights(format)?,
-            },
+            mlp: self.mlp.with_weights(format)?,
             ..self
         })
     }
 
-    /// The rotations of a step's new tokens, the same in every layer.
+    /// Tokens that a token sees where the layer has a sliding window.
+    pub fn window(&self) -> Option<usize> {
+        self.self_attn.window()
+    }
+
+    /// Whether a decode step needs nothing of the host.
+    pub(super) fn is_capturable(&self) -> bool {
+        self.window().is_none() && matches!(self.mlp, InferenceFeedForward::Gated(_))
+    }
+
+    /// The rotations of a step's new tokens, the same in every layer that has a window and in every
+    /// layer that has none.
     pub fn rotations(&self, step: &Step) -> Option<Rotations> {
         self.self_attn.rotations(step)
     }
@@ -86,33 +90,27 @@ impl InferenceLayer {
         let hidden = self
             .self_attn
             .forward_cache(hidden, norm, cache, step, rotations, policy);
-        self.mlp.forward(hidden, &self.post_attention_layernorm)
+        let (norm, output_norm) = (&self.feed_forward_norm, self.output_norm.as_ref());
+        self.mlp.forward(hidden, norm, output_norm)
     }
 }
 
-/// An [`Mlp`] with its projections to the gate and to what is gated merged.
-#[derive(Clone, Debug)]
-struct InferenceMlp {
-    gate_up_proj: InferenceLinear,
-    down_proj: InferenceLinear,
+/// The norms of a layer by their places.
+pub(crate) struct LayerNorms {
+    input: RmsNorm,
+    after_attention: Option<RmsNorm>,
+    feed_forward: RmsNorm,
+    after: Option<RmsNorm>,
 }
 
-impl From<Mlp> for InferenceMlp {
-    fn from(mlp: Mlp) -> Self {
+impl LayerNorms {
+    pub fn of(layer: &DecoderLayer) -> Self {
+        let [after_attention, after] = layer.output_norms();
         Self {
-            gate_up_proj: InferenceLinear::merge([mlp.gate_proj, mlp.up_proj]),
-            down_proj: mlp.down_proj.into(),
+            input: layer.input_layernorm.clone(),
+            after_attention: after_attention.cloned(),
+            feed_forward: layer.feed_forward_norm().clone(),
+            after: after.cloned(),
         }
-    }
-}
-
-impl InferenceMlp {
-    /// Of what `norm` makes of `hidden`, `[batch, tokens, d_model]`, and added to `hidden`.
-    fn forward(&self, hidden: Tensor<3>, norm: &RmsNorm) -> Tensor<3> {
-        let [batch, tokens, d_model] = hidden.dims();
-        let rows = hidden.reshape([batch * tokens, d_model]);
-        let gated = self.gate_up_proj.forward_normed_gated(rows.clone(), norm);
-        let sum = self.down_proj.forward_added(gated, rows);
-        sum.reshape([batch, tokens, d_model])
     }
 }

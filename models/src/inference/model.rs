@@ -24,6 +24,8 @@ pub struct InferenceLm {
     norm: RmsNorm,
     /// Shares the weights of the embedding where the model ties them.
     lm_head: InferenceLinear,
+    /// What embeddings are multiplied by.
+    embedding_scale: Option<f64>,
 }
 
 impl From<CausalLm> for InferenceLm {
@@ -35,6 +37,7 @@ impl From<CausalLm> for InferenceLm {
             embed_tokens: model.embed_tokens,
             norm: model.norm,
             lm_head,
+            embedding_scale: model.embedding_scale,
         }
     }
 }
@@ -47,14 +50,23 @@ impl InferenceLm {
     ///
     /// When the form does not fit a layer.
     pub fn with_weights(model: CausalLm, format: WeightFormat) -> Result<Self, QuantizationError> {
-        let layers = model.layers.into_iter().map(Ok);
-        Self::from_layers(
+        let layers = model.layers.into_iter().map(Ok::<_, QuantizationError>);
+        let lm = Self::from_layers(
             model.embed_tokens,
             layers,
             model.norm,
             model.lm_head,
             format,
-        )
+        )?;
+        Ok(lm.with_embedding_scale(model.embedding_scale))
+    }
+
+    /// The model with what its embeddings are multiplied by.
+    pub fn with_embedding_scale(self, embedding_scale: Option<f64>) -> Self {
+        Self {
+            embedding_scale,
+            ..self
+        }
     }
 
     /// The same of layers that come one by one, each of them taken once the one before is in its
@@ -95,6 +107,7 @@ impl InferenceLm {
             layers,
             embed_tokens,
             norm,
+            embedding_scale: None,
         }
     }
 }
@@ -119,6 +132,10 @@ impl LanguageModel for InferenceLm {
         self.embed_tokens.weight.dtype()
     }
 
+    fn is_capturable(&self) -> bool {
+        self.layers.iter().all(InferenceLayer::is_capturable)
+    }
+
     fn hidden(
         &self,
         ids: Tensor<2, Int>,
@@ -132,8 +149,17 @@ impl LanguageModel for InferenceLm {
             "layers of model and KV cache"
         );
         let mut hidden = self.embed_tokens.forward(ids);
-        let rotations = self.layers.first().and_then(|layer| layer.rotations(step));
+        if let Some(scale) = self.embedding_scale {
+            hidden = hidden * scale;
+        }
+        // One for layers without a window, one for those with.
+        let rotations = [false, true].map(|windowed| {
+            let mut layers = self.layers.iter();
+            let first = layers.find(|layer| layer.window().is_some() == windowed);
+            first.and_then(|layer| layer.rotations(step))
+        });
         for (index, layer) in self.layers.iter().enumerate() {
+            let rotations = &rotations[usize::from(layer.window().is_some())];
             let cache = cache.layer_mut(index);
             hidden = layer.forward_cache(hidden, cache, step, rotations.as_ref(), policy);
         }

@@ -25,6 +25,8 @@ pub struct CausalLm {
     pub norm: RmsNorm,
     /// Projection to logits; the embeddings serve where there is none.
     pub lm_head: Option<Linear>,
+    /// What embeddings are multiplied by.
+    pub embedding_scale: Option<f64>,
 }
 
 impl ModelConfig {
@@ -33,7 +35,7 @@ impl ModelConfig {
         CausalLm {
             embed_tokens: EmbeddingConfig::new(self.vocab_size, self.d_model).init(device),
             layers: (0..self.n_layers)
-                .map(|_| DecoderLayer::new(self, device))
+                .map(|index| DecoderLayer::new(self, index, device))
                 .collect(),
             norm: RmsNormConfig::new(self.d_model)
                 .with_epsilon(self.rms_norm_epsilon)
@@ -44,6 +46,7 @@ impl ModelConfig {
                     .with_layout(LAYOUT)
                     .init(device)
             }),
+            embedding_scale: self.blocks.embedding_scale,
         }
     }
 }
@@ -59,10 +62,16 @@ impl CausalLm {
         let hidden = self
             .layers
             .iter()
-            .fold(self.embed_tokens.forward(ids), |hidden, layer| {
-                layer.forward(hidden)
-            });
+            .fold(self.embedded(ids), |hidden, layer| layer.forward(hidden));
         self.logits(rms_norm(&self.norm, hidden))
+    }
+
+    fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let hidden = self.embed_tokens.forward(ids);
+        match self.embedding_scale {
+            Some(scale) => hidden * scale,
+            None => hidden,
+        }
     }
 
     /// Last hidden states of a step's new tokens, after the final norm; their keys and values are
@@ -88,7 +97,7 @@ impl CausalLm {
             cache.n_layers(),
             "layers of model and KV cache"
         );
-        let mut hidden = self.embed_tokens.forward(ids);
+        let mut hidden = self.embedded(ids);
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward_cache(hidden, cache.layer_mut(index), step, policy);
         }

@@ -6,7 +6,7 @@ use quest_burn::{
     policy::PagePolicy,
 };
 
-use super::CausalLm;
+use super::{CausalLm, DecoderLayer, FeedForward};
 
 /// A model that text is generated with and scored by, whatever the form of its weights.
 pub trait LanguageModel: Debug + Send + Sync {
@@ -18,6 +18,10 @@ pub trait LanguageModel: Debug + Send + Sync {
 
     /// Element type of its embeddings, and so of keys and values.
     fn dtype(&self) -> DType;
+
+    /// Whether a decode step needs nothing of the host, so that it can be recorded. Sliding windows and
+    /// experts are looked for there.
+    fn is_capturable(&self) -> bool;
 
     /// Last hidden states of a step's new tokens, after the final norm; their keys and values are
     /// appended to the cache. [`logits`](Self::logits) takes those that are of interest.
@@ -58,6 +62,13 @@ impl LanguageModel for CausalLm {
 
     fn dtype(&self) -> DType {
         self.embed_tokens.weight.dtype()
+    }
+
+    fn is_capturable(&self) -> bool {
+        let needs_host = |layer: &DecoderLayer| {
+            layer.self_attn.window.is_some() || matches!(layer.mlp, FeedForward::Experts(_))
+        };
+        !self.layers.iter().any(needs_host)
     }
 
     fn hidden(

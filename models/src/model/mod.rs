@@ -3,11 +3,16 @@
 //! Field names are those of the Hugging Face checkpoints, so that weights load by name.
 
 mod causal_lm;
+mod experts;
+mod feed_forward;
 mod language_model;
 mod layer;
 mod mlp;
 
 pub use causal_lm::CausalLm;
+pub use experts::SparseMlp;
+pub(crate) use experts::route;
+pub use feed_forward::FeedForward;
 pub use language_model::LanguageModel;
 pub use layer::DecoderLayer;
 pub use mlp::Mlp;

@@ -3,7 +3,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use burn::store::{ModuleStore, PytorchStore, SafetensorsStore, burn_pack::Tensor};
+use burn::store::{
+    ModuleStore, PytorchStore, SafetensorsStore,
+    burn_pack::{Reader, Tensor},
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -20,6 +23,7 @@ const GGUF: &[u8] = b"GGUF";
 pub enum Format {
     Safetensors,
     PyTorch,
+    Burnpack,
 }
 
 impl Format {
@@ -27,6 +31,7 @@ impl Format {
         match self {
             Self::Safetensors => "safetensors",
             Self::PyTorch => "PyTorch",
+            Self::Burnpack => "burnpack",
         }
     }
 
@@ -34,11 +39,21 @@ impl Format {
         match self {
             Self::Safetensors => "model.safetensors",
             Self::PyTorch => "pytorch_model.bin",
+            Self::Burnpack => "model.bpk",
         }
     }
 
-    fn index(self) -> String {
-        format!("{}.index.json", self.single())
+    /// The file that lists several; a burnpack is one.
+    fn index(self) -> Option<String> {
+        match self {
+            Self::Safetensors | Self::PyTorch => Some(format!("{}.index.json", self.single())),
+            Self::Burnpack => None,
+        }
+    }
+
+    /// The files that say where weights are.
+    fn names(self) -> impl Iterator<Item = String> {
+        [self.single().to_owned()].into_iter().chain(self.index())
     }
 
     /// The tensors of a file, their bytes not yet read.
@@ -57,6 +72,9 @@ impl Format {
                 .map_indices_contiguous(false)
                 .get_all_tensors()
                 .map(|tensors| tensors.values().cloned().collect())
+                .map_err(|error| self.garbled(path, error.to_string()))?,
+            Self::Burnpack => Reader::from_file_exact(path)
+                .and_then(Reader::into_tensors)
                 .map_err(|error| self.garbled(path, error.to_string()))?,
         };
         let stored = |tensor: Tensor| SourceTensor::plain(tensor, path, self.name());
@@ -119,18 +137,19 @@ fn unsupported_dtype(path: &Path) -> Option<ModelError> {
 
 /// The files that the weights of a folder are in.
 pub fn find(dir: &Path) -> Result<(Format, Vec<PathBuf>), ModelError> {
-    let formats = [Format::Safetensors, Format::PyTorch];
+    let formats = [Format::Safetensors, Format::PyTorch, Format::Burnpack];
     for format in formats {
         let single = dir.join(format.single());
         if single.is_file() {
             return Ok((format, vec![single]));
         }
-        let index = dir.join(format.index());
-        if index.is_file() {
+        let index = format.index().map(|index| dir.join(index));
+        if let Some(index) = index.filter(|index| index.is_file()) {
             return Ok((format, shards(dir, &index)?));
         }
     }
-    let names = formats.map(|format| format!("{}, {}", format.single(), format.index()));
+    let names = formats.into_iter().flat_map(Format::names);
+    let names = names.collect::<Vec<_>>();
     Err(ModelError::NoWeights {
         dir: dir.into(),
         expected: names.join(", "),
@@ -147,6 +166,7 @@ fn others(dir: &Path) -> Result<String, ModelError> {
             ".pt",
             ".pth",
             ".gguf",
+            ".bpk",
             ".incomplete",
         ];
         ends.iter().any(|end| name.ends_with(end))
@@ -205,9 +225,9 @@ fn has_gguf_name(path: &Path) -> bool {
 
 /// The GGUF file of a folder without other weights. Of a model in shards it is the first one.
 pub fn only_gguf(dir: &Path) -> Result<Option<PathBuf>, ModelError> {
-    let weights = [Format::Safetensors, Format::PyTorch];
-    let names = weights.map(|format| [format.single().to_owned(), format.index()]);
-    if names.concat().iter().any(|name| dir.join(name).is_file()) {
+    let weights = [Format::Safetensors, Format::PyTorch, Format::Burnpack];
+    let mut names = weights.into_iter().flat_map(Format::names);
+    if names.any(|name| dir.join(name).is_file()) {
         return Ok(None);
     }
     let is_model = |path: &PathBuf| {

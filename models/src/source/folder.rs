@@ -1,6 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use super::{CheckpointSource, GenerationDefaults, SourceTensor, files};
+use super::{
+    CheckpointSource, Companion, GenerationDefaults, SourceTensor, entries, files, read_file,
+};
 use crate::{
     chat::{ChatError, ChatTemplates, SpecialTokens},
     config::{ModelConfig, fields::Fields, hugging_face},
@@ -11,8 +13,25 @@ use crate::{
 /// The name of what fine-tuning with LoRA leaves beside the weights it changes.
 const ADAPTER: &str = "adapter_config.json";
 
+/// The files beside the weights that say something of the model.
+const COMPANIONS: [&str; 13] = [
+    ModelConfig::FILE,
+    ModelConfig::GENERATION_FILE,
+    Tokenizer::FILE,
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    ChatTemplates::FILE,
+    "chat_template.json",
+    "quantize_config.json",
+    "quant_config.json",
+];
+
 /// A folder as Hugging Face transformers writes it: `config.json`, weights in safetensors or PyTorch
-/// files, a tokenizer.
+/// files or a burnpack, a tokenizer.
 #[derive(Clone, Debug)]
 pub struct HuggingFaceFolder {
     dir: PathBuf,
@@ -66,6 +85,25 @@ impl CheckpointSource for HuggingFaceFolder {
 
     fn generation(&self) -> Result<GenerationDefaults, ModelError> {
         hugging_face::generation(&self.dir)
+    }
+
+    fn companions(&self) -> Result<Vec<Companion>, ModelError> {
+        let mut names = COMPANIONS.map(str::to_owned).to_vec();
+        let further = self.dir.join(ChatTemplates::FOLDER);
+        if further.is_dir() {
+            for path in entries(&further)? {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if name.ends_with(".jinja") {
+                    names.push(format!("{}/{name}", ChatTemplates::FOLDER));
+                }
+            }
+        }
+        let files = names.into_iter().filter_map(|name| {
+            let path = self.dir.join(&name);
+            let file = |bytes| Companion { name, bytes };
+            path.is_file().then(|| Ok(file(read_file(&path)?)))
+        });
+        files.collect()
     }
 
     fn tensors(&self) -> Result<Vec<SourceTensor>, ModelError> {

@@ -17,6 +17,7 @@ use std::{
 
 pub use folder::HuggingFaceFolder;
 pub(crate) use lfs::{is_pointer as is_lfs_pointer, read as read_file};
+use serde_json::{Map, Value};
 pub use tensor::{BlockTensor, SourceTensor, TensorData};
 
 use crate::{
@@ -74,12 +75,38 @@ pub trait CheckpointSource: fmt::Debug + Send + Sync {
     /// When a file that holds it makes no sense.
     fn generation(&self) -> Result<GenerationDefaults, ModelError>;
 
+    /// The files of a Hugging Face folder that say what this checkpoint says beside its weights.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be read, or what it would say makes no sense.
+    fn companions(&self) -> Result<Vec<Companion>, ModelError>;
+
     /// All tensors, by the names and with the shapes that Hugging Face gives them.
     ///
     /// # Errors
     ///
     /// When a file is absent, truncated or garbled, or a tensor is of a type that is not supported.
     fn tensors(&self) -> Result<Vec<SourceTensor>, ModelError>;
+}
+
+/// A file beside the weights: configuration, tokenizer, chat template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Companion {
+    /// Its name in a Hugging Face folder, which may begin with that of a folder inside.
+    pub name: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+impl Companion {
+    pub(crate) fn json(name: &str, fields: &Map<String, Value>) -> Self {
+        let text = serde_json::to_string_pretty(fields).expect("JSON can be written");
+        Self {
+            name: name.into(),
+            bytes: (text + "\n").into_bytes(),
+        }
+    }
 }
 
 /// What a checkpoint recommends for generating.
@@ -93,7 +120,7 @@ pub struct GenerationDefaults {
 
 /// Opens what a path names:
 ///
-/// - a Hugging Face folder, with weights as safetensors or PyTorch files;
+/// - a Hugging Face folder, with weights as safetensors, PyTorch files or a burnpack;
 /// - a folder of the hub's cache (`models--org--name`), whose one snapshot or `main` is taken;
 /// - a GGUF file, or one of the shards of a model in several; a folder with a single such model.
 ///

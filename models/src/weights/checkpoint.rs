@@ -6,9 +6,9 @@ use std::{
 use burn::{
     store::{
         ApplyError,
-        burn_pack::{Bytes, Tensor},
+        burn_pack::{Bytes, Error, Tensor},
     },
-    tensor::{DType, Device},
+    tensor::{DType, Device, TensorData},
 };
 
 use super::{blocks::is_kept, names};
@@ -20,10 +20,13 @@ use crate::{
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const LM_HEAD: &str = "lm_head.weight";
+const NORM: &str = "norm.weight";
 
 /// The tensors of a checkpoint by name, their bytes not yet read: those of the model, no others.
 pub struct Checkpoint {
     tensors: BTreeMap<String, SourceTensor>,
+    /// Whether the weights of norms are stored less one.
+    norms_less_one: bool,
 }
 
 /// Tensors of one part of the model, named as the part names its parameters.
@@ -50,7 +53,7 @@ impl Checkpoint {
         config: &ModelConfig,
     ) -> Result<(Self, ModelConfig), ModelError> {
         let mut tensors = BTreeMap::<String, SourceTensor>::new();
-        for tensor in names::of_model(source.tensors()?) {
+        for tensor in names::of_model(source.tensors()?, config.architecture) {
             let path = tensor.path.clone();
             if let Some(other) = tensors.insert(tensor.name.clone(), tensor) {
                 return Err(ModelError::DuplicateTensor {
@@ -83,7 +86,12 @@ impl Checkpoint {
                 mismatch: Box::new(mismatch),
             });
         }
-        Ok((Self { tensors }, config))
+        let norms_less_one = config.blocks.norms_less_one;
+        let checkpoint = Self {
+            tensors,
+            norms_less_one,
+        };
+        Ok((checkpoint, config))
     }
 
     /// Number of tensors.
@@ -121,6 +129,9 @@ impl Checkpoint {
             stored_bytes += stored.stored_bytes();
             let file = (stored.format, stored.path.clone());
             let mut tensor = stored.into_plain(dtype);
+            if self.norms_less_one && name.ends_with(NORM) {
+                tensor = one_more(tensor);
+            }
             tensor.name = parameter_name(&name)[prefix.len()..].into();
             files.insert(tensor.name.clone(), file);
             tensors.push(tensor);
@@ -165,10 +176,25 @@ impl Files {
 
 /// Burn calls the weight of a norm gamma.
 fn parameter_name(name: &str) -> String {
-    match name.strip_suffix("norm.weight") {
+    match name.strip_suffix(NORM) {
         Some(start) => format!("{start}norm.gamma"),
         None => name.into(),
     }
+}
+
+/// A tensor of weights that are stored less one, in f32.
+fn one_more(tensor: Tensor) -> Tensor {
+    let (name, shape) = (tensor.name.clone(), tensor.shape.to_vec());
+    let bytes = shape.iter().product::<usize>() * size_of::<f32>();
+    Tensor::deferred(name, DType::F32, shape.clone(), None, bytes, move || {
+        let dtype = tensor.dtype;
+        let stored = TensorData::from_bytes(tensor.clone().into_bytes()?, shape.clone(), dtype);
+        let stored = stored.convert::<f32>().try_to_vec::<f32>();
+        let stored = stored.map_err(|error| Error::IoError(error.to_string()))?;
+        Ok(Bytes::from_elems(
+            stored.into_iter().map(|weight| weight + 1.0).collect(),
+        ))
+    })
 }
 
 /// Whether the output projection is the embedding where the configuration says so. A stored one that

@@ -110,6 +110,7 @@ pub fn load_from(
             .lm_head
             .map(|lm_head| loader.fill(lm_head, "lm_head."))
             .transpose()?,
+        embedding_scale: model.embedding_scale,
     })
 }
 
@@ -171,7 +172,8 @@ pub fn load_for_inference_from(
         let layers = layers
             .map(|(layer, prefix)| loader.fill_packed(layer, &prefix, quantization, device))
             .collect::<Result<_, _>>()?;
-        return Ok(InferenceLm::from_parts(embed_tokens, layers, norm, lm_head));
+        let lm = InferenceLm::from_parts(embed_tokens, layers, norm, lm_head);
+        return Ok(lm.with_embedding_scale(model.embedding_scale));
     }
     if format == WeightFormat::Stored {
         let layers = layers
@@ -180,7 +182,8 @@ pub fn load_for_inference_from(
         return Ok(InferenceLm::from_parts(embed_tokens, layers, norm, lm_head));
     }
     let layers = layers.map(|(layer, prefix)| loader.fill(layer, &prefix));
-    InferenceLm::from_layers(embed_tokens, layers, norm, lm_head, format)
+    let lm = InferenceLm::from_layers(embed_tokens, layers, norm, lm_head, format)?;
+    Ok(lm.with_embedding_scale(model.embedding_scale))
 }
 
 fn check_dtype(device: &Device, dtype: DType) -> Result<(), ModelError> {
@@ -308,7 +311,7 @@ impl<'a> Loader<'a> {
             LinearLayout::Col => Box::new(cast),
             LinearLayout::Row => Box::new(PyTorchToBurnAdapter.chain(cast)),
         };
-        let mut applier = Applier::new(tensors, None, Some(adapter), false);
+        let mut applier = Applier::new(tensors, None, Some(adapter), true);
         let part = part.map(&mut applier);
         let result = applier.into_result();
         if let Some(error) = result.errors.first() {

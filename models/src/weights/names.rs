@@ -1,6 +1,6 @@
 //! Names that tensors have in some checkpoints, and tensors that the model has no use for.
 
-use crate::source::SourceTensor;
+use crate::{config::Architecture, source::SourceTensor};
 
 /// What wrappers put before every name: compiled modules, and modules that are trained in parallel.
 const WRAPPERS: [&str; 2] = ["_orig_mod.", "module."];
@@ -20,14 +20,22 @@ const CACHE_SCALES: [&str; 5] = [
     ".prob_output_scale",
 ];
 
-/// The tensors of the model by its own names. Tensors that follow from others, and those of an 8-bit KV
-/// cache, are left out.
-pub fn of_model(mut tensors: Vec<SourceTensor>) -> Vec<SourceTensor> {
+/// The tensors of the model by its own names. Tensors that follow from others, those of an 8-bit KV cache
+/// and those that no text needs are left out.
+pub fn of_model(mut tensors: Vec<SourceTensor>, architecture: Architecture) -> Vec<SourceTensor> {
     for wrapper in WRAPPERS {
         if !tensors.is_empty() && tensors.iter().all(|t| t.name.starts_with(wrapper)) {
             for tensor in &mut tensors {
                 tensor.name.drain(..wrapper.len());
             }
+        }
+    }
+    let family = architecture.family();
+    let is_left_out = |name: &str| family.left_out.iter().any(|start| name.starts_with(start));
+    tensors.retain(|tensor| !is_left_out(&tensor.name));
+    for tensor in &mut tensors {
+        for (found, known) in family.renamed {
+            tensor.name = tensor.name.replacen(found, known, 1);
         }
     }
     tensors.retain(|tensor| !tensor.name.ends_with(FREQUENCIES));

@@ -4,20 +4,29 @@ use burn::nn::Linear;
 use quest_burn::inference::InferenceAttention;
 use quest_burn_linear::InferenceLinear;
 
-use crate::{error::ModelError, inference::InferenceLayer, model::DecoderLayer};
+use crate::{
+    error::ModelError,
+    inference::{InferenceFeedForward, InferenceLayer, InferenceMlp, LayerNorms},
+    model::DecoderLayer,
+};
 
-/// The projections of a layer by their names in it.
-pub fn projections(layer: &DecoderLayer) -> [(&'static str, &Linear); 7] {
-    let (attention, mlp) = (&layer.self_attn, &layer.mlp);
-    [
+/// The projections of a layer by their names in it; those of experts are none of them.
+pub fn projections(layer: &DecoderLayer) -> Vec<(&'static str, &Linear)> {
+    let attention = &layer.self_attn;
+    let mut all = vec![
         ("self_attn.q_proj", &attention.q_proj),
         ("self_attn.k_proj", &attention.k_proj),
         ("self_attn.v_proj", &attention.v_proj),
         ("self_attn.o_proj", &attention.o_proj),
-        ("mlp.gate_proj", &mlp.gate_proj),
-        ("mlp.up_proj", &mlp.up_proj),
-        ("mlp.down_proj", &mlp.down_proj),
-    ]
+    ];
+    if let Some(mlp) = layer.mlp.gated() {
+        all.extend([
+            ("mlp.gate_proj", &mlp.gate_proj),
+            ("mlp.up_proj", &mlp.up_proj),
+            ("mlp.down_proj", &mlp.down_proj),
+        ]);
+    }
+    all
 }
 
 /// Those of some names.
@@ -36,14 +45,15 @@ pub fn layer_with(
         &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
     )?;
     let output = projection(&layer, &["self_attn.o_proj"])?;
-    let gate_up = projection(&layer, &["mlp.gate_proj", "mlp.up_proj"])?;
-    let down = projection(&layer, &["mlp.down_proj"])?;
+    let mlp = match layer.mlp.gated().map(|mlp| mlp.activation) {
+        Some(activation) => {
+            let gate_up = projection(&layer, &["mlp.gate_proj", "mlp.up_proj"])?;
+            let down = projection(&layer, &["mlp.down_proj"])?;
+            InferenceFeedForward::Gated(InferenceMlp::from_parts(gate_up, down, activation))
+        }
+        None => layer.mlp.clone().into(),
+    };
+    let norms = LayerNorms::of(&layer);
     let attention = InferenceAttention::with_projections(layer.self_attn, qkv, output);
-    Ok(InferenceLayer::from_parts(
-        layer.input_layernorm,
-        attention,
-        layer.post_attention_layernorm,
-        gate_up,
-        down,
-    ))
+    Ok(InferenceLayer::from_parts(norms, attention, mlp))
 }

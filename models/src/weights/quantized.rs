@@ -45,7 +45,9 @@ impl PackedTensors {
         quantization: StoredQuantization,
         dtype: DType,
     ) -> Result<Self, ModelError> {
-        let biased = projections(layer).map(|(name, linear)| (name, linear.bias.is_some()));
+        let biased = projections(layer).into_iter();
+        let biased = biased.map(|(name, linear)| (name, linear.bias.is_some()));
+        let biased = biased.collect::<Vec<_>>();
         let mut packed = HashMap::new();
         let mut others = Vec::new();
         for tensor in tensors.drain(..) {

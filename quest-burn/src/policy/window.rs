@@ -1,7 +1,10 @@
 use burn::tensor::Tensor;
 
-use super::{PagePolicy, Pages, TokenLists, tokens::one_list};
-use crate::cache::{LayerCache, Step};
+use super::{PagePolicy, Pages, TokenLists};
+use crate::{
+    cache::{LayerCache, Step},
+    pages::one_list,
+};
 
 /// Reads the newest tokens: a sliding window, as layers of some models were trained with.
 ///

@@ -18,7 +18,7 @@ use quest_burn::{
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_models::{
-    config::{Architecture, ModelConfig},
+    config::{Architecture, Blocks, ModelConfig},
     model::CausalLm,
 };
 use quest_burn_tests::layer::Randomize;
@@ -43,13 +43,13 @@ fn config() -> ModelConfig {
         n_kv_heads: 2,
         head_dim: HEAD_DIM,
         max_positions: 4096,
-        sliding_window: None,
         rms_norm_epsilon: 1e-5,
         rope: RopeConfig::new(),
-        qkv_bias: true,
-        output_bias: false,
-        mlp_bias: false,
-        qk_norm: true,
+        blocks: Blocks {
+            qkv_bias: true,
+            qk_norm: true,
+            ..Blocks::default()
+        },
         tie_word_embeddings: false,
         quantization: None,
         dtype: None,

@@ -6,7 +6,8 @@ fn what_is_not_supported_is_named() {
     assert_eq!(
         error(&mamba),
         "config.json: unsupported architecture `MambaForCausalLM`; supported: LlamaForCausalLM, \
-         MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
+         MistralForCausalLM, MixtralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, \
+         Qwen3MoeForCausalLM, Gemma3ForCausalLM, Gemma3ForConditionalGeneration"
     );
     let of_own = llama(json!({ "architectures": ["MambaForCausalLM"], "model_type": "mamba" }));
     assert!(error(&of_own).contains("unsupported architecture `MambaForCausalLM`"));
@@ -25,7 +26,7 @@ fn what_is_not_supported_is_named() {
     for (changes, expected) in [
         (
             json!({ "hidden_act": "gelu" }),
-            "unsupported hidden_act `gelu`; supported: silu",
+            "unsupported hidden_act `gelu`; supported: silu, gelu_pytorch_tanh",
         ),
         (
             json!({ "dtype": "float8_e4m3fn" }),
@@ -68,8 +69,8 @@ fn what_is_not_supported_is_named() {
             "unsupported version `gemv`; supported: gemm",
         ),
         (
-            json!({ "rope_parameters": { "full_attention": { "rope_theta": 1e4 } } }),
-            "unsupported kind of layers `rope parameters of full_attention`",
+            json!({ "rope_parameters": { "chunked_attention": { "rope_theta": 1e4 } } }),
+            "unsupported kind of layers `rope parameters of chunked_attention`",
         ),
     ] {
         let error = error(&llama(changes));

@@ -1,5 +1,9 @@
 mod bad_configs;
+mod experts;
+mod gemma3;
+
 mod positions;
+mod tensors;
 mod well_known;
 
 use std::fs;
@@ -86,10 +90,10 @@ fn architectures_differ_in_biases_and_norms() {
     let parts = |class, changes| {
         let config = read(&of_class(class, changes)).unwrap();
         (
-            config.qkv_bias,
-            config.output_bias,
-            config.mlp_bias,
-            config.qk_norm,
+            config.blocks.qkv_bias,
+            config.blocks.output_bias,
+            config.blocks.mlp_bias,
+            config.blocks.qk_norm,
         )
     };
     let biases = json!({ "attention_bias": true, "mlp_bias": true, "num_key_value_heads": 2 });
@@ -150,10 +154,10 @@ fn absent_fields_mean_what_transformers_takes_them_for() {
             config.n_kv_heads,
             config.head_dim,
             config.max_positions,
-            config.sliding_window,
+            config.blocks.windows.map(|windows| windows.tokens),
         )
     };
-    assert_eq!(defaults("MistralForCausalLM"), (8, 2, 4096, Some(4096)));
+    assert_eq!(defaults("MistralForCausalLM"), (8, 2, 131_072, Some(4096)));
     assert_eq!(defaults("Qwen2ForCausalLM"), (32, 2, 32_768, None));
     assert_eq!(defaults("Qwen3ForCausalLM"), (32, 128, 32_768, None));
     let null = with_null(

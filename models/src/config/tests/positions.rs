@@ -106,32 +106,49 @@ fn one_list_of_factors_is_read_as_longrope() {
 }
 
 #[test]
-fn an_active_sliding_window_limits_the_context() {
+fn layers_have_the_sliding_windows_that_transformers_gives_them() {
     let window = |class, changes| {
-        let config = changed(json!({ "num_key_value_heads": 2, "head_dim": 16 }), changes);
+        let config = changed(
+            json!({ "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 128 }),
+            changes,
+        );
         let config = read(&of_class(class, config)).unwrap();
-        (config.sliding_window, config.max_positions)
+        assert_eq!(config.max_positions, 512);
+        let windows = config.blocks.windows?;
+        Some((windows.tokens, windows.layers))
     };
     let mistral = |changes| window("MistralForCausalLM", changes);
-    assert_eq!(mistral(json!({ "sliding_window": 128 })), (Some(128), 128));
-    assert_eq!(mistral(json!({ "sliding_window": 512 })), (None, 512));
-    assert_eq!(
-        window("LlamaForCausalLM", json!({ "sliding_window": 128 })),
-        (None, 512)
-    );
+    assert_eq!(mistral(json!({})), Some((128, vec![true; 3])));
+    assert_eq!(mistral(json!({ "sliding_window": 512 })), None);
+    assert_eq!(window("LlamaForCausalLM", json!({})), None);
 
-    let qwen = |changes| {
-        window(
-            "Qwen3ForCausalLM",
-            changed(json!({ "sliding_window": 128 }), changes),
-        )
-    };
-    assert_eq!(qwen(json!({})), (None, 512));
-    assert_eq!(qwen(json!({ "use_sliding_window": true })), (None, 512));
+    let qwen = |changes| window("Qwen3ForCausalLM", changes);
+    assert_eq!(qwen(json!({})), None);
+    assert_eq!(qwen(json!({ "use_sliding_window": true })), None);
     let some_layers = json!({ "use_sliding_window": true, "max_window_layers": 2 });
-    assert_eq!(qwen(some_layers.clone()), (Some(128), 128));
-    let none = json!({ "layer_types": ["full_attention", "full_attention", "full_attention"] });
-    assert_eq!(qwen(changed(some_layers.clone(), none)), (None, 512));
-    let one = json!({ "layer_types": ["full_attention", "sliding_attention", "full_attention"] });
-    assert_eq!(qwen(changed(some_layers, one)), (Some(128), 128));
+    assert_eq!(
+        qwen(some_layers.clone()),
+        Some((128, vec![false, false, true]))
+    );
+    let (full, sliding) = ("full_attention", "sliding_attention");
+    let types = |types: [&str; 3]| changed(some_layers.clone(), json!({ "layer_types": types }));
+    assert_eq!(qwen(types([full; 3])), None);
+    let one = vec![false, true, false];
+    assert_eq!(qwen(types([full, sliding, full])), Some((128, one)));
+
+    let odd = |types: Value| {
+        let config = json!({
+            "num_key_value_heads": 2, "use_sliding_window": true, "layer_types": types
+        });
+        error(&of_class("Qwen2ForCausalLM", config))
+    };
+    assert_eq!(
+        odd(json!([full])),
+        "config.json: field `layer_types`: expected 3, one for each layer, found 1"
+    );
+    assert_eq!(
+        odd(json!([full, full, "chunked_attention"])),
+        "config.json: unsupported type of layer `chunked_attention`; supported: full_attention, \
+         sliding_attention"
+    );
 }

@@ -58,7 +58,7 @@ fn files_that_are_absent_are_named() {
     let dir = tempfile::tempdir().unwrap();
     assert!(error(&dir, &config).ends_with(
         "expected weights in one of model.safetensors, model.safetensors.index.json, \
-         pytorch_model.bin, pytorch_model.bin.index.json, found none"
+         pytorch_model.bin, pytorch_model.bin.index.json, model.bpk, found none"
     ));
     let shards = write_shards(
         &dir,

@@ -88,7 +88,7 @@ fn assert_holds(model: &CausalLm, tensors: &Tensors) {
     }
     for (index, layer) in model.layers.iter().enumerate() {
         let of = |name: &str| &tensors[&format!("model.layers.{index}.{name}")];
-        let (attention, mlp) = (&layer.self_attn, &layer.mlp);
+        let (attention, mlp) = (&layer.self_attn, layer.mlp.gated().unwrap());
         for (name, linear) in [
             ("self_attn.q_proj", &attention.q_proj),
             ("self_attn.k_proj", &attention.k_proj),

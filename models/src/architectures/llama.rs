@@ -1,0 +1,25 @@
+use serde_json::json;
+
+use super::family::{Family, GgufFamily, flag};
+use crate::config::{Activation, Blocks};
+
+pub const FAMILY: Family = Family {
+    classes: &["LlamaForCausalLM"],
+    model_types: &["llama"],
+    gguf: Some(GgufFamily {
+        name: "llama",
+        is_permuted: true,
+    }),
+    absent: || json!({ "max_position_embeddings": 2048 }),
+    blocks: |fields| {
+        Ok(Blocks {
+            qkv_bias: flag(fields, "attention_bias")?,
+            output_bias: flag(fields, "attention_bias")?,
+            mlp_bias: flag(fields, "mlp_bias")?,
+            activation: Activation::read(fields, "hidden_act")?,
+            ..Blocks::default()
+        })
+    },
+    renamed: &[],
+    left_out: &[],
+};

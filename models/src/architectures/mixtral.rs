@@ -1,0 +1,35 @@
+use serde_json::json;
+
+use super::{family::Family, windows};
+use crate::config::{Activation, Blocks, Experts, fields::MAX_SIZE};
+
+pub const FAMILY: Family = Family {
+    classes: &["MixtralForCausalLM"],
+    model_types: &["mixtral"],
+    gguf: None,
+    absent: || {
+        json!({
+            "max_position_embeddings": 131_072, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,
+            "rope_theta": 1e6, "num_local_experts": 8, "num_experts_per_tok": 2
+        })
+    },
+    blocks: |fields| {
+        let d_ff = fields.size("intermediate_size", MAX_SIZE)?;
+        Ok(Blocks {
+            windows: windows::everywhere(fields)?,
+            experts: Some(Experts {
+                is_normed: true,
+                ..Experts::read(fields, "num_local_experts", d_ff)?
+            }),
+            activation: Activation::read(fields, "hidden_act")?,
+            ..Blocks::default()
+        })
+    },
+    renamed: &[
+        (".block_sparse_moe.", ".mlp."),
+        (".w1.", ".gate_proj."),
+        (".w3.", ".up_proj."),
+        (".w2.", ".down_proj."),
+    ],
+    left_out: &[],
+};

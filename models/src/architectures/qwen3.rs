@@ -1,0 +1,34 @@
+use serde_json::json;
+
+use super::{
+    family::{Family, GgufFamily, flag},
+    windows,
+};
+use crate::config::{Activation, Blocks};
+
+pub const FAMILY: Family = Family {
+    classes: &["Qwen3ForCausalLM"],
+    model_types: &["qwen3"],
+    gguf: Some(GgufFamily {
+        name: "qwen3",
+        is_permuted: false,
+    }),
+    absent: || {
+        json!({
+            "max_position_embeddings": 32_768, "num_key_value_heads": 32, "head_dim": 128,
+            "sliding_window": 4096, "max_window_layers": 28
+        })
+    },
+    blocks: |fields| {
+        Ok(Blocks {
+            qkv_bias: flag(fields, "attention_bias")?,
+            output_bias: flag(fields, "attention_bias")?,
+            qk_norm: true,
+            windows: windows::where_used(fields)?,
+            activation: Activation::read(fields, "hidden_act")?,
+            ..Blocks::default()
+        })
+    },
+    renamed: &[],
+    left_out: &[],
+};

@@ -1,0 +1,53 @@
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+use crate::error::ModelError;
+
+/// Why a checkpoint cannot be converted.
+#[derive(Error, Debug)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Source(#[from] ModelError),
+    /// Quantised weights have a dtype of their own.
+    #[error(
+        "{}: expected weights in full to cast them, found weights in {bits} bits", path.display()
+    )]
+    Quantized {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Bits of a weight.
+        bits: usize,
+    },
+    /// A tensor is of a type that the format does not have.
+    #[error("tensor `{name}`: expected a type that {format} has, found {dtype}")]
+    DType {
+        /// The tensor.
+        name: String,
+        /// Its type.
+        dtype: String,
+        /// The format.
+        format: &'static str,
+    },
+    /// A file cannot be written.
+    #[error("{}: expected a file that can be written", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A tensor cannot be read, or a file of them not be written.
+    #[error("{}: {problem}", path.display())]
+    Weights {
+        /// The file that was written.
+        path: PathBuf,
+        /// What went wrong.
+        problem: String,
+    },
+    /// It was stopped.
+    #[error("the conversion was stopped")]
+    Stopped,
+}

@@ -1,0 +1,169 @@
+use burn::{nn::RmsNorm, tensor::Tensor};
+use quest_burn::{
+    attention::rms_norm,
+    inference::{InferenceLinear, QuantizationError, WeightFormat},
+};
+
+use crate::{
+    config::Activation,
+    model::{FeedForward, Mlp, SparseMlp, route},
+};
+
+/// A [`FeedForward`] with merged projections.
+#[derive(Clone, Debug)]
+pub enum InferenceFeedForward {
+    /// One for all tokens.
+    Gated(InferenceMlp),
+    /// Experts, of which each token goes through some.
+    Experts(InferenceExperts),
+}
+
+impl From<FeedForward> for InferenceFeedForward {
+    fn from(block: FeedForward) -> Self {
+        match block {
+            FeedForward::Gated(mlp) => Self::Gated(mlp.into()),
+            FeedForward::Experts(experts) => Self::Experts(experts.into()),
+        }
+    }
+}
+
+impl InferenceFeedForward {
+    pub fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
+        Ok(match self {
+            Self::Gated(mlp) => Self::Gated(mlp.with_weights(format)?),
+            Self::Experts(experts) => Self::Experts(experts.with_weights(format)?),
+        })
+    }
+
+    /// Of what `norm` makes of `hidden`, `[batch, tokens, d_model]`; normed by `output_norm` where there
+    /// is one, and added to `hidden`.
+    pub fn forward(
+        &self,
+        hidden: Tensor<3>,
+        norm: &RmsNorm,
+        output_norm: Option<&RmsNorm>,
+    ) -> Tensor<3> {
+        let shape = hidden.dims();
+        let [batch, tokens, d_model] = shape;
+        let rows = hidden.reshape([batch * tokens, d_model]);
+        let sum = match (self, output_norm) {
+            (Self::Gated(mlp), None) => {
+                let gated = mlp.gated(rows.clone(), norm);
+                mlp.down_proj.forward_added(gated, rows)
+            }
+            (block, output_norm) => {
+                let output = match block {
+                    Self::Gated(mlp) => mlp.down_proj.forward(mlp.gated(rows.clone(), norm)),
+                    Self::Experts(experts) => experts.forward(rms_norm(norm, rows.clone())),
+                };
+                let output = match output_norm {
+                    Some(norm) => rms_norm(norm, output),
+                    None => output,
+                };
+                rows + output
+            }
+        };
+        sum.reshape(shape)
+    }
+}
+
+/// An [`Mlp`] with its projections to the gate and to what is gated merged.
+#[derive(Clone, Debug)]
+pub struct InferenceMlp {
+    gate_up_proj: InferenceLinear,
+    down_proj: InferenceLinear,
+    activation: Activation,
+}
+
+impl From<Mlp> for InferenceMlp {
+    fn from(mlp: Mlp) -> Self {
+        Self {
+            gate_up_proj: InferenceLinear::merge([mlp.gate_proj, mlp.up_proj]),
+            down_proj: mlp.down_proj.into(),
+            activation: mlp.activation,
+        }
+    }
+}
+
+impl InferenceMlp {
+    pub fn from_parts(
+        gate_up_proj: InferenceLinear,
+        down_proj: InferenceLinear,
+        activation: Activation,
+    ) -> Self {
+        Self {
+            gate_up_proj,
+            down_proj,
+            activation,
+        }
+    }
+
+    fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
+        Ok(Self {
+            gate_up_proj: self.gate_up_proj.with_weights(format)?,
+            down_proj: self.down_proj.with_weights(format)?,
+            ..self
+        })
+    }
+
+    /// What is gated of the normed rows: `[n, d_model] -> [n, d_ff]`
+    fn gated(&self, rows: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
+        match self.activation {
+            Activation::Silu => self.gate_up_proj.forward_normed_gated(rows, norm),
+            _ => self.gate(self.gate_up_proj.forward_normed(rows, norm)),
+        }
+    }
+
+    /// `[n, 2 * d_ff] -> [n, d_ff]`
+    fn gate(&self, outputs: Tensor<2>) -> Tensor<2> {
+        let half = self.gate_up_proj.d_output() / 2;
+        let gate = outputs.clone().narrow(1, 0, half);
+        self.activation.forward(gate) * outputs.narrow(1, half, half)
+    }
+
+    /// Of rows that are normed: `[n, d_model] -> [n, d_model]`
+    fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+        let gated = self.gate(self.gate_up_proj.forward(rows));
+        self.down_proj.forward(gated)
+    }
+}
+
+/// A [`SparseMlp`] with the merged projections of its experts.
+#[derive(Clone, Debug)]
+pub struct InferenceExperts {
+    /// In full: what it chooses must not change.
+    gate: InferenceLinear,
+    experts: Vec<InferenceMlp>,
+    chosen: usize,
+    is_normed: bool,
+}
+
+impl From<SparseMlp> for InferenceExperts {
+    fn from(block: SparseMlp) -> Self {
+        Self {
+            gate: block.gate.into(),
+            experts: block.experts.into_iter().map(Into::into).collect(),
+            chosen: block.chosen,
+            is_normed: block.is_normed,
+        }
+    }
+}
+
+impl InferenceExperts {
+    fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
+        let experts = self.experts.into_iter();
+        Ok(Self {
+            experts: experts
+                .map(|expert| expert.with_weights(format))
+                .collect::<Result<_, _>>()?,
+            ..self
+        })
+    }
+
+    /// Of rows that are normed: `[n, d_model] -> [n, d_model]`
+    fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+        let logits = self.gate.forward(rows.clone());
+        let routes = route(logits, self.chosen, self.is_normed);
+        routes.forward(rows, |expert, rows| self.experts[expert].forward(rows))
+    }
+}
