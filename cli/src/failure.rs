@@ -10,6 +10,9 @@ pub const INTERNAL: ExitCode = ExitCode::FAILURE;
 
 const BAD_INPUT: u8 = 2;
 
+/// That of programs that Ctrl-C ends.
+const INTERRUPTED: u8 = 130;
+
 /// Why the program ends without a result.
 #[derive(Debug)]
 pub enum Failure {
@@ -17,6 +20,8 @@ pub enum Failure {
     BadInput(anyhow::Error),
     /// Something failed on the way.
     Internal(anyhow::Error),
+    /// A signal asked the program to end.
+    Interrupted(&'static str),
     /// Who read the results has read enough, as `head` has after a line.
     StdoutClosed,
 }
@@ -32,6 +37,10 @@ impl Failure {
         let (error, code) = match self {
             Self::BadInput(error) => (error, ExitCode::from(BAD_INPUT)),
             Self::Internal(error) => (error, INTERNAL),
+            Self::Interrupted(what) => {
+                eprintln!("error: {what}");
+                return ExitCode::from(INTERRUPTED);
+            }
             Self::StdoutClosed => return ExitCode::SUCCESS,
         };
         eprintln!("error: {}", one_line(&format!("{error:#}")));

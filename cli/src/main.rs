@@ -6,6 +6,7 @@
 mod bench;
 mod chat;
 mod check;
+mod convert;
 mod demo;
 mod device;
 mod experiment;
@@ -55,6 +56,8 @@ enum Command {
     Info(info::InfoArgs),
     /// Talks with a chat model.
     Chat(chat::ChatArgs),
+    /// Writes a checkpoint in another form: a folder of safetensors, or Burn's burnpack.
+    Convert(convert::ConvertArgs),
     /// Goes on from a prompt.
     Generate(generate::GenerateArgs),
     /// Scores a text: negative log-likelihood of each token, and perplexity; with several policies,
@@ -118,6 +121,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Longbench(args) => longbench::run(&args),
