@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::BinaryBytes;
+use quest_burn::inference::WeightFormat;
 use quest_burn_models::{
     convert::{Conversion, ConvertError, Converted, Report, Target, convert},
     source,
@@ -27,7 +28,7 @@ use tempfile::TempDir;
 use crate::{
     failure::Failure,
     folder::ModelFolder,
-    options::DTypeName,
+    options::{DTypeName, weight_formats},
     output::{Progress, Unit, print_json, print_line},
 };
 
@@ -47,6 +48,10 @@ pub struct ConvertArgs {
     /// GGUF files]
     #[arg(long, value_enum)]
     dtype: Option<DTypeName>,
+    /// Form of the weights of the layers' projections: in few bits they are written as GPTQ stores them, and
+    /// loaded without being rounded again
+    #[arg(long, value_name = "FORM", value_parser = weight_formats(), default_value_t = WeightFormat::Full)]
+    weights: WeightFormat,
     /// Prints one JSON object
     #[arg(long)]
     json: bool,
@@ -86,6 +91,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     let conversion = Conversion {
         target: args.to.target(),
         dtype: args.dtype.map(DTypeName::dtype),
+        weights: args.weights,
         ..Conversion::default()
     };
     let report = report(stopped_by_signals()?);

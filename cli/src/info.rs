@@ -35,6 +35,10 @@ struct Info<'a> {
     kv_heads: usize,
     head_dim: usize,
     rope: &'a quest_burn::attention::RopeConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sliding_window: Option<WindowInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    experts: Option<ExpertsInfo>,
     context: usize,
     device: String,
     dtype: String,
@@ -44,6 +48,22 @@ struct Info<'a> {
     /// Where compiled kernels are kept, on GPUs.
     #[cfg(feature = "gpu")]
     kernel_cache: Option<crate::kernels::CacheInfo>,
+}
+
+/// Layers that see the newest tokens only.
+#[derive(Serialize)]
+struct WindowInfo {
+    tokens: usize,
+    layers: usize,
+}
+
+/// Layers with feed-forward blocks of which each token goes through some.
+#[derive(Serialize)]
+struct ExpertsInfo {
+    count: usize,
+    chosen: usize,
+    d_ff: usize,
+    layers: usize,
 }
 
 #[derive(Serialize)]
@@ -83,6 +103,8 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
         kv_heads: config.n_kv_heads,
         head_dim: config.head_dim,
         rope: &config.rope,
+        sliding_window: windows(config),
+        experts: experts(config),
         context: config.max_positions,
         device: value_name(device.name),
         weights: blocks.map_or(config.weights_name(weights), |blocks| blocks.format.name()),
@@ -109,10 +131,44 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     }
 }
 
+fn windows(config: &ModelConfig) -> Option<WindowInfo> {
+    let windows = config.blocks.windows.as_ref()?;
+    Some(WindowInfo {
+        tokens: windows.tokens,
+        layers: windows.layers.iter().filter(|has| **has).count(),
+    })
+}
+
+fn experts(config: &ModelConfig) -> Option<ExpertsInfo> {
+    let experts = config.blocks.experts.as_ref()?;
+    Some(ExpertsInfo {
+        count: experts.count,
+        chosen: experts.chosen,
+        d_ff: experts.d_ff,
+        layers: (0..config.n_layers)
+            .filter(|layer| experts.has(*layer))
+            .count(),
+    })
+}
+
 fn print_table(info: &Info, config: &ModelConfig) -> Result<(), Failure> {
     let checkpoint_dtype = info.checkpoint_dtype.as_deref().unwrap_or("not given");
     let cache = &info.kv_cache;
-    for (name, value) in [
+    let windows = info.sliding_window.as_ref().map(|windows| {
+        let value = format!("{} tokens, in {} layers", windows.tokens, windows.layers);
+        ("sliding window", value)
+    });
+    let experts = info.experts.as_ref().map(|experts| {
+        let ExpertsInfo {
+            count,
+            chosen,
+            d_ff,
+            layers,
+        } = experts;
+        let value = format!("{chosen} of {count}, d_ff {d_ff}, in {layers} layers");
+        ("experts", value)
+    });
+    let lines = [
         ("architecture", format!("{:?}", info.architecture)),
         (
             "parameters",
@@ -155,7 +211,8 @@ fn print_table(info: &Info, config: &ModelConfig) -> Result<(), Failure> {
                 BinaryBytes(cache.digest_bytes)
             ),
         ),
-    ] {
+    ];
+    for (name, value) in lines.into_iter().chain(windows).chain(experts) {
         print_line(&format!("{name:<17} {value}"))?;
     }
     #[cfg(feature = "gpu")]

@@ -1,11 +1,16 @@
 //! GGUF files against folders with the same weights, and files that are cut, garbled or of something
 //! else.
 
-use std::{fs, path::Path};
+use std::{fs, ops::ControlFlow, path::Path};
 
 use burn::tensor::{DType, Device};
 use quest_burn_linear::blocks::BlockFormat;
-use quest_burn_models::{config::ModelConfig, source, tokenizer::Tokenizer};
+use quest_burn_models::{
+    config::ModelConfig,
+    convert::{Conversion, convert},
+    source,
+    tokenizer::Tokenizer,
+};
 use quest_burn_tests::{
     gguf::{Gguf, GgufSpec, Meta, Pair, VOCABULARY},
     loaded::Loaded,
@@ -32,20 +37,26 @@ fn assert_same(spec: &GgufSpec) {
     pair.gguf.write(&file);
     let hugging_face = folder();
     pair.write_folder(hugging_face.path());
-    assert_eq!(nlls(&file), nlls(hugging_face.path()), "{spec:?}");
+    let expected_nlls = nlls(hugging_face.path());
+    assert_eq!(nlls(&file), expected_nlls, "{spec:?}");
+
+    let converted = folder();
+    let source = source::open(&file).unwrap();
+    let go_on = Box::new(|_, _| ControlFlow::Continue(()));
+    convert(&*source, converted.path(), &Conversion::default(), go_on).unwrap();
+    assert_eq!(nlls(converted.path()), expected_nlls, "{spec:?}, converted");
+    let of_converted = ModelConfig::from_dir(converted.path()).unwrap();
+    assert_eq!(of_converted.dtype, Some(DType::F32), "{spec:?}");
+
     let config = ModelConfig::from_dir(&file).unwrap();
     let expected = ModelConfig::from_dir(hugging_face.path()).unwrap();
-    assert_eq!(
-        ModelConfig {
-            dtype: None,
-            ..config
-        },
-        ModelConfig {
-            dtype: None,
-            ..expected
-        },
-        "{spec:?}"
-    );
+    for config in [config, of_converted] {
+        let expected = ModelConfig {
+            dtype: config.dtype,
+            ..expected.clone()
+        };
+        assert_eq!(config, expected, "{spec:?}");
+    }
 }
 
 #[test]

@@ -111,6 +111,15 @@ impl RecallConfig {
             let found = self.quest.dense_layers;
             return Err(ExperimentError::setting("dense layers", expected, found));
         }
+        if let Some(windows) = &model.blocks.windows {
+            // Their layers read what is in the window, and no policy is asked.
+            let found = format!("windows of {} tokens", windows.tokens);
+            return Err(ExperimentError::setting(
+                "model",
+                "a model without sliding windows",
+                found,
+            ));
+        }
         for contender in self.contenders() {
             self.policy(model, contender, length)?;
         }

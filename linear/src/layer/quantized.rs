@@ -129,15 +129,15 @@ impl QuantizedWeight {
         &self.scales
     }
 
-    /// The packed weights, `[d_output, d_input * bits / 32]` in i32.
-    #[cfg(feature = "flex")]
-    pub(super) fn words(&self) -> &Tensor<2, Int> {
+    /// The packed weights, `[d_output, d_input * bits / 32]` in i32; the first weight of a word in its
+    /// lowest bits.
+    pub fn words(&self) -> &Tensor<2, Int> {
         &self.words
     }
 
-    /// `[d_output, d_input / group]`
-    #[cfg(feature = "flex")]
-    pub(super) fn zeros(&self) -> Option<&Tensor<2>> {
+    /// Where zero is among a group's values, `[d_output, d_input / group]`; in the middle where there is
+    /// none.
+    pub fn zeros(&self) -> Option<&Tensor<2>> {
         self.zeros.as_ref()
     }
 

@@ -1,5 +1,6 @@
 use std::{io, path::PathBuf};
 
+use quest_burn::inference::QuantizationError;
 use thiserror::Error;
 
 use crate::error::ModelError;
@@ -13,7 +14,8 @@ pub enum ConvertError {
     Source(#[from] ModelError),
     /// Quantised weights have a dtype of their own.
     #[error(
-        "{}: expected weights in full to cast them, found weights in {bits} bits", path.display()
+        "{}: expected weights in full to cast or round them, found weights in {bits} bits",
+        path.display()
     )]
     Quantized {
         /// The checkpoint.
@@ -21,6 +23,29 @@ pub enum ConvertError {
         /// Bits of a weight.
         bits: usize,
     },
+    /// Experts are not rounded.
+    #[error("{}: unsupported weights `{format}` of experts; supported: full", path.display())]
+    Experts {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The form that was asked for.
+        format: &'static str,
+    },
+    /// The outputs of a projection do not fill whole words.
+    #[error(
+        "tensor `{name}`: expected a multiple of {multiple} outputs to round them, found {found}"
+    )]
+    Outputs {
+        /// The tensor.
+        name: String,
+        /// Outputs of a word.
+        multiple: usize,
+        /// Its outputs.
+        found: usize,
+    },
+    /// The weights cannot be rounded as asked for.
+    #[error(transparent)]
+    Rounding(#[from] QuantizationError),
     /// A tensor is of a type that the format does not have.
     #[error("tensor `{name}`: expected a type that {format} has, found {dtype}")]
     DType {

@@ -8,6 +8,7 @@
 mod burnpack;
 mod error;
 mod progress;
+mod rounded;
 mod safetensors;
 mod tensors;
 
@@ -17,7 +18,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::{store::burn_pack::Tensor, tensor::DType};
+use burn::{
+    store::burn_pack::Tensor,
+    tensor::{DType, Device},
+};
+use quest_burn::inference::WeightFormat;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -41,12 +46,16 @@ pub enum Target {
 }
 
 /// How a checkpoint is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Conversion {
     /// What weights are written as.
     pub target: Target,
     /// The dtype of the weights; each tensor's own where there is none.
     pub dtype: Option<DType>,
+    /// The form of the weights of the layers' projections: in few bits they are written as GPTQ stores them.
+    pub weights: WeightFormat,
+    /// Where weights are rounded.
+    pub device: Device,
     /// Bytes of tensors that a safetensors file holds at most, unless a single tensor has more.
     pub shard_bytes: u64,
 }
@@ -57,6 +66,8 @@ impl Default for Conversion {
         Self {
             target: Target::default(),
             dtype: None,
+            weights: WeightFormat::Full,
+            device: Device::default(),
             shard_bytes: 5_000_000_000,
         }
     }
@@ -81,7 +92,7 @@ pub type Report = dyn Fn(u64, u64) -> ControlFlow<()> + Send + Sync;
 /// # Errors
 ///
 /// When the checkpoint is not of a model that is supported or cannot be read, when quantised weights are
-/// to be cast, when a file cannot be written, and when `report` says to stop. What was written until
+/// to be cast or rounded, or experts to be rounded, when a file cannot be written, and when `report` says to stop. What was written until
 /// then stays.
 pub fn convert(
     source: &dyn CheckpointSource,
@@ -90,15 +101,31 @@ pub fn convert(
     report: Box<Report>,
 ) -> Result<Converted, ConvertError> {
     let config = source.config()?;
-    if let (Some(quantization), Some(_)) = (config.quantization, conversion.dtype) {
+    let format = conversion.weights;
+    if let Some(quantization) = config.quantization
+        && (conversion.dtype.is_some() || format != WeightFormat::Full)
+    {
         return Err(ConvertError::Quantized {
             path: source.path().into(),
             bits: quantization.bits,
         });
     }
+    if config.blocks.experts.is_some() && format != WeightFormat::Full {
+        return Err(ConvertError::Experts {
+            path: source.path().into(),
+            format: format.name(),
+        });
+    }
     let mut files = Vec::new();
-    let tensors = tensors::all(source, conversion.dtype)?;
-    for companion in companions(source, &config, conversion.dtype, &tensors)? {
+    let mut tensors = tensors::all(source, conversion.dtype)?;
+    let mut companions = companions(source, &config, conversion.dtype, &tensors)?;
+    if let Some(rounded) = rounded::round(tensors.clone(), format, &conversion.device)? {
+        tensors = rounded.tensors;
+        set_fields(&mut companions, |fields| {
+            fields.insert("quantization_config".into(), rounded.config.clone());
+        });
+    }
+    for companion in companions {
         let path = folder.join(&companion.name);
         let parent = path.parent().unwrap_or(folder);
         let written = fs::create_dir_all(parent).and_then(|()| fs::write(&path, companion.bytes));
@@ -144,18 +171,23 @@ fn companions(
     let Some(dtype) = dtype else {
         return Ok(companions);
     };
-    for companion in &mut companions {
+    set_fields(&mut companions, |fields| name_dtype(fields, dtype));
+    Ok(companions)
+}
+
+/// Changes fields of the configuration; a file in which nothing changes stays as it is.
+fn set_fields(companions: &mut [Companion], set: impl Fn(&mut Map<String, Value>)) {
+    for companion in companions {
         if companion.name == ModelConfig::FILE
             && let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&companion.bytes)
         {
             let before = fields.clone();
-            name_dtype(&mut fields, dtype);
+            set(&mut fields);
             if fields != before {
                 *companion = Companion::json(ModelConfig::FILE, &fields);
             }
         }
     }
-    Ok(companions)
 }
 
 /// Names the dtype in the field that is there, also in that of an inner configuration.

@@ -9,10 +9,14 @@ use crate::source;
 
 /// A folder with a Llama of one layer in bf16.
 fn llama() -> TempDir {
+    of_sizes(8, 12)
+}
+
+fn of_sizes(d_model: usize, d_ff: usize) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8,
-        "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 6,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": d_model,
+        "intermediate_size": d_ff, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 6,
         "max_position_embeddings": 32, "torch_dtype": "bfloat16", "note": "kept"
     });
     fs::write(dir.path().join(ModelConfig::FILE), config.to_string()).unwrap();
@@ -104,6 +108,64 @@ fn a_dtype_is_that_of_tensors_and_configuration() {
     assert_eq!(content(narrow.path()), content(original.path()));
     let text = fs::read_to_string(narrow.path().join(ModelConfig::FILE)).unwrap();
     assert!(text.contains("\"kept\""), "{text}");
+}
+
+/// What an inference model gives for a few tokens.
+fn logits(dir: &Path, format: WeightFormat) -> Vec<f32> {
+    use crate::local::LocalModel;
+
+    let device = Device::default();
+    let model = LocalModel::open(dir)
+        .unwrap()
+        .weights(format)
+        .dtype(DType::F32);
+    let model = model.load(&device).unwrap();
+    let mut cache = model.cache(1, 8).init(&device, DType::F32).unwrap();
+    let step = cache.prefill(&[5]).unwrap();
+    let ids = burn::tensor::Tensor::from_data([[1, 2, 3, 4, 5]], &device);
+    let model = model.model();
+    let hidden = model.hidden(ids, &mut cache, &step, &quest_burn::policy::DensePolicy);
+    model.logits(hidden).into_data().try_to_vec().unwrap()
+}
+
+#[test]
+fn weights_in_few_bits_are_those_that_loading_rounds() {
+    let original = of_sizes(32, 96);
+    for format in [WeightFormat::Int4, WeightFormat::Int8] {
+        let conversion = Conversion {
+            dtype: Some(DType::F32),
+            weights: format,
+            ..Conversion::default()
+        };
+        let (few, summary) = converted(original.path(), &conversion);
+        let config = ModelConfig::from_dir(few.path()).unwrap();
+        assert_eq!(config.quantization.unwrap().group_size, Some(32));
+        assert_eq!(content(few.path()).len(), summary.tensors);
+        let expected = logits(original.path(), format);
+        let furthest = |found: Vec<f32>| {
+            let differences = found.iter().zip(&expected).map(|(f, e)| (f - e).abs());
+            differences.fold(0.0, f32::max)
+        };
+        // Weights that are symmetric around zero are read as ones with a zero point, whose products
+        // add up in another order.
+        let found = furthest(logits(few.path(), WeightFormat::Full));
+        let most = if format == WeightFormat::Int4 {
+            0.0
+        } else {
+            1e-5
+        };
+        assert!(found <= most, "{format}: {found}");
+        assert!(furthest(logits(original.path(), WeightFormat::Full)) > 1e-3);
+
+        let source = source::open(few.path()).unwrap();
+        let go_on = Box::new(|_, _| ControlFlow::Continue(()));
+        let dir = tempfile::tempdir().unwrap();
+        let again = convert(&*source, dir.path(), &conversion, go_on).unwrap_err();
+        assert!(
+            again.to_string().contains("expected weights in full"),
+            "{again}"
+        );
+    }
 }
 
 #[test]

@@ -32,7 +32,11 @@ impl Session {
     fn share_read(&self) -> Option<f64> {
         let (length, page_size) = (self.cached().max(1), self.cache.page_size());
         let n_layers = self.cache.n_layers();
-        let layers = (0..n_layers).map(|layer| self.policy.tokens_read(layer, length, page_size));
+        let windows = self.model.config().blocks.windows.as_ref();
+        let layers = (0..n_layers).map(|layer| match windows {
+            Some(windows) if windows.has(layer) => Some(length.min(windows.tokens)),
+            _ => self.policy.tokens_read(layer, length, page_size),
+        });
         let read = layers.sum::<Option<usize>>()?;
         Some(read as f64 / (n_layers * length) as f64)
     }
