@@ -3,7 +3,8 @@
 from html import escape
 from math import log10, floor, log2
 
-COLORS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222"]
+# The palette of `report/src/plot/style.rs`.
+COLORS = ["#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#787878", "#e69f00", "#56b4e9"]
 FONT = 'font-family="sans-serif" font-size="12"'
 LEFT, TOP, BOTTOM, LEGEND_ROW = 64, 36, 48, 18
 

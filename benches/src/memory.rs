@@ -25,13 +25,3 @@ pub fn limit(target: &Target, asked: Option<u64>) -> u64 {
         }
     }
 }
-
-/// Bytes of memory that programs can take, where Linux says so.
-pub(crate) fn available_on_host() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
-    Some(kib * 1024)
-}

@@ -2,6 +2,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+#[cfg(feature = "plot")]
+use quest_burn_report::file::check_writable;
 
 use crate::{
     BenchError, Output, Rows, Target,
@@ -55,7 +57,11 @@ impl BenchOptions {
         };
         #[cfg(feature = "plot")]
         if let Some(path) = &self.plot {
-            crate::plot::check(path)?;
+            check_writable(path).map_err(|error| BenchError::Option {
+                option: "--plot",
+                expected: "a file that can be written".into(),
+                found: format!("{}: {error}", path.display()),
+            })?;
         }
         let kind = match self.command {
             Command::Attention(_) => Kind::Attention,

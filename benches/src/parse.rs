@@ -52,74 +52,18 @@ pub fn digests(name: &str) -> Result<DigestStorage, CacheError> {
     name.parse::<DigestStorage>()
 }
 
-/// A number of tokens: `4096`, `4K`, `1M`.
-pub fn tokens(text: &str) -> Result<usize, String> {
-    binary(text, &[("K", 1 << 10), ("M", 1 << 20)])
-        .filter(|&n| (1..=i32::MAX as u64).contains(&n))
-        .map(|n| n as usize)
-        .ok_or_else(|| format!("expected a number of tokens such as 4096, 4K or 1M, found {text}"))
-}
-
-/// A number of sequences.
-pub fn sequences(text: &str) -> Result<usize, String> {
-    tokens(text).map_err(|_| format!("expected a number of sequences of at least 1, found {text}"))
-}
-
-/// A number of bytes: `60GB` and `60G` are 60 * 2^30.
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let unit = text.trim_end_matches('B');
-    binary(unit, &[("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30)])
-        .filter(|&n| n > 0)
-        .ok_or_else(|| format!("expected a number of bytes such as 512MB or 60GB, found {text}"))
-}
-
-fn binary(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let unit = units.iter().find_map(|(name, factor)| {
-        let number = text.strip_suffix(name)?;
-        Some((number, *factor))
-    });
-    let (number, factor) = unit.unwrap_or((text, 1));
-    number.parse::<u64>().ok()?.checked_mul(factor)
-}
-
 /// An element type by its name.
 pub fn float_dtype(text: &str) -> Result<DType, String> {
-    match text {
-        "f32" => Ok(DType::F32),
-        "f16" => Ok(DType::F16),
-        "bf16" => Ok(DType::BF16),
-        _ => Err(format!("expected f32, f16 or bf16, found {text}")),
-    }
+    let dtypes = [DType::F32, DType::F16, DType::BF16];
+    let mut dtypes = dtypes.into_iter();
+    dtypes
+        .find(|dtype| dtype.name() == text)
+        .ok_or_else(|| format!("expected f32, f16 or bf16, found {text}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_with_binary_units() {
-        assert_eq!(tokens("4096"), Ok(4096));
-        assert_eq!(tokens("32K"), Ok(32768));
-        assert_eq!(tokens("1M"), Ok(1 << 20));
-        assert_eq!(bytes("60GB"), Ok(60 << 30));
-        assert_eq!(bytes("512M"), Ok(512 << 20));
-        assert_eq!(bytes("100"), Ok(100));
-    }
-
-    #[test]
-    fn other_sizes_are_refused_with_what_was_found() {
-        for bad in ["", "0", "K", "-1", "1.5K", "3T", "4096M"] {
-            assert!(tokens(bad).unwrap_err().ends_with(bad), "{bad}");
-            assert!(
-                sequences(bad)
-                    .unwrap_err()
-                    .starts_with("expected a number of sequences")
-            );
-        }
-        for bad in ["", "0GB", "GB", "x", "99999999999GB"] {
-            assert!(bytes(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn heads_must_form_groups() {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use quest_burn::{QuestConfig, cache::PagedKvCache, policy::DensePolicy};
 use quest_burn_models::{generation::prefill, local::LocalModel};
+use quest_burn_report::count;
 
 use crate::{
     BenchError, Launch, Record, Rows, Target, Timing,
@@ -14,7 +15,7 @@ use crate::{
     decode::reserved,
     memory,
     model::{LoadedModel, ModelOptions, ModelPlan},
-    parse, read,
+    read,
     record::Kind,
 };
 
@@ -24,13 +25,13 @@ pub struct PrefillOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Tokens of the prompt, as in 8K,32K
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["8K", "32K"])]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["8K", "32K"])]
     pub contexts: Vec<usize>,
     /// Tokens that go through the model at once
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["2048"])]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["2048"])]
     pub chunks: Vec<usize>,
     /// Sequences
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::sequences, default_values = ["1"])]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::sequences, default_values = ["1"])]
     pub batch: Vec<usize>,
     /// Tokens of a page: a power of two from 8 to 128
     #[arg(long, value_name = "N", default_value_t = LocalModel::PAGE_SIZE)]

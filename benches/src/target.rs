@@ -2,7 +2,9 @@ use std::{fs, process::Command};
 
 use burn::tensor::{DType, Device};
 
-use crate::{BenchError, Launch, memory};
+use quest_burn_report::memory;
+
+use crate::{BenchError, Launch};
 
 /// Where a benchmark runs.
 #[derive(Clone, Debug)]
@@ -61,7 +63,7 @@ impl Target {
             Some(asked) if !self.device.supports_dtype(asked) => Err(BenchError::Option {
                 option,
                 expected: format!("an element type that {} computes in", self.backend),
-                found: dtype_name(asked),
+                found: asked.name().to_owned(),
             }),
             Some(asked) => Ok(asked),
             None if self.is_gpu() && self.device.supports_dtype(DType::F16) => Ok(DType::F16),
@@ -98,11 +100,6 @@ impl Target {
             false => memory::available_on_host(),
         }
     }
-}
-
-/// An element type's name as it is written on the command line.
-pub(crate) fn dtype_name(dtype: DType) -> String {
-    format!("{dtype:?}").to_lowercase()
 }
 
 #[cfg(feature = "gpu")]

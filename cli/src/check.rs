@@ -13,7 +13,7 @@ use crate::{
     device::{self, DeviceName, SelectedDevice},
     failure::Failure,
     folder::ModelFolder,
-    options::{dtype_name, value_name},
+    options::value_name,
     output::{print_json, print_line},
 };
 
@@ -178,7 +178,7 @@ fn model_checks(selected: &SelectedDevice) -> Result<Vec<Check>, Failure> {
                     .with_capture(capture);
                 let answer = session.generate_ids(&prompt.ids, config)?;
                 let answer = answer.collect::<Result<Vec<_>, _>>()?;
-                let how = format!("{policy}, {}, {launch}", dtype_name(dtype));
+                let how = format!("{policy}, {}, {launch}", dtype.name());
                 checks.push(of_answer(how, &answer, tokenizer)?);
             }
         }

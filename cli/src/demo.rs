@@ -5,8 +5,8 @@ use quest_burn_experiments::{
     budget::Budget,
     demo::{self, Demo, DemoConfig, page_map},
     results::RunInfo,
-    tokens,
 };
+use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
@@ -26,7 +26,7 @@ pub struct DemoArgs {
     layers: LayerOptions,
     /// Tokens of the text and the answer together [default: 16384, or as many as the model was made
     /// for]
-    #[arg(long, value_name = "N", value_parser = tokens::parse)]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
     length: Option<usize>,
     /// Tokens that a decoded token attends to through Quest, or a share of the length
     #[arg(long, value_name = "B", default_value = "1/16")]

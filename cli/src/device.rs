@@ -6,7 +6,7 @@ use burn::tensor::DeviceKind;
 use burn::tensor::{DType, Device, DeviceType};
 use clap::ValueEnum;
 
-use crate::options::{dtype_name, value_name};
+use crate::options::value_name;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceName {
@@ -177,12 +177,12 @@ impl SelectedDevice {
         if let Some(asked) = asked {
             if !supports(&asked) {
                 let all = [DType::F32, DType::F16, DType::BF16];
-                let supported = all.into_iter().filter(supports).map(dtype_name);
+                let supported = all.into_iter().filter(supports).map(|dtype| dtype.name());
                 bail!(
                     "device {}: expected a dtype among {}, found {}",
                     value_name(self.name),
                     supported.collect::<Vec<_>>().join(", "),
-                    dtype_name(asked)
+                    asked.name()
                 );
             }
             return Ok(asked);

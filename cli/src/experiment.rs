@@ -1,25 +1,22 @@
 //! What the experiments have in common: options, a model to experiment with, and results.
 
-use std::{
-    fs::{self, OpenOptions},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 use quest_burn_experiments::{
     Progress,
-    plot::Figure,
     results::{Build, Journal, ModelInfo, RunInfo},
 };
 use quest_burn_models::{config::ModelConfig, local::LocalModel, tokenizer::Tokenizer};
+use quest_burn_report::{file::check_writable, plot::Figure};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     failure::Failure,
     memory::Work,
     model::ModelPlan,
-    options::{ModelOptions, SelectionOptions, dtype_name, value_name},
+    options::{ModelOptions, SelectionOptions, value_name},
     output::{self, Unit, print_json, print_line},
 };
 
@@ -62,7 +59,9 @@ impl ExperimentOptions {
     /// computed.
     pub fn plan(&self) -> Result<LaboratoryPlan<'_>, Failure> {
         for path in [&self.plot, &self.resume].into_iter().flatten() {
-            check_writable(path)?;
+            check_writable(path).with_context(|| {
+                format!("{}: expected a file that can be written", path.display())
+            })?;
         }
         Ok(LaboratoryPlan::new(&self.model, &self.selection)?)
     }
@@ -154,7 +153,7 @@ impl Laboratory {
                 commit: option_env!("QUEST_COMMIT").map(str::to_owned),
             },
             device: self.device.clone(),
-            dtype: dtype_name(self.model.dtype()),
+            dtype: self.model.dtype().name().to_owned(),
             digest: self.model.digest().to_string(),
             digests: self.model.digest_storage().to_string(),
             weights: self.model.weights_name().to_owned(),
@@ -183,19 +182,4 @@ pub fn progress(label: &'static str) -> impl FnMut(Progress) {
         });
         bar.set(progress.done as u64);
     }
-}
-
-/// Refuses a file that cannot be written, and leaves what there is as it is.
-fn check_writable(path: &Path) -> anyhow::Result<()> {
-    let is_there = path.symlink_metadata().is_ok();
-    // To open a pipe is to use it up, and a link to nothing would be removed below.
-    if is_there && !path.is_file() && !path.is_dir() {
-        return Ok(());
-    }
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    opened.with_context(|| format!("{}: expected a file that can be written", path.display()))?;
-    if !is_there {
-        fs::remove_file(path).with_context(|| path.display().to_string())?;
-    }
-    Ok(())
 }

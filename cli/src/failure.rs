@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use quest_burn_experiments::{ExperimentError, plot::PlotError, results::JournalError};
+use quest_burn_experiments::{ExperimentError, results::JournalError};
 use quest_burn_models::generation::GenerateError;
+use quest_burn_report::plot::PlotError;
 
 /// The exit code of a failure that the user is not the cause of.
 pub const INTERNAL: ExitCode = ExitCode::FAILURE;

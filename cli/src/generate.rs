@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use quest_burn_experiments::tokens;
 use quest_burn_models::{
     chat::Message,
     generation::{Finish, GenerationConfig, Timings},
     session::{IdStream, TextStream},
     tokenizer::Tokenizer,
 };
+use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     ids,
     memory::Work,
     model::Plan,
-    options::{CommonOptions, SamplingOptions, dtype_name, value_name},
+    options::{CommonOptions, SamplingOptions, value_name},
     output::{Progress, Unit, per_second, print_json, print_line, print_part},
 };
 
@@ -33,7 +33,7 @@ pub struct GenerateArgs {
     #[arg(
         long,
         value_name = "N",
-        value_parser = tokens::parse_count,
+        value_parser = count::any_tokens,
         default_value_t = GenerationConfig::new().max_new_tokens
     )]
     max_new_tokens: usize,
@@ -169,7 +169,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
             Some(Finish::Length) | None => "length",
         },
         device: value_name(device.name),
-        dtype: dtype_name(model.dtype()),
+        dtype: model.dtype().name().to_owned(),
         weights: model.weights_name(),
         policy: args.common.policy.kind().name().to_owned(),
         kv_cache_bytes,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     failure::Failure,
     model::Plan,
-    options::{CommonOptions, dtype_name, value_name},
+    options::{CommonOptions, value_name},
     output::{print_json, print_line},
 };
 
@@ -94,7 +94,7 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let info = Info {
         architecture: config.architecture,
         parameters: config.n_parameters(),
-        checkpoint_dtype: config.dtype.map(dtype_name),
+        checkpoint_dtype: config.dtype.map(|dtype| dtype.name().to_owned()),
         vocab_size: config.vocab_size,
         d_model: config.d_model,
         d_ff: config.d_ff,
@@ -111,7 +111,7 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
         weight_bytes: blocks.map_or(weight_bytes, |blocks| {
             blocks.weight_bytes(weight_bytes, dtype)
         }),
-        dtype: dtype_name(dtype),
+        dtype: dtype.name().to_owned(),
         kv_cache: KvCacheInfo {
             tokens,
             page_size,

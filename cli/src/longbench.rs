@@ -7,8 +7,8 @@ use clap::Args;
 use quest_burn_experiments::{
     budget::Budget,
     longbench::{self, LongBenchConfig, Task, TaskData},
-    tokens,
 };
+use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
@@ -52,7 +52,7 @@ pub struct LongBenchArgs {
     policies: PolicyList,
     /// Tokens that a prompt and its answer may take together; longer prompts lose their middle
     /// [default: the model's context]
-    #[arg(long, value_name = "N", value_parser = tokens::parse)]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
     context: Option<usize>,
     #[command(flatten)]
     layers: LayerOptions,

@@ -16,7 +16,7 @@ use crate::{
     failure::Failure,
     folder::ModelFolder,
     memory::{self, Demand, Form, Work},
-    options::{CommonOptions, ModelOptions, SelectionOptions, dtype_name, value_name},
+    options::{CommonOptions, ModelOptions, SelectionOptions, value_name},
     output::{Progress, Unit},
 };
 
@@ -115,7 +115,7 @@ impl LoadedModel {
         eprintln!(
             "model: {} parameters in {}{} on {}; KV cache: {} for {tokens} tokens",
             model.config().n_parameters(),
-            dtype_name(model.dtype()),
+            model.dtype().name(),
             match model.weights_name() {
                 "full" => String::new(),
                 format => format!(", projections in {format},"),

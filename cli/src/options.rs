@@ -15,12 +15,12 @@ use quest_burn::{
     inference::WeightFormat,
     policy::{PolicyConfig, PolicyKind},
 };
-use quest_burn_experiments::tokens;
 use quest_burn_models::{
     generation::GenerationConfig,
     local::LocalModel,
     sampling::{SamplingConfig, SamplingDefaults},
 };
+use quest_burn_report::count;
 
 use crate::{device::DeviceName, policies::PolicyParser};
 
@@ -47,7 +47,7 @@ pub struct ModelOptions {
     #[arg(
         long,
         value_name = "N",
-        value_parser = tokens::parse_count,
+        value_parser = count::any_tokens,
         default_value_t = GenerationConfig::new().prefill_chunk
     )]
     pub prefill_chunk: usize,
@@ -59,7 +59,7 @@ pub struct CommonOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Most tokens in the context [default: as many as are needed, up to the checkpoint's limit]
-    #[arg(long, value_name = "N", value_parser = tokens::parse)]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
     pub context: Option<usize>,
     #[command(flatten)]
     pub policy: PolicyOptions,
@@ -72,7 +72,7 @@ pub struct PolicyOptions {
     #[arg(long, value_parser = PolicyParser)]
     pub policy: Option<PolicyKind>,
     /// Tokens that a decoded token attends to [default: 2048]
-    #[arg(long, value_name = "B", value_parser = tokens::parse)]
+    #[arg(long, value_name = "B", value_parser = count::tokens)]
     pub token_budget: Option<usize>,
     #[command(flatten)]
     pub selection: SelectionOptions,
@@ -91,7 +91,7 @@ pub struct SelectionOptions {
     #[arg(
         long,
         value_name = "S",
-        value_parser = tokens::parse_count,
+        value_parser = count::any_tokens,
         default_value_t = LocalModel::PAGE_SIZE
     )]
     pub page_size: usize,
@@ -301,9 +301,4 @@ pub fn weight_formats() -> impl TypedValueParser<Value = WeightFormat> {
 pub fn value_name(value: impl ValueEnum) -> String {
     let value = value.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-/// The name of an element type, as it is written on the command line.
-pub fn dtype_name(dtype: DType) -> String {
-    format!("{dtype:?}").to_lowercase()
 }

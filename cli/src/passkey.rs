@@ -4,8 +4,8 @@ use clap::Args;
 use quest_burn_experiments::{
     budget::Budget,
     passkey::{self, PasskeyConfig},
-    tokens,
 };
+use quest_burn_report::count;
 
 use crate::{
     experiment::{ExperimentOptions, progress},
@@ -20,7 +20,7 @@ pub struct PasskeyArgs {
     #[arg(
         long,
         value_name = "N,..",
-        value_parser = tokens::parse,
+        value_parser = count::tokens,
         value_delimiter = ',',
         default_value = "1024,4096,16384"
     )]
@@ -54,7 +54,7 @@ pub struct PasskeyArgs {
     #[arg(long, value_name = "N", default_value_t = 400)]
     tail: usize,
     /// Tokens of an answer
-    #[arg(long, value_name = "N", value_parser = tokens::parse_count, default_value_t = 10)]
+    #[arg(long, value_name = "N", value_parser = count::any_tokens, default_value_t = 10)]
     answer_tokens: usize,
     #[command(flatten)]
     layers: LayerOptions,

@@ -9,9 +9,9 @@ use quest_burn_experiments::{
     recall::{self, RecallConfig},
     require_tokenizer,
     results::sha256,
-    tokens,
 };
 use quest_burn_models::tokenizer::Tokenizer;
+use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
@@ -29,10 +29,10 @@ pub struct RecallArgs {
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Tokens of the text, from its beginning
-    #[arg(long, value_name = "N", value_parser = tokens::parse, default_value_t = 4096)]
+    #[arg(long, value_name = "N", value_parser = count::tokens, default_value_t = 4096)]
     length: usize,
     /// Last tokens of these, which are fed one by one and watched
-    #[arg(long, value_name = "N", value_parser = tokens::parse_count, default_value_t = 128)]
+    #[arg(long, value_name = "N", value_parser = count::any_tokens, default_value_t = 128)]
     steps: usize,
     /// Tokens that a decoded token attends to, or shares of the length
     #[arg(

@@ -8,8 +8,8 @@ use quest_burn_experiments::{
     budget::Budget,
     results::sha256,
     ruler::{self, Haystack, RulerConfig, RulerTask},
-    tokens,
 };
+use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
@@ -34,7 +34,7 @@ pub struct RulerArgs {
     #[arg(
         long,
         value_name = "N,..",
-        value_parser = tokens::parse,
+        value_parser = count::tokens,
         value_delimiter = ',',
         default_value = "4096"
     )]

@@ -5,9 +5,9 @@ use clap::Args;
 use quest_burn_experiments::{
     budget::Budget,
     sparsity::{self, SparsityConfig},
-    tokens,
 };
 use quest_burn_models::generation::check_ids;
+use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
@@ -22,7 +22,7 @@ pub struct SparsityArgs {
     #[command(flatten)]
     text: TextOptions,
     /// Tokens that are prefilled densely; the others are decoded and scored [default: half]
-    #[arg(long, value_name = "N", value_parser = tokens::parse)]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
     prefill: Option<usize>,
     /// Tokens that a decoded token attends to in the sparse layer, or shares of the length,
     /// ascending [default: a page, twice that, and so on below the length]

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use quest_burn_experiments::{results::sha256, tokens};
+use quest_burn_experiments::results::sha256;
 use quest_burn_models::tokenizer::Tokenizer;
+use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::ids;
@@ -15,7 +16,7 @@ pub struct TextOptions {
     #[command(flatten)]
     source: TextSource,
     /// Tokens of the text, from its beginning [default: all]
-    #[arg(long, value_name = "N", value_parser = tokens::parse)]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
     pub length: Option<usize>,
 }
 

@@ -2,10 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
+use quest_burn_report::count;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-use crate::tokens;
 
 /// How many tokens a decoded token may attend to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,7 +67,7 @@ impl FromStr for Budget {
     fn from_str(text: &str) -> Result<Self, BudgetError> {
         let number = |text: &str| text.trim().parse::<usize>().ok().filter(|&n| n > 0);
         let budget = match text.split_once('/') {
-            None => tokens::parse(text).ok().map(Self::Tokens),
+            None => count::tokens(text).ok().map(Self::Tokens),
             Some((numerator, denominator)) => number(numerator)
                 .zip(number(denominator))
                 .filter(|(numerator, denominator)| numerator <= denominator)

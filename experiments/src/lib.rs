@@ -11,10 +11,7 @@
 //! - [`results`]: what a run was made with, and a journal of its rows, from which a run that was
 //!   cut goes on;
 //! - [`budget`]: token budgets, also as shares of the context;
-//! - [`contender`]: a policy with a budget;
-//! - [`plot`]: line charts, heat maps and bars as SVG;
-//! - [`table`]: results on a terminal;
-//! - [`tokens`]: numbers of tokens such as 16K.
+//! - [`contender`]: a policy with a budget.
 
 pub mod budget;
 pub mod contender;
@@ -23,15 +20,12 @@ mod error;
 pub mod longbench;
 pub mod passkey;
 pub mod perplexity;
-pub mod plot;
 pub mod recall;
 pub mod results;
 pub mod ruler;
 mod seed;
 mod session;
 pub mod sparsity;
-pub mod table;
-pub mod tokens;
 
 pub use error::ExperimentError;
 pub use session::require_tokenizer;

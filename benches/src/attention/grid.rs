@@ -6,7 +6,7 @@ use quest_burn::{
 };
 
 use super::AttentionOptions;
-use crate::{BenchError, Record, parse::Heads, record::Kind, target::dtype_name};
+use crate::{BenchError, Record, parse::Heads, record::Kind};
 
 /// One layer's cache and queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Shape {
         Record {
             kind,
             operation,
-            dtype: Some(dtype_name(self.dtype)),
+            dtype: Some(self.dtype.name().to_owned()),
             digest: Some(self.digest.name()),
             digests: Some(self.digests.name()),
             batch: Some(self.batch),

@@ -3,6 +3,7 @@ use std::time::Duration;
 use burn::tensor::DType;
 use clap::{Args, ValueEnum};
 use quest_burn::{cache::DigestStorage, digest::DigestKind};
+use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
@@ -83,10 +84,10 @@ pub struct AttentionOptions {
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     pub head_dim: Vec<usize>,
     /// Tokens of each sequence, as in 32K,128K
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens)]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens)]
     pub contexts: Vec<usize>,
     /// Tokens that are attended to
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens)]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens)]
     pub budgets: Vec<usize>,
     /// Tokens of a page: powers of two from 8 to 128
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
@@ -114,7 +115,7 @@ pub struct AttentionOptions {
 #[derive(Args, Clone, Debug)]
 pub struct Effort {
     /// Bytes that caches and weights may take, as in 60GB [default: 85 % of what the device has]
-    #[arg(long, value_name = "BYTES", value_parser = parse::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = count::bytes)]
     pub memory_limit: Option<u64>,
     /// Begins no measurement after this many minutes
     #[arg(long, value_name = "N")]

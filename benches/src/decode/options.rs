@@ -5,6 +5,7 @@ use quest_burn::{
     digest::DigestKind,
 };
 use quest_burn_models::local::LocalModel;
+use quest_burn_report::count;
 
 use crate::{
     BenchError, Launch, attention::Effort, model::LoadedModel, model::ModelOptions, parse,
@@ -16,13 +17,13 @@ pub struct DecodeOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Tokens that each sequence holds, as in 32K,128K
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["8K", "32K", "128K"])]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["8K", "32K", "128K"])]
     pub contexts: Vec<usize>,
     /// Tokens that are attended to
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::tokens, default_values = ["2048"])]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["2048"])]
     pub budgets: Vec<usize>,
     /// Sequences
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse::sequences, default_values = ["1"])]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::sequences, default_values = ["1"])]
     pub batch: Vec<usize>,
     /// Tokens of a page: a power of two from 8 to 128
     #[arg(long, value_name = "N", default_value_t = LocalModel::PAGE_SIZE)]

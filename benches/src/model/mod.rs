@@ -15,7 +15,7 @@ use burn::tensor::DType;
 use quest_burn::inference::WeightFormat;
 use quest_burn_models::{config::ModelConfig, local::LocalModel};
 
-use crate::{BenchError, Record, Target, record::Kind, target::dtype_name};
+use crate::{BenchError, Record, Target, record::Kind};
 
 /// A model on a device, with its name in results.
 pub struct LoadedModel {
@@ -110,7 +110,7 @@ impl LoadedModel {
             kind,
             operation: operation.into(),
             model: Some(self.name.clone()),
-            dtype: Some(dtype_name(dtype)),
+            dtype: Some(dtype.name().to_owned()),
             weights: Some(weights_name(self.model.weights_name(), dtype)),
             batch: Some(batch),
             n_heads: Some(config.n_heads),
@@ -125,7 +125,7 @@ impl LoadedModel {
 /// As it is written on the command line, or the form that a checkpoint has.
 fn weights_name(form: &str, dtype: DType) -> String {
     match form {
-        "full" => dtype_name(dtype),
+        "full" => dtype.name().to_owned(),
         name => name.to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use quest_burn::policy::PolicyKind;
-use quest_burn_experiments::tokens;
+use quest_burn_report::count;
 
 /// What `/help` prints.
 pub const HELP: &str = "\
@@ -84,7 +84,7 @@ impl Command {
             "file" => Ok(Self::File(file()?)),
             "policy" => Ok(Self::Policy(argument.map(str::parse).transpose()?)),
             "budget" => {
-                let budget = argument.map(tokens::parse).transpose();
+                let budget = argument.map(count::tokens).transpose();
                 Ok(Self::Budget(
                     budget.map_err(anyhow::Error::msg).context("/budget")?,
                 ))

@@ -11,8 +11,8 @@ use std::{fs, path::Path};
 use anyhow::Context;
 use clap::Args;
 use indicatif::BinaryBytes;
-use quest_burn_experiments::tokens;
 use quest_burn_models::generation::GenerationConfig;
+use quest_burn_report::count;
 use serde::Serialize;
 
 use self::{
@@ -41,7 +41,7 @@ pub struct ChatArgs {
     #[command(flatten)]
     template: TemplateOptions,
     /// Tokens of an answer at most. The cache has room for them before an answer begins
-    #[arg(long, value_name = "N", value_parser = tokens::parse, default_value = "1024")]
+    #[arg(long, value_name = "N", value_parser = count::tokens, default_value = "1024")]
     max_new_tokens: usize,
     #[command(flatten)]
     sampling: SamplingOptions,

@@ -7,8 +7,6 @@ use quest_burn::{
 };
 use quest_burn_models::{config::ModelConfig, weights::KeptBlocks};
 
-use crate::options::dtype_name;
-
 /// What a tokenizer, buffers of threads and the like take: 31 MiB with the model that ships.
 const PROGRAM: u64 = 32 << 20;
 
@@ -60,10 +58,10 @@ impl Demand<'_> {
     /// The parts in words.
     pub fn parts(&self) -> String {
         let form = self.form;
-        let dtype = dtype_name(form.dtype);
+        let dtype = form.dtype.name();
         let weights = match (self.blocks_of(form), self.config.weights_name(form.weights)) {
             (Some(blocks), _) => format!("{} blocks", blocks.format),
-            (None, "full") => dtype.clone(),
+            (None, "full") => dtype.to_owned(),
             (None, format) => format.to_owned(),
         };
         format!(

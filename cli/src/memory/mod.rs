@@ -8,10 +8,7 @@ use burn::tensor::DType;
 use indicatif::BinaryBytes;
 use quest_burn::inference::WeightFormat;
 
-use crate::{
-    device::SelectedDevice,
-    options::{dtype_name, value_name},
-};
+use crate::{device::SelectedDevice, options::value_name};
 
 pub use demand::{Demand, Form, Work};
 use limits::{Bound, Room};
@@ -120,7 +117,7 @@ fn other_forms(demand: &Demand, device: &SelectedDevice) -> Vec<(Form, String)> 
             if demand.bytes(form, demand.tokens) < now {
                 let mut options = Vec::new();
                 if dtype != demand.form.dtype {
-                    options.push(format!("--dtype {}", dtype_name(dtype)));
+                    options.push(format!("--dtype {}", dtype.name()));
                 }
                 if weights != demand.form.weights {
                     options.push(format!("--weights {weights}"));

@@ -6,9 +6,9 @@ use clap::Args;
 use quest_burn_experiments::{
     budget::Budget,
     perplexity::{self, PerplexityConfig},
-    tokens,
 };
 use quest_burn_models::generation::{check_context, check_ids};
+use quest_burn_report::count;
 use serde::Serialize;
 
 use super::PerplexityArgs;
@@ -42,7 +42,7 @@ pub struct ComparisonOptions {
     #[arg(
         long,
         value_name = "N",
-        value_parser = tokens::parse_count,
+        value_parser = count::any_tokens,
         default_value_t = 256,
         requires = "policies"
     )]

@@ -5,15 +5,16 @@ mod compare;
 use anyhow::bail;
 use clap::Args;
 use quest_burn::policy::PolicyKind;
-use quest_burn_experiments::{perplexity::mean, tokens};
+use quest_burn_experiments::perplexity::mean;
 use quest_burn_models::generation::{LikelihoodMode, check_context, check_ids};
+use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
     failure::Failure,
     memory::Work,
     model::Plan,
-    options::{CommonOptions, dtype_name, value_name},
+    options::{CommonOptions, value_name},
     output::{Progress, Unit, print_json, print_line},
     text::TextOptions,
 };
@@ -28,7 +29,7 @@ pub struct PerplexityArgs {
     text: TextOptions,
     /// Prefills N tokens densely and scores the others as they are decoded, through the page
     /// policy [default: scores every token but the first; one policy densely, several by decoding]
-    #[arg(long, value_name = "N", value_parser = tokens::parse)]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
     prefill: Option<usize>,
     #[command(flatten)]
     comparison: ComparisonOptions,
@@ -111,7 +112,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
         tokens: nll.len(),
         nll,
         device: value_name(device.name),
-        dtype: dtype_name(session.model().dtype()),
+        dtype: session.model().dtype().name().to_owned(),
         weights: session.model().weights_name(),
         policy: policy.name().to_owned(),
     };

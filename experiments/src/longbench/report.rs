@@ -1,11 +1,10 @@
-use super::{LongBenchRow, Task};
-use crate::{
-    budget::cell,
-    contender::Contender,
+use quest_burn_report::{
     plot::{Figure, LineChart, Scale},
     table::Table,
-    unique,
 };
+
+use super::{LongBenchRow, Task};
+use crate::{budget::cell, contender::Contender, unique};
 
 /// A line for each policy and budget, with the score in each task and the mean of these.
 pub fn table(rows: &[LongBenchRow]) -> Table {

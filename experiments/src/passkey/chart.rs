@@ -1,10 +1,12 @@
 use quest_burn::policy::PolicyKind;
+use quest_burn_report::{
+    plot::{Figure, HeatMap},
+    table::Table,
+};
 
 use super::PasskeyRow;
 use crate::{
     budget::{Budget, cell},
-    plot::{Figure, HeatMap},
-    table::Table,
     unique,
 };
 

@@ -1,8 +1,11 @@
+use quest_burn_report::{
+    plot::{Figure, LineChart},
+    table::Table,
+};
+
 use super::PerplexityRow;
 use crate::{
     budget::{Budget, cell},
-    plot::{Figure, LineChart},
-    table::Table,
     unique,
 };
 

@@ -1,10 +1,12 @@
 use quest_burn::policy::PolicyKind;
+use quest_burn_report::{
+    plot::{BarChart, Figure, LineChart, Scale},
+    table::Table,
+};
 
 use super::RecallRow;
 use crate::{
     budget::{Budget, cell},
-    plot::{BarChart, Figure, LineChart, Scale},
-    table::Table,
     unique,
 };
 

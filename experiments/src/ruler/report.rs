@@ -1,10 +1,10 @@
-use super::RulerRow;
-use crate::{
-    budget::cell,
+use quest_burn_report::{
     plot::{Figure, HeatMap},
     table::Table,
-    unique,
 };
+
+use super::RulerRow;
+use crate::{budget::cell, unique};
 
 /// The score of each policy and budget in each task and length.
 pub fn table(rows: &[RulerRow]) -> Table {

@@ -1,11 +1,11 @@
 use quest_burn::policy::PolicyKind;
-
-use super::SparsityRow;
-use crate::{
+use quest_burn_report::{
     plot::{BarChart, Figure},
     table::Table,
-    unique,
 };
+
+use super::SparsityRow;
+use crate::unique;
 
 /// A line for each layer and policy.
 pub fn table(rows: &[SparsityRow]) -> Table {

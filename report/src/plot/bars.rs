@@ -7,7 +7,7 @@ use plotters::{
     },
 };
 
-use super::{PlotError, check_finite, check_length, style};
+use super::{PlotError, check_finite, check_length, style, style::Swatch};
 
 /// Groups of bars, one bar of a group for each series.
 #[derive(Clone, Debug)]
@@ -47,8 +47,10 @@ impl BarChart {
         let top = if top > lowest { top } else { lowest + 1.0 };
 
         let area = style::titled(area, &self.title)?;
-        let names = self.series.iter().map(|(name, _)| name.clone());
-        let area = style::legend(&area, &names.collect::<Vec<_>>())?;
+        let entries = self.series.iter().enumerate();
+        let entries = entries
+            .map(|(index, (name, _))| (name.as_str(), Swatch::Area(style::series_color(index))));
+        let area = style::legend(&area, &entries.collect::<Vec<_>>())?;
         let n_groups = self.groups.len();
         let mut chart = ChartBuilder::on(&area)
             .margin(10)

@@ -9,6 +9,7 @@ use super::{BarChart, HeatMap, LineChart, PlotError, style};
 pub struct Figure {
     title: String,
     panels: Vec<Panel>,
+    panel_size: (u32, u32),
 }
 
 /// One chart of a [`Figure`].
@@ -51,7 +52,8 @@ impl Panel {
 }
 
 impl Figure {
-    const PANEL: (u32, u32) = (560, 400);
+    /// Pixels of a panel unless told otherwise.
+    const PANEL_SIZE: (u32, u32) = (560, 400);
     const MOST_COLUMNS: usize = 3;
     const TITLE_HEIGHT: u32 = 32;
 
@@ -60,7 +62,14 @@ impl Figure {
         Self {
             title: title.into(),
             panels: Vec::new(),
+            panel_size: Self::PANEL_SIZE,
         }
+    }
+
+    /// Makes every panel of a width and height in pixels.
+    pub fn with_panel_size(mut self, width: u32, height: u32) -> Self {
+        self.panel_size = (width, height);
+        self
     }
 
     /// Adds a chart behind the others.
@@ -85,8 +94,8 @@ impl Figure {
         };
         let rows = self.panels.len().div_ceil(columns);
         let size = (
-            Self::PANEL.0 * columns as u32,
-            Self::PANEL.1 * rows as u32 + Self::TITLE_HEIGHT,
+            self.panel_size.0 * columns as u32,
+            self.panel_size.1 * rows as u32 + Self::TITLE_HEIGHT,
         );
         let mut svg = String::new();
         {

@@ -1,14 +1,17 @@
-use std::ops::Range;
-
 use plotters::{
-    prelude::{ChartBuilder, Circle, LineSeries},
+    prelude::ChartBuilder,
     style::{
         Color,
         text_anchor::{HPos, VPos},
     },
 };
 
-use super::{PlotError, axis::Axis, check_finite, style};
+use super::{
+    PlotError,
+    axis::{Axis, ends},
+    check_finite,
+    style::{self, LineStyle, Swatch},
+};
 
 /// Points that a line connects.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,8 +27,40 @@ pub struct Line {
 pub enum Scale {
     /// Equal steps are equally long.
     Linear,
-    /// Doublings are equally long; for positive values.
+    /// Doublings are equally long, and the points are named; for positive values.
     Log2,
+    /// Powers of ten are equally long, and round numbers are named; for positive values.
+    Log10,
+}
+
+impl Scale {
+    /// Where a value lies on an axis.
+    fn place(self, value: f64) -> f64 {
+        match self {
+            Self::Linear => value,
+            Self::Log2 => value.log2(),
+            Self::Log10 => value.log10(),
+        }
+    }
+
+    /// The value at a place of an axis.
+    fn value(self, place: f64) -> f64 {
+        match self {
+            Self::Linear => place,
+            Self::Log2 => place.exp2(),
+            Self::Log10 => 10_f64.powf(place),
+        }
+    }
+
+    /// An axis for values at some places, with a margin that is a share of their span.
+    fn axis(self, places: impl Iterator<Item = f64> + Clone, margin: f64) -> Axis {
+        let range = ends(places.clone(), margin);
+        match self {
+            Self::Linear => Axis::round(range),
+            Self::Log2 => Axis::named(range, places),
+            Self::Log10 => Axis::log10(places),
+        }
+    }
 }
 
 /// Lines over one pair of axes, with a legend.
@@ -39,6 +74,8 @@ pub struct LineChart {
     pub y_label: String,
     /// Division of the horizontal axis.
     pub x_scale: Scale,
+    /// Division of the vertical axis.
+    pub y_scale: Scale,
     /// Ends of the vertical axis; those of the values when not given.
     pub y_range: Option<(f64, f64)>,
     /// Whether each point is marked.
@@ -59,6 +96,7 @@ impl LineChart {
             x_label: x_label.into(),
             y_label: y_label.into(),
             x_scale: Scale::Linear,
+            y_scale: Scale::Linear,
             y_range: None,
             markers: true,
             lines: Vec::new(),
@@ -71,7 +109,13 @@ impl LineChart {
         self
     }
 
-    /// Fixes the ends of the vertical axis.
+    /// Divides the vertical axis otherwise.
+    pub fn with_y_scale(mut self, scale: Scale) -> Self {
+        self.y_scale = scale;
+        self
+    }
+
+    /// Fixes the ends of a linear vertical axis.
     pub fn with_y_range(mut self, low: f64, high: f64) -> Self {
         self.y_range = Some((low, high));
         self
@@ -97,58 +141,56 @@ impl LineChart {
             return Err(PlotError::Empty(self.title.clone()));
         }
         for line in &self.lines {
-            let placed = line.points.iter().flat_map(|&(x, y)| [self.place(x), y]);
+            let placed = self.placed(line).flat_map(|(x, y)| [x, y]);
             check_finite(&self.title, &line.name, placed)?;
         }
         Ok(())
     }
 
-    /// Where a value lies on the horizontal axis.
-    fn place(&self, x: f64) -> f64 {
-        match self.x_scale {
-            Scale::Linear => x,
-            Scale::Log2 => x.log2(),
-        }
+    /// Where the points of a line lie on the axes.
+    fn placed<'a>(&self, line: &'a Line) -> impl Iterator<Item = (f64, f64)> + Clone + 'a {
+        let (x_scale, y_scale) = (self.x_scale, self.y_scale);
+        let points = line.points.iter();
+        points.map(move |&(x, y)| (x_scale.place(x), y_scale.place(y)))
     }
 
-    /// The horizontal axis. On a logarithmic one, where equal steps are at odd values, the points
-    /// are named.
     fn x_axis(&self) -> Axis {
-        let points = self.lines.iter().flat_map(|line| &line.points);
-        let places = points.map(|&(x, _)| self.place(x));
-        let ends = ends(places.clone(), 0.02);
-        match self.x_scale {
-            Scale::Linear => Axis::round(ends),
-            Scale::Log2 => Axis::named(ends, places),
-        }
+        let places = self.lines.iter().flat_map(|line| self.placed(line));
+        self.x_scale.axis(places.map(|(x, _)| x), 0.02)
     }
 
-    /// What stands at a place of the horizontal axis.
-    fn x_text(&self, place: f64) -> String {
-        match self.x_scale {
-            Scale::Linear => short(place),
-            Scale::Log2 => short(place.exp2()),
+    fn y_axis(&self) -> Axis {
+        if let Some((low, high)) = self.y_range {
+            return Axis::round(self.y_scale.place(low)..self.y_scale.place(high));
         }
+        let places = self.lines.iter().flat_map(|line| self.placed(line));
+        self.y_scale.axis(places.map(|(_, y)| y), 0.05)
+    }
+
+    fn legend(&self) -> Vec<(&str, Swatch)> {
+        let lines = self.lines.iter().enumerate();
+        let entries = lines.map(|(index, line)| {
+            let swatch = Swatch::Line(LineStyle::of(index), self.markers);
+            (line.name.as_str(), swatch)
+        });
+        entries.collect()
+    }
+
+    /// Pixels that the legend takes in a panel of a width.
+    pub fn legend_height(&self, width: u32) -> u32 {
+        style::legend_height(self.lines.iter().map(|line| line.name.as_str()), width)
     }
 
     pub(super) fn draw(&self, area: &style::Area) -> Result<(), PlotError> {
         self.check()?;
-        let ys = match self.y_range {
-            Some((low, high)) => low..high,
-            None => {
-                let points = self.lines.iter().flat_map(|line| &line.points);
-                ends(points.map(|&(_, y)| y), 0.05)
-            }
-        };
         let area = style::titled(area, &self.title)?;
-        let names = self.lines.iter().map(|line| line.name.clone());
-        let area = style::legend(&area, &names.collect::<Vec<_>>())?;
+        let area = style::legend(&area, &self.legend())?;
         let mut chart = ChartBuilder::on(&area)
             .margin(10)
             .margin_right(24)
             .x_label_area_size(44)
             .y_label_area_size(64)
-            .build_cartesian_2d(self.x_axis(), ys)?;
+            .build_cartesian_2d(self.x_axis(), self.y_axis())?;
         let label = style::text(style::TEXT_SIZE, style::TEXT, HPos::Left, VPos::Top);
         chart
             .configure_mesh()
@@ -161,33 +203,19 @@ impl LineChart {
             .y_labels(8)
             .x_desc(&self.x_label)
             .y_desc(&self.y_label)
-            .x_label_formatter(&|&x| self.x_text(x))
-            .y_label_formatter(&|&y| short(y))
+            .x_label_formatter(&|&x| short(self.x_scale.value(x)))
+            .y_label_formatter(&|&y| short(self.y_scale.value(y)))
             .draw()?;
         for (index, line) in self.lines.iter().enumerate() {
-            let color = style::series_color(index);
-            let points = line.points.iter().map(|&(x, y)| (self.place(x), y));
-            let points = points.collect::<Vec<_>>();
-            chart.draw_series(LineSeries::new(points.clone(), color.stroke_width(2)))?;
+            let style = LineStyle::of(index);
+            let points = self.placed(line);
+            chart.draw_series([style.line(points.clone())])?;
             if self.markers {
-                let marks = points.into_iter();
-                chart.draw_series(marks.map(|point| Circle::new(point, 3, color.filled())))?;
+                chart.draw_series(points.map(|point| style.mark(point)))?;
             }
         }
         Ok(())
     }
-}
-
-/// The ends of some values, with a margin; never the same value twice.
-fn ends(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-        (low.min(value), high.max(value))
-    });
-    let margin = match high - low {
-        span if span > 0.0 => span * margin,
-        _ => (low.abs() * 0.1).max(0.5),
-    };
-    low - margin..high + margin
 }
 
 /// A number in few characters.
@@ -202,8 +230,12 @@ fn short(value: f64) -> String {
     let text = match value.abs() {
         a if a >= 1000.0 => format!("{value:.0}"),
         a if a >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.4}"),
+        a if a >= 1e-4 || a == 0.0 => format!("{value:.4}"),
+        _ => format!("{value:.1e}").replace(".0e", "e"),
     };
+    if text.contains('e') {
+        return text;
+    }
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text,
@@ -229,6 +261,8 @@ mod tests {
             (1536.0, "1536"),
             (-2.0, "-2"),
             (100.0, "100"),
+            (0.0005, "0.0005"),
+            (0.00005, "5e-5"),
         ] {
             assert_eq!(short(value), text);
         }
@@ -241,17 +275,12 @@ mod tests {
             let chart = LineChart::new("", "", "").with_x_scale(Scale::Log2);
             let chart = chart.with_line("a", points);
             let ticks = chart.x_axis().key_points(8).into_iter();
-            ticks.map(|tick| chart.x_text(tick)).collect::<Vec<_>>()
+            ticks
+                .map(|tick| short(chart.x_scale.value(tick)))
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(&[128.0, 73.0, 128.0]), ["73", "128"]);
         assert_eq!(names(&[64.0, 96.0, 1024.0]), ["64", "96", "1K"]);
         assert_eq!(names(&[100.0]), ["100"]);
-    }
-
-    #[test]
-    fn ends_are_apart_even_where_all_values_are_equal() {
-        assert_eq!(ends([1.0, 3.0].into_iter(), 0.05), 0.9..3.1);
-        assert_eq!(ends([0.0].into_iter(), 0.05), -0.5..0.5);
-        assert_eq!(ends([20.0, 20.0].into_iter(), 0.05), 18.0..22.0);
     }
 }

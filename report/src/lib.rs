@@ -1,0 +1,10 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod commit;
+pub mod count;
+pub mod file;
+pub mod memory;
+#[cfg(feature = "plot")]
+pub mod plot;
+pub mod table;
