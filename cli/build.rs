@@ -1,4 +1,4 @@
-//! What the program carries beside its code: the commit that it was built from, and the model that
+//! What the program carries besides its code: the commit that it was built from, and the model that
 //! ships with it.
 
 use std::{

@@ -136,13 +136,13 @@ fn time(
         let start = Instant::now();
         let logits = prompt(context)?;
         times.push(start.elapsed().as_secs_f64() * 1e6);
-        let least = logits.iter().copied().fold(f32::INFINITY, f32::min);
-        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        if logits.iter().any(|logit| !logit.is_finite()) || least == most {
+        let min = logits.iter().copied().fold(f32::INFINITY, f32::min);
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        if logits.iter().any(|logit| !logit.is_finite()) || min == max {
             return Err(BenchError::Wrong {
                 operation: "prefill".into(),
                 expected: "logits that are numbers and differ".into(),
-                found: format!("{least} to {most}"),
+                found: format!("{min} to {max}"),
             });
         }
     }

@@ -66,7 +66,7 @@ impl Timing {
 /// A call, numbered: how often all inputs have been gone through before, and which input.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// Grows by one when the inputs start anew.
+    /// Grows by one when the inputs start again.
     pub pass: usize,
     /// The input, less than the rotation.
     pub input: usize,

@@ -53,9 +53,9 @@ struct Output<'a> {
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     const LENGTH: usize = 16_384;
     let plan = LaboratoryPlan::new(&args.model, &args.selection)?;
-    let most = plan.config().max_positions;
+    let max = plan.config().max_positions;
     let config = DemoConfig {
-        length: args.length.unwrap_or(LENGTH.min(most)),
+        length: args.length.unwrap_or(LENGTH.min(max)),
         budget: args.budget,
         depth: args.depth,
         tail: 400,

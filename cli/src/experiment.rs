@@ -30,7 +30,7 @@ pub struct ExperimentOptions {
     /// Seed of what is drawn
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Keeps every row in FILE as soon as it is there, and goes on from the rows that FILE holds
+    /// Keeps every row in FILE as soon as it is there, and resumes from the rows that FILE holds
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
     /// Draws the results into an SVG file
@@ -55,7 +55,7 @@ pub struct Laboratory {
 }
 
 impl ExperimentOptions {
-    /// Reads what there is beside the weights. Refuses at once what would fail after all has been
+    /// Reads everything but the weights. Refuses at once what would fail after all has been
     /// computed.
     pub fn plan(&self) -> Result<LaboratoryPlan<'_>, Failure> {
         for path in [&self.plot, &self.resume].into_iter().flatten() {
@@ -104,7 +104,7 @@ impl ExperimentOptions {
 }
 
 impl<'a> LaboratoryPlan<'a> {
-    /// Reads what there is beside the weights.
+    /// Reads everything but the weights.
     pub fn new(options: &'a ModelOptions, selection: &'a SelectionOptions) -> anyhow::Result<Self> {
         Ok(Self {
             model: ModelPlan::new(options, selection)?,

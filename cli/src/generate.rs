@@ -37,7 +37,7 @@ pub struct GenerateArgs {
         default_value_t = GenerationConfig::new().max_new_tokens
     )]
     max_new_tokens: usize,
-    /// Goes on after the checkpoint's stop tokens
+    /// Continues after the checkpoint's stop tokens
     #[arg(long)]
     ignore_eos: bool,
     /// Asks the prompt as a question, through the checkpoint's chat template

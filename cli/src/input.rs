@@ -11,28 +11,28 @@ use indicatif::BinaryBytes;
 
 /// What is read of a file: far more than the text of any context, and less than a device that never
 /// ends.
-const MOST_BYTES: u64 = 256 << 20;
+const MAX_BYTES: u64 = 256 << 20;
 
 /// The content of a file, or of stdin where the path is `-`.
 pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let content = match path == Path::new("-") {
-        true => read_at_most(io::stdin().lock(), MOST_BYTES),
-        false => File::open(path).and_then(|file| read_at_most(file, MOST_BYTES)),
+        true => read_at_most(io::stdin().lock(), MAX_BYTES),
+        false => File::open(path).and_then(|file| read_at_most(file, MAX_BYTES)),
     };
     let content =
         content.with_context(|| format!("{}: expected a readable file", path.display()))?;
     let Some(content) = content else {
-        let (path, most) = (path.display(), BinaryBytes(MOST_BYTES));
-        bail!("{path}: expected at most {most}, found more");
+        let (path, max) = (path.display(), BinaryBytes(MAX_BYTES));
+        bail!("{path}: expected at most {max}, found more");
     };
     Ok(content)
 }
 
 /// All bytes, or nothing where there are too many.
-fn read_at_most(source: impl Read, most: u64) -> io::Result<Option<Vec<u8>>> {
+fn read_at_most(source: impl Read, max: u64) -> io::Result<Option<Vec<u8>>> {
     let mut content = Vec::new();
-    source.take(most + 1).read_to_end(&mut content)?;
-    Ok(Some(content).filter(|content| content.len() as u64 <= most))
+    source.take(max + 1).read_to_end(&mut content)?;
+    Ok(Some(content).filter(|content| content.len() as u64 <= max))
 }
 
 #[cfg(test)]

@@ -60,9 +60,9 @@ pub fn info() -> CacheInfo {
 
 impl fmt::Display for CacheInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (bytes, most) = (BinaryBytes(self.bytes), BinaryBytes(self.max_bytes));
+        let (bytes, max) = (BinaryBytes(self.bytes), BinaryBytes(self.max_bytes));
         match &self.path {
-            Some(path) => write!(f, "{bytes} of at most {most} in {}", path.display()),
+            Some(path) => write!(f, "{bytes} of at most {max} in {}", path.display()),
             None => write!(f, "none: kernels are compiled for each run"),
         }
     }

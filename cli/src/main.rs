@@ -58,7 +58,7 @@ enum Command {
     Chat(chat::ChatArgs),
     /// Writes a checkpoint in another form: a folder of safetensors, or Burn's burnpack.
     Convert(convert::ConvertArgs),
-    /// Goes on from a prompt.
+    /// Continues a prompt.
     Generate(generate::GenerateArgs),
     /// Scores a text: negative log-likelihood of each token, and perplexity; with several policies,
     /// perplexity against position.

@@ -35,7 +35,7 @@ pub struct LoadedModel {
 }
 
 impl<'a> ModelPlan<'a> {
-    /// Reads what there is beside the weights. A cache that cannot be made is refused now rather
+    /// Reads everything but the weights. A cache that cannot be made is refused now rather
     /// than once the weights are there.
     pub fn new(options: &'a ModelOptions, selection: &'a SelectionOptions) -> anyhow::Result<Self> {
         if options.prefill_chunk == 0 {
@@ -143,13 +143,13 @@ impl<'a> Plan<'a> {
 
     /// The longest context that is allowed: the one asked for, or the checkpoint's.
     pub fn max_context(&self) -> anyhow::Result<usize> {
-        let most = self.model.config().max_positions;
+        let max = self.model.config().max_positions;
         match self.options.context {
-            Some(asked) if asked > most => {
-                bail!("context: the checkpoint is made for at most {most} tokens, found {asked}")
+            Some(asked) if asked > max => {
+                bail!("context: the checkpoint is made for at most {max} tokens, found {asked}")
             }
             Some(asked) => Ok(asked),
-            None => Ok(most),
+            None => Ok(max),
         }
     }
 

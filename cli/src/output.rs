@@ -45,7 +45,7 @@ pub struct Progress {
     label: &'static str,
     unit: Unit,
     total: u64,
-    /// What is going on within a step.
+    /// Progress within a step.
     note: String,
     bar: Option<ProgressBar>,
     reported: Instant,
@@ -77,7 +77,7 @@ impl Progress {
         }
     }
 
-    /// Says what is going on within a step, from the next [`set`](Self::set) on.
+    /// Notes the progress within a step, shown from the next [`set`](Self::set) on.
     pub fn note(&mut self, note: String) {
         if let Some(bar) = &self.bar {
             bar.set_message(format!("{} {note}", self.label));

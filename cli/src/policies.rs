@@ -43,7 +43,7 @@ impl TypedValueParser for PolicyParser {
 pub type PolicyList = Vec<PolicyKind>;
 
 /// Reads policies that are separated by commas, as their options are: what is no name but a
-/// `key=value` goes on with the options of the policy before.
+/// `key=value` adds an option to the policy before it.
 pub fn policy_list(text: &str) -> Result<PolicyList, PolicyKindError> {
     let mut policies: Vec<String> = Vec::new();
     for part in text.split(',') {

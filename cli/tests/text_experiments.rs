@@ -43,7 +43,7 @@ fn sparsity<'a>(ids: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&args, more].concat()
 }
 
-/// A run that was cut goes on, but not with another text.
+/// An interrupted run resumes, but not with another text.
 #[track_caller]
 fn assert_resumes(subcommand: &str, args: &[&str]) {
     let (checkpoint, ids) = checkpoint();

@@ -24,22 +24,22 @@ pub enum ExperimentError {
     },
     /// A length has no room for the task.
     #[error(
-        "length: expected at least {least} tokens (the text without filler and its answer), found \
+        "length: expected at least {min} tokens (the text without filler and its answer), found \
          {found}"
     )]
     TooShort {
         /// Tokens of the task and its answer.
-        least: usize,
+        min: usize,
         /// Tokens that were asked for.
         found: usize,
     },
     /// A length is beyond what the model was made for.
-    #[error("{setting}: the model is made for at most {most} tokens, found {found}")]
+    #[error("{setting}: the model is made for at most {max} tokens, found {found}")]
     TooLong {
         /// The setting that asks for it.
         setting: &'static str,
         /// The model's context.
-        most: usize,
+        max: usize,
         /// Tokens that were asked for.
         found: usize,
     },
@@ -83,11 +83,11 @@ impl ExperimentError {
         found: usize,
         model: &ModelConfig,
     ) -> Result<(), Self> {
-        let most = model.max_positions;
-        match found > most {
+        let max = model.max_positions;
+        match found > max {
             true => Err(Self::TooLong {
                 setting,
-                most,
+                max,
                 found,
             }),
             false => Ok(()),
@@ -98,8 +98,8 @@ impl ExperimentError {
     /// short is the length.
     pub(crate) fn of_length(self, length: usize, answer: usize) -> Self {
         match self {
-            Self::TooShort { least, .. } => Self::TooShort {
-                least: least.saturating_add(answer),
+            Self::TooShort { min, .. } => Self::TooShort {
+                min: min.saturating_add(answer),
                 found: length,
             },
             other => other,

@@ -8,8 +8,8 @@
 //!
 //! What experiments share:
 //!
-//! - [`results`]: what a run was made with, and a journal of its rows, from which a run that was
-//!   cut goes on;
+//! - [`results`]: what a run was made with, and a journal of its rows, from which an
+//!   interrupted run resumes;
 //! - [`budget`]: token budgets, also as shares of the context;
 //! - [`contender`]: a policy with a budget.
 
@@ -20,6 +20,7 @@ mod error;
 pub mod longbench;
 pub mod passkey;
 pub mod perplexity;
+mod questions;
 pub mod recall;
 pub mod results;
 pub mod ruler;
@@ -37,7 +38,7 @@ pub struct Progress {
     pub done: usize,
     /// Rows that there will be.
     pub total: usize,
-    /// Tokens of the prompt at hand that are prefilled, and tokens that will be.
+    /// Tokens of the current prompt that are prefilled, and tokens that will be.
     pub prefilled: Option<(usize, usize)>,
 }
 

@@ -1,4 +1,4 @@
-//! Sessions that are prefilled once and gone on from in several ways.
+//! Sessions that are prefilled once and reused by several policies.
 
 use quest_burn_models::{
     generation::GenerateError, local::LocalModel, session::Session, tokenizer::Tokenizer,

@@ -102,15 +102,15 @@ fn lengths_without_room_for_the_task_or_beyond_the_model_are_refused() {
         config.check(subject.config(), subject.tokenizer())
     };
     // Task, passkey, question, four line breaks, the beginning of a text, and four new tokens.
-    let least = match check(100).unwrap_err() {
-        ExperimentError::TooShort { least, found } => {
+    let min = match check(100).unwrap_err() {
+        ExperimentError::TooShort { min, found } => {
             assert_eq!(found, 100);
-            least
+            min
         }
         other => panic!("{other}"),
     };
-    assert!(check(least - 1).is_err());
-    check(least).unwrap();
+    assert!(check(min - 1).is_err());
+    check(min).unwrap();
     check(2048).unwrap();
     let error = check(2049).unwrap_err();
     assert_eq!(

@@ -101,7 +101,7 @@ fn rows_that_are_there_are_not_computed_again() {
     let open = || Journal::open(Some(&path), &info).unwrap();
     let mut journal = open();
     for row in &all[..3] {
-        // What is computed anew has another number of tokens.
+        // A recomputed row has another number of tokens.
         let marked = PerplexityRow {
             tokens: 7,
             ..row.clone()

@@ -9,7 +9,7 @@ use crate::BenchError;
 
 /// A model whose weights are random, of the given element type and form.
 ///
-/// They are made on the device one layer after another, so that beside the model there is never more
+/// They are made on the device one layer after another, so that besides the model there is never more
 /// than one layer in f32 and in the element type.
 pub fn model(
     config: &ModelConfig,

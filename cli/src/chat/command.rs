@@ -13,7 +13,7 @@ pub const HELP: &str = "\
 /undo            forgets the last question and its answer
 /retry           answers the last question again
 /save FILE       writes the conversation as JSON
-/load FILE       goes on with the conversation in a file
+/load FILE       continues the conversation in a file
 /file FILE       puts a document in front of the next question
 /policy [NAME]   what decoded tokens attend to
 /budget [N]      how many tokens that are

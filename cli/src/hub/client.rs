@@ -72,7 +72,7 @@ impl<'a> Client<'a> {
         struct Sibling {
             rfilename: String,
         }
-        const MOST_BYTES: u64 = 64 << 20;
+        const MAX_BYTES: u64 = 64 << 20;
         let Settings { endpoint, .. } = self.settings;
         let HubName {
             repository,
@@ -88,7 +88,7 @@ impl<'a> Client<'a> {
             expected: "a commit and its files as JSON",
             found,
         };
-        let body = response.body_mut().with_config().limit(MOST_BYTES);
+        let body = response.body_mut().with_config().limit(MAX_BYTES);
         let body = body.read_to_vec().map_err(RequestError::Connection)?;
         let model = serde_json::from_slice::<Model>(&body);
         let model = model.map_err(|error| answer(error.to_string()))?;

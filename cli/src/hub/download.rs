@@ -89,7 +89,7 @@ pub fn download(
         thread::sleep(FIRST_PAUSE * 2u32.pow(failures));
     }
     if let Err((expected, found)) = check(&mut content, info).map_err(|e| failed(part, e))? {
-        // What is there is not to be gone on from.
+        // A partial file is not resumed.
         fs::remove_file(part).map_err(|error| failed(part, error))?;
         return Err(RequestError::Hub(HubError::Content {
             url: client.url(commit, file),
@@ -132,7 +132,7 @@ fn receive(
     };
     let mut done = start;
     if start > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
-        // This server does not go on from a byte: all of it comes again.
+        // The server ignored the range: the file is downloaded from its start.
         if let Err(error) = content.set_len(0) {
             return Ok(Received::NotWritten(error));
         }

@@ -1,6 +1,6 @@
 use super::{HubError, HubName};
 
-/// Files beside the weights that the program reads.
+/// Files other than the weights that the program reads.
 const DESCRIPTIONS: [&str; 10] = [
     "config.json",
     "generation_config.json",
@@ -113,12 +113,12 @@ fn stem(file: &str) -> &str {
 }
 
 fn list(files: &[String]) -> String {
-    const MOST: usize = 12;
-    let shown = files.iter().take(MOST).map(String::as_str);
+    const MAX: usize = 12;
+    let shown = files.iter().take(MAX).map(String::as_str);
     let shown = shown.collect::<Vec<_>>().join(", ");
     match files.len() {
         0 => "none".to_owned(),
-        n if n > MOST => format!("{shown} and {} more", n - MOST),
+        n if n > MAX => format!("{shown} and {} more", n - MAX),
         _ => shown,
     }
 }

@@ -282,8 +282,8 @@ mod tests {
         for (root, group) in [("/docker/1", "/docker/1"), ("/", "/../../elsewhere")] {
             let mounts = mount(dir.path(), root, "cgroup2 cgroup2 rw");
             let rooms = control_groups(&format!("0::{group}"), &mounts);
-            let least = rooms.iter().map(|room| room.bytes).min();
-            assert_eq!(least, Some(4000), "{root} {group}");
+            let min = rooms.iter().map(|room| room.bytes).min();
+            assert_eq!(min, Some(4000), "{root} {group}");
         }
     }
 

@@ -47,7 +47,7 @@ pub struct ComparisonOptions {
         requires = "policies"
     )]
     window: usize,
-    /// Keeps every row in FILE as soon as it is there, and goes on from the rows that FILE holds
+    /// Keeps every row in FILE as soon as it is there, and resumes from the rows that FILE holds
     #[arg(long, value_name = "FILE", requires = "policies")]
     resume: Option<PathBuf>,
     /// Draws perplexity against position into an SVG file

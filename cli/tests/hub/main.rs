@@ -184,7 +184,7 @@ fn other_content_than_the_hub_has_is_refused() {
     });
     let error = refusal(&user.run(NAME, &garbling));
     assert!(error.contains("expected content with SHA-256"), "{error}");
-    // It is not gone on from.
+    // It is not resumed.
     let hub = Hub::serve(repository);
     assert_eq!(ids(&user.run(NAME, &hub)), expected);
 }

@@ -128,7 +128,7 @@ impl LongBenchConfig {
 /// Lets every policy answer every record that the journal has no answer to yet.
 ///
 /// A record's prompt is prefilled once for all policies: prefill is dense for all of them, and each
-/// goes on from the same cache.
+/// continues from the same cache.
 ///
 /// # Errors
 ///

@@ -82,7 +82,7 @@ impl Task {
         self.metric().score(self.answer(generated), answers)
     }
 
-    /// The part of the generated text that is the answer. The examples of TriviaQA invite to go on
+    /// The part of the generated text that is the answer. The examples of TriviaQA invite to continue
     /// with a next one, so only the first line counts there.
     fn answer(self, generated: &str) -> &str {
         match self {

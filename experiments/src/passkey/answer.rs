@@ -1,6 +1,6 @@
 use quest_burn_models::{generation::GenerateError, session::Session};
 
-/// Feeds the end of a prompt token by token through the session's policy, and goes on with the most probable
+/// Feeds the end of a prompt token by token through the session's policy, and continues with the most probable
 /// tokens: as many as are asked for, or up to one of `stop_ids`.
 ///
 /// # Errors

@@ -1,26 +1,20 @@
-use std::collections::HashSet;
-
-use quest_burn::{
-    QuestConfig,
-    policy::{PagePolicy, PolicyKind},
-};
-use quest_burn_models::{
-    config::ModelConfig, local::LocalModel, session::Session, tokenizer::Tokenizer,
-};
+use quest_burn::{QuestConfig, policy::PolicyKind};
+use quest_burn_models::{config::ModelConfig, local::LocalModel, tokenizer::Tokenizer};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Passkey, PasskeyPrompt, ask, is_correct,
+    Passkey, PasskeyPrompt, is_correct,
     owners::{self, owners},
 };
 use crate::{
     ExperimentError, Progress,
     budget::Budget,
     contender::Contender,
+    questions::{Questions, ask_all},
     results::Journal,
     seed,
-    session::{require_tokenizer, session_of},
+    session::require_tokenizer,
     unique,
 };
 
@@ -101,7 +95,7 @@ pub struct PasskeyRow {
 
 /// A prompt, before it is made.
 #[derive(Clone, Copy)]
-struct Trial {
+pub(crate) struct Trial {
     length: usize,
     depth: usize,
     trial: usize,
@@ -121,7 +115,7 @@ impl PasskeyConfig {
     ) -> Result<(), ExperimentError> {
         let needs_no_budget = self.policies.iter().all(|&p| p == PolicyKind::Dense);
         let budgets = self.budgets.len() + usize::from(needs_no_budget);
-        let least = [
+        let minimums = [
             ("depths", self.depths),
             ("trials", self.trials),
             ("keys", self.keys),
@@ -131,19 +125,19 @@ impl PasskeyConfig {
             ("policies", self.policies.len()),
             ("budgets", budgets),
         ];
-        for (setting, value) in least {
+        for (setting, value) in minimums {
             if value == 0 {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
         }
-        if self.keys > owners::MOST {
-            let expected = format!("at most {}", owners::MOST);
+        if self.keys > owners::MAX {
+            let expected = format!("at most {}", owners::MAX);
             return Err(ExperimentError::setting("keys", expected, self.keys));
         }
         for &length in &self.lengths {
             ExperimentError::check_length("length", length, model)?;
             for contender in self.contenders() {
-                self.policy(model, contender, length)?;
+                contender.init(&self.quest, &model.rope, length)?;
             }
             // The longest passkeys leave the least room for filler.
             let mut keys = self.passkeys(self.trials(length).next().expect("a depth and a trial"));
@@ -165,77 +159,6 @@ impl PasskeyConfig {
     /// Tokens for the prompt.
     fn room(&self, length: usize) -> usize {
         length.saturating_sub(self.answer_tokens)
-    }
-
-    fn contenders(&self) -> Vec<Contender> {
-        Contender::all(&self.policies, &self.budgets)
-    }
-
-    fn policy(
-        &self,
-        model: &ModelConfig,
-        contender: Contender,
-        length: usize,
-    ) -> Result<Box<dyn PagePolicy>, ExperimentError> {
-        Ok(contender.init(&self.quest, &model.rope, length, self.page_size)?)
-    }
-
-    /// The lengths, none repeated.
-    fn lengths(&self) -> Vec<usize> {
-        unique(self.lengths.iter().copied())
-    }
-
-    fn trials(&self, length: usize) -> impl Iterator<Item = Trial> {
-        (0..self.depths).flat_map(move |depth| {
-            (0..self.trials).map(move |trial| Trial {
-                length,
-                depth,
-                trial,
-            })
-        })
-    }
-
-    fn prompt(&self, model: &LocalModel, trial: Trial) -> Result<PasskeyPrompt, ExperimentError> {
-        let keys = self.passkeys(trial);
-        let (asked, others) = keys.split_first().expect("a key");
-        PasskeyPrompt::among(
-            require_tokenizer(model.tokenizer())?,
-            self.room(trial.length),
-            self.depth(trial.depth),
-            asked,
-            others,
-            self.tail,
-        )
-    }
-
-    /// Asks one policy, on a session that holds what is prefilled of the prompt.
-    fn outcome(
-        &self,
-        model: &LocalModel,
-        session: &mut Session,
-        prompt: &PasskeyPrompt,
-        trial: Trial,
-        contender: Contender,
-    ) -> Result<PasskeyOutcome, ExperimentError> {
-        let policy = self.policy(model.config(), contender, trial.length)?;
-        let tail = &prompt.ids[prompt.prefill..];
-        let stop_ids = model.stop_ids();
-        session.truncate(prompt.prefill)?;
-        session.set_policy(policy.into());
-        let answer = ask(session, tail, self.answer_tokens, stop_ids)?;
-        let answer = require_tokenizer(model.tokenizer())?.decode(&answer)?;
-        Ok(PasskeyOutcome {
-            policy: contender.policy,
-            length: trial.length,
-            asked_budget: contender.budget,
-            budget: contender.tokens(trial.length, self.page_size),
-            depth: self.depth(trial.depth),
-            trial: trial.trial,
-            prompt_tokens: prompt.ids.len(),
-            passkey: prompt.passkey,
-            correct: is_correct(&answer, prompt.passkey),
-            answer,
-        })
     }
 
     /// The share of the filler before the passkey: of 4 depths 1/4, 2/4, 3/4 and 1, as in the
@@ -264,10 +187,103 @@ impl PasskeyConfig {
     }
 }
 
+impl Questions for PasskeyConfig {
+    type Trial = Trial;
+    type Key = (usize, u64, usize);
+    type Prompt = PasskeyPrompt;
+    type Outcome = PasskeyOutcome;
+
+    fn contenders(&self) -> Vec<Contender> {
+        Contender::all(&self.policies, &self.budgets)
+    }
+
+    fn quest(&self) -> &QuestConfig {
+        &self.quest
+    }
+
+    fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    fn prefill_chunk(&self) -> usize {
+        self.prefill_chunk
+    }
+
+    fn lengths(&self) -> Vec<usize> {
+        unique(self.lengths.iter().copied())
+    }
+
+    fn trials(&self, length: usize) -> impl Iterator<Item = Trial> {
+        (0..self.depths).flat_map(move |depth| {
+            (0..self.trials).map(move |trial| Trial {
+                length,
+                depth,
+                trial,
+            })
+        })
+    }
+
+    fn key(&self, trial: Trial) -> Self::Key {
+        let depth = self.depth(trial.depth).to_bits();
+        (trial.length, depth, trial.trial)
+    }
+
+    fn answered(row: &PasskeyOutcome) -> (Contender, Self::Key) {
+        let contender = Contender {
+            policy: row.policy,
+            budget: row.asked_budget,
+        };
+        (contender, (row.length, row.depth.to_bits(), row.trial))
+    }
+
+    fn prompt(
+        &self,
+        tokenizer: &Tokenizer,
+        trial: Trial,
+    ) -> Result<PasskeyPrompt, ExperimentError> {
+        let keys = self.passkeys(trial);
+        let (asked, others) = keys.split_first().expect("a key");
+        PasskeyPrompt::among(
+            tokenizer,
+            self.room(trial.length),
+            self.depth(trial.depth),
+            asked,
+            others,
+            self.tail,
+        )
+    }
+
+    fn ids(prompt: &PasskeyPrompt) -> (&[u32], &[u32]) {
+        prompt.ids.split_at(prompt.prefill)
+    }
+
+    fn answer_tokens(&self, _: Trial) -> usize {
+        self.answer_tokens
+    }
+
+    fn outcome(
+        &self,
+        trial: Trial,
+        contender: Contender,
+        prompt: &PasskeyPrompt,
+        answer: String,
+    ) -> PasskeyOutcome {
+        PasskeyOutcome {
+            policy: contender.policy,
+            length: trial.length,
+            asked_budget: contender.budget,
+            budget: contender.tokens(trial.length, self.page_size),
+            depth: self.depth(trial.depth),
+            trial: trial.trial,
+            prompt_tokens: prompt.ids.len(),
+            passkey: prompt.passkey,
+            correct: is_correct(&answer, prompt.passkey),
+            answer,
+        }
+    }
+}
+
 /// Asks every policy for every passkey that the journal has no answer to yet.
-///
-/// A prompt is prefilled once for all policies: prefill is dense for all of them, and each goes on
-/// from the same cache.
 ///
 /// # Errors
 ///
@@ -279,57 +295,7 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
     config.check(model.config(), model.tokenizer())?;
-    let contenders = config.contenders();
-    let key = |contender: Contender, trial: Trial| {
-        let depth = config.depth(trial.depth).to_bits();
-        (contender, trial.length, depth, trial.trial)
-    };
-    let answered = journal.rows().iter().map(|row| {
-        let contender = Contender {
-            policy: row.policy,
-            budget: row.asked_budget,
-        };
-        (contender, row.length, row.depth.to_bits(), row.trial)
-    });
-    let answered = answered.collect::<HashSet<_>>();
-
-    let lengths = config.lengths();
-    let total = lengths.len() * config.depths * config.trials * contenders.len();
-    for length in lengths {
-        let mut session = None;
-        for trial in config.trials(length) {
-            let open = contenders.iter().copied();
-            let open = open.filter(|&contender| !answered.contains(&key(contender, trial)));
-            let open = open.collect::<Vec<_>>();
-            if open.is_empty() {
-                continue;
-            }
-            let session = match &mut session {
-                Some(session) => session,
-                None => session.insert(session_of(model, length, config.page_size)?),
-            };
-            let done = journal.rows().len();
-            let prompt = config.prompt(model, trial)?;
-            let prefilled = &prompt.ids[..prompt.prefill];
-            session.truncate(0)?;
-            session.prefill(prefilled, config.prefill_chunk, &mut |tokens| {
-                progress(Progress {
-                    done,
-                    total,
-                    prefilled: Some((tokens, prefilled.len())),
-                });
-            })?;
-            for contender in open {
-                journal.push(config.outcome(model, session, &prompt, trial, contender)?)?;
-                progress(Progress {
-                    done: journal.rows().len(),
-                    total,
-                    prefilled: None,
-                });
-            }
-        }
-    }
-    Ok(())
+    ask_all(model, config, journal, progress)
 }
 
 /// Counts the answers of each policy, budget, length and depth, in this order.

@@ -2,7 +2,7 @@
 //! for at the end (table 1 of the paper, with the text of its released script).
 //!
 //! All of the prompt but its last characters is prefilled densely. The rest is fed token by token,
-//! so that every policy chooses what these tokens read, and goes on with greedy tokens. The first
+//! so that every policy chooses what these tokens read, and continues with greedy tokens. The first
 //! number in them must be the hidden one.
 //!
 //! A harder task hides many numbers, each with an owner, and asks for the number of one: that it is

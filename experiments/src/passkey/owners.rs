@@ -10,7 +10,7 @@ const THINGS: &[&str] = &[
 ];
 
 /// Most passkeys in one text: as many as there are different owners.
-pub const MOST: usize = QUALITIES.len() * THINGS.len();
+pub const MAX: usize = QUALITIES.len() * THINGS.len();
 
 /// `n` different owners in random order. Many share a word: one word does not tell them apart.
 ///
@@ -18,7 +18,7 @@ pub const MOST: usize = QUALITIES.len() * THINGS.len();
 ///
 /// When there are fewer owners.
 pub fn owners(n: usize, rng: &mut impl Rng) -> Vec<String> {
-    assert!(n <= MOST, "owners: expected at most {MOST}, found {n}");
+    assert!(n <= MAX, "owners: expected at most {MAX}, found {n}");
     let all = QUALITIES.iter().flat_map(|quality| {
         let things = THINGS.iter();
         things.map(move |thing| format!("the {quality} {thing}"))
@@ -39,8 +39,8 @@ mod tests {
 
     #[test]
     fn no_two_owners_are_the_same_and_the_seed_decides_which_come() {
-        let of_seed = |seed| owners(MOST, &mut StdRng::seed_from_u64(seed));
-        assert_eq!(of_seed(1).into_iter().collect::<HashSet<_>>().len(), MOST);
+        let of_seed = |seed| owners(MAX, &mut StdRng::seed_from_u64(seed));
+        assert_eq!(of_seed(1).into_iter().collect::<HashSet<_>>().len(), MAX);
         assert_eq!(of_seed(1), of_seed(1));
         assert_ne!(of_seed(1), of_seed(2));
     }

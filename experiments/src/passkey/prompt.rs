@@ -100,14 +100,11 @@ fn most_filler(
     count: impl Fn(usize) -> Result<usize, TokenizerError>,
 ) -> Result<usize, ExperimentError> {
     const SAMPLE: usize = 4096;
-    let least = count(0)?;
-    if least > tokens {
-        return Err(ExperimentError::TooShort {
-            least,
-            found: tokens,
-        });
+    let min = count(0)?;
+    if min > tokens {
+        return Err(ExperimentError::TooShort { min, found: tokens });
     }
-    let in_sample = count(SAMPLE)?.saturating_sub(least);
+    let in_sample = count(SAMPLE)?.saturating_sub(min);
     if in_sample == 0 {
         return Err(ExperimentError::setting(
             "tokenizer",
@@ -115,7 +112,7 @@ fn most_filler(
             "none",
         ));
     }
-    let guess = (tokens - least) * SAMPLE / in_sample;
+    let guess = (tokens - min) * SAMPLE / in_sample;
     let fits = |filler| Ok::<_, TokenizerError>(count(filler)? <= tokens);
 
     // Steps that double lead from the guess, which is close, past the limit.
@@ -178,10 +175,7 @@ mod tests {
     fn no_room_for_the_task_and_a_tokenizer_without_tokens_are_refused() {
         assert!(matches!(
             most(9, 1),
-            Err(ExperimentError::TooShort {
-                least: 10,
-                found: 9
-            })
+            Err(ExperimentError::TooShort { min: 10, found: 9 })
         ));
         let error = most_filler(9, |_| Ok(0)).unwrap_err();
         assert_eq!(

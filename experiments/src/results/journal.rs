@@ -10,11 +10,11 @@ use thiserror::Error;
 
 use super::RunInfo;
 
-/// The rows of a run, kept in a file as they are made, so that a run that was cut goes on where
+/// The rows of a run, kept in a file as they are made, so that an interrupted run resumes where
 /// it was.
 ///
 /// The file holds JSON lines: the run's [`RunInfo`], then one line per row. A last line that was
-/// cut in the middle is dropped. A run only goes on from rows of its own: everything that its
+/// cut in the middle is dropped. A run resumes only from rows of its own: everything that its
 /// `RunInfo` says must be the same.
 #[derive(Debug)]
 pub struct Journal<R> {
@@ -22,7 +22,7 @@ pub struct Journal<R> {
     file: Option<(File, PathBuf)>,
 }
 
-/// A journal that cannot be read, written or gone on from.
+/// A journal that cannot be read, written or resumed.
 #[derive(Error, Debug)]
 pub enum JournalError {
     /// The file cannot be read.

@@ -1,4 +1,4 @@
-//! What results carry, and how a run that was cut goes on.
+//! What results carry, and how an interrupted run resumes.
 
 mod journal;
 mod run_info;

@@ -1,12 +1,5 @@
-use std::collections::HashSet;
-
-use quest_burn::{
-    QuestConfig,
-    policy::{PagePolicy, PolicyKind},
-};
-use quest_burn_models::{
-    config::ModelConfig, local::LocalModel, session::Session, tokenizer::Tokenizer,
-};
+use quest_burn::{QuestConfig, policy::PolicyKind};
+use quest_burn_models::{config::ModelConfig, local::LocalModel, tokenizer::Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use super::{Document, Haystack, RulerPrompt, RulerTask, score, task::Material};
@@ -14,10 +7,10 @@ use crate::{
     ExperimentError, Progress,
     budget::Budget,
     contender::Contender,
-    passkey::ask,
+    questions::{Questions, ask_all},
     results::{Journal, round_trip},
     seed,
-    session::{require_tokenizer, session_of},
+    session::require_tokenizer,
     unique,
 };
 
@@ -103,7 +96,7 @@ pub struct RulerRow {
 
 /// A prompt, before it is made.
 #[derive(Clone, Copy)]
-struct Trial {
+pub(crate) struct Trial {
     task: RulerTask,
     length: usize,
     depth: Option<usize>,
@@ -124,7 +117,7 @@ impl RulerConfig {
     ) -> Result<(), ExperimentError> {
         let needs_no_budget = self.policies.iter().all(|&p| p == PolicyKind::Dense);
         let budgets = self.budgets.len() + usize::from(needs_no_budget);
-        let least = [
+        let minimums = [
             ("tasks", self.tasks.len()),
             ("depths", self.depths),
             ("trials", self.trials),
@@ -133,7 +126,7 @@ impl RulerConfig {
             ("policies", self.policies.len()),
             ("budgets", budgets),
         ];
-        for (setting, value) in least {
+        for (setting, value) in minimums {
             if value == 0 {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
@@ -145,30 +138,17 @@ impl RulerConfig {
         for &length in &self.lengths {
             ExperimentError::check_length("length", length, model)?;
             for contender in self.contenders() {
-                self.policy(model, contender, length)?;
+                contender.init(&self.quest, &model.rope, length)?;
             }
             for &task in &self.tasks {
-                let trial = self.trials(task, length).next().expect("a trial");
+                let trial = self.trials_of(task, length).next().expect("a trial");
                 self.prompt(require_tokenizer(tokenizer)?, trial)?;
             }
         }
         Ok(())
     }
 
-    fn contenders(&self) -> Vec<Contender> {
-        Contender::all(&self.policies, &self.budgets)
-    }
-
-    fn policy(
-        &self,
-        model: &ModelConfig,
-        contender: Contender,
-        length: usize,
-    ) -> Result<Box<dyn PagePolicy>, ExperimentError> {
-        Ok(contender.init(&self.quest, &model.rope, length, self.page_size)?)
-    }
-
-    fn answer_tokens(&self, task: RulerTask) -> usize {
+    fn answer_tokens_of(&self, task: RulerTask) -> usize {
         self.answer_tokens.unwrap_or(task.answer_tokens())
     }
 
@@ -176,12 +156,8 @@ impl RulerConfig {
         unique(self.tasks.iter().copied())
     }
 
-    fn lengths(&self) -> Vec<usize> {
-        unique(self.lengths.iter().copied())
-    }
-
     /// The prompts of a task and length.
-    fn trials(&self, task: RulerTask, length: usize) -> impl Iterator<Item = Trial> {
+    fn trials_of(&self, task: RulerTask, length: usize) -> impl Iterator<Item = Trial> {
         let depths = if task.has_depth() { self.depths } else { 1 };
         (0..depths).flat_map(move |depth| {
             (0..self.trials).map(move |trial| Trial {
@@ -202,6 +178,52 @@ impl RulerConfig {
         };
         (share * 1e6).round() / 1e6
     }
+}
+
+impl Questions for RulerConfig {
+    type Trial = Trial;
+    type Key = (RulerTask, usize, Option<u64>, usize);
+    type Prompt = RulerPrompt;
+    type Outcome = RulerOutcome;
+
+    fn contenders(&self) -> Vec<Contender> {
+        Contender::all(&self.policies, &self.budgets)
+    }
+
+    fn quest(&self) -> &QuestConfig {
+        &self.quest
+    }
+
+    fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    fn prefill_chunk(&self) -> usize {
+        self.prefill_chunk
+    }
+
+    fn lengths(&self) -> Vec<usize> {
+        unique(self.lengths.iter().copied())
+    }
+
+    fn trials(&self, length: usize) -> impl Iterator<Item = Trial> {
+        let tasks = self.tasks().into_iter();
+        tasks.flat_map(move |task| self.trials_of(task, length))
+    }
+
+    fn key(&self, trial: Trial) -> Self::Key {
+        let depth = trial.depth.map(|index| self.depth(index).to_bits());
+        (trial.task, trial.length, depth, trial.trial)
+    }
+
+    fn answered(row: &RulerOutcome) -> (Contender, Self::Key) {
+        let contender = Contender {
+            policy: row.policy,
+            budget: row.asked_budget,
+        };
+        let depth = row.depth.map(f64::to_bits);
+        (contender, (row.task, row.length, depth, row.trial))
+    }
 
     fn prompt(&self, tokenizer: &Tokenizer, trial: Trial) -> Result<RulerPrompt, ExperimentError> {
         let Trial { task, length, .. } = trial;
@@ -217,7 +239,7 @@ impl RulerConfig {
             documents: &self.documents,
         };
         let depth = trial.depth.map_or(0.5, |index| self.depth(index));
-        let answer = self.answer_tokens(task);
+        let answer = self.answer_tokens_of(task);
         let room = length.saturating_sub(answer);
         let sizes = task.sizes(material);
         RulerPrompt::fit(tokenizer, room, sizes, |size| {
@@ -226,24 +248,23 @@ impl RulerConfig {
         .map_err(|error| error.of_length(length, answer))
     }
 
-    /// Asks one policy, on a session that holds what is prefilled of the prompt.
+    fn ids(prompt: &RulerPrompt) -> (&[u32], &[u32]) {
+        prompt.ids.split_at(prompt.prefill)
+    }
+
+    fn answer_tokens(&self, trial: Trial) -> usize {
+        self.answer_tokens_of(trial.task)
+    }
+
     fn outcome(
         &self,
-        model: &LocalModel,
-        session: &mut Session,
-        prompt: &RulerPrompt,
         trial: Trial,
         contender: Contender,
-    ) -> Result<RulerOutcome, ExperimentError> {
-        let policy = self.policy(model.config(), contender, trial.length)?;
-        session.truncate(prompt.prefill)?;
-        session.set_policy(policy.into());
-        let question = &prompt.ids[prompt.prefill..];
-        let tokens = self.answer_tokens(trial.task);
-        let answer = ask(session, question, tokens, model.stop_ids())?;
-        let answer = require_tokenizer(model.tokenizer())?.decode(&answer)?;
+        prompt: &RulerPrompt,
+        answer: String,
+    ) -> RulerOutcome {
         let score = score(&answer, &prompt.expected, trial.task.any_is_enough());
-        Ok(RulerOutcome {
+        RulerOutcome {
             policy: contender.policy,
             task: trial.task,
             length: trial.length,
@@ -255,14 +276,11 @@ impl RulerConfig {
             expected: prompt.expected.clone(),
             answer,
             score: round_trip(score),
-        })
+        }
     }
 }
 
 /// Asks every policy everything that the journal has no answer to yet.
-///
-/// A prompt is prefilled once for all policies: prefill is dense for all of them, and each goes on
-/// from the same cache.
 ///
 /// # Errors
 ///
@@ -274,60 +292,7 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
     config.check(model.config(), model.tokenizer())?;
-    let contenders = config.contenders();
-    let answered = journal.rows().iter().map(|row| {
-        let contender = Contender {
-            policy: row.policy,
-            budget: row.asked_budget,
-        };
-        let depth = row.depth.map(f64::to_bits);
-        (contender, row.task, row.length, depth, row.trial)
-    });
-    let answered = answered.collect::<HashSet<_>>();
-    let is_open = |contender: Contender, trial: Trial| {
-        let depth = trial.depth.map(|index| config.depth(index).to_bits());
-        !answered.contains(&(contender, trial.task, trial.length, depth, trial.trial))
-    };
-
-    let (tasks, lengths) = (config.tasks(), config.lengths());
-    let prompts = |task: &RulerTask| config.trials(*task, 0).count();
-    let prompts = tasks.iter().map(prompts).sum::<usize>();
-    let total = lengths.len() * prompts * contenders.len();
-    for length in lengths {
-        let mut session = None;
-        for trial in tasks.iter().flat_map(|&task| config.trials(task, length)) {
-            let open = contenders.iter().copied();
-            let open = open.filter(|&contender| is_open(contender, trial));
-            let open = open.collect::<Vec<_>>();
-            if open.is_empty() {
-                continue;
-            }
-            let session = match &mut session {
-                Some(session) => session,
-                None => session.insert(session_of(model, length, config.page_size)?),
-            };
-            let done = journal.rows().len();
-            let prompt = config.prompt(require_tokenizer(model.tokenizer())?, trial)?;
-            let prefilled = &prompt.ids[..prompt.prefill];
-            session.truncate(0)?;
-            session.prefill(prefilled, config.prefill_chunk, &mut |tokens| {
-                progress(Progress {
-                    done,
-                    total,
-                    prefilled: Some((tokens, prefilled.len())),
-                });
-            })?;
-            for contender in open {
-                journal.push(config.outcome(model, session, &prompt, trial, contender)?)?;
-                progress(Progress {
-                    done: journal.rows().len(),
-                    total,
-                    prefilled: None,
-                });
-            }
-        }
-    }
-    Ok(())
+    ask_all(model, config, journal, progress)
 }
 
 /// The mean score of each policy and budget in each task and length, in this order.

@@ -50,16 +50,16 @@ fn largest(
     sizes: RangeInclusive<usize>,
     count: impl Fn(usize) -> Result<usize, TokenizerError>,
 ) -> Result<usize, ExperimentError> {
-    let (least, last) = sizes.into_inner();
-    let found = count(least)?;
+    let (min, last) = sizes.into_inner();
+    let found = count(min)?;
     if found > tokens {
         return Err(ExperimentError::TooShort {
-            least: found,
+            min: found,
             found: tokens,
         });
     }
     // Steps that double lead past the limit, or to the last size.
-    let (mut fits, mut step) = (least, 1);
+    let (mut fits, mut step) = (min, 1);
     let mut over = loop {
         let next = fits.saturating_add(step).min(last);
         if next == fits {
@@ -94,10 +94,7 @@ mod tests {
         assert_eq!(found(500, 3..=3).unwrap(), 3);
         assert!(matches!(
             found(30, 3..=20),
-            Err(ExperimentError::TooShort {
-                least: 31,
-                found: 30
-            })
+            Err(ExperimentError::TooShort { min: 31, found: 30 })
         ));
     }
 }

@@ -2,7 +2,7 @@
 //! chains of variables, common and frequent words, and questions about documents of a file.
 //!
 //! What lies before the question is prefilled densely; the question is fed token by token, so that
-//! every policy chooses what it reads, and goes on with greedy tokens. The score of an answer is that
+//! every policy chooses what it reads, and continues with greedy tokens. The score of an answer is that
 //! of RULER: the share of the expected strings that are in it, or, of several right answers to one
 //! question, whether any is.
 //!

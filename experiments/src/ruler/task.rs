@@ -140,7 +140,7 @@ impl RulerTask {
     /// The least and the largest size.
     pub(super) fn sizes(self, material: Material<'_>) -> std::ops::RangeInclusive<usize> {
         match self {
-            Self::CommonWords => 0..=words::MOST_UNCOMMON,
+            Self::CommonWords => 0..=words::MAX_UNCOMMON,
             Self::FrequentWords => words::LEAST_CODED..=usize::MAX,
             Self::Questions => 0..=material.documents.len().saturating_sub(1),
             _ => 0..=usize::MAX,

@@ -21,7 +21,7 @@ const THINGS: [&str; 60] = [
 ];
 
 /// Most different words.
-pub(super) const MOST: usize = QUALITIES.len() * THINGS.len();
+pub(super) const MAX: usize = QUALITIES.len() * THINGS.len();
 
 /// `n` different words such as "quiet-lamp", in random order.
 ///
@@ -29,7 +29,7 @@ pub(super) const MOST: usize = QUALITIES.len() * THINGS.len();
 ///
 /// When there are fewer.
 pub(super) fn compounds(n: usize, rng: &mut impl Rng) -> Vec<String> {
-    assert!(n <= MOST, "words: expected at most {MOST}, found {n}");
+    assert!(n <= MAX, "words: expected at most {MAX}, found {n}");
     let all = QUALITIES.iter().flat_map(|quality| {
         let things = THINGS.iter();
         things.map(move |thing| format!("{quality}-{thing}"))
@@ -50,8 +50,8 @@ mod tests {
 
     #[test]
     fn no_word_is_there_twice_or_within_another() {
-        let words = compounds(MOST, &mut StdRng::seed_from_u64(1));
-        assert_eq!(words.iter().collect::<HashSet<_>>().len(), MOST);
+        let words = compounds(MAX, &mut StdRng::seed_from_u64(1));
+        assert_eq!(words.iter().collect::<HashSet<_>>().len(), MAX);
         // "old-lamp" would be found in "cold-lamp", and "cold-book" in "cold-bookcase".
         let is_end = |a: &&str| QUALITIES.iter().any(|b| b != a && b.ends_with(*a));
         assert_eq!(QUALITIES.iter().find(|word| is_end(word)), None);

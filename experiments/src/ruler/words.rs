@@ -12,7 +12,7 @@ const COMMON_TIMES: usize = 30;
 /// How often each of the others is there.
 const UNCOMMON_TIMES: usize = 3;
 /// Most of the others: so many words there are.
-pub(super) const MOST_UNCOMMON: usize = vocabulary::MOST - COMMON;
+pub(super) const MAX_UNCOMMON: usize = vocabulary::MAX - COMMON;
 
 /// Fewest coded words with which the four most frequent ones differ.
 pub(super) const LEAST_CODED: usize = 100;
@@ -21,7 +21,7 @@ const DOTS: &str = "....";
 
 /// A numbered list of words with `uncommon` of them besides the common ones.
 pub(super) fn common(uncommon: usize, rng: &mut StdRng) -> RulerText {
-    let mut words = vocabulary::compounds(vocabulary::MOST, rng);
+    let mut words = vocabulary::compounds(vocabulary::MAX, rng);
     words.truncate(COMMON + uncommon);
     let (common, uncommon) = words.split_at(COMMON);
     let often = common.iter().flat_map(|word| [word; COMMON_TIMES]);

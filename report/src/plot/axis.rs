@@ -28,8 +28,8 @@ impl Axis {
     /// An axis with names at some values, but none so close to the one before it that the two would
     /// touch.
     pub fn named(ends: Range<f64>, values: impl Iterator<Item = f64>) -> Self {
-        const MOST: f64 = 12.0;
-        let apart = (ends.end - ends.start) / MOST;
+        const MAX_NAMES: f64 = 12.0;
+        let apart = (ends.end - ends.start) / MAX_NAMES;
         let mut values = values.collect::<Vec<_>>();
         values.sort_by(f64::total_cmp);
         let mut named = Vec::<f64>::new();

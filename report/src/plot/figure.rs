@@ -54,7 +54,7 @@ impl Panel {
 impl Figure {
     /// Pixels of a panel unless told otherwise.
     const PANEL_SIZE: (u32, u32) = (560, 400);
-    const MOST_COLUMNS: usize = 3;
+    const MAX_COLUMNS: usize = 3;
     const TITLE_HEIGHT: u32 = 32;
 
     /// A figure without panels.
@@ -90,7 +90,7 @@ impl Figure {
         // 2 and 4 panels look best in two columns.
         let columns = match self.panels.len() {
             4 => 2,
-            n => n.min(Self::MOST_COLUMNS),
+            n => n.min(Self::MAX_COLUMNS),
         };
         let rows = self.panels.len().div_ceil(columns);
         let size = (

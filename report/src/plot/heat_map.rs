@@ -27,7 +27,7 @@ pub struct HeatMap {
 
 impl HeatMap {
     /// Above this many cells in a row or column their numbers are left out.
-    const MOST_NUMBERS: i32 = 24;
+    const MAX_NUMBERS: i32 = 24;
 
     fn check(&self) -> Result<(), PlotError> {
         if self.rows.is_empty() || self.columns.is_empty() {
@@ -54,7 +54,7 @@ impl HeatMap {
         let y = |row: usize| bottom * row as i32 / self.rows.len() as i32;
 
         let (n_rows, n_columns) = (self.rows.len() as i32, self.columns.len() as i32);
-        let numbers = n_rows.max(n_columns) <= Self::MOST_NUMBERS;
+        let numbers = n_rows.max(n_columns) <= Self::MAX_NUMBERS;
         for (row, values) in self.values.iter().enumerate() {
             for (column, value) in values.iter().enumerate() {
                 let corners = [(x(column), y(row)), (x(column + 1) - 1, y(row + 1) - 1)];

@@ -82,7 +82,7 @@ impl LineStyle {
     }
 }
 
-/// What stands in a legend beside a name.
+/// What a legend shows next to a name.
 #[derive(Clone, Copy, Debug)]
 pub enum Swatch {
     /// An area.
