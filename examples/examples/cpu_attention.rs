@@ -1,7 +1,7 @@
 //! Decode attention on the CPU: Burn's own against this crate's, dense and Quest.
 //!
 //! All read the same keys and values of one layer, in turn within every repetition, so that what
-//! else runs on the machine disturbs all alike. Beside them, in the same repetition, a plain sum
+//! else runs on the machine disturbs all alike. Besides them, in the same repetition, a plain sum
 //! over a large buffer says how fast memory is. Prints a table, or with `--json` a line per row.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! Loads a checkpoint and goes on from a prompt, through Quest.
+//! Loads a checkpoint and continues a prompt, through Quest.
 //!
 //! ```text
 //! cargo run --release -p quest-burn-examples --example generate [MODEL PROMPT]

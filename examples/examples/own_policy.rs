@@ -1,4 +1,4 @@
-//! A page policy of one's own: the first page and the newest ones, whatever the query.
+//! Your own page policy: the first page and the newest ones, whatever the query.
 //!
 //! ```text
 //! cargo run --release -p quest-burn-examples --example own_policy

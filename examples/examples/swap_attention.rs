@@ -87,7 +87,7 @@ impl Gpt<MultiHeadAttention> {
         }
     }
 
-    /// Without a cache: every step computes the whole text anew.
+    /// Without a cache: every step recomputes the whole text.
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
         let [_, tokens] = ids.dims();
         let device = ids.device();

@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device};
 use quest_burn::QuestConfig;
 use quest_burn_models::{generation::GenerationConfig, local::LocalModel};
 
-/// Logits after a prompt, and what a model goes on with.
+/// Logits after a prompt, and how a model continues.
 struct Answer {
     logits: Vec<f32>,
     ids: Vec<u32>,
