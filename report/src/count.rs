@@ -7,7 +7,7 @@ const BYTE_UNITS: [(char, u64); 3] = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 <<
 
 /// A text that is not the number that was expected.
 #[derive(Error, Clone, Debug, PartialEq, Eq)]
-#[error("expected {expected}, found {found}")]
+#[error("expected {expected}, found `{found}`")]
 pub struct CountError {
     expected: &'static str,
     found: String,
@@ -124,7 +124,7 @@ mod tests {
     fn what_is_no_number_of_tokens_is_named() {
         for bad in ["", "0", "0K", "K", "-1", "1.5K", "3T", "2048M", "4096M"] {
             let error = tokens(bad).unwrap_err().to_string();
-            assert!(error.ends_with(&format!("found {bad}")), "{error}");
+            assert!(error.ends_with(&format!("found `{bad}`")), "{error}");
             let error = sequences(bad).unwrap_err().to_string();
             assert!(
                 error.starts_with("expected a number of sequences"),

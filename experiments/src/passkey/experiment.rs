@@ -137,7 +137,7 @@ impl PasskeyConfig {
         for &length in &self.lengths {
             ExperimentError::check_length("length", length, model)?;
             for contender in self.contenders() {
-                contender.init(&self.quest, &model.rope, length)?;
+                contender.init(&self.quest, &model.rope, length, self.page_size)?;
             }
             // The longest passkeys leave the least room for filler.
             let mut keys = self.passkeys(self.trials(length).next().expect("a depth and a trial"));

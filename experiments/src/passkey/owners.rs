@@ -10,14 +10,14 @@ const THINGS: &[&str] = &[
 ];
 
 /// Most passkeys in one text: as many as there are different owners.
-pub const MAX: usize = QUALITIES.len() * THINGS.len();
+pub(super) const MAX: usize = QUALITIES.len() * THINGS.len();
 
 /// `n` different owners in random order. Many share a word: one word does not tell them apart.
 ///
 /// # Panics
 ///
 /// When there are fewer owners.
-pub fn owners(n: usize, rng: &mut impl Rng) -> Vec<String> {
+pub(super) fn owners(n: usize, rng: &mut impl Rng) -> Vec<String> {
     assert!(n <= MAX, "owners: expected at most {MAX}, found {n}");
     let all = QUALITIES.iter().flat_map(|quality| {
         let things = THINGS.iter();

@@ -138,7 +138,7 @@ impl RulerConfig {
         for &length in &self.lengths {
             ExperimentError::check_length("length", length, model)?;
             for contender in self.contenders() {
-                contender.init(&self.quest, &model.rope, length)?;
+                contender.init(&self.quest, &model.rope, length, self.page_size)?;
             }
             for &task in &self.tasks {
                 let trial = self.trials_of(task, length).next().expect("a trial");

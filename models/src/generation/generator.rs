@@ -6,7 +6,11 @@ use quest_burn::{
     policy::PagePolicy,
 };
 
-use super::{GenerateError, GenerationConfig, Timings, decode::decode_graph, forward::{Forward, read}};
+use super::{
+    GenerateError, GenerationConfig, Timings,
+    decode::decode_graph,
+    forward::{Forward, read},
+};
 use crate::{model::LanguageModel, sampling::Sampler};
 
 /// Why a generation ended.

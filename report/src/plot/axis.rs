@@ -11,14 +11,14 @@ use plotters::coord::{
 const MIN_TICKS: usize = 3;
 
 /// A linear axis, whose names stand at round values or where they are asked for.
-pub struct Axis {
+pub(super) struct Axis {
     axis: RangedCoordf64,
     named: Option<Vec<f64>>,
 }
 
 impl Axis {
     /// An axis with names at round values.
-    pub fn round(ends: Range<f64>) -> Self {
+    pub(super) fn round(ends: Range<f64>) -> Self {
         Self {
             axis: ends.into(),
             named: None,
@@ -27,7 +27,7 @@ impl Axis {
 
     /// An axis with names at some values, but none so close to the one before it that the two would
     /// touch.
-    pub fn named(ends: Range<f64>, values: impl Iterator<Item = f64>) -> Self {
+    pub(super) fn named(ends: Range<f64>, values: impl Iterator<Item = f64>) -> Self {
         const MAX_NAMES: f64 = 12.0;
         let apart = (ends.end - ends.start) / MAX_NAMES;
         let mut values = values.collect::<Vec<_>>();
@@ -45,7 +45,7 @@ impl Axis {
     }
 
     /// An axis of decimal logarithms, with names at round numbers.
-    pub fn log10(places: impl Iterator<Item = f64>) -> Self {
+    pub(super) fn log10(places: impl Iterator<Item = f64>) -> Self {
         const MARGIN: f64 = 0.1;
         let (low, high) = bounds(places);
         let range = low - MARGIN..high + MARGIN;
@@ -79,7 +79,7 @@ impl Ranged for Axis {
 }
 
 /// The ends of some values, with a margin; never the same value twice.
-pub fn ends(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
+pub(super) fn ends(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     let (low, high) = bounds(values);
     let margin = match high - low {
         span if span > 0.0 => span * margin,

@@ -13,15 +13,15 @@ use plotters::{
 use super::PlotError;
 
 /// Part of a figure, in pixels.
-pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-pub const TEXT: RGBColor = RGBColor(30, 30, 30);
-pub const GRID: RGBColor = RGBColor(225, 225, 225);
-pub const MISSING: RGBColor = RGBColor(235, 235, 235);
+pub(super) const TEXT: RGBColor = RGBColor(30, 30, 30);
+pub(super) const GRID: RGBColor = RGBColor(225, 225, 225);
+pub(super) const MISSING: RGBColor = RGBColor(235, 235, 235);
 
-pub const TITLE_SIZE: i32 = 17;
-pub const TEXT_SIZE: i32 = 13;
-pub const LINE_HEIGHT: i32 = 20;
+pub(super) const TITLE_SIZE: i32 = 17;
+pub(super) const TEXT_SIZE: i32 = 13;
+pub(super) const LINE_HEIGHT: i32 = 20;
 
 /// Colours that people with any colour vision tell apart (Okabe and Ito, with grey for their yellow).
 /// Lines take the first [`LINE_COLORS`]: the others are hard to see on white unless they fill an area.
@@ -42,13 +42,13 @@ const DASHES: [(i32, i32); 3] = [(1 << 20, 1), (8, 4), (2, 3)];
 const MARKS: [(i32, bool); 3] = [(3, true), (5, false), (6, true)];
 
 /// The colour of an area that stands for a series.
-pub fn series_color(index: usize) -> RGBColor {
+pub(super) fn series_color(index: usize) -> RGBColor {
     PALETTE[index % PALETTE.len()]
 }
 
 /// How a line looks: the next colour for each, then other dashes, then other marks.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LineStyle {
+pub(super) struct LineStyle {
     color: RGBColor,
     dashes: (i32, i32),
     mark: (i32, bool),
@@ -56,7 +56,7 @@ pub struct LineStyle {
 
 impl LineStyle {
     /// Of a line by its number.
-    pub fn of(line: usize) -> Self {
+    pub(super) fn of(line: usize) -> Self {
         let dashed = line / LINE_COLORS;
         Self {
             color: PALETTE[line % LINE_COLORS],
@@ -66,13 +66,13 @@ impl LineStyle {
     }
 
     /// The line through some points.
-    pub fn line<I: Iterator + Clone>(&self, points: I) -> DashedPathElement<I, i32> {
+    pub(super) fn line<I: Iterator + Clone>(&self, points: I) -> DashedPathElement<I, i32> {
         let (dash, gap) = self.dashes;
         DashedPathElement::new(points, dash, gap, self.color.stroke_width(2))
     }
 
     /// The mark of a point.
-    pub fn mark<C>(&self, point: C) -> Circle<C, i32> {
+    pub(super) fn mark<C>(&self, point: C) -> Circle<C, i32> {
         let (radius, filled) = self.mark;
         let style = ShapeStyle {
             filled,
@@ -84,7 +84,7 @@ impl LineStyle {
 
 /// What a legend shows next to a name.
 #[derive(Clone, Copy, Debug)]
-pub enum Swatch {
+pub(super) enum Swatch {
     /// An area.
     Area(RGBColor),
     /// A line, and whether its points are marked.
@@ -101,7 +101,7 @@ const SHADES: [[f64; 3]; 5] = [
 ];
 
 /// The colour of a share from 0 to 1.
-pub fn shade(share: f64) -> RGBColor {
+pub(super) fn shade(share: f64) -> RGBColor {
     let position = share.clamp(0.0, 1.0) * (SHADES.len() - 1) as f64;
     let stop = (position as usize).min(SHADES.len() - 2);
     let between = position - stop as f64;
@@ -113,7 +113,7 @@ pub fn shade(share: f64) -> RGBColor {
 }
 
 /// Black or white, whichever can be read on a colour.
-pub fn on(RGBColor(r, g, b): RGBColor) -> RGBColor {
+pub(super) fn on(RGBColor(r, g, b): RGBColor) -> RGBColor {
     let luminance = 0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b);
     match luminance > 140.0 {
         true => RGBColor(0, 0, 0),
@@ -121,7 +121,12 @@ pub fn on(RGBColor(r, g, b): RGBColor) -> RGBColor {
     }
 }
 
-pub fn text(size: i32, color: RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
+pub(super) fn text(
+    size: i32,
+    color: RGBColor,
+    horizontal: HPos,
+    vertical: VPos,
+) -> TextStyle<'static> {
     TextStyle {
         font: ("sans-serif", size).into_font(),
         color: color.to_backend_color(),
@@ -130,12 +135,12 @@ pub fn text(size: i32, color: RGBColor, horizontal: HPos, vertical: VPos) -> Tex
 }
 
 /// Pixels that a text will take at most.
-pub fn text_width(text: &str, size: i32) -> i32 {
+pub(super) fn text_width(text: &str, size: i32) -> i32 {
     (text.chars().count() as f64 * f64::from(size) * 0.6).ceil() as i32
 }
 
 /// Writes a title at the top, and gives what is left.
-pub fn titled<'a>(area: &Area<'a>, title: &str) -> Result<Area<'a>, PlotError> {
+pub(super) fn titled<'a>(area: &Area<'a>, title: &str) -> Result<Area<'a>, PlotError> {
     if title.is_empty() {
         return Ok(area.clone());
     }
@@ -176,12 +181,15 @@ impl Legend {
 }
 
 /// Pixels that the legend of some names takes from the height of an area.
-pub fn legend_height<'a>(names: impl IntoIterator<Item = &'a str>, width: u32) -> u32 {
+pub(super) fn legend_height<'a>(names: impl IntoIterator<Item = &'a str>, width: u32) -> u32 {
     Legend::new(names, width as i32).height as u32
 }
 
 /// Writes how each series looks at the top, and gives what is left.
-pub fn legend<'a>(area: &Area<'a>, entries: &[(&str, Swatch)]) -> Result<Area<'a>, PlotError> {
+pub(super) fn legend<'a>(
+    area: &Area<'a>,
+    entries: &[(&str, Swatch)],
+) -> Result<Area<'a>, PlotError> {
     let (width, _) = area.dim_in_pixel();
     let legend = Legend::new(entries.iter().map(|(name, _)| *name), width as i32);
     let style = text(TEXT_SIZE, TEXT, HPos::Left, VPos::Center);
@@ -204,7 +212,7 @@ pub fn legend<'a>(area: &Area<'a>, entries: &[(&str, Swatch)]) -> Result<Area<'a
 }
 
 /// Draws a line between pixels.
-pub fn rule(area: &Area, from: (i32, i32), to: (i32, i32)) -> Result<(), PlotError> {
+pub(super) fn rule(area: &Area, from: (i32, i32), to: (i32, i32)) -> Result<(), PlotError> {
     Ok(area.draw(&PathElement::new([from, to], TEXT))?)
 }
 

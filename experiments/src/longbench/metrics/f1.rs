@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 /// F1 of the words of two answers, each after [`normalize`]; repeated words count as often as
 /// both have them.
-pub fn token_f1(answer: &str, reference: &str) -> f64 {
+pub(super) fn token_f1(answer: &str, reference: &str) -> f64 {
     let (answer, reference) = (normalize(answer), normalize(reference));
     let words = |text: &str| text.split_whitespace().count();
     let mut unmatched = HashMap::<&str, usize>::new();

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 /// ROUGE-L of two texts: F1 of the distinct words that some longest common subsequence of a
 /// sentence of one and a sentence of the other holds.
-pub fn rouge_l(answer: &str, reference: &str) -> f64 {
+pub(super) fn rouge_l(answer: &str, reference: &str) -> f64 {
     let (answer, reference) = (sentences(answer), sentences(reference));
     let mut common = HashSet::new();
     for of_reference in &reference {
