@@ -2,6 +2,9 @@
 
 use std::{env, fs, path::Path, process::Command};
 
+/// Marks a commit that tracked files differ from.
+const DIRTY: &str = "-dirty";
+
 /// Sets the environment variable `name` for the compilation of a package to the commit in
 /// `workspace`, with `-dirty` where tracked files differ from it. A package from a registry names the
 /// commit that it was made from. Outside a repository nothing is set.
@@ -27,7 +30,7 @@ pub fn set(name: &str, workspace: &Path, sources: &[&str]) {
         rerun_if_changed(&workspace.join(source));
     }
     let dirty = match git(&["status", "--porcelain", "--untracked-files=no"]) {
-        Some(changes) if !changes.is_empty() => "-dirty",
+        Some(changes) if !changes.is_empty() => DIRTY,
         _ => "",
     };
     println!("cargo::rustc-env={name}={commit}{dirty}");
@@ -47,12 +50,16 @@ fn packaged(path: &Path) -> Option<String> {
     sha1(&fs::read_to_string(Path::new(&root).join(path)).ok()?)
 }
 
-/// The value of `"sha1"`: read without a parser for JSON, which build scripts would have to compile.
+/// The value of `"sha1"`, marked where files differed from it: read without a parser for JSON, which build scripts would have to compile.
 fn sha1(info: &str) -> Option<String> {
     let (_, rest) = info.split_once("\"sha1\"")?;
     let value = rest.split('"').nth(1)?;
     let is_hash = value.len() >= 40 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_hash.then(|| value.to_owned())
+    let is_dirty = info
+        .split_whitespace()
+        .collect::<String>()
+        .contains("\"dirty\":true");
+    is_hash.then(|| format!("{value}{}", if is_dirty { DIRTY } else { "" }))
 }
 
 /// What a git command prints; `None` where it fails.
@@ -76,6 +83,8 @@ mod tests {
             "{{\n  \"git\": {{\n    \"sha1\": \"{hash}\"\n  }},\n  \"path_in_vcs\": \"cli\"\n}}"
         );
         assert_eq!(sha1(&info).as_deref(), Some(hash));
+        let dirty = info.replace("\"sha1\"", "\"dirty\": true, \"sha1\"");
+        assert_eq!(sha1(&dirty), Some(format!("{hash}-dirty")));
         assert_eq!(sha1("{\"git\": {\"sha1\": \"none\"}}"), None);
         assert_eq!(sha1("{}"), None);
     }

@@ -170,7 +170,7 @@ mod tests {
         ] {
             assert!(svg.lines().any(|line| line.trim() == text), "{text}");
         }
-        // Two lines of two points in each of two charts.
-        assert_eq!(svg.matches("<circle").count(), 8);
+        // Two lines of two points in each of two charts, and a mark for each line in the legend.
+        assert_eq!(svg.matches("<circle").count(), 2 * (2 * 2 + 2));
     }
 }

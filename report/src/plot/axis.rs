@@ -46,7 +46,7 @@ impl Axis {
 
     /// An axis of decimal logarithms, with names at round numbers.
     pub(super) fn log10(places: impl Iterator<Item = f64>) -> Self {
-        const MARGIN: f64 = 0.1;
+        const MARGIN: f64 = 0.09;
         let (low, high) = bounds(places);
         let range = low - MARGIN..high + MARGIN;
         let bounds = 10_f64.powf(range.start)..10_f64.powf(range.end);
