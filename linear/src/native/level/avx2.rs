@@ -20,8 +20,11 @@ pub unsafe fn run<W: Work>(work: W) -> W::Output {
     work.run::<Avx2>()
 }
 
-// SAFETY of every block below: the instructions are those of the level, which is entered through `run`
-// alone, and loads are of arrays that are as long.
+#[expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "SAFETY of all of them: the level is entered through `run` alone, whose caller has checked for \
+              its instructions, and loads are of arrays that are as long"
+)]
 impl Level for Avx2 {
     type Floats = __m256;
     type Sums = __m256i;
@@ -107,5 +110,6 @@ impl Level for Avx2 {
 /// A scale for each half of a vector.
 #[inline(always)]
 pub fn scales([first, second]: [f32; 2]) -> __m256 {
+    // SAFETY: as in the level, whose products alone call it.
     unsafe { _mm256_set_m128(_mm_set1_ps(second), _mm_set1_ps(first)) }
 }

@@ -26,7 +26,6 @@ pub unsafe fn run<W: Work>(work: W) -> W::Output {
     work.run::<Avx512>()
 }
 
-// SAFETY of every block below: as in `avx2`.
 impl Level for Avx512 {
     type Floats = __m256;
     type Sums = __m256i;
@@ -74,6 +73,8 @@ impl Level for Avx512 {
         x: &[i8; BYTES],
         start: &[i32; LANES],
     ) -> Self::Sums {
+        // SAFETY: the level is entered through `run` alone, whose caller has checked for its
+        // instructions, and loads are of arrays that are as long.
         unsafe {
             let weights = _mm256_loadu_si256(weights.as_ptr().cast());
             let x = _mm256_loadu_si256(x.as_ptr().cast());

@@ -167,9 +167,9 @@ pub(in crate::kernels) fn launch(
     let cubes = problem.cubes(n_splits, &partition);
     let address = address_type(&[&problem.keys, &problem.values, &partial]);
     let dtype = dtype_to_storage_type(problem.keys.dtype);
-    // SAFETY: positions are masked by the lengths, pages clamped to the page table and the
-    // pool; the shapes were checked before the operation was registered.
     match partition.kernel {
+        // SAFETY: positions are masked by the lengths, pages clamped to the page table and the pool;
+        // the shapes were checked before the operation was registered.
         Kernel::Lanes(shape) => unsafe {
             listed::listed_kernel::launch_unchecked(
                 &client,
@@ -192,6 +192,7 @@ pub(in crate::kernels) fn launch(
                 dtype,
             );
         },
+        // SAFETY: as above.
         Kernel::Matrix(shape) => unsafe {
             matrix::matrix_kernel::launch_unchecked(
                 &client,
