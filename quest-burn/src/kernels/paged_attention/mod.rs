@@ -22,6 +22,7 @@ use super::{
 use crate::cache::Sequences;
 
 /// The pages that [`paged_attention`] reads.
+#[allow(clippy::large_enum_variant, reason = "one is made per layer and step")]
 #[derive(Clone, Debug)]
 pub enum ReadPages {
     /// All of them.
