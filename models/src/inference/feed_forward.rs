@@ -10,6 +10,7 @@ use crate::{
 };
 
 /// A [`FeedForward`] with merged projections.
+#[allow(clippy::large_enum_variant, reason = "there is one in each layer")]
 #[derive(Clone, Debug)]
 pub enum InferenceFeedForward {
     /// One for all tokens.

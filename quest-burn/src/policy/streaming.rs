@@ -243,6 +243,6 @@ mod tests {
              found 4"
         );
         let config = PolicyConfig::new(crate::policy::PolicyKind::Streaming);
-        assert_eq!(config.init().unwrap_err(), PolicyError::NoRope);
+        assert_eq!(config.init(16).unwrap_err(), PolicyError::NoRope);
     }
 }
