@@ -15,6 +15,7 @@ fn config(budget: &str) -> DemoConfig {
         answer_tokens: 6,
         prefill_chunk: 256,
         quest: QuestConfig::kv_group(),
+        page_size: 16,
         seed: 1,
     }
 }

@@ -174,6 +174,7 @@ fn perplexities_of_a_golden_checkpoint_are_those_of_transformers() {
             window: 64,
             prefill_chunk: 512,
             quest,
+            page_size: golden.page_size,
         };
         let rows = run(&subject, &config, &golden.ids);
         let mean = |nll: &[f64]| nll.iter().sum::<f64>() / nll.len() as f64;

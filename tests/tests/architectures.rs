@@ -114,7 +114,7 @@ fn a_policy_chooses_in_layers_without_a_window_only() {
         let global = (0..config.n_layers).filter(is_global).collect::<Vec<_>>();
         let nlls = |budget| {
             let quest = QuestConfig::kv_group().with_dense_layers(0);
-            let quest = quest.with_page_size(8).with_token_budget(budget);
+            let quest = quest.with_token_budget(budget);
             let policy = Arc::new(Noted {
                 policy: Box::new(quest.init().unwrap()),
                 layers: Mutex::default(),

@@ -180,6 +180,8 @@ fn quest_likelihoods_are_those_of_transformers() {
         dense_nll: Vec::new(),
         greedy_prompt_len: 0,
         greedy: Vec::new(),
+        greedy_margin: None,
+        transformers: None,
         prefill,
         page_size: golden.page_size,
         dense_layers: golden.dense_layers,
