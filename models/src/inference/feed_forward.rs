@@ -12,6 +12,10 @@ use crate::{
 /// A [`FeedForward`] with merged projections.
 #[allow(clippy::large_enum_variant, reason = "there is one in each layer")]
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one of them in a layer, whose other parts are as large"
+)]
 pub enum InferenceFeedForward {
     /// One for all tokens.
     Gated(InferenceMlp),
