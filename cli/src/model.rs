@@ -9,6 +9,7 @@ use quest_burn_models::{
     local::{LocalModel, LocalModelBuilder},
     sampling::SamplingDefaults,
     session::Session,
+    weights::KeptBlocks,
 };
 
 use crate::{
@@ -84,7 +85,8 @@ impl<'a> ModelPlan<'a> {
                 dtype,
                 weights: self.options.weights,
             },
-            blocks: (self.model.kept_blocks(&device.device)).map_err(anyhow::Error::new)?,
+            blocks: KeptBlocks::of(self.model.source(), &device.device)
+                .map_err(anyhow::Error::new)?,
             page_size: self.selection.page_size,
             digest: self.selection.digest(),
             digest_storage: self.selection.digest_storage,

@@ -112,6 +112,15 @@ fn other_forms(demand: &Demand, device: &SelectedDevice) -> Vec<(Form, String)> 
     let now = demand.bytes(demand.form, demand.tokens);
     let mut forms = Vec::new();
     for &weights in weights {
+        // Those in full never take less than those that are stored, which take the same without blocks.
+        let is_no_less = match weights {
+            WeightFormat::Full => true,
+            WeightFormat::Stored => demand.blocks.is_none(),
+            _ => false,
+        };
+        if is_no_less && weights != demand.form.weights {
+            continue;
+        }
         for dtype in dtypes.into_iter().flatten() {
             let form = Form { dtype, weights };
             if demand.bytes(form, demand.tokens) < now {

@@ -1,5 +1,6 @@
 use quest_burn::{cache::DigestStorage, digest::DigestKind};
-use quest_burn_models::config::ModelConfig;
+use quest_burn_linear::blocks::BlockFormat;
+use quest_burn_models::{config::ModelConfig, weights::KeptBlocks};
 use quest_burn_tests::checkpoint::{self, CheckpointSpec};
 
 use super::*;
@@ -113,6 +114,42 @@ fn options_are_named_too_where_only_weights_are_beyond_memory() {
     assert_eq!(
         remedy_for(&demand, 1000),
         "no context fits, whatever the options"
+    );
+}
+
+#[test]
+fn blocks_count_in_their_bits_and_are_named_where_they_would_fit() {
+    let config = config();
+    let full = demand(&config, 16);
+    let blocks = KeptBlocks {
+        format: BlockFormat::Q8_0,
+        weights: 1 << 17,
+        bytes: (1 << 17) / 32 * 34,
+    };
+    let demand = Demand {
+        blocks: Some(blocks),
+        ..full.clone()
+    };
+    assert_eq!(demand.bytes(demand.form, 16), full.bytes(full.form, 16));
+    let stored = Form {
+        weights: WeightFormat::Stored,
+        ..demand.form
+    };
+    let saved = 4 * blocks.weights - blocks.bytes;
+    assert_eq!(
+        demand.bytes(stored, 16),
+        demand.bytes(demand.form, 16) - saved
+    );
+    let remedy = remedy_for(&demand, demand.bytes(stored, 16));
+    assert!(remedy.contains("--weights stored"), "{remedy}");
+    let demand = Demand {
+        form: stored,
+        ..demand
+    };
+    assert!(
+        demand.parts().contains("in Q8_0 blocks"),
+        "{}",
+        demand.parts()
     );
 }
 
