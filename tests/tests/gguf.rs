@@ -46,7 +46,12 @@ fn assert_same(spec: &GgufSpec) {
     convert(&*source, converted.path(), &Conversion::default(), go_on).unwrap();
     assert_eq!(nlls(converted.path()), expected_nlls, "{spec:?}, converted");
     let of_converted = ModelConfig::from_dir(converted.path()).unwrap();
-    assert_eq!(of_converted.dtype, Some(DType::F32), "{spec:?}");
+    let dtype = match spec.format {
+        BlockFormat::F16 => DType::F16,
+        BlockFormat::BF16 => DType::BF16,
+        _ => DType::F32,
+    };
+    assert_eq!(of_converted.dtype, Some(dtype), "{spec:?}");
 
     let config = ModelConfig::from_dir(&file).unwrap();
     let expected = ModelConfig::from_dir(hugging_face.path()).unwrap();

@@ -70,11 +70,18 @@ fn write_file(path: &Path, tensors: Vec<Tensor>) -> Result<(), ConvertError> {
     let views = views.collect::<Result<Vec<_>, ConvertError>>()?;
     // transformers asks for it.
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    // The library's file would be one that nobody else can read.
+    let failed = |source| ConvertError::Write {
+        path: path.into(),
+        source,
+    };
+    let file = fs::File::create(path).and_then(|file| file.metadata());
+    let permissions = file.map_err(failed)?.permissions();
     let written = serialize_to_file(views, Some(metadata), path);
     let problem = problem.into_inner();
     let problem = problem.or(written.err().map(|error| error.to_string()));
     match problem {
-        None => Ok(()),
+        None => fs::set_permissions(path, permissions).map_err(failed),
         Some(problem) => Err(ConvertError::Weights {
             path: path.into(),
             problem,

@@ -80,6 +80,12 @@ fn a_round_trip_through_burnpack_and_shards_changes_no_bit() {
     assert_eq!(summary.tensor_bytes, bytes.sum::<u64>());
 
     let (single, _) = converted(sharded.path(), &Conversion::default());
+    let permissions = |name| {
+        fs::metadata(single.path().join(name))
+            .unwrap()
+            .permissions()
+    };
+    assert_eq!(permissions("model.safetensors"), permissions("config.json"));
     for name in ["model.safetensors", "config.json", "merges.txt"] {
         let read = |dir: &TempDir| fs::read(dir.path().join(name)).unwrap();
         assert_eq!(read(&single), read(&original), "{name}");
