@@ -185,7 +185,7 @@ fn bad_input_is_refused() {
             &["attention", "--heads", "32:5"][..],
             "multiple of the KV heads, found 32:5",
         ),
-        (&["attention", "--contexts", "32X"], "found 32X"),
+        (&["attention", "--contexts", "32X"], "found `32X`"),
         (&["attention", "--only", "softmax"], "softmax"),
         (&["attention", "--preset", "huge"], "huge"),
         (&["attention", "--dtype", "f8"], "found f8"),

@@ -43,7 +43,7 @@ fn assert_run_info(run: &Value, experiment: &str) {
         (&"flex".into(), &"f32".into())
     );
     assert!(run["seed"].is_u64());
-    assert_eq!(run["settings"]["quest"]["page_size"], 8);
+    assert_eq!(run["settings"]["page_size"], 8);
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn likelihoods_through_stored_blocks_are_near_those_of_transformers() {
     let loaded = Loaded::stored(&path, &Device::default(), DType::F32);
     let full = load(&path).model().weight_bytes().unwrap();
     let stored = loaded.model().weight_bytes().unwrap();
-    assert_eq!(loaded.model().weights_name(), "Q8_0");
+    assert_eq!(loaded.model().weights_name(), "Q4_1");
     assert!(stored < full / 2, "{stored} of {full} bytes");
     let found = loaded.dense_nlls(&golden.ids[..SCORED]);
     let expected = &golden.f32.dense_nll[..SCORED - 1];

@@ -179,7 +179,8 @@ pub fn load_for_inference_from(
         let layers = layers
             .map(|(layer, prefix)| loader.fill_stored(layer, &prefix, device))
             .collect::<Result<_, _>>()?;
-        return Ok(InferenceLm::from_parts(embed_tokens, layers, norm, lm_head));
+        let lm = InferenceLm::from_parts(embed_tokens, layers, norm, lm_head);
+        return Ok(lm.with_embedding_scale(model.embedding_scale));
     }
     let layers = layers.map(|(layer, prefix)| loader.fill(layer, &prefix));
     let lm = InferenceLm::from_layers(embed_tokens, layers, norm, lm_head, format)?;

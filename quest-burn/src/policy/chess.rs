@@ -428,7 +428,7 @@ mod tests {
             "reselect: expected once, or a number of pages from 1 on, found `0`"
         );
         let quest = QuestConfig::new().with_token_budget(32);
-        let error = ChessPolicy::new(quest, "sinks=2".parse().unwrap(), 8).unwrap_err();
+        let error = ChessPolicy::new(quest, "sinks=2".parse().unwrap(), 16).unwrap_err();
         assert!(
             error
                 .to_string()

@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_budget_below_the_least_number_of_pages_is_refused() {
         let quest = QuestConfig::new().with_token_budget(32);
-        let error = TopPPolicy::new(quest, "least=3".parse().unwrap(), 8).unwrap_err();
+        let error = TopPPolicy::new(quest, "least=3".parse().unwrap(), 16).unwrap_err();
         assert_eq!(
             error.to_string(),
             "token budget of top-p: expected at least 48 (the pages that are read at least), found \
