@@ -114,14 +114,14 @@ pub struct SelectionOptions {
 /// Which layers have a policy.
 #[derive(Args)]
 pub struct LayerOptions {
-    /// Leading layers that attend to everything
-    #[arg(long, value_name = "D", default_value_t = QuestConfig::new().dense_layers)]
-    pub dense_layers: usize,
+    /// Leading layers that attend to everything [default: 0, or 2 with --quest-variant]
+    #[arg(long, value_name = "D")]
+    pub dense_layers: Option<usize>,
 }
 
 impl SelectionOptions {
-    /// The configuration of Quest with that many dense layers.
-    pub fn quest_config(&self, dense_layers: usize) -> QuestConfig {
+    /// The configuration of Quest with that many dense layers, or those of the variant.
+    pub fn quest_config(&self, dense_layers: Option<usize>) -> QuestConfig {
         let config = match self.quest_variant {
             None => QuestConfig::new(),
             Some(QuestVariant::AccuracyCode) => QuestConfig::accuracy_code(),
@@ -129,8 +129,9 @@ impl SelectionOptions {
             Some(QuestVariant::KvGroup) => QuestConfig::kv_group(),
         };
         let (sinks, recent) = (config.sink_pages, config.recent_pages);
+        let dense = config.dense_layers;
         config
-            .with_dense_layers(dense_layers)
+            .with_dense_layers(dense_layers.unwrap_or(dense))
             .with_sink_pages(self.sink_pages.unwrap_or(sinks))
             .with_recent_pages(self.recent_pages.unwrap_or(recent))
     }
@@ -152,7 +153,7 @@ impl SelectionOptions {
 impl PolicyOptions {
     /// Which policy it is.
     pub fn kind(&self) -> PolicyKind {
-        self.policy.unwrap_or(PolicyKind::Quest)
+        self.policy.unwrap_or(PolicyKind::QUEST)
     }
 
     /// The policy that was chosen.

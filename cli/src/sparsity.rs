@@ -70,7 +70,7 @@ pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
     let plan = args.experiment.plan()?;
     let ids = args.text.read(plan.tokenizer())?;
     check_ids(&ids, plan.config().vocab_size)?;
-    let quest = args.experiment.selection.quest_config(0);
+    let quest = args.experiment.selection.quest_config(Some(0));
     let page_size = args.experiment.selection.page_size;
     let config = SparsityConfig {
         policies: args.policies.clone(),

@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn only_policies_that_leave_something_out_have_budgets() {
         let budgets = ["64", "1/8"].map(|budget| budget.parse().unwrap());
-        let policies = [PolicyKind::Dense, PolicyKind::Quest, PolicyKind::Dense];
+        let policies = [PolicyKind::Dense, PolicyKind::QUEST, PolicyKind::Dense];
         let all = Contender::all(&policies, &budgets);
         let names = all.iter().map(Contender::to_string).collect::<Vec<_>>();
         assert_eq!(names, ["dense", "quest 64", "quest 1/8"]);
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_budget_that_a_policy_cannot_work_with_is_refused() {
         let contender = Contender {
-            policy: PolicyKind::Quest,
+            policy: PolicyKind::QUEST,
             budget: Some(Budget::Tokens(15)),
         };
         let made = contender.init(&QuestConfig::new(), &RopeConfig::new(), 1000, 16);

@@ -94,7 +94,7 @@ fn every_policy_answers_every_record() {
     let rows = rows(&config, &data, &predictions);
     assert_eq!(rows.len(), 2 * contenders);
     assert!(rows.iter().all(|row| (row.records, row.cut) == (2, 0)));
-    assert_eq!((rows[1].policy, rows[1].budget), (PolicyKind::Quest, 32));
+    assert_eq!((rows[1].policy, rows[1].budget), (PolicyKind::QUEST, 32));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_run_that_was_cut_goes_on_with_what_is_missing() {
     write(dir.path(), Task::HotpotQa, &[10, 20, 30], &[]);
     let subject = subject();
     let config = LongBenchConfig {
-        policies: vec![PolicyKind::Dense, PolicyKind::Quest],
+        policies: vec![PolicyKind::Dense, PolicyKind::QUEST],
         ..config()
     };
     let data = read(dir.path(), &[Task::HotpotQa]);

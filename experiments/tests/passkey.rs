@@ -98,7 +98,7 @@ fn lengths_without_room_for_the_task_or_beyond_the_model_are_refused() {
         let mut config = config();
         config.lengths = vec![length];
         // Of so few tokens an eighth is one page, and CHESS reads two.
-        config.policies = vec![PolicyKind::Quest];
+        config.policies = vec![PolicyKind::QUEST];
         config.check(subject.config(), subject.tokenizer())
     };
     // Task, passkey, question, four line breaks, the beginning of a text, and four new tokens.
@@ -145,7 +145,7 @@ fn settings_that_ask_for_nothing_are_refused() {
 fn what_is_asked_for_twice_is_counted_once() {
     let subject = subject();
     let mut config = config();
-    config.policies = vec![PolicyKind::Dense, PolicyKind::Quest, PolicyKind::Dense];
+    config.policies = vec![PolicyKind::Dense, PolicyKind::QUEST, PolicyKind::Dense];
     config.lengths = vec![512, 512];
     config.budgets.push(config.budgets[0]);
     let outcomes = run(&subject, &config);
@@ -206,7 +206,7 @@ fn a_budget_that_covers_the_context_answers_as_dense_attention_does() {
 fn a_run_that_was_cut_anywhere_ends_with_the_same_results() {
     let subject = subject();
     let mut config = config();
-    config.policies = vec![PolicyKind::Dense, PolicyKind::Quest, PolicyKind::H2o];
+    config.policies = vec![PolicyKind::Dense, PolicyKind::QUEST, PolicyKind::H2o];
     config.lengths = vec![512];
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows.jsonl");

@@ -80,7 +80,7 @@ fn the_dense_curve_is_that_of_the_likelihoods() {
 #[test]
 fn a_text_can_be_decoded_from_its_first_token_on() {
     let config = PerplexityConfig {
-        policies: vec![PolicyKind::Dense, PolicyKind::Quest],
+        policies: vec![PolicyKind::Dense, PolicyKind::QUEST],
         prefill: 1,
         ..config()
     };
@@ -168,7 +168,7 @@ fn perplexities_of_a_golden_checkpoint_are_those_of_transformers() {
     for (name, nll) in lists {
         let quest = golden.quest_config(name);
         let config = PerplexityConfig {
-            policies: vec![PolicyKind::Dense, PolicyKind::Quest],
+            policies: vec![PolicyKind::Dense, PolicyKind::QUEST],
             budgets: vec![Budget::Tokens(quest.token_budget)],
             prefill: golden.prefill,
             window: 64,

@@ -71,11 +71,11 @@ fn dense_layers_find_everything_and_the_others_what_their_budget_lets_them() {
             .find(|row| (row.policy, row.budget, row.layer) == (policy, budget, None));
         row.unwrap().of
     };
-    for policy in [PolicyKind::Quest, PolicyKind::Oracle] {
+    for policy in [PolicyKind::QUEST, PolicyKind::ORACLE] {
         assert!(mean(policy, 64).mass > mean(policy, 32).mass);
     }
     // The best choice of pages by their scores has no less of the attention than another one.
-    assert!(mean(PolicyKind::Oracle, 32).recall >= mean(PolicyKind::Streaming, 32).recall);
+    assert!(mean(PolicyKind::ORACLE, 32).recall >= mean(PolicyKind::Streaming, 32).recall);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn settings_that_make_no_sense_are_refused() {
         "steps: expected fewer than the 256 tokens",
     );
     refused(
-        |c| (c.budgets, c.policies) = (Vec::new(), vec![PolicyKind::Quest]),
+        |c| (c.budgets, c.policies) = (Vec::new(), vec![PolicyKind::QUEST]),
         "budgets and policies: expected at least 1",
     );
     refused(|c| c.policies.clear(), "policies: expected at least 1");

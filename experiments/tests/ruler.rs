@@ -30,7 +30,7 @@ fn config() -> RulerConfig {
         depths: 2,
         trials: 1,
         budgets: vec!["1/8".parse().unwrap()],
-        policies: vec![PolicyKind::Dense, PolicyKind::Quest],
+        policies: vec![PolicyKind::Dense, PolicyKind::QUEST],
         answer_tokens: Some(4),
         prefill_chunk: 512,
         quest: QuestConfig::kv_group().with_dense_layers(1),
@@ -74,7 +74,7 @@ fn policies_answer_together_as_they_answer_alone() {
     let mut config = config();
     config.lengths = vec![1400];
     let together = run(&subject, &config);
-    config.policies = vec![PolicyKind::Quest];
+    config.policies = vec![PolicyKind::QUEST];
     config.tasks.reverse();
     for alone in run(&subject, &config) {
         assert!(together.contains(&alone), "{alone:?}");

@@ -20,7 +20,7 @@ const TOKENS: usize = 160;
 
 fn config() -> SparsityConfig {
     SparsityConfig {
-        policies: vec![PolicyKind::Quest, PolicyKind::Oracle],
+        policies: vec![PolicyKind::QUEST, PolicyKind::ORACLE],
         budgets: vec![8, 16, 32, 64],
         tolerance: 0.5,
         prefill: 100,
@@ -67,7 +67,7 @@ fn policy(kind: PolicyKind, dense_layers: usize, budget: usize) -> PolicyConfig 
 fn only_the_layer_that_is_named_is_sparse() {
     let (subject, ids) = (subject(), ids());
     for layer in 0..subject.config().n_layers {
-        let quest = policy(PolicyKind::Quest, 0, 32).init(8).unwrap();
+        let quest = policy(PolicyKind::QUEST, 0, 32).init(8).unwrap();
         let observed = ObservedPolicy::new(Box::new(OnlyLayer::new(layer, quest)));
         let observations = observed.observations();
         let mut session = prefilled(&subject, 100, Arc::new(observed));
@@ -95,9 +95,9 @@ fn the_last_layer_alone_is_a_policy_with_all_others_dense() {
             .likelihoods(&ids[99..], DECODED, &mut |_| ())
             .unwrap()
     };
-    let inner = policy(PolicyKind::Quest, 0, 16).init(8).unwrap();
+    let inner = policy(PolicyKind::QUEST, 0, 16).init(8).unwrap();
     let only = score(Arc::new(OnlyLayer::new(last, inner)));
-    let others_dense = score(policy(PolicyKind::Quest, last, 16).init(8).unwrap().into());
+    let others_dense = score(policy(PolicyKind::QUEST, last, 16).init(8).unwrap().into());
     assert_eq!(only, others_dense);
     let dense = score(policy(PolicyKind::Dense, 0, 16).init(8).unwrap().into());
     assert_ne!(only, dense);
@@ -142,7 +142,7 @@ fn a_measured_perplexity_is_that_of_the_sparse_layer() {
     let (subject, ids) = (subject(), ids());
     let measured = run(&subject, &config());
     let one = measured.iter().find(|one| one.layer == Some(2)).unwrap();
-    let inner = policy(PolicyKind::Quest, 0, one.budget.unwrap()).init(8);
+    let inner = policy(PolicyKind::QUEST, 0, one.budget.unwrap()).init(8);
     let only = OnlyLayer::new(2, inner.unwrap());
     let mut session = prefilled(&subject, 99, Arc::new(only));
     let nll = session

@@ -25,5 +25,5 @@ pub mod rope;
 #[cfg(feature = "flex")]
 mod simd;
 
-pub use pages::PageSharing;
+pub use pages::{GroupRule, GroupRuleError, PageScoring, PageSharing};
 pub use policy::{NewestPage, QuestConfig, QuestConfigError};

@@ -131,7 +131,7 @@ impl DemoConfig {
 
     fn quest(&self) -> Contender {
         Contender {
-            policy: PolicyKind::Quest,
+            policy: PolicyKind::QUEST,
             budget: Some(self.budget),
         }
     }

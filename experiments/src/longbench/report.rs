@@ -94,9 +94,9 @@ mod tests {
     fn rows() -> Vec<LongBenchRow> {
         vec![
             row(Task::Qasper, PolicyKind::Dense, None, 40.0),
-            row(Task::Qasper, PolicyKind::Quest, Some("1/8"), 30.0),
+            row(Task::Qasper, PolicyKind::QUEST, Some("1/8"), 30.0),
             row(Task::GovReport, PolicyKind::Dense, None, 21.0),
-            row(Task::GovReport, PolicyKind::Quest, Some("1/8"), 22.5),
+            row(Task::GovReport, PolicyKind::QUEST, Some("1/8"), 22.5),
         ]
     }
 

@@ -107,8 +107,8 @@ mod tests {
         vec![
             row(PolicyKind::Dense, None, 0.5, 4),
             row(PolicyKind::Dense, None, 1.0, 4),
-            row(PolicyKind::Quest, Some("1/16"), 0.5, 1),
-            row(PolicyKind::Quest, Some("1/16"), 1.0, 4),
+            row(PolicyKind::QUEST, Some("1/16"), 0.5, 1),
+            row(PolicyKind::QUEST, Some("1/16"), 1.0, 4),
         ]
     }
 

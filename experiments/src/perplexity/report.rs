@@ -77,7 +77,7 @@ mod tests {
         };
         vec![
             row(PolicyKind::Dense, None, 4.0),
-            row(PolicyKind::Quest, Some("64"), 4.5),
+            row(PolicyKind::QUEST, Some("64"), 4.5),
         ]
     }
 

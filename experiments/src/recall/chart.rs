@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn result() -> Vec<RecallRow> {
-        [PolicyKind::Quest, PolicyKind::Tova]
+        [PolicyKind::QUEST, PolicyKind::Tova]
             .into_iter()
             .flat_map(|policy| {
                 [64, 128].into_iter().flat_map(move |budget| {
@@ -141,7 +141,7 @@ mod tests {
         let rows = ["1/64", "1/32"].into_iter().flat_map(|asked| {
             [None, Some(0)].map(|layer| RecallRow {
                 asked_budget: Some(asked.parse().unwrap()),
-                ..row(PolicyKind::Quest, 16, layer, 0.5)
+                ..row(PolicyKind::QUEST, 16, layer, 0.5)
             })
         });
         let rows = rows.collect::<Vec<_>>();

@@ -80,7 +80,7 @@ mod tests {
         };
         vec![
             row(PolicyKind::Dense, None, 0.96),
-            row(PolicyKind::Quest, Some("1/64"), 0.2),
+            row(PolicyKind::QUEST, Some("1/64"), 0.2),
         ]
     }
 

@@ -325,7 +325,7 @@ mod tests {
 
     fn config() -> SparsityConfig {
         SparsityConfig {
-            policies: vec![PolicyKind::Quest],
+            policies: vec![PolicyKind::QUEST],
             budgets: vec![16, 32, 64],
             tolerance: 0.01,
             prefill: 1,
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn the_smallest_budget_that_keeps_the_perplexity_is_found() {
         let of = |layer, budget, perplexity| LayerPerplexity {
-            policy: PolicyKind::Quest,
+            policy: PolicyKind::QUEST,
             layer: Some(layer),
             budget: Some(budget),
             perplexity,

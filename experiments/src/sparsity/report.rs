@@ -61,10 +61,10 @@ mod tests {
             dense_perplexity: 4.995,
         };
         vec![
-            row(0, PolicyKind::Quest, None),
-            row(0, PolicyKind::Oracle, Some(128)),
-            row(1, PolicyKind::Quest, Some(16)),
-            row(1, PolicyKind::Oracle, Some(16)),
+            row(0, PolicyKind::QUEST, None),
+            row(0, PolicyKind::ORACLE, Some(128)),
+            row(1, PolicyKind::QUEST, Some(16)),
+            row(1, PolicyKind::ORACLE, Some(16)),
         ]
     }
 

@@ -44,7 +44,7 @@ impl LocalModelBuilder {
         let config = source.config()?;
         Ok(Self {
             tokenizer: source.tokenizer()?,
-            policy: Policy::Of(PolicyConfig::new(PolicyKind::Quest)),
+            policy: Policy::Of(PolicyConfig::new(PolicyKind::QUEST)),
             dtype: None,
             weights: WeightFormat::Stored,
             page_size: LocalModel::PAGE_SIZE,

@@ -5,12 +5,15 @@
 //! operations, natively and as CubeCL code. In which numbers they are stored
 //! ([`DigestStorage`](crate::cache::DigestStorage)) is another matter.
 //!
-//! | kind | rows of a page | score |
-//! |---|---|---|
-//! | [`DigestKind::MinMax`] | minimum, maximum | `sum_i max(q_i min_i, q_i max_i)`, a bound of every key's product |
-//! | [`DigestKind::MeanVar`] | mean, standard deviation | `q . mean + 2 sqrt(sum_i q_i^2 var_i)` |
-//! | [`DigestKind::MeanScalar`] | mean, and one standard deviation for all channels | `q . mean + norm(q) std` |
-//! | [`DigestKind::Mean`] | mean | `q . mean` |
+//! | kind | rows of a page | score | `c` |
+//! |---|---|---|---|
+//! | [`DigestKind::MinMax`] | minimum, maximum | `sum_i max(q_i min_i, q_i max_i)`, a bound of every key's product | |
+//! | [`DigestKind::MeanVar`] | mean, standard deviation | `q . mean + c sqrt(sum_i q_i^2 var_i)` | 2 |
+//! | [`DigestKind::MeanScalar`] | mean, and one standard deviation for all channels | `q . mean + c norm(q) std` | 1 |
+//! | [`DigestKind::Mean`] | mean | `q . mean` | |
+//!
+//! `c` is what a query takes unless its [`PageScoring`](crate::PageScoring) says otherwise; digests are the
+//! same for every `c`.
 //!
 //! Means and deviations are made of the rows that a page holds, one after the other, whenever the page
 //! gains a row: the same bits however the tokens came, and after truncation. Sums are in f32, and what
@@ -23,6 +26,7 @@
     reason = "cube functions know the plain operators, and return several vectors"
 )]
 
+mod deviations;
 mod mean;
 mod mean_scalar;
 mod mean_var;
@@ -37,6 +41,7 @@ pub(crate) mod kinds {
 
 use burn::tensor::Tensor;
 
+pub use deviations::{Deviations, DeviationsError};
 pub(crate) use registry::with_digest;
 pub use registry::{DigestKind, UnknownDigest};
 
@@ -58,6 +63,9 @@ pub(crate) trait Digest: Send + Sync + 'static {
     const IS_BOUND: bool = false;
     /// Whether the second row enters the score squared and apart from the first one.
     const SQUARED: bool = false;
+    /// What deviations are multiplied by in scores unless something else is asked for; none where the
+    /// digest has none.
+    const DEVIATIONS: Option<Deviations> = None;
 
     /// Digests of pages.
     ///
@@ -74,7 +82,7 @@ pub(crate) trait Digest: Send + Sync + 'static {
     /// - query: `[heads, group, head_dim]` in f32
     /// - digests: `[heads, n_pages, ROWS, channels]` in f32
     /// - output: `[heads, group, n_pages]`
-    fn scores(query: Tensor<3>, digests: Tensor<4>) -> Tensor<3>;
+    fn scores(query: Tensor<3>, digests: Tensor<4>, deviations: f32) -> Tensor<3>;
 }
 
 /// A kind of digest natively.
@@ -87,8 +95,8 @@ pub(crate) trait NativeDigest: Digest {
     fn factors(q: f32) -> [f32; 2];
 
     /// The score, from the products with the rows, or with the first row and the square of the second,
-    /// the norm of the query and the number for all channels.
-    fn score(product: f32, squares: f32, norm: f32, scalar: f32) -> f32;
+    /// the norm of the query, the number for all channels, and what deviations are multiplied by.
+    fn score(product: f32, squares: f32, norm: f32, scalar: f32, deviations: f32) -> f32;
 }
 
 /// Where the rows of a digest are, and how much room they take.
@@ -131,7 +139,7 @@ fn products(query: Tensor<3>, rows: Tensor<4>) -> Tensor<3> {
 mod cube {
     use cubecl::prelude::*;
 
-    use super::Digest;
+    use super::{Deviations, Digest};
 
     /// A kind of digest as CubeCL code. Units of a cube share a row, a vector each.
     #[cube]
@@ -161,6 +169,6 @@ mod cube {
 
         /// The score, from the products with the rows, or with the first row and the square of the
         /// second. What the number for all channels adds is in the first product.
-        fn score(product: f32, squares: f32) -> f32;
+        fn score(product: f32, squares: f32, #[comptime] deviations: Deviations) -> f32;
     }
 }

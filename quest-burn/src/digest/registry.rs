@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Digest, DigestLayout};
+use super::{Deviations, Digest, DigestLayout};
 
 /// One line per kind: its type, its name on command lines and what it keeps.
 macro_rules! digests {
@@ -79,6 +79,19 @@ impl DigestKind {
         let dtype = keys.dtype();
         let keys = keys.cast(DType::F32);
         with_digest!(self, D => <D as Digest>::fold(keys)).cast(dtype)
+    }
+
+    /// What a score multiplies the deviations of the digest by, unless something else is asked for; none
+    /// where the digest has none.
+    pub fn deviations(self) -> Option<Deviations> {
+        with_digest!(self, D => <D as Digest>::DEVIATIONS)
+    }
+
+    /// What a score multiplies the deviations of the digest by.
+    pub(crate) fn deviations_or(self, asked: Option<Deviations>) -> Deviations {
+        let own = self.deviations();
+        // One number where it has no meaning, so that kernels are compiled once.
+        own.map_or(Deviations::whole(0), |own| asked.unwrap_or(own))
     }
 
     /// Whether a page's score is at least the product of the query with each of its keys.

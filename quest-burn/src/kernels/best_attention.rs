@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     cache::{KvPool, Sequences},
-    pages::{PageSelection, PageSharing},
+    pages::{PageScoring, PageSelection},
 };
 
 /// The pages that [`best_attention`] reads.
@@ -21,8 +21,8 @@ use crate::{
 pub struct BestPages {
     /// How they are chosen.
     pub selection: PageSelection,
-    /// Which query heads share a list.
-    pub sharing: PageSharing,
+    /// How pages are scored, and which query heads share a list.
+    pub rule: PageScoring,
     /// Most pages that a sequence has, now or when a captured step is replayed.
     pub n_pages_bound: usize,
 }
@@ -77,7 +77,7 @@ pub(super) fn launch(
     let page_size = pool.keys.meta.shape()[2];
     let scoring = Scoring {
         page_size,
-        sharing: best.sharing,
+        rule: best.rule,
         n_scores: best.n_pages_bound,
     };
     let top = TopPages {

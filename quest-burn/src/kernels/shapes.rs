@@ -6,14 +6,10 @@ use super::{
     operands::{DigestsMetadata, PoolMetadata},
     page_scores::Scoring,
 };
-use crate::pages::PageSharing;
 
 pub fn scores(query: &Shape, digests: &DigestsMetadata, scoring: &Scoring) -> Shape {
     let (DigestsMetadata::Full { rows, .. } | DigestsMetadata::Int8 { rows, .. }) = digests;
-    let heads = match scoring.sharing {
-        PageSharing::QueryHead => query[1],
-        PageSharing::KvHead => rows.shape[1],
-    };
+    let heads = scoring.rule.lists(query[1], rows.shape[1]);
     Shape::from([query[0], heads, scoring.n_scores])
 }
 

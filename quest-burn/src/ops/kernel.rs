@@ -6,7 +6,7 @@ use super::HeadNorms;
 use crate::{
     cache::{Digests, Int8Digests, KvPool, LayerCache, Sequences, Step},
     kernels::{self, BestPages, ReadPages, Scoring, TopPages},
-    pages::{PageSelection, PageSharing, Pages},
+    pages::{PageScoring, PageSelection, Pages},
     rope::Rotations,
 };
 
@@ -106,12 +106,12 @@ pub fn page_scores(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,
-    sharing: PageSharing,
+    rule: PageScoring,
 ) -> Tensor<3> {
     let query = query.cast(cache.pool.keys.dtype());
     let scoring = Scoring {
         page_size: step.page_size(),
-        sharing,
+        rule,
         n_scores: step.max_pages(),
     };
     kernels::page_scores(query, &cache.pool.digests, step.sequences(), scoring)
@@ -155,13 +155,13 @@ pub fn best_attention(
     cache: &LayerCache,
     step: &Step,
     selection: &PageSelection,
-    sharing: PageSharing,
+    rule: PageScoring,
     scale: f64,
 ) -> Tensor<3> {
     let dtype = query.dtype();
     let pages = BestPages {
         selection: *selection,
-        sharing,
+        rule,
         n_pages_bound: step.max_pages(),
     };
     let query = query.cast(cache.pool.keys.dtype());

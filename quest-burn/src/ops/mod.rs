@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`append`] | writes the rows of new tokens and folds their keys into the page digests |
 //! | [`rotate_append`] | the same from a merged projection, with norms and RoPE |
-//! | [`page_scores`] | bounds, per page, the attention score of its keys |
+//! | [`page_scores`] | scores pages by their digests |
 //! | [`top_pages`] | the pages with the highest scores |
 //! | [`paged_attention`] | attention of one query token over the chosen pages |
 //! | [`best_attention`] | the three above together |
@@ -30,7 +30,7 @@ mod tokens;
 
 use burn::tensor::{Tensor, assert_shape};
 
-pub use crate::pages::{KeyShift, PageSelection, PageSharing, Pages, TokenLists};
+pub use crate::pages::{KeyShift, PageScoring, PageSelection, PageSharing, Pages, TokenLists};
 pub(crate) use body::Body;
 pub use norm::HeadNorms;
 pub use rotate_append::rotate_append;
@@ -76,15 +76,15 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
     }
 }
 
-/// Upper bounds of `query . key` over the keys of each page:
-/// `sum_i max(query_i * min_i, query_i * max_i)`, of the digests in 8 bits where the cache has them.
+/// Scores of each page by its digest, as [its kind](crate::digest) says, of the digests in 8 bits where the
+/// cache has them.
 ///
 /// # Shapes
 ///
 /// - query: `[batch, n_heads, head_dim]`
 /// - output: `[batch, n_heads, max_pages]` in f32, or `[batch, n_kv_heads, max_pages]` with the
-///   maximum over the query heads of a group when pages are shared per KV head, where `max_pages`
-///   is the step's [`Step::max_pages`]. Entries past a sequence's pages are undefined.
+///   maximum or mean over the query heads of a group when pages are shared per KV head, where
+///   `max_pages` is the step's [`Step::max_pages`]. Entries past a sequence's pages are undefined.
 ///
 /// # Panics
 ///
@@ -93,15 +93,16 @@ pub fn page_scores(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,
-    sharing: PageSharing,
+    scoring: impl Into<PageScoring>,
 ) -> Tensor<3> {
     check_query(&query, cache, step);
+    let scoring = scoring.into();
     match Body::of_layer(cache, &query.device()) {
         #[cfg(feature = "cube")]
-        Body::Kernels => kernel::page_scores(query, cache, step, sharing),
+        Body::Kernels => kernel::page_scores(query, cache, step, scoring),
         #[cfg(feature = "flex")]
-        Body::Native => simd::page_scores(query, cache, step, sharing),
-        Body::Reference => reference::page_scores(query, cache, step, sharing),
+        Body::Native => simd::page_scores(query, cache, step, scoring),
+        Body::Reference => reference::page_scores(query, cache, step, scoring),
     }
 }
 
@@ -174,17 +175,18 @@ pub fn best_attention(
     cache: &LayerCache,
     step: &Step,
     selection: &PageSelection,
-    sharing: PageSharing,
+    scoring: impl Into<PageScoring>,
     scale: f64,
 ) -> Tensor<3> {
     check_query(&query, cache, step);
+    let scoring = scoring.into();
     match Body::of_layer(cache, &query.device()) {
         #[cfg(feature = "cube")]
-        Body::Kernels => kernel::best_attention(query, cache, step, selection, sharing, scale),
+        Body::Kernels => kernel::best_attention(query, cache, step, selection, scoring, scale),
         #[cfg(feature = "flex")]
-        Body::Native => simd::best_attention(query, cache, step, selection, sharing, scale),
+        Body::Native => simd::best_attention(query, cache, step, selection, scoring, scale),
         Body::Reference => {
-            let scores = reference::page_scores(query.clone(), cache, step, sharing);
+            let scores = reference::page_scores(query.clone(), cache, step, scoring);
             let pages = reference::top_pages(scores, step, selection);
             reference::paged_attention(query, cache, &pages, step, scale)
         }

@@ -87,7 +87,7 @@ fn the_score_takes_the_maximum_for_positive_and_the_minimum_for_negative_queries
             query(q),
             cache.layer(0),
             &step,
-            PageSharing::KvHead,
+            crate::PageSharing::KvHead,
         ))
     };
     assert_eq!(scores(2.0), [12.0, 1.0]);

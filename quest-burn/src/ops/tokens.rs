@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor};
 use super::{check_query, paged_attention, reference};
 use crate::{
     cache::{LayerCache, Step},
-    pages::{PageSharing, Pages, TokenLists},
+    pages::{PageScoring, Pages, TokenLists},
 };
 
 /// What [`token_attention`] gives.
@@ -130,8 +130,8 @@ pub fn true_page_scores(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,
-    sharing: PageSharing,
+    scoring: impl Into<PageScoring>,
 ) -> Tensor<3> {
     check_query(&query, cache, step);
-    reference::true_page_scores(query, cache, step, sharing)
+    reference::true_page_scores(query, cache, step, scoring.into())
 }

@@ -3,12 +3,12 @@ use burn::config::Config;
 use crate::cache::Step;
 
 /// Which query heads read the same list of pages.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
+#[derive(Config, Debug, Copy, PartialEq, Eq, Hash)]
 pub enum PageSharing {
     /// Every query head has a list of its own, as in the released code.
     QueryHead,
-    /// The query heads that share a KV head share one list; a page's score is the maximum over
-    /// them, so that each page is read once for the whole group.
+    /// The query heads that share a KV head share one list, so that each page is read once for the
+    /// whole group; a [`GroupRule`](super::GroupRule) makes one score of theirs.
     KvHead,
 }
 

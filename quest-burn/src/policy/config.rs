@@ -4,7 +4,8 @@ use thiserror::Error;
 use super::QuestPolicy;
 use crate::{
     cache::{LayerCache, Step, validate_page_size},
-    pages::{PageSelection, PageSharing},
+    digest::Deviations,
+    pages::{GroupRule, PageScoring, PageSelection, PageSharing},
 };
 
 /// How the page that holds the newest token takes part in the selection.
@@ -18,8 +19,8 @@ pub enum NewestPage {
 
 /// How Quest chooses the pages that a decoded token attends to.
 ///
-/// By default the query heads of a KV head share one list, and the first and the newest page are always
-/// read: with digests of means ([`DigestKind::MeanVar`](crate::digest::DigestKind::MeanVar), the
+/// By default every layer is sparse, the query heads of a KV head share one list, and the first and the
+/// newest page are always read: with digests of means ([`DigestKind::MeanVar`](crate::digest::DigestKind::MeanVar), the
 /// cache's default) that is what loses least on real text.
 ///
 /// Three presets reproduce the released variants, with caches of
@@ -31,12 +32,20 @@ pub struct QuestConfig {
     /// Tokens that a query may attend to, in whole pages (rounded down).
     #[config(default = 2048)]
     pub token_budget: usize,
-    /// Leading layers that read every page; their attention is not sparse.
-    #[config(default = 2)]
+    /// Leading layers that read every page. The paper has two of them; with digests of means real text
+    /// loses less without.
+    #[config(default = 0)]
     pub dense_layers: usize,
     /// Which query heads share a page list.
     #[config(default = "PageSharing::KvHead")]
     pub sharing: PageSharing,
+    /// How the scores of query heads that share a list become one.
+    #[config(default = "GroupRule::Max")]
+    pub group_rule: GroupRule,
+    /// What the deviations of a digest are multiplied by; none for what
+    /// [the kind of digest](crate::digest::DigestKind::deviations) takes by itself.
+    #[config(default = "None")]
+    pub deviations: Option<Deviations>,
     /// How the newest page takes part.
     #[config(default = "NewestPage::Pinned")]
     pub newest_page: NewestPage,
@@ -111,7 +120,7 @@ impl QuestConfig {
     ///
     /// Equals [`kernels`](Self::kernels) for multi-head attention.
     pub fn kv_group() -> Self {
-        Self::new().with_sink_pages(0)
+        Self::new().with_sink_pages(0).with_dense_layers(2)
     }
 
     /// Pages of `page_size` tokens that a query may read: the budget in whole pages, but no fewer than
@@ -153,6 +162,15 @@ impl QuestConfig {
         match layer < self.dense_layers {
             true => length,
             false => length.min(self.budget_pages(page_size) * page_size),
+        }
+    }
+
+    /// How pages are scored.
+    pub fn scoring(&self) -> PageScoring {
+        PageScoring {
+            sharing: self.sharing,
+            group_rule: self.group_rule,
+            deviations: self.deviations,
         }
     }
 
@@ -206,7 +224,7 @@ impl QuestConfig {
     /// When [`validate`](Self::validate) fails.
     pub fn init(&self) -> Result<QuestPolicy, QuestConfigError> {
         self.validate()?;
-        Ok(QuestPolicy::new(self.clone()))
+        Ok(QuestPolicy::of(self.clone()))
     }
 }
 
@@ -237,7 +255,7 @@ mod tests {
         );
         assert_eq!(
             QuestConfig::kv_group(),
-            QuestConfig::new().with_sink_pages(0)
+            QuestConfig::new().with_sink_pages(0).with_dense_layers(2)
         );
     }
 

@@ -39,9 +39,9 @@ pub use config::{NewestPage, QuestConfig, QuestConfigError};
 pub use dense::DensePolicy;
 pub use h2o::{H2oConfig, H2oPolicy};
 pub use observer::{Observation, Observations, ObservedPolicy, Read, TOP_TOKENS};
-pub use options::{OptionError, PolicyOption, Share, ShareError};
-pub use oracle::OraclePolicy;
-pub use quest::QuestPolicy;
+pub use options::{Given, OptionError, PolicyOption, Share, ShareError};
+pub use oracle::{OracleOptions, OraclePolicy};
+pub use quest::{QuestOptions, QuestPolicy};
 pub use raas::{RaasOptions, RaasPolicy, RaasPrompt};
 pub use random::{RandomOptions, RandomPolicy, RandomPrompt};
 pub use recent::{RecentOptions, RecentPolicy};
@@ -53,7 +53,9 @@ pub use tova::{TovaConfig, TovaPolicy};
 pub use window::WindowPolicy;
 pub(crate) use window::within;
 
-pub use crate::pages::{KeyShift, PageSelection, PageSharing, Pages, TokenLists};
+pub use crate::pages::{
+    GroupRule, KeyShift, PageScoring, PageSelection, PageSharing, Pages, TokenLists,
+};
 use crate::{
     cache::{LayerCache, Step},
     ops,

@@ -4,6 +4,8 @@ use core::{fmt, str::FromStr};
 
 use thiserror::Error;
 
+use crate::{digest::Deviations, pages::GroupRule};
+
 /// A key that a policy's options have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyOption {
@@ -143,6 +145,45 @@ impl FromStr for Share {
 impl OptionValue for Share {
     fn expected() -> String {
         "a share above 0 and up to 1, such as 0.5".to_owned()
+    }
+}
+
+/// What is given, or left to the settings that all policies share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Given<T>(pub Option<T>);
+
+impl<T: fmt::Display> fmt::Display for Given<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<T: FromStr> FromStr for Given<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        text.parse().map(|value| Self(Some(value)))
+    }
+}
+
+impl<T: OptionValue> OptionValue for Given<T> {
+    fn expected() -> String {
+        T::expected()
+    }
+}
+
+impl OptionValue for GroupRule {
+    fn expected() -> String {
+        "max or mean".to_owned()
+    }
+}
+
+impl OptionValue for Deviations {
+    fn expected() -> String {
+        "a number from 0 to 1000".to_owned()
     }
 }
 

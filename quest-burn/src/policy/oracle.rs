@@ -1,9 +1,13 @@
 use burn::tensor::Tensor;
 
-use super::{PagePolicy, Pages, PolicyConfig, PolicyError, QuestConfig, QuestConfigError};
+use super::{
+    PagePolicy, Pages, PolicyError, QuestConfig,
+    options::{Given, policy_options},
+};
 use crate::{
     cache::{LayerCache, Step},
     ops,
+    pages::GroupRule,
 };
 
 /// Reads the pages that hold the keys with the highest products with the query: what Quest would
@@ -21,18 +25,24 @@ impl OraclePolicy {
     ///
     /// # Errors
     ///
-    /// When [`QuestConfig::validate`] fails.
-    pub fn new(config: QuestConfig) -> Result<Self, QuestConfigError> {
-        config.validate()?;
+    /// When [`QuestConfig::validate_for`] fails.
+    pub fn new(
+        config: QuestConfig,
+        options: OracleOptions,
+        page_size: usize,
+    ) -> Result<Self, PolicyError> {
+        config.validate_for(page_size)?;
+        let group_rule = options.group.0.unwrap_or(config.group_rule);
+        let config = config.with_group_rule(group_rule);
         Ok(Self { config })
     }
 }
 
-impl TryFrom<&PolicyConfig> for OraclePolicy {
-    type Error = PolicyError;
-
-    fn try_from(config: &PolicyConfig) -> Result<Self, PolicyError> {
-        Ok(Self::new(config.quest.clone())?)
+policy_options! {
+    /// How the oracle scores pages, where that is not left to [`QuestConfig`].
+    OracleOptions {
+        group: Given<GroupRule> = Given(None), "group",
+            "how the scores of a KV head's query heads become its own: max or mean";
     }
 }
 
@@ -45,7 +55,7 @@ impl PagePolicy for OraclePolicy {
         let Some(selection) = self.config.layer_selection(cache, step) else {
             return Pages::All;
         };
-        let scores = ops::true_page_scores(query.clone(), cache, step, self.config.sharing);
+        let scores = ops::true_page_scores(query.clone(), cache, step, self.config.scoring());
         ops::top_pages(scores, step, &selection)
     }
 }
@@ -108,7 +118,7 @@ mod tests {
     fn it_is_not_misled_by_digests() {
         let query = [1.0, 1.0];
         assert_eq!(pages(&config().init().unwrap(), key, &query), [0]);
-        let oracle = OraclePolicy::new(config()).unwrap();
+        let oracle = OraclePolicy::new(config(), OracleOptions::DEFAULT, 8).unwrap();
         assert_eq!(pages(&oracle, key, &query), [1]);
     }
 
@@ -116,17 +126,17 @@ mod tests {
     fn empty_rows_of_the_newest_page_are_no_tokens() {
         // All products are negative; a row without a token would have the highest one, zero.
         let key = |token: usize| [-1.0 - token as f32 / 8.0, 0.0];
-        let oracle = OraclePolicy::new(config()).unwrap();
+        let oracle = OraclePolicy::new(config(), OracleOptions::DEFAULT, 8).unwrap();
         assert_eq!(pages(&oracle, key, &[1.0, 0.0]), [0]);
     }
 
     #[test]
     fn heads_share_their_list_as_with_quest() {
         let queries = [1.0, 1.0, 3.0, -3.0];
-        let shared = OraclePolicy::new(config()).unwrap();
+        let shared = OraclePolicy::new(config(), OracleOptions::DEFAULT, 8).unwrap();
         assert_eq!(pages(&shared, key, &queries), [0]);
         let own = config().with_sharing(PageSharing::QueryHead);
-        let own = OraclePolicy::new(own).unwrap();
+        let own = OraclePolicy::new(own, OracleOptions::DEFAULT, 8).unwrap();
         assert_eq!(pages(&own, key, &queries), [1, 0]);
     }
 }

@@ -1,9 +1,14 @@
 use burn::tensor::Tensor;
 
-use super::{PagePolicy, Pages, PolicyConfig, PolicyError, QuestConfig};
+use super::{
+    PagePolicy, Pages, PolicyError, QuestConfig,
+    options::{Given, policy_options},
+};
 use crate::{
     cache::{LayerCache, Step},
+    digest::Deviations,
     ops,
+    pages::GroupRule,
 };
 
 /// Reads the pages whose digests promise the highest attention scores
@@ -15,22 +20,43 @@ pub struct QuestPolicy {
     config: QuestConfig,
 }
 
+policy_options! {
+    /// How Quest scores pages, where that is not left to [`QuestConfig`].
+    QuestOptions {
+        group: Given<GroupRule> = Given(None), "group",
+            "how the scores of a KV head's query heads become its own: max or mean";
+        deviations: Given<Deviations> = Given(None), "c",
+            "what the deviations of mean-var and mean-scalar digests are multiplied by";
+    }
+}
+
 impl QuestPolicy {
-    pub(crate) fn new(config: QuestConfig) -> Self {
+    /// Pages of `page_size` tokens as configured, scored as the options say.
+    ///
+    /// # Errors
+    ///
+    /// When [`QuestConfig::validate_for`] fails.
+    pub fn new(
+        config: QuestConfig,
+        options: QuestOptions,
+        page_size: usize,
+    ) -> Result<Self, PolicyError> {
+        config.validate_for(page_size)?;
+        let group_rule = options.group.0.unwrap_or(config.group_rule);
+        let deviations = options.deviations.0.or(config.deviations);
+        let config = config
+            .with_group_rule(group_rule)
+            .with_deviations(deviations);
+        Ok(Self::of(config))
+    }
+
+    pub(super) fn of(config: QuestConfig) -> Self {
         Self { config }
     }
 
     /// How the pages are chosen.
     pub fn config(&self) -> &QuestConfig {
         &self.config
-    }
-}
-
-impl TryFrom<&PolicyConfig> for QuestPolicy {
-    type Error = PolicyError;
-
-    fn try_from(config: &PolicyConfig) -> Result<Self, PolicyError> {
-        Ok(config.quest.init()?)
     }
 }
 
@@ -47,7 +73,7 @@ impl PagePolicy for QuestPolicy {
         let Some(selection) = self.config.layer_selection(cache, step) else {
             return Pages::All;
         };
-        let scores = ops::page_scores(query.clone(), cache, step, self.config.sharing);
+        let scores = ops::page_scores(query.clone(), cache, step, self.config.scoring());
         ops::top_pages(scores, step, &selection)
     }
 
@@ -60,8 +86,8 @@ impl PagePolicy for QuestPolicy {
     ) -> Tensor<3> {
         match self.config.layer_selection(cache, step) {
             Some(selection) => {
-                let sharing = self.config.sharing;
-                ops::best_attention(query, cache, step, &selection, sharing, scale)
+                let scoring = self.config.scoring();
+                ops::best_attention(query, cache, step, &selection, scoring, scale)
             }
             None => ops::paged_attention(query, cache, &Pages::All, step, scale),
         }

@@ -92,7 +92,7 @@ impl RaasPolicy {
     }
 
     fn scores(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step) -> Vec<Vec<Vec<f32>>> {
-        let scores = ops::page_scores(query.clone(), cache, step, self.quest.sharing);
+        let scores = ops::page_scores(query.clone(), cache, step, self.quest.scoring());
         scores_on_host(scores, step)
     }
 

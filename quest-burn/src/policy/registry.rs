@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    ChessOptions, ChessPolicy, DensePolicy, H2oPolicy, OptionError, OraclePolicy, PagePolicy,
-    PolicyOption, QuestConfig, QuestConfigError, QuestPolicy, RaasOptions, RaasPolicy,
-    RandomOptions, RandomPolicy, RecentOptions, RecentPolicy, ReuseOptions, ReusePolicy,
-    StreamingPolicy, TopPOptions, TopPPolicy, TovaPolicy,
+    ChessOptions, ChessPolicy, DensePolicy, H2oPolicy, OptionError, OracleOptions, OraclePolicy,
+    PagePolicy, PolicyOption, QuestConfig, QuestConfigError, QuestOptions, QuestPolicy,
+    RaasOptions, RaasPolicy, RandomOptions, RandomPolicy, RecentOptions, RecentPolicy,
+    ReuseOptions, ReusePolicy, StreamingPolicy, TopPOptions, TopPPolicy, TovaPolicy,
 };
 use crate::rope::RopeConfig;
 
@@ -93,11 +93,11 @@ macro_rules! policies {
 
 policies! {
     Dense: DensePolicy = "dense", "Every page";
-    Quest: QuestPolicy = "quest", "The pages that matter to the query, by their digests";
+    Quest(QuestOptions): QuestPolicy = "quest", "The pages that matter to the query, by their digests";
     Streaming: StreamingPolicy = "streaming", "The first four and the most recent tokens";
     H2o: H2oPolicy = "h2o", "Tokens that have received much attention, and the most recent";
     Tova: TovaPolicy = "tova", "Tokens that no query has given the least attention";
-    Oracle: OraclePolicy = "oracle", "The pages that matter to the query, by their true scores";
+    Oracle(OracleOptions): OraclePolicy = "oracle", "The pages that matter to the query, by their true scores";
     TopP(TopPOptions): TopPPolicy = "top-p",
         "As many of Quest's pages as hold a share of the attention";
     Reuse(ReuseOptions): ReusePolicy = "reuse",
@@ -107,6 +107,13 @@ policies! {
         "Pages with keys like the newest ones, selected rarely";
     Recent(RecentOptions): RecentPolicy = "recent", "The first page and the newest pages";
     Random(RandomOptions): RandomPolicy = "random", "Pages drawn at random, and the prompt";
+}
+
+impl PolicyKind {
+    /// Quest as its settings say.
+    pub const QUEST: Self = Self::Quest(QuestOptions::DEFAULT);
+    /// The oracle as the settings of Quest say.
+    pub const ORACLE: Self = Self::Oracle(OracleOptions::DEFAULT);
 }
 
 impl fmt::Display for PolicyKind {
@@ -216,7 +223,7 @@ impl From<PolicyKind> for PolicyConfig {
 
 impl From<QuestConfig> for PolicyConfig {
     fn from(quest: QuestConfig) -> Self {
-        Self::new(PolicyKind::Quest).with_quest(quest)
+        Self::new(PolicyKind::QUEST).with_quest(quest)
     }
 }
 
@@ -250,6 +257,7 @@ pub enum PolicyError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{digest::Deviations, pages::GroupRule};
 
     #[test]
     fn every_policy_is_found_by_its_name() {
@@ -285,12 +293,36 @@ mod tests {
     fn options_that_a_policy_does_not_have_are_refused() {
         let error = |text: &str| text.parse::<PolicyKind>().unwrap_err().to_string();
         assert_eq!(
-            error("quest:used=1"),
-            "options of quest: expected no options, found `used=1`"
+            error("h2o:used=1"),
+            "options of h2o: expected no options, found `used=1`"
         );
         assert_eq!(
             error("random:sed=1"),
             "options of random: expected one of prompt, seed, found `sed`"
+        );
+    }
+
+    #[test]
+    fn quest_scores_as_its_options_say_or_else_its_settings() {
+        let settings = QuestConfig::new()
+            .with_group_rule(GroupRule::Mean)
+            .with_deviations(Some(Deviations::whole(3)));
+        let scoring = |text: &str| {
+            let PolicyKind::Quest(options) = text.parse().unwrap() else {
+                panic!("{text}");
+            };
+            let policy = QuestPolicy::new(settings.clone(), options, 16).unwrap();
+            let scoring = policy.config().scoring();
+            (scoring.group_rule, scoring.deviations.unwrap().to_string())
+        };
+        assert_eq!(scoring("quest"), (GroupRule::Mean, "3".to_owned()));
+        assert_eq!(
+            scoring("quest:group=max,c=0.5"),
+            (GroupRule::Max, "0.5".to_owned())
+        );
+        assert_eq!(
+            "quest:c=two".parse::<PolicyKind>().unwrap_err().to_string(),
+            "options of quest: c: expected a number from 0 to 1000, found `two`"
         );
     }
 

@@ -93,7 +93,7 @@ impl ReusePolicy {
         let kept = kept.collect::<Vec<_>>();
         let is_due = |sequence: usize| kept[sequence].is_none() && step.new_tokens(sequence) > 0;
         let made = (0..step.batch()).any(is_due).then(|| {
-            let scores = ops::page_scores(query.clone(), cache, step, self.quest.sharing);
+            let scores = ops::page_scores(query.clone(), cache, step, self.quest.scoring());
             scores_on_host(scores, step)
         });
         let lists = match self.quest.sharing {

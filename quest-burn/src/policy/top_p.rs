@@ -110,7 +110,7 @@ impl PagePolicy for TopPPolicy {
         let Some(selection) = self.quest.layer_selection(cache, step) else {
             return Pages::All;
         };
-        let scores = ops::page_scores(query.clone(), cache, step, self.quest.sharing);
+        let scores = ops::page_scores(query.clone(), cache, step, self.quest.scoring());
         let scores = scores_on_host(scores, step);
         let of_sequence = |(sequence, lists): (usize, &Vec<Vec<f32>>)| {
             let (length, size) = (step.lengths()[sequence], step.page_size());

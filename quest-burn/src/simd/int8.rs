@@ -12,7 +12,7 @@ use super::{
     lanes::{Floats, flat_mut, lanes, load, prefetch, splat},
     pool,
     pool::Pool,
-    scores::norm,
+    scores::{Scored, norm},
     with_element,
 };
 use crate::{
@@ -21,7 +21,6 @@ use crate::{
         OUTWARD, SCALE_OF_LARGEST, Step, n_scales,
     },
     digest::{NativeDigest, with_digest},
-    pages::PageSharing,
 };
 
 /// Whether this code reads such digests.
@@ -243,7 +242,7 @@ pub fn score_pages<'a, S: Simd, D: NativeDigest>(
     query: &[f32],
     packed: Packed<'a>,
     pages: &[u32],
-    sharing: PageSharing,
+    scored: Scored,
     _digest: PhantomData<D>,
 ) -> Vec<f32> {
     let head_dim = packed.head_dim();
@@ -269,9 +268,9 @@ pub fn score_pages<'a, S: Simd, D: NativeDigest>(
     }
     let norms = queries.map(norm).collect::<Vec<_>>();
 
-    let is_shared = sharing == PageSharing::KvHead;
-    let lists_per_head = if is_shared { 1 } else { group };
-    let mut scores = vec![f32::MIN; packed.heads() * lists_per_head * pages.len()];
+    let is_shared = scored.scoring.is_shared();
+    let lists_per_head = scored.scoring.lists(group, 1);
+    let mut scores = vec![scored.start(); packed.heads() * lists_per_head * pages.len()];
     let mut products = vec![splat::<S>(0.0); group];
     let mut squares = vec![splat::<S>(0.0); group];
     let n_scales = n_scales(head_dim);
@@ -330,10 +329,11 @@ pub fn score_pages<'a, S: Simd, D: NativeDigest>(
                     squares[g].reduce_add(),
                     norms[head * group + g],
                     scalar,
+                    scored.deviations,
                 );
                 let list = if is_shared { 0 } else { g };
                 let to = &mut scores[list * pages.len() + place];
-                *to = if is_shared { to.max(score) } else { score };
+                scored.add(to, score, group);
             }
         }
     }

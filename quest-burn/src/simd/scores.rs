@@ -16,7 +16,7 @@ use super::{
 use crate::{
     cache::{Int8Digests, LayerCache, Step},
     digest::{NativeDigest, SCALAR_CHANNELS, with_digest},
-    pages::PageSharing,
+    pages::{GroupRule, PageScoring},
 };
 
 /// Pages that one task scores.
@@ -27,16 +27,13 @@ pub fn page_scores(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,
-    sharing: PageSharing,
+    scoring: PageScoring,
 ) -> Tensor<3> {
     let [batch, n_heads, _] = query.dims();
     let [_, n_kv_heads, _, _] = cache.pool.digests.rows.dims();
     let device = query.device();
-    let scores = scores_of_all(&pool::floats(query), n_heads, cache, step, sharing);
-    let lists = match sharing {
-        PageSharing::QueryHead => n_heads,
-        PageSharing::KvHead => n_kv_heads,
-    };
+    let scores = scores_of_all(&pool::floats(query), n_heads, cache, step, scoring);
+    let lists = scoring.lists(n_heads, n_kv_heads);
     pool::tensor(scores, [batch, lists, step.max_pages()], &device)
 }
 
@@ -46,7 +43,7 @@ pub fn scores_of_all(
     n_heads: usize,
     cache: &LayerCache,
     step: &Step,
-    sharing: PageSharing,
+    scoring: PageScoring,
 ) -> Vec<f32> {
     let problem = Problem {
         query,
@@ -54,14 +51,19 @@ pub fn scores_of_all(
         n_kv_heads: cache.pool.digests.rows.dims()[1],
         head_dim: cache.pool.keys.dims()[3],
         step,
-        sharing,
+        scoring,
+    };
+    let deviations = cache.pool.digests.kind.deviations_or(scoring.deviations);
+    let scored = Scored {
+        scoring,
+        deviations: deviations.value(),
     };
     if let Some(Int8Digests { words, scales }) = cache.pool.digests.int8.clone() {
         let (words, scales) = (pool::primitive(words), pool::primitive(scales));
         let packed = Packed::new(&words, &scales);
         return with_digest!(cache.pool.digests.kind, D => {
             problem.scores(|query, pages| {
-                int8::score_pages::<D>(query, packed, pages, sharing, PhantomData)
+                int8::score_pages::<D>(query, packed, pages, scored, PhantomData)
             })
         });
     }
@@ -69,9 +71,37 @@ pub fn scores_of_all(
     with_element!(cache.pool.digests.rows.dtype(), E => {
         let digests = Pool::<E>::new(&digests);
         with_digest!(cache.pool.digests.kind, D => {
-            problem.scores(|query, pages| score_pages::<E, D>(query, digests, pages, sharing, PhantomData))
+            problem.scores(|query, pages| score_pages::<E, D>(query, digests, pages, scored, PhantomData))
         })
     })
+}
+
+/// How scores are made of products.
+#[derive(Clone, Copy)]
+pub(super) struct Scored {
+    pub scoring: PageScoring,
+    /// What deviations are multiplied by.
+    pub deviations: f32,
+}
+
+impl Scored {
+    /// What the score of a list is before any query head is seen.
+    pub fn start(self) -> f32 {
+        match self.scoring.group_rule {
+            GroupRule::Max => f32::MIN,
+            GroupRule::Mean => 0.0,
+        }
+    }
+
+    /// Adds the score of one of `group` query heads to that of its list.
+    #[inline(always)]
+    pub fn add(self, score: &mut f32, found: f32, group: usize) {
+        *score = match (self.scoring.is_shared(), self.scoring.group_rule) {
+            (false, _) => found,
+            (true, GroupRule::Max) => score.max(found),
+            (true, GroupRule::Mean) => *score + found / group as f32,
+        };
+    }
 }
 
 /// What is scored, whatever form the digests have.
@@ -81,7 +111,7 @@ struct Problem<'a> {
     n_kv_heads: usize,
     head_dim: usize,
     step: &'a Step,
-    sharing: PageSharing,
+    scoring: PageScoring,
 }
 
 impl Problem<'_> {
@@ -94,7 +124,7 @@ impl Problem<'_> {
             n_kv_heads,
             head_dim,
             step,
-            sharing,
+            scoring,
         } = self;
         let of_sequence = n_heads * head_dim;
         let max_pages = step.max_pages();
@@ -115,10 +145,7 @@ impl Problem<'_> {
             )
         });
 
-        let lists = match sharing {
-            PageSharing::QueryHead => n_heads,
-            PageSharing::KvHead => n_kv_heads,
-        };
+        let lists = scoring.lists(n_heads, n_kv_heads);
         // What is past a sequence's pages is never read.
         let mut scores = vec![f32::MIN; step.batch() * lists * max_pages];
         for ((sequence, pages), part) in tasks.iter().zip(parts) {
@@ -181,7 +208,7 @@ fn score_pages<'a, S: Simd, E: Element, D: NativeDigest>(
     query: &[f32],
     digests: Pool<'a, E>,
     pages: &[u32],
-    sharing: PageSharing,
+    scored: Scored,
     _digest: PhantomData<D>,
 ) -> Vec<f32> {
     let scalars = if D::SCALAR { SCALAR_CHANNELS } else { 0 };
@@ -189,9 +216,8 @@ fn score_pages<'a, S: Simd, E: Element, D: NativeDigest>(
     let heads = query.len() / head_dim;
     let group = heads / digests.heads();
     let queries = Queries::<S>::new::<E, D>(query, head_dim);
-    let is_shared = sharing == PageSharing::KvHead;
-    let lists_per_head = if is_shared { 1 } else { group };
-    let mut scores = vec![f32::MIN; digests.heads() * lists_per_head * pages.len()];
+    let lists_per_head = scored.scoring.lists(group, 1);
+    let mut scores = vec![scored.start(); digests.heads() * lists_per_head * pages.len()];
     let of_head = lists_per_head * pages.len();
 
     // As many pages at a time as rows fit into registers.
@@ -210,7 +236,8 @@ fn score_pages<'a, S: Simd, E: Element, D: NativeDigest>(
                 head_dim,
                 scores: &mut scores[head * of_head..][..of_head],
                 n_pages: pages.len(),
-                is_shared,
+                group,
+                scored,
                 digest: PhantomData,
             };
             let row = |i: usize| digests.page(pages[first + i] as usize, head);
@@ -234,7 +261,9 @@ struct Scores<'a, S: Simd, D> {
     head_dim: usize,
     scores: &'a mut [f32],
     n_pages: usize,
-    is_shared: bool,
+    /// Query heads of the KV head.
+    group: usize,
+    scored: Scored,
     digest: PhantomData<D>,
 }
 
@@ -277,7 +306,8 @@ impl<S: Simd, E: Element, D: NativeDigest> RowWork<S, E> for Scores<'_, S, D> {
         }
         for g in 0..G {
             let norm = self.queries.norms[self.first_query + query + g];
-            let list = if self.is_shared { 0 } else { query + g };
+            let is_shared = self.scored.scoring.is_shared();
+            let list = if is_shared { 0 } else { query + g };
             let scores = &mut self.scores[list * self.n_pages + first..];
             for t in 0..T {
                 let scalar = if D::SCALAR {
@@ -285,13 +315,9 @@ impl<S: Simd, E: Element, D: NativeDigest> RowWork<S, E> for Scores<'_, S, D> {
                 } else {
                     0.0
                 };
-                let found = D::score(products[g][t], squares[g][t], norm, scalar);
-                let score = &mut scores[t];
-                *score = if self.is_shared {
-                    score.max(found)
-                } else {
-                    found
-                };
+                let deviations = self.scored.deviations;
+                let found = D::score(products[g][t], squares[g][t], norm, scalar, deviations);
+                self.scored.add(&mut scores[t], found, self.group);
             }
         }
     }

@@ -46,6 +46,24 @@ pub fn page_score(kind: DigestKind, query: &[f64], page: &[Vec<f64>]) -> f64 {
 ///
 /// When the kind is not known here.
 pub fn digest_score(kind: DigestKind, query: &[f64], digest: &[f64]) -> f64 {
+    let deviations = match kind {
+        DigestKind::MeanVar => 2.0,
+        _ => 1.0,
+    };
+    scaled_digest_score(kind, deviations, query, digest)
+}
+
+/// The score of a page with this digest, so many deviations above the mean.
+///
+/// # Panics
+///
+/// When the kind is not known here.
+pub fn scaled_digest_score(
+    kind: DigestKind,
+    deviations: f64,
+    query: &[f64],
+    digest: &[f64],
+) -> f64 {
     let (first, behind) = digest.split_at(query.len());
     match kind {
         DigestKind::MinMax => {
@@ -54,9 +72,11 @@ pub fn digest_score(kind: DigestKind, query: &[f64], digest: &[f64]) -> f64 {
         }
         DigestKind::MeanVar => {
             let squares = query.iter().zip(behind).map(|(q, std)| (q * std).powi(2));
-            dot(query, first) + 2.0 * squares.sum::<f64>().sqrt()
+            dot(query, first) + deviations * squares.sum::<f64>().sqrt()
         }
-        DigestKind::MeanScalar => dot(query, first) + dot(query, query).sqrt() * behind[0],
+        DigestKind::MeanScalar => {
+            dot(query, first) + deviations * dot(query, query).sqrt() * behind[0]
+        }
         DigestKind::Mean => dot(query, first),
         other => panic!("the naive model knows no digest {other}"),
     }

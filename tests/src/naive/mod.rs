@@ -7,7 +7,7 @@ mod model;
 mod rope;
 
 pub use attention::{attend, select_pages};
-pub use digest::{digest, digest_score, page_score};
+pub use digest::{digest, digest_score, page_score, scaled_digest_score};
 pub use eviction::{Evicting, Kept};
 pub use model::{Cache, Model};
 pub use rope::Rope;

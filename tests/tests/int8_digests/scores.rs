@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 use quest_burn::{
-    PageSharing,
+    GroupRule, PageScoring, PageSharing,
     cache::{DigestStorage, LayerCache, PagedKvCacheConfig},
     digest::DigestKind,
     ops,
@@ -74,15 +74,20 @@ fn a_page_score_bounds_the_score_of_each_key_and_is_near_the_full_one() {
 }
 
 #[test]
-fn scores_are_those_of_the_tensor_operations_for_both_sharings() {
+fn scores_are_those_of_the_tensor_operations_however_lists_are_scored() {
     for_each_digest(|device, shape, filled, query, context| {
         let tolerance = device.tolerance_of_sums(2.0 * TOLERANCE);
-        for sharing in [PageSharing::KvHead, PageSharing::QueryHead] {
-            let scores = |of: fn(_, &LayerCache, &_, _) -> Tensor<3>| {
-                rows(&of(query.clone(), filled.layer(), &filled.step, sharing))
-            };
-            let expected = scores(ops::reference::page_scores);
-            let found = scores(ops::page_scores);
+        let shared = PageScoring::from(PageSharing::KvHead);
+        let mean = PageScoring {
+            group_rule: GroupRule::Mean,
+            deviations: Some("0.75".parse().unwrap()),
+            ..shared
+        };
+        for scoring in [shared, PageSharing::QueryHead.into(), mean] {
+            let query = || query.clone();
+            let (layer, step) = (filled.layer(), &filled.step);
+            let expected = rows(&ops::reference::page_scores(query(), layer, step, scoring));
+            let found = rows(&ops::page_scores(query(), layer, step, scoring));
             assert_eq!(found.len(), expected.len());
             let lists = found.len() / shape.lengths.len();
             for (list, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -94,7 +99,7 @@ fn scores_are_those_of_the_tensor_operations_for_both_sharings() {
                 let unit = if largest > 0.0 { largest } else { 1.0 };
                 let of = |scores: &[f64]| scores[..pages].iter().map(|x| x / unit).collect();
                 let (found, expected): (Vec<f64>, Vec<f64>) = (of(found), of(expected));
-                let context = format!("{context}, {sharing:?}, list {list}");
+                let context = format!("{context}, {scoring:?}, list {list}");
                 assert_close(&found, &expected, tolerance, &context);
             }
         }
@@ -148,9 +153,13 @@ fn half_precision_caches_are_packed_and_scored_as_by_the_tensor_operations() {
                     layer.digests().clone(),
                 );
                 let tolerance = device.tolerance_of_sums(TOLERANCE);
-                let scores = |sharing| {
-                    let expected =
-                        ops::reference::page_scores(query.clone(), layer, &step, sharing);
+                let scores = |sharing: PageSharing| {
+                    let expected = ops::reference::page_scores(
+                        query.clone(),
+                        layer,
+                        &step,
+                        PageScoring::from(sharing),
+                    );
                     let found = ops::page_scores(query.clone(), layer, &step, sharing);
                     let [expected, found] = [expected, found].map(|t| rows(&t).concat());
                     assert_close(&found, &expected, tolerance, &context);
@@ -158,7 +167,7 @@ fn half_precision_caches_are_packed_and_scored_as_by_the_tensor_operations() {
                 };
                 scores(PageSharing::KvHead);
                 let sharing = PageSharing::QueryHead;
-                let full = ops::reference::page_scores(query.clone(), &full, &step, sharing);
+                let full = ops::reference::page_scores(query.clone(), &full, &step, sharing.into());
                 let (full, found) = (rows(&full).concat(), scores(sharing));
                 for (found, full) in found.iter().zip(&full) {
                     let rounding = tolerance * (1.0 + full.abs());

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use quest_burn::{
-    PageSharing,
+    GroupRule, PageScoring, PageSharing,
     digest::DigestKind,
     kernels::{self, ReadPages, Scoring, TopPages},
     ops::PageSelection,
@@ -13,6 +13,51 @@ use super::bench::{
     Bench, case, device, dtypes, floats, for_each, for_each_digest, ints, poison, relative_error,
     rng, tolerance,
 };
+
+fn pairs(n: usize, m: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..n).flat_map(move |i| (0..m).map(move |j| (i, j)))
+}
+
+#[test]
+fn a_group_s_mean_is_the_mean_of_its_heads() {
+    for_each_digest(|bench, _| {
+        let (heads, group) = (bench.case.n_kv_heads, bench.case.group);
+        let n_scores = bench.max_pages();
+        let scores = |rule: PageScoring| {
+            floats(kernels::page_scores(
+                bench.device_query(),
+                &bench.digests_of(bench.device_digests()),
+                &bench.sequences(),
+                Scoring {
+                    page_size: bench.case.page_size,
+                    rule,
+                    n_scores,
+                },
+            ))
+        };
+        let deviations = Some("0.75".parse().unwrap());
+        let of_heads = scores(PageScoring {
+            deviations,
+            ..PageSharing::QueryHead.into()
+        });
+        let of_groups = scores(PageScoring {
+            deviations,
+            group_rule: GroupRule::Mean,
+            ..PageSharing::KvHead.into()
+        });
+        for sequence in 0..bench.batch() {
+            for (head, page) in pairs(heads, bench.n_pages(sequence)) {
+                let list = sequence * heads + head;
+                let own = |g: usize| f64::from(of_heads[(list * group + g) * n_scores + page]);
+                let expected = (0..group).map(own).sum::<f64>() / group as f64;
+                let size = (0..group).map(|g| own(g).abs()).fold(1.0, f64::max);
+                let found = f64::from(of_groups[list * n_scores + page]);
+                let error = (found - expected).abs() / size;
+                assert!(error < 1e-5, "{}: {found}, {expected}", bench.name());
+            }
+        }
+    });
+}
 
 #[test]
 fn page_scores_are_those_of_every_page() {
@@ -31,7 +76,7 @@ fn page_scores_are_those_of_every_page() {
                     &bench.sequences(),
                     Scoring {
                         page_size: bench.case.page_size,
-                        sharing,
+                        rule: sharing.into(),
                         n_scores,
                     },
                 ));
@@ -187,7 +232,7 @@ fn best_attention(
                 sink_pages,
                 recent_pages,
             },
-            sharing,
+            rule: sharing.into(),
             n_pages_bound: bench.max_pages(),
         },
         bench.scale(),
@@ -212,7 +257,7 @@ fn selection_within_attention_reads_the_same_pages() {
                     &bench.sequences(),
                     Scoring {
                         page_size,
-                        sharing,
+                        rule: sharing.into(),
                         n_scores: bench.max_pages(),
                     },
                 );

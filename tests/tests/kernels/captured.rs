@@ -67,7 +67,7 @@ fn a_captured_step_replays_at_any_position() {
             };
             let scoring = Scoring {
                 page_size: 16,
-                sharing: PageSharing::KvHead,
+                rule: PageSharing::KvHead.into(),
                 n_scores: max_pages,
             };
             let top = TopPages {
@@ -86,7 +86,7 @@ fn a_captured_step_replays_at_any_position() {
             );
             let pages = kernels::BestPages {
                 selection,
-                sharing: PageSharing::KvHead,
+                rule: PageSharing::KvHead.into(),
                 n_pages_bound: max_pages,
             };
             let best = kernels::best_attention(query.clone(), &pool, &sequences, pages, scale);

@@ -98,7 +98,7 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
             },
             Scoring {
                 page_size: 16,
-                sharing: PageSharing::KvHead,
+                rule: PageSharing::KvHead.into(),
                 n_scores: 2,
             },
         )

@@ -8,7 +8,7 @@ mod threads;
 
 use burn::tensor::{DType, Device, Tensor};
 use quest_burn::{
-    PageSharing,
+    GroupRule, PageScoring, PageSharing,
     cache::{LayerCache, PagedKvCache, PagedKvCacheConfig, Step},
     digest::DigestKind,
     ops,
@@ -129,11 +129,12 @@ impl Pair {
         )
     }
 
-    fn scores(&self, sharing: PageSharing) -> [Tensor<3>; 2] {
+    fn scores(&self, scoring: impl Into<PageScoring>) -> [Tensor<3>; 2] {
         let query = || self.query.clone();
+        let scoring = scoring.into();
         [
-            ops::page_scores(query(), self.native.layer(0), &self.step, sharing),
-            ops::reference::page_scores(query(), self.reference.layer(0), &self.step, sharing),
+            ops::page_scores(query(), self.native.layer(0), &self.step, scoring),
+            ops::reference::page_scores(query(), self.reference.layer(0), &self.step, scoring),
         ]
     }
 }
@@ -158,6 +159,23 @@ fn close<const D: usize>(found: &Tensor<D>, expected: &Tensor<D>, context: &str)
     assert_eq!(found.dtype(), expected.dtype(), "{context}");
     let flat = |tensor: &Tensor<D>| rows(tensor).concat();
     assert_close(&flat(found), &flat(expected), TOLERANCE, context);
+}
+
+/// Every way to make a list's scores of those of query heads, and other deviations than the digest's.
+fn scorings() -> [PageScoring; 4] {
+    let group = PageScoring::from(PageSharing::KvHead);
+    [
+        group,
+        PageSharing::QueryHead.into(),
+        PageScoring {
+            group_rule: GroupRule::Mean,
+            ..group
+        },
+        PageScoring {
+            deviations: Some("0.75".parse().expect("a number")),
+            ..group
+        },
+    ]
 }
 
 /// With the paper's digests.

@@ -10,7 +10,7 @@ use quest_burn::{
 };
 use quest_burn_tests::arrays::values;
 
-use super::{Pair, close, for_each_digest, for_each_pair, selection, shapes};
+use super::{Pair, close, for_each_digest, for_each_pair, scorings, selection, shapes};
 
 /// Equal, where NaN equals NaN: what nobody wrote must still be there.
 fn assert_same<const D: usize>(found: &Tensor<D>, expected: &Tensor<D>, context: &str) {
@@ -48,8 +48,8 @@ fn append_writes_what_the_reference_writes_and_nothing_else() {
 #[test]
 fn page_scores_and_the_pages_chosen_by_them_are_those_of_the_reference() {
     for_each_digest(|shape, pair| {
-        for sharing in [PageSharing::KvHead, PageSharing::QueryHead] {
-            let [found, expected] = pair.scores(sharing);
+        for scoring in scorings() {
+            let [found, expected] = pair.scores(scoring);
             for sequence in 0..shape.lengths.len() {
                 let n = pair.step.pages(sequence).len();
                 let [_, lists, _] = found.dims();

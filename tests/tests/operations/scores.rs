@@ -1,7 +1,7 @@
 //! Page scores.
 
 use burn::tensor::Tensor;
-use quest_burn::{PageSharing, ops};
+use quest_burn::{GroupRule, PageScoring, PageSharing, digest::Deviations, ops};
 use quest_burn_tests::{
     arrays::{assert_close, rows},
     catalogue::AttentionShape,
@@ -10,6 +10,38 @@ use quest_burn_tests::{
 };
 
 use super::{TOLERANCE, for_each_digest, heads_of};
+
+#[test]
+fn a_group_s_mean_and_other_deviations_are_scored_as_naively() {
+    let deviations = Some("0.75".parse::<Deviations>().unwrap());
+    for_each_digest(|shape, filled, query, context| {
+        let scoring = PageScoring {
+            sharing: PageSharing::KvHead,
+            group_rule: GroupRule::Mean,
+            deviations,
+        };
+        let kind = filled.layer().digest();
+        let scores = ops::page_scores(query.clone(), filled.layer(), &filled.step, scoring);
+        let [_, lists, _] = scores.dims();
+        let scores = rows(&scores);
+        let group = shape.n_heads / shape.n_kv_heads;
+        for sequence in 0..shape.lengths.len() {
+            let heads = heads_of(&query, sequence);
+            for (head, queries) in heads.chunks(group).enumerate() {
+                let pages = filled.keys[sequence][head].chunks(shape.page_size);
+                for (page, keys) in pages.enumerate() {
+                    let digest = naive::digest(kind, keys).concat();
+                    let of_head =
+                        |query: &Vec<f64>| naive::scaled_digest_score(kind, 0.75, query, &digest);
+                    let expected = queries.iter().map(of_head).sum::<f64>() / group as f64;
+                    let found = scores[sequence * lists + head][page];
+                    let context = format!("{context}: sequence {sequence}, page {page}");
+                    assert_close(&[found], &[expected], TOLERANCE, &context);
+                }
+            }
+        }
+    });
+}
 
 #[test]
 fn page_scores_equal_the_naive_scores_and_bound_every_key_where_the_digest_promises_it() {

@@ -66,7 +66,7 @@ fn what_is_not_listed_is_not_read_and_what_is_listed_is() {
                 // True scores need every key, of the oracle always and of the others when they
                 // rank a prompt, and so do mean keys of pages; no value is needed for them.
                 let evicts = matches!(kind, PolicyKind::H2o | PolicyKind::Tova);
-                let compares = matches!(kind, PolicyKind::Oracle | PolicyKind::Chess(_));
+                let compares = matches!(kind, PolicyKind::Oracle(_) | PolicyKind::Chess(_));
                 let ranks = compares || (evicts && steps_before == 0);
                 assert_reads_what_it_lists(&mut session, &policy, !ranks, &context);
             }

@@ -19,7 +19,7 @@ impl Digest for Mean {
         mean
     }
 
-    fn scores(query: Tensor<3>, digests: Tensor<4>) -> Tensor<3> {
+    fn scores(query: Tensor<3>, digests: Tensor<4>, _deviations: f32) -> Tensor<3> {
         products(query, digests)
     }
 }

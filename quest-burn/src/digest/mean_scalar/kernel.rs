@@ -1,7 +1,7 @@
 use cubecl::prelude::*;
 
 use super::MeanScalar;
-use crate::digest::{KernelDigest, moments::kernel_moments};
+use crate::digest::{Deviations, KernelDigest, moments::kernel_moments};
 
 #[cube]
 impl KernelDigest for MeanScalar {
@@ -28,7 +28,7 @@ impl KernelDigest for MeanScalar {
         (q, q)
     }
 
-    fn score(product: f32, _squares: f32) -> f32 {
+    fn score(product: f32, _squares: f32, #[comptime] _deviations: Deviations) -> f32 {
         product
     }
 }

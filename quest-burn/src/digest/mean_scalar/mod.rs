@@ -8,13 +8,14 @@ mod native;
 
 use burn::tensor::Tensor;
 
-use super::{Digest, SCALAR_CHANNELS, moments::moments, products, row};
+use super::{Deviations, Digest, SCALAR_CHANNELS, moments::moments, products, row};
 
 pub struct MeanScalar;
 
 impl Digest for MeanScalar {
     const ROWS: usize = 1;
     const SCALAR: bool = true;
+    const DEVIATIONS: Option<Deviations> = Some(Deviations::whole(1));
 
     fn fold(keys: Tensor<4>) -> Tensor<4> {
         let [n_pages, heads, _, _] = keys.dims();
@@ -24,10 +25,10 @@ impl Digest for MeanScalar {
         Tensor::cat(vec![mean, deviation], 3)
     }
 
-    fn scores(query: Tensor<3>, digests: Tensor<4>) -> Tensor<3> {
+    fn scores(query: Tensor<3>, digests: Tensor<4>, deviations: f32) -> Tensor<3> {
         let [_, _, head_dim] = query.dims();
         let mean = products(query.clone(), row(&digests, 0, head_dim));
-        let norm = (query.clone() * query).sum_dim(2).sqrt();
+        let norm = (query.clone() * query).sum_dim(2).sqrt() * deviations;
         let deviation = digests.slice_dim(3, head_dim..head_dim + 1);
         mean + products(norm, deviation)
     }

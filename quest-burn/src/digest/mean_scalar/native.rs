@@ -16,7 +16,7 @@ impl NativeDigest for MeanScalar {
         [q, 0.0]
     }
 
-    fn score(product: f32, _squares: f32, norm: f32, scalar: f32) -> f32 {
-        norm.mul_add(scalar, product)
+    fn score(product: f32, _squares: f32, norm: f32, scalar: f32, deviations: f32) -> f32 {
+        (norm * deviations).mul_add(scalar, product)
     }
 }

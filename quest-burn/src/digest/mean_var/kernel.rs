@@ -1,7 +1,7 @@
 use cubecl::prelude::*;
 
-use super::{DEVIATIONS, MeanVar};
-use crate::digest::{KernelDigest, moments::kernel_moments};
+use super::MeanVar;
+use crate::digest::{Deviations, KernelDigest, moments::kernel_moments};
 
 #[cube]
 impl KernelDigest for MeanVar {
@@ -29,7 +29,7 @@ impl KernelDigest for MeanVar {
         (q, q * q)
     }
 
-    fn score(product: f32, squares: f32) -> f32 {
-        product + DEVIATIONS * f32::sqrt(squares)
+    fn score(product: f32, squares: f32, #[comptime] deviations: Deviations) -> f32 {
+        product + f32::new(comptime!(deviations.value())) * f32::sqrt(squares)
     }
 }

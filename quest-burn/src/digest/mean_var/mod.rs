@@ -1,5 +1,5 @@
 //! Mean and standard deviation of each channel: a page is scored by what its keys are expected to
-//! give, plus twice how far they scatter in the query's direction, channels taken as independent.
+//! give, plus a multiple of how far they scatter in the query's direction, channels taken as independent.
 
 #[cfg(feature = "cube")]
 mod kernel;
@@ -8,10 +8,7 @@ mod native;
 
 use burn::tensor::Tensor;
 
-use super::{Digest, moments::moments, products, row};
-
-/// Standard deviations that a page's best key is taken to be above its mean.
-const DEVIATIONS: f32 = 2.0;
+use super::{Deviations, Digest, moments::moments, products, row};
 
 pub struct MeanVar;
 
@@ -20,17 +17,18 @@ pub struct MeanVar;
 impl Digest for MeanVar {
     const ROWS: usize = 2;
     const SQUARED: bool = true;
+    const DEVIATIONS: Option<Deviations> = Some(Deviations::whole(2));
 
     fn fold(keys: Tensor<4>) -> Tensor<4> {
         let (mean, variance) = moments(&keys);
         Tensor::cat(vec![mean, variance.sqrt()], 2)
     }
 
-    fn scores(query: Tensor<3>, digests: Tensor<4>) -> Tensor<3> {
+    fn scores(query: Tensor<3>, digests: Tensor<4>, deviations: f32) -> Tensor<3> {
         let [_, _, head_dim] = query.dims();
         let mean = products(query.clone(), row(&digests, 0, head_dim));
-        let deviations = row(&digests, 1, head_dim);
-        let variance = products(query.clone() * query, deviations.clone() * deviations);
-        mean + variance.sqrt() * DEVIATIONS
+        let second = row(&digests, 1, head_dim);
+        let variance = products(query.clone() * query, second.clone() * second);
+        mean + variance.sqrt() * deviations
     }
 }

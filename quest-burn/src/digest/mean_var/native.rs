@@ -1,4 +1,4 @@
-use super::{DEVIATIONS, MeanVar};
+use super::MeanVar;
 use crate::digest::{NativeDigest, moments::for_each_channel};
 
 impl NativeDigest for MeanVar {
@@ -14,7 +14,7 @@ impl NativeDigest for MeanVar {
         [q, q * q]
     }
 
-    fn score(product: f32, squares: f32, _norm: f32, _scalar: f32) -> f32 {
-        product + DEVIATIONS * squares.sqrt()
+    fn score(product: f32, squares: f32, _norm: f32, _scalar: f32, deviations: f32) -> f32 {
+        product + deviations * squares.sqrt()
     }
 }

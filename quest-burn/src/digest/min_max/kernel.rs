@@ -1,7 +1,7 @@
 use cubecl::prelude::*;
 
 use super::MinMax;
-use crate::digest::KernelDigest;
+use crate::digest::{Deviations, KernelDigest};
 
 #[cube]
 impl KernelDigest for MinMax {
@@ -36,7 +36,7 @@ impl KernelDigest for MinMax {
         (min(q, zero), max(q, zero))
     }
 
-    fn score(product: f32, _squares: f32) -> f32 {
+    fn score(product: f32, _squares: f32, #[comptime] _deviations: Deviations) -> f32 {
         product
     }
 }

@@ -27,7 +27,7 @@ impl Digest for MinMax {
 
     /// `sum_i max(q_i min_i, q_i max_i)` equals `min(q, 0) . min + max(q, 0) . max`: one product with
     /// the two rows laid end to end.
-    fn scores(query: Tensor<3>, digests: Tensor<4>) -> Tensor<3> {
+    fn scores(query: Tensor<3>, digests: Tensor<4>, _deviations: f32) -> Tensor<3> {
         let [heads, n_pages, rows, channels] = digests.dims();
         let query = Tensor::cat(vec![query.clone().clamp_max(0.0), query.clamp_min(0.0)], 2);
         let digests: Tensor<3> = digests.reshape([heads, n_pages, rows * channels]);

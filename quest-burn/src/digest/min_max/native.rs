@@ -26,7 +26,7 @@ impl NativeDigest for MinMax {
         [negative, positive]
     }
 
-    fn score(product: f32, _squares: f32, _norm: f32, _scalar: f32) -> f32 {
+    fn score(product: f32, _squares: f32, _norm: f32, _scalar: f32, _deviations: f32) -> f32 {
         product
     }
 }

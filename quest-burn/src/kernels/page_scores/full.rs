@@ -94,7 +94,8 @@ fn sums_of_pages<D: KernelDigest, F: Float, N: Size>(
         }
         if comptime!(D::SCALAR) {
             // Once for the run: its lanes' parts are summed up.
-            let norm = f32::sqrt(lanes_sum(norm, lanes));
+            let deviations = f32::new(comptime!(shape.deviations.value()));
+            let norm = deviations * f32::sqrt(lanes_sum(norm, lanes));
             let norm = select(lane == 0, norm, 0.0f32);
             #[unroll]
             for p in 0..in_flight {
@@ -154,7 +155,7 @@ pub(super) fn launch(
         cubes,
         dim,
         scores,
-    } = Plan::new(&query, &layout, n_kv_heads, scoring);
+    } = Plan::new(&query, &layout, n_kv_heads, digest, scoring);
     let (of_digest, _) = digest_vectors(digest, layout.row_vectors(), layout.width);
     let shape = ScoreShape {
         digest: of_digest,

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD},
     digest::{DigestKind, KernelDigest, with_digest},
+    pages::GroupRule,
 };
 
 /// Words that a unit loads at once, 16 bytes of them. They have one scale.
@@ -165,7 +166,8 @@ fn sums_of_pages<D: KernelDigest, F: Float, N: Size>(
         }
         if comptime!(D::SCALAR) {
             // Once for the run: its lanes' parts are summed up.
-            let norm = f32::sqrt(lanes_sum(norm, lanes));
+            let deviations = f32::new(comptime!(shape.deviations.value()));
+            let norm = deviations * f32::sqrt(lanes_sum(norm, lanes));
             let norm = select(lane == 0, norm, 0.0f32);
             #[unroll]
             for p in 0..in_flight {
@@ -224,7 +226,8 @@ pub(super) fn launch(
     let client = query.client.clone();
     let group = query.meta.shape()[1] / n_kv_heads;
     let by_matrix = MatrixScores::new(client.properties(), query.dtype, group, head_dim, scoring);
-    if let Some(shape) = by_matrix.filter(|_| digest == DigestKind::MinMax) {
+    let is_highest = scoring.rule.group_rule == GroupRule::Max;
+    if let Some(shape) = by_matrix.filter(|_| digest == DigestKind::MinMax && is_highest) {
         return int8_matrix::launch(query, [words, scales], places, scoring.n_scores, shape);
     }
     let plane = client.properties().hardware.plane_size_min as usize;
@@ -234,7 +237,7 @@ pub(super) fn launch(
         cubes,
         dim,
         scores,
-    } = Plan::new(&query, &layout, n_kv_heads, scoring);
+    } = Plan::new(&query, &layout, n_kv_heads, digest, scoring);
     let address = address_type(&[&words, &scores]);
     let dtype = dtype_to_storage_type(query.dtype);
     // SAFETY: pages are masked by the lengths and clamped to the page table and the pool; the

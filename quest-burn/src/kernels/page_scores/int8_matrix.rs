@@ -17,7 +17,7 @@ use super::{
     },
     Scoring,
 };
-use crate::{cache::CHANNELS_PER_SCALE, pages::PageSharing};
+use crate::cache::CHANNELS_PER_SCALE;
 
 /// Planes of a cube.
 const PLANES: usize = 4;
@@ -59,7 +59,7 @@ impl MatrixScores {
             && head_dim <= 4 * CHANNELS_PER_SCALE;
         takes.then_some(Self {
             group,
-            shared: scoring.sharing == PageSharing::KvHead,
+            shared: scoring.rule.is_shared(),
             head_dim,
             page_size: scoring.page_size,
             in_flight: IN_FLIGHT,

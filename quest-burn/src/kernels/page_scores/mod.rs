@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cache::{self, Sequences},
-    pages::PageSharing,
+    pages::PageScoring,
 };
 
 /// What [`page_scores`] computes.
@@ -25,8 +25,8 @@ use crate::{
 pub struct Scoring {
     /// Tokens of a page.
     pub page_size: usize,
-    /// Which query heads share a score.
-    pub sharing: PageSharing,
+    /// How scores are made, and which query heads share one.
+    pub rule: PageScoring,
     /// Pages of each sequence that are scored.
     pub n_scores: usize,
 }
@@ -38,7 +38,7 @@ pub struct Scoring {
 ///
 /// - query: `[batch, n_heads, head_dim]`
 /// - output: `[batch, heads, n_scores]` in f32 with `heads` the query heads, or the KV heads and
-///   the maximum over each group. Entries past a sequence's pages are undefined.
+///   the maximum or mean over each group. Entries past a sequence's pages are undefined.
 ///
 /// # Panics
 ///

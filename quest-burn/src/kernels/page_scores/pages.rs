@@ -6,7 +6,7 @@ use super::{
     super::row::{lanes_scatter_sum, lanes_sum},
     plan::ScoreShape,
 };
-use crate::digest::KernelDigest;
+use crate::{digest::KernelDigest, pages::GroupRule};
 
 /// Pool pages of the pages that this unit's run scores next; those past the end of a sequence are
 /// of no meaning, but they are in the pool.
@@ -46,6 +46,26 @@ pub(super) fn pages_of(
     min(min(n_pages, page_table.shape(1)), n_scores)
 }
 
+/// What two query heads contribute to the score of their KV head.
+#[cube]
+fn of_both(one: f32, other: f32, #[comptime] rule: GroupRule) -> f32 {
+    if comptime!(rule == GroupRule::Max) {
+        max(one, other)
+    } else {
+        one + other
+    }
+}
+
+/// The score of a KV head from what all its query heads contribute.
+#[cube]
+fn of_group(all: f32, #[comptime] group: usize, #[comptime] rule: GroupRule) -> f32 {
+    if comptime!(rule == GroupRule::Max) {
+        all
+    } else {
+        all * f32::new(comptime!(1.0 / group as f32))
+    }
+}
+
 /// Writes the scores of `in_flight` pages from `first + run` on, `runs` apart, from the sums of each
 /// lane's `[page, query head]` over its run.
 #[cube]
@@ -63,6 +83,8 @@ pub(super) fn write_scores<D: KernelDigest>(
     let ScoreShape {
         group,
         shared,
+        rule,
+        deviations,
         lanes,
         in_flight,
         together,
@@ -93,18 +115,17 @@ pub(super) fn write_scores<D: KernelDigest>(
                     of_round[i] = squares[round * n + i];
                 }
                 let square = lanes_scatter_sum(&mut of_round, n, lanes);
-                bound = D::score(product, square);
+                bound = D::score(product, square, deviations);
             }
             let page = first + (round * together + part / group) * runs + run;
             if comptime!(shared) {
                 let steps = comptime!(group.ilog2());
                 #[unroll]
                 for s in 0..steps {
-                    bound = max(
-                        bound,
-                        plane_shuffle_xor(bound, comptime!((spread as u32) << s)),
-                    );
+                    let other = plane_shuffle_xor(bound, comptime!((spread as u32) << s));
+                    bound = of_both(bound, other, rule);
                 }
+                bound = of_group(bound, group, rule);
                 if lane % comptime!(spread * group) == 0 && page < n_pages {
                     scores[(sequence * n_kv_heads + head) * n_scores + page] = bound;
                 }
@@ -122,12 +143,12 @@ pub(super) fn write_scores<D: KernelDigest>(
             for g in 0..group {
                 let mut bound = lanes_sum(sums[p * group + g], lanes);
                 if comptime!(D::SQUARED) {
-                    bound = D::score(bound, lanes_sum(squares[p * group + g], lanes));
+                    bound = D::score(bound, lanes_sum(squares[p * group + g], lanes), deviations);
                 }
                 if comptime!(g == 0) {
                     best = bound;
                 } else {
-                    best = max(best, bound);
+                    best = of_both(best, bound, rule);
                 }
                 if comptime!(!shared) && lane == 0 && page < n_pages {
                     let query_head = (sequence * n_kv_heads + head) * group + g;
@@ -135,7 +156,8 @@ pub(super) fn write_scores<D: KernelDigest>(
                 }
             }
             if comptime!(shared) && lane == 0 && page < n_pages {
-                scores[(sequence * n_kv_heads + head) * n_scores + page] = best;
+                scores[(sequence * n_kv_heads + head) * n_scores + page] =
+                    of_group(best, group, rule);
             }
         }
     }

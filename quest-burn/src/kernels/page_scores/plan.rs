@@ -11,7 +11,10 @@ use super::{
     },
     Scoring,
 };
-use crate::pages::PageSharing;
+use crate::{
+    digest::{Deviations, DigestKind},
+    pages::{GroupRule, PageScoring},
+};
 
 /// Units of a cube.
 const UNITS: usize = 128;
@@ -24,6 +27,10 @@ pub(super) struct ScoreShape {
     /// Query heads of a KV head, and whether they share their pages.
     pub group: usize,
     pub shared: bool,
+    /// How the scores of query heads that share pages become one.
+    pub rule: GroupRule,
+    /// What deviations are multiplied by.
+    pub deviations: Deviations,
     /// Units that share a row, and the vectors of each.
     pub lanes: usize,
     pub vectors: usize,
@@ -45,7 +52,8 @@ impl ScoreShape {
     fn new(
         layout: &RowLayout,
         group: usize,
-        shared: bool,
+        rule: PageScoring,
+        deviations: Deviations,
         page_size: usize,
         units: usize,
         in_flight: usize,
@@ -60,7 +68,9 @@ impl ScoreShape {
         };
         Self {
             group,
-            shared,
+            shared: rule.is_shared(),
+            rule: rule.group_rule,
+            deviations,
             lanes: layout.lanes,
             vectors: layout.vectors,
             width: layout.width,
@@ -94,21 +104,23 @@ impl Plan {
         query: &CubeTensor,
         layout: &RowLayout,
         n_kv_heads: usize,
+        digest: DigestKind,
         scoring: Scoring,
     ) -> Self {
         let Scoring {
             page_size,
-            sharing,
+            rule,
             n_scores,
         } = scoring;
-        let shared = sharing == PageSharing::KvHead;
+        let deviations = digest.deviations_or(rule.deviations);
         let [batch, n_heads, _] = query.meta.shape().dims::<3>();
         let max_units = query.client.properties().hardware.max_units_per_cube as usize;
         let units = UNITS.min(max_units);
         let group = n_heads / n_kv_heads;
         // A small problem needs every multiprocessor more than it needs long queues.
         let cubes = |in_flight| {
-            let shape = ScoreShape::new(layout, group, shared, page_size, units, in_flight);
+            let shape =
+                ScoreShape::new(layout, group, rule, deviations, page_size, units, in_flight);
             (shape, n_scores.div_ceil(shape.pages()))
         };
         let enough = 2 * multiprocessors(query);
@@ -117,7 +129,7 @@ impl Plan {
             in_flight /= 2;
         }
         let (shape, n_cubes) = cubes(in_flight);
-        let heads = if shared { n_kv_heads } else { n_heads };
+        let heads = rule.lists(n_heads, n_kv_heads);
         Self {
             shape,
             cubes: CubeCount::Static(n_cubes as u32, n_kv_heads as u32, batch as u32),

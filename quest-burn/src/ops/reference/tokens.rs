@@ -3,11 +3,11 @@ use burn::tensor::{DType, Int, Tensor};
 use super::{
     attention::BLOCK_TOKENS,
     pool::{indices, pages_of_all_heads},
-    scores::pad_pages,
+    scores::{of_lists, pad_pages},
 };
 use crate::{
     cache::{LayerCache, Step},
-    pages::{KeyShift, PageSharing},
+    pages::{KeyShift, PageScoring},
 };
 
 /// Attention of one sequence's newest token over its listed tokens.
@@ -178,14 +178,11 @@ pub fn true_page_scores(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,
-    sharing: PageSharing,
+    scoring: PageScoring,
 ) -> Tensor<3> {
     let [batch, n_heads, _] = query.dims();
     let [_, n_kv_heads, page_size, _] = cache.pool.keys.dims();
-    let heads = match sharing {
-        PageSharing::QueryHead => n_heads,
-        PageSharing::KvHead => n_kv_heads,
-    };
+    let heads = scoring.lists(n_heads, n_kv_heads);
     let of_sequence = |sequence: usize| {
         let pages = step.pages(sequence).len();
         if pages == 0 {
@@ -204,8 +201,8 @@ pub fn true_page_scores(
         let scores = scores
             .reshape([heads, n_heads / heads, pages, page_size])
             .max_dim(3)
-            .max_dim(1)
-            .reshape([1, heads, pages]);
+            .squeeze_dim::<3>(3);
+        let scores = of_lists(scores, scoring).reshape([1, heads, pages]);
         pad_pages(scores, step.max_pages())
     };
     Tensor::cat((0..batch).map(of_sequence).collect(), 0)

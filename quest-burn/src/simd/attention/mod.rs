@@ -7,7 +7,7 @@ use self::split::{Lists, attend_to_lists};
 use super::{pool, pool::Pool, scores::scores_of_all, select::best_of_all, with_element};
 use crate::{
     cache::{LayerCache, Step},
-    pages::{PageSelection, PageSharing, Pages},
+    pages::{PageScoring, PageSelection, Pages},
 };
 
 /// [`crate::ops::paged_attention`].
@@ -55,7 +55,7 @@ pub fn best_attention(
     cache: &LayerCache,
     step: &Step,
     selection: &PageSelection,
-    sharing: PageSharing,
+    scoring: PageScoring,
     scale: f64,
 ) -> Tensor<3> {
     let dtype = query.dtype();
@@ -64,11 +64,8 @@ pub fn best_attention(
     let [_, n_heads, _] = shape;
     let [_, n_kv_heads, _, _] = cache.pool.keys.dims();
     let query = pool::floats(query);
-    let lists = match sharing {
-        PageSharing::QueryHead => n_heads,
-        PageSharing::KvHead => n_kv_heads,
-    };
-    let scores = scores_of_all(&query, n_heads, cache, step, sharing);
+    let lists = scoring.lists(n_heads, n_kv_heads);
+    let scores = scores_of_all(&query, n_heads, cache, step, scoring);
     let chosen = best_of_all(&scores, lists, step, selection);
     let chosen = chosen.into_iter().enumerate().map(|(sequence, chosen)| {
         let is_shorter = selection.k < step.pages(sequence).len();
