@@ -15,6 +15,8 @@ mod decode;
 mod error;
 mod host;
 mod layer;
+#[cfg(feature = "models")]
+mod lossless;
 mod memory;
 #[cfg(feature = "models")]
 mod model;

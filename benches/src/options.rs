@@ -13,6 +13,7 @@ use crate::{
 #[cfg(feature = "models")]
 use crate::{
     decode::{self, DecodeOptions},
+    lossless::{self, LosslessOptions},
     prefill::{self, PrefillOptions},
 };
 
@@ -37,6 +38,9 @@ enum Command {
     /// A decode step of a whole model, dense and with Quest
     #[cfg(feature = "models")]
     Decode(DecodeOptions),
+    /// Answers of a whole model: dense, with Quest, and lossless, where Quest drafts
+    #[cfg(feature = "models")]
+    Lossless(LosslessOptions),
     /// The prompt of a whole model
     #[cfg(feature = "models")]
     Prefill(PrefillOptions),
@@ -66,7 +70,7 @@ impl BenchOptions {
         let kind = match self.command {
             Command::Attention(_) => Kind::Attention,
             #[cfg(feature = "models")]
-            Command::Decode(_) => Kind::Decode,
+            Command::Decode(_) | Command::Lossless(_) => Kind::Decode,
             #[cfg(feature = "models")]
             Command::Prefill(_) => Kind::Prefill,
         };
@@ -75,6 +79,8 @@ impl BenchOptions {
             Command::Attention(options) => attention::run(options, target, &mut rows),
             #[cfg(feature = "models")]
             Command::Decode(options) => decode::run(options, target, &mut rows),
+            #[cfg(feature = "models")]
+            Command::Lossless(options) => lossless::run(options, target, &mut rows),
             #[cfg(feature = "models")]
             Command::Prefill(options) => prefill::run(options, target, &mut rows),
         };

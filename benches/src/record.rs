@@ -82,6 +82,18 @@ pub struct Record {
     /// Tokens of a prompt that go through the model at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chunk: Option<usize>,
+    /// Tokens that are drafted before they are verified, of lossless answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_tokens: Option<usize>,
+    /// Share of the drafted tokens that dense attention took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_acceptance: Option<f64>,
+    /// Tokens that a verifying pass gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_pass: Option<f64>,
+    /// First tokens that are those of dense attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub equal_tokens: Option<usize>,
     /// Bytes that must be read and written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,

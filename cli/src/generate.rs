@@ -8,6 +8,7 @@ use quest_burn_models::{
     chat::Message,
     generation::{Finish, GenerationConfig, Timings},
     session::{IdStream, TextStream},
+    speculative::DraftStatistics,
     tokenizer::Tokenizer,
 };
 use quest_burn_report::count;
@@ -19,7 +20,7 @@ use crate::{
     ids,
     memory::Work,
     model::Plan,
-    options::{CommonOptions, SamplingOptions, value_name},
+    options::{CommonOptions, LosslessOptions, SamplingOptions, value_name},
     output::{Progress, Unit, per_second, print_json, print_line, print_part},
 };
 
@@ -47,6 +48,8 @@ pub struct GenerateArgs {
     template: TemplateOptions,
     #[command(flatten)]
     sampling: SamplingOptions,
+    #[command(flatten)]
+    lossless: LosslessOptions,
     /// Prints one JSON object at the end instead of text as it comes
     #[arg(long)]
     json: bool,
@@ -121,6 +124,9 @@ struct Generation {
     weights: &'static str,
     policy: String,
     kv_cache_bytes: u64,
+    /// Share of the drafted tokens that dense attention took, with `--lossless`.
+    draft_acceptance: Option<f64>,
+    tokens_per_dense_pass: Option<f64>,
 }
 
 pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
@@ -141,11 +147,13 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         ..GenerationConfig::new()
     };
     config.check(&prompt, plan.model.config().vocab_size)?;
+    let lossless = args.lossless.config()?;
 
     let work = Work::chunk(args.common.model.prefill_chunk.min(prompt.len()));
     let (mut session, device) = plan.load(prompt.len() + args.max_new_tokens, work)?;
     let model = session.model().clone();
     let kv_cache_bytes = session.cache().bytes();
+    session.set_lossless(lossless)?;
     let stream = session.generate_ids(&prompt, config)?;
     let stream = stream.on_prefill(prefill_progress(prompt.len()));
     let generated = match model.tokenizer() {
@@ -156,6 +164,9 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let timings = generated.timings;
     if !args.json {
         print_statistics(&timings, prompt.len(), generated.ids.len());
+        if let Some(drafts) = generated.drafts {
+            print_drafts(&drafts);
+        }
         return Ok(());
     }
     print_json(&Generation {
@@ -173,6 +184,8 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         weights: model.weights_name(),
         policy: args.common.policy.kind().name().to_owned(),
         kv_cache_bytes,
+        draft_acceptance: generated.drafts.and_then(|drafts| drafts.acceptance()),
+        tokens_per_dense_pass: generated.drafts.and_then(|drafts| drafts.tokens_per_pass()),
     })
 }
 
@@ -223,6 +236,7 @@ struct Generated {
     text: Option<String>,
     timings: Timings,
     finish: Option<Finish>,
+    drafts: Option<DraftStatistics>,
 }
 
 /// New text, printed as it comes unless it is to be printed with everything else.
@@ -244,6 +258,7 @@ fn new_text(mut stream: TextStream, args: &GenerateArgs) -> Result<Generated, Fa
         text: Some(text),
         timings: stream.timings(),
         finish: stream.finish(),
+        drafts: stream.drafts(),
     })
 }
 
@@ -267,6 +282,7 @@ fn new_ids(mut stream: IdStream, args: &GenerateArgs) -> Result<Generated, Failu
         text: None,
         timings: stream.timings(),
         finish: stream.finish(),
+        drafts: stream.drafts(),
     })
 }
 
@@ -280,6 +296,13 @@ fn decode_progress(args: &GenerateArgs) -> impl FnMut(usize) {
                 .get_or_insert_with(|| Progress::new("decode", Unit::Tokens, total))
                 .set(done as u64);
         }
+    }
+}
+
+fn print_drafts(drafts: &DraftStatistics) {
+    if let (Some(acceptance), Some(tokens)) = (drafts.acceptance(), drafts.tokens_per_pass()) {
+        let percent = 100.0 * acceptance;
+        eprintln!("drafts: {percent:.1} % accepted, {tokens:.2} tokens per dense pass");
     }
 }
 

@@ -19,6 +19,7 @@ use quest_burn_models::{
     generation::GenerationConfig,
     local::LocalModel,
     sampling::{SamplingConfig, SamplingDefaults},
+    speculative::LosslessConfig,
 };
 use quest_burn_report::count;
 
@@ -161,6 +162,32 @@ impl PolicyOptions {
         let quest = self.selection.quest_config(self.layers.dense_layers);
         let budget = self.token_budget.unwrap_or(quest.token_budget);
         PolicyConfig::new(self.kind()).with_quest(quest.with_token_budget(budget))
+    }
+}
+
+/// Whether answers are those of dense attention.
+#[derive(Args)]
+pub struct LosslessOptions {
+    /// Answers as dense attention would: the policy drafts tokens, one dense pass verifies several
+    #[arg(long)]
+    lossless: bool,
+    /// Tokens that are drafted before they are verified
+    #[arg(
+        long,
+        value_name = "K",
+        requires = "lossless",
+        value_parser = count::any_tokens,
+        default_value_t = LosslessConfig::new().draft_tokens
+    )]
+    draft_tokens: usize,
+}
+
+impl LosslessOptions {
+    /// As the library takes it.
+    pub fn config(&self) -> anyhow::Result<Option<LosslessConfig>> {
+        let config = LosslessConfig::new().with_draft_tokens(self.draft_tokens);
+        config.validate()?;
+        Ok(self.lossless.then_some(config))
     }
 }
 

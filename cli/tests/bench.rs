@@ -70,6 +70,45 @@ fn a_decode_step_has_a_dense_row_beside_each_quest_row() {
 }
 
 #[test]
+fn lossless_answers_have_their_drafts_beside_their_times() {
+    let lines = lines(&[
+        "lossless",
+        "--shape",
+        "tiny",
+        "--contexts",
+        "128",
+        "--budgets",
+        "32",
+        "--draft-tokens",
+        "2,5",
+        "--new-tokens",
+        "16",
+    ]);
+    let answers = lines.iter().filter(|line| line["kind"] == "decode");
+    let answers = answers.collect::<Vec<_>>();
+    let found = answers.iter().map(|line| {
+        let operation = line["operation"].as_str().unwrap();
+        (operation, line["draft_tokens"].as_u64())
+    });
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        [
+            ("dense", None),
+            ("quest", None),
+            ("lossless", Some(2)),
+            ("lossless", Some(5)),
+        ]
+    );
+    for line in &answers {
+        assert!(line["tokens_per_s"].as_f64().unwrap() > 0.0);
+    }
+    for line in &answers[2..] {
+        assert_eq!(line["equal_tokens"], 16);
+        assert!(line["tokens_per_pass"].as_f64().unwrap() >= 1.0);
+    }
+}
+
+#[test]
 fn rows_say_the_form_of_the_weights_and_count_their_bytes() {
     let bytes = ["f32", "int8", "int4"].map(|form| {
         let lines = lines(&[

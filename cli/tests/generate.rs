@@ -86,6 +86,30 @@ fn a_seed_gives_the_same_draws_and_another_seed_gives_others() {
 }
 
 #[test]
+fn lossless_ids_are_the_dense_ones_and_say_how_many_drafts_were_taken() {
+    let (checkpoint, ids) = checkpoint();
+    let small = ["--token-budget", "16", "--page-size", "8"];
+    let dense = greedy(
+        &checkpoint,
+        &ids,
+        &["--policy", "dense", "--page-size", "8"],
+    );
+    let lossless = [&small[..], &["--lossless"]].concat();
+    assert_eq!(greedy(&checkpoint, &ids, &lossless), dense);
+    let args = [
+        &["--ids", &ids, "--max-new-tokens", "12", "--ignore-eos"][..],
+        &lossless,
+        &["--draft-tokens", "3"],
+    ];
+    let generation = checkpoint.run_json("generate", &args.concat());
+    assert_eq!(generation["ids"].as_array().unwrap(), &dense);
+    let acceptance = generation["draft_acceptance"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&acceptance), "{acceptance}");
+    let per_pass = generation["tokens_per_dense_pass"].as_f64().unwrap();
+    assert!((1.0..=4.0).contains(&per_pass), "{per_pass}");
+}
+
+#[test]
 fn top_k_of_one_is_greedy() {
     let (checkpoint, ids) = checkpoint();
     let options = ["--temperature", "2", "--top-k", "1"];

@@ -22,6 +22,7 @@ pub mod model;
 pub mod sampling;
 pub mod session;
 pub mod source;
+pub mod speculative;
 pub mod tokenizer;
 pub mod weights;
 

@@ -2,6 +2,10 @@
 //! on CUDA, less exactly).
 
 use burn::tensor::DType;
+use quest_burn::QuestConfig;
+use quest_burn_models::{
+    generation::GenerationConfig, local::LocalModel, speculative::LosslessConfig,
+};
 use quest_burn_tests::{
     arrays::{assert_close, assert_mostly_close},
     devices::devices,
@@ -41,6 +45,34 @@ fn greedy_ids_are_equal() {
         let found = loaded.greedy(prompt, golden.greedy.len());
         assert_eq!(found, golden.greedy, "{context}");
     });
+}
+
+#[test]
+fn lossless_answers_are_those_of_dense_attention() {
+    for fixture in fixtures::all() {
+        let golden = &fixture.golden;
+        let prompt = &golden.ids[..golden.greedy_prompt_len];
+        for device in devices() {
+            let quest = QuestConfig::new()
+                .with_token_budget(16)
+                .with_dense_layers(0);
+            let model = LocalModel::open(&fixture.dir).unwrap();
+            let model = model.page_size(8).policy(quest).dtype(DType::F32);
+            let model = model.load(&device.device).unwrap();
+            for draft_tokens in [2, 7, 20] {
+                let mut session = model.session().unwrap();
+                let lossless = LosslessConfig::new().with_draft_tokens(draft_tokens);
+                session.set_lossless(Some(lossless)).unwrap();
+                let config = GenerationConfig::new()
+                    .with_max_new_tokens(golden.greedy.len())
+                    .with_stop_ids(Some(Vec::new()));
+                let found = session.generate_ids(prompt, config).unwrap();
+                let found = found.map(Result::unwrap).collect::<Vec<_>>();
+                let context = format!("{} on {device}, {draft_tokens}", fixture.name);
+                assert_eq!(found, golden.greedy, "{context}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::{
     ids, input,
     memory::Work,
     model::Plan,
-    options::{CommonOptions, SamplingOptions},
+    options::{CommonOptions, LosslessOptions, SamplingOptions},
     output::{per_second, print_json, print_line, print_part},
 };
 
@@ -45,6 +45,8 @@ pub struct ChatArgs {
     max_new_tokens: usize,
     #[command(flatten)]
     sampling: SamplingOptions,
+    #[command(flatten)]
+    lossless: LosslessOptions,
     /// Prints one JSON object for each answer instead of text as it comes
     #[arg(long)]
     json: bool,
@@ -69,6 +71,7 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     let prompter = Prompter::new(&plan.model, &args.template)?;
     let sampling = args.sampling.config(plan.model.sampling()?)?;
     sampling.validate().map_err(anyhow::Error::new)?;
+    let lossless = args.lossless.config()?;
     let chunk = args.common.model.prefill_chunk;
     let config = GenerationConfig {
         max_new_tokens: args.max_new_tokens,
@@ -82,7 +85,8 @@ pub fn run(args: &ChatArgs) -> Result<(), Failure> {
     let expected = args.common.context.unwrap_or(context.min(EXPECTED_TOKENS));
     let loaded = plan.model.load(expected, Work::chunk(chunk))?;
     loaded.report(expected);
-    let session = loaded.model.session()?;
+    let mut session = loaded.model.session()?;
+    session.set_lossless(lossless)?;
     let dialogue = Dialogue::new(session, &prompter, config, args.common.policy.config());
     Chat {
         dialogue,

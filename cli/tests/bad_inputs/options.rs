@@ -71,6 +71,24 @@ fn options() {
             ..Case::default()
         },
         Case {
+            name: "drafts of no token",
+            args: &["--ids", IDS, "--lossless", "--draft-tokens", "0"],
+            expected: &["expected at least 1, found 0"],
+            ..Case::default()
+        },
+        Case {
+            name: "drafts that nothing verifies",
+            args: &["--ids", IDS, "--draft-tokens", "3"],
+            expected: &["--lossless"],
+            ..Case::default()
+        },
+        Case {
+            name: "a group rule that ranks as another one",
+            args: &["--ids", IDS, "--policy", "quest:group=sum"],
+            expected: &["options of quest: group: expected max or mean, found `sum`"],
+            ..Case::default()
+        },
+        Case {
             name: "plot in a folder that is not there",
             subcommand: "perplexity",
             args: &[

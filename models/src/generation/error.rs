@@ -54,6 +54,9 @@ pub enum GenerateError {
     /// A prompt cannot be prefilled in chunks of nothing.
     #[error("prefill chunk: expected at least 1 token, found 0")]
     Chunk,
+    /// Nothing would be drafted.
+    #[error("draft tokens: expected at least 1, found 0")]
+    DraftTokens,
     /// Too few ids to score any.
     #[error("token ids: expected at least 2 to score, found {found}")]
     TooShort {

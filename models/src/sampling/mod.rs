@@ -5,11 +5,13 @@
 
 mod config;
 mod defaults;
+mod distribution;
 mod error;
 mod filters;
 mod sampler;
 
 pub use config::SamplingConfig;
 pub use defaults::SamplingDefaults;
+pub use distribution::Distribution;
 pub use error::{SampleError, SamplingConfigError};
 pub use sampler::Sampler;

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use rand::{Rng, SeedableRng, rngs::Xoshiro256PlusPlus};
 
 use super::{
-    SampleError, SamplingConfig,
+    Distribution, SampleError, SamplingConfig,
     filters::{self, Candidate},
 };
 
@@ -56,12 +56,60 @@ impl Sampler {
     ///
     /// When an [observed](Self::observe) token is outside the vocabulary.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
+        Ok(match self.filter(logits, &[])? {
+            Some(most_probable) => most_probable,
+            None => self.draw(),
+        })
+    }
+
+    /// What [`sample`](Self::sample) would draw from, had `occurred` been [observed](Self::observe) too.
+    ///
+    /// # Errors
+    ///
+    /// As [`sample`](Self::sample).
+    ///
+    /// # Panics
+    ///
+    /// When a token that occurred is outside the vocabulary.
+    pub fn distribution(
+        &mut self,
+        logits: &[f32],
+        occurred: &[u32],
+    ) -> Result<Distribution, SampleError> {
+        Ok(match self.filter(logits, occurred)? {
+            Some(most_probable) => Distribution::certain(most_probable),
+            None => Distribution::of_candidates(&self.candidates),
+        })
+    }
+
+    /// A token of a distribution. A certain one takes no random number.
+    pub fn draw_from(&mut self, distribution: &Distribution) -> u32 {
+        match distribution.only() {
+            Some(id) => id,
+            None => distribution.at(self.uniform()),
+        }
+    }
+
+    /// A number in [0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        uniform(&mut self.rng)
+    }
+
+    /// The one token that may be drawn, where nothing is to be drawn; leaves candidates otherwise.
+    fn filter(&mut self, logits: &[f32], occurred: &[u32]) -> Result<Option<u32>, SampleError> {
         self.logits.clear();
         self.logits.extend(logits.iter().map(|&l| f64::from(l)));
-        filters::repetition_penalty(&mut self.logits, &self.seen, self.config.repetition_penalty);
+        let penalty = self.config.repetition_penalty;
+        if penalty != 1.0 && !occurred.is_empty() {
+            let mut seen = self.seen.clone();
+            seen.extend(occurred);
+            filters::repetition_penalty(&mut self.logits, &seen, penalty);
+        } else {
+            filters::repetition_penalty(&mut self.logits, &self.seen, penalty);
+        }
         let (most_probable, highest) = argmax(&self.logits)?;
         if self.config.is_greedy() {
-            return Ok(most_probable);
+            return Ok(Some(most_probable));
         }
         self.candidates.clear();
         self.candidates.extend(
@@ -80,7 +128,7 @@ impl Sampler {
         }
         filters::top_p(&mut self.candidates, self.config.top_p);
         filters::min_p(&mut self.candidates, self.config.min_p);
-        Ok(self.draw())
+        Ok(None)
     }
 
     /// A candidate, by its probability.
@@ -231,6 +279,25 @@ mod tests {
             &shares(config, &[f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY], &[]),
             &[0.0, 1.0, 0.0],
         );
+    }
+
+    #[test]
+    fn a_distribution_is_what_is_drawn_from() {
+        let config = SamplingConfig::new()
+            .with_temperature(1.0)
+            .with_repetition_penalty(2.0)
+            .with_top_k(Some(4))
+            .with_top_p(0.8);
+        let logits = [16.0_f32, 8.0, 4.0, 2.0, 1.0].map(f32::ln);
+        let mut sampler = config.init().unwrap();
+        let found = sampler.distribution(&logits, &[0]).unwrap();
+        let shares = [0, 1, 2, 3, 4].map(|id| found.probability(id));
+        assert_shares(&shares, &[0.25, 0.5, 0.25, 0.0, 0.0]);
+        sampler.observe(&[0]);
+        assert_eq!(sampler.distribution(&logits, &[]).unwrap(), found);
+        let mut greedy = SamplingConfig::new().init().unwrap();
+        let found = greedy.distribution(&logits, &[]).unwrap();
+        assert_eq!(found, Distribution::certain(0));
     }
 
     #[test]

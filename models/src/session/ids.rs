@@ -1,6 +1,7 @@
-use super::TextStream;
+use super::{TextStream, new_ids::NewIds};
 use crate::{
-    generation::{Finish, GenerateError, Generator, TextDecoder, Timings},
+    generation::{Finish, GenerateError, TextDecoder, Timings},
+    speculative::DraftStatistics,
     tokenizer::Tokenizer,
 };
 
@@ -9,7 +10,7 @@ use crate::{
 /// Made by [`Session::generate_ids`](super::Session::generate_ids). The session holds every id that
 /// was given out, whenever the stream is dropped.
 pub struct IdStream<'a> {
-    generator: Generator<'a>,
+    new: NewIds<'a>,
     ids: &'a mut Vec<u32>,
     /// Of the session, and what they were before.
     timings: &'a mut Timings,
@@ -21,14 +22,14 @@ pub struct IdStream<'a> {
 
 impl<'a> IdStream<'a> {
     pub(super) fn new(
-        generator: Generator<'a>,
+        new: NewIds<'a>,
         ids: &'a mut Vec<u32>,
         timings: &'a mut Timings,
         tokenizer: Option<&'a Tokenizer>,
         stop_strings: Vec<String>,
     ) -> Self {
         Self {
-            generator,
+            new,
             first: ids.len(),
             ids,
             before: *timings,
@@ -40,7 +41,7 @@ impl<'a> IdStream<'a> {
 
     /// Calls `progress` after each chunk of the prompt with the number of tokens done.
     pub fn on_prefill(mut self, progress: impl FnMut(usize) + 'a) -> Self {
-        self.generator = self.generator.on_prefill(progress);
+        self.new = self.new.on_prefill(Box::new(progress));
         self
     }
 
@@ -63,16 +64,21 @@ impl<'a> IdStream<'a> {
 
     /// Times of this generation so far.
     pub fn timings(&self) -> Timings {
-        self.generator.timings()
+        self.new.timings()
     }
 
     /// Why it ended; `None` before the end and after an error.
     pub fn finish(&self) -> Option<Finish> {
-        self.generator.finish()
+        self.new.finish()
+    }
+
+    /// What became of drafts, where the session [verifies](super::Session::set_lossless) some.
+    pub fn drafts(&self) -> Option<DraftStatistics> {
+        self.new.drafts()
     }
 
     pub(super) fn is_stop_id(&self, id: u32) -> bool {
-        self.generator.stop_ids().contains(&id)
+        self.new.stop_ids().contains(&id)
     }
 }
 
@@ -80,9 +86,9 @@ impl Iterator for IdStream<'_> {
     type Item = Result<u32, GenerateError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let id = self.generator.next()?;
+        let id = self.new.next()?;
         self.ids.extend(id.as_ref().ok());
-        *self.timings = self.before + self.generator.timings();
+        *self.timings = self.before + self.new.timings();
         Some(id)
     }
 }

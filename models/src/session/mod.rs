@@ -1,12 +1,15 @@
 //! A conversation with a [`LocalModel`]: what it holds can be gone on from, forked, and gone back in.
 
 mod ids;
+mod new_ids;
 mod statistics;
 mod text;
 
 pub use ids::IdStream;
 pub use statistics::Statistics;
 pub use text::TextStream;
+
+use new_ids::NewIds;
 
 use std::sync::Arc;
 
@@ -18,11 +21,12 @@ use quest_burn::{
 
 use crate::{
     generation::{
-        Forward, GenerateError, GenerationConfig, Generator, LikelihoodMode, Timings, capacity,
-        check_context, check_ids, negative_log_likelihoods,
+        Forward, GenerateError, GenerationConfig, LikelihoodMode, Timings, capacity, check_context,
+        check_ids, negative_log_likelihoods,
     },
     local::LocalModel,
     sampling::SamplingConfig,
+    speculative::LosslessConfig,
     tokenizer::Tokenizer,
 };
 
@@ -61,6 +65,8 @@ use crate::{
 pub struct Session {
     model: LocalModel,
     policy: Arc<dyn PagePolicy>,
+    /// How the policy drafts, where dense attention verifies what it gives.
+    lossless: Option<LosslessConfig>,
     cache: PagedKvCache,
     /// Tokens up to which the cache grows; none where it does not.
     limit: Option<usize>,
@@ -99,6 +105,7 @@ impl Session {
         Ok(Self {
             cache: cache.init(&model.device(), model.dtype())?,
             policy: model.policy().clone(),
+            lossless: None,
             model: model.clone(),
             limit: None,
             ids: Vec::new(),
@@ -157,17 +164,12 @@ impl Session {
         }
         self.last = None;
         let stop_strings = config.stop_strings.clone();
-        let mut generator = Generator::new(
-            self.model.model(),
-            &mut self.cache,
-            &*self.policy,
-            &prompt,
-            config,
-        )?;
-        generator.observe(&self.ids);
+        let (model, cache, policy) = (self.model.model(), &mut self.cache, &*self.policy);
+        let mut new = NewIds::new(model, cache, policy, &prompt, config, self.lossless)?;
+        new.observe(&self.ids);
         self.ids.extend_from_slice(ids);
         Ok(IdStream::new(
-            generator,
+            new,
             &mut self.ids,
             &mut self.timings,
             self.model.tokenizer(),
@@ -331,6 +333,7 @@ impl Session {
         Self {
             model: self.model.clone(),
             policy: self.policy.clone(),
+            lossless: self.lossless,
             cache: self.cache.fork(),
             limit: self.limit,
             ids: self.ids.clone(),
@@ -342,6 +345,20 @@ impl Session {
     /// Decodes by another policy from here on.
     pub fn set_policy(&mut self, policy: Arc<dyn PagePolicy>) {
         self.policy = policy;
+    }
+
+    /// Lets dense attention verify what the policy gives from here on, so that answers are those of dense
+    /// attention; none lets the policy answer by itself.
+    ///
+    /// # Errors
+    ///
+    /// When no token would be drafted.
+    pub fn set_lossless(&mut self, config: Option<LosslessConfig>) -> Result<(), GenerateError> {
+        if let Some(config) = config {
+            config.validate()?;
+        }
+        self.lossless = config;
+        Ok(())
     }
 
     /// What decoded tokens attend to.

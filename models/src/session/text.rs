@@ -1,5 +1,8 @@
 use super::IdStream;
-use crate::generation::{Finish, GenerateError, TextDecoder, Timings};
+use crate::{
+    generation::{Finish, GenerateError, TextDecoder, Timings},
+    speculative::DraftStatistics,
+};
 
 /// New text of a [`Session`](super::Session), piece by piece, in whole characters.
 ///
@@ -35,6 +38,11 @@ impl<'a> TextStream<'a> {
     /// Times of this generation so far.
     pub fn timings(&self) -> Timings {
         self.ids.timings()
+    }
+
+    /// What became of drafts, where the session [verifies](super::Session::set_lossless) some.
+    pub fn drafts(&self) -> Option<DraftStatistics> {
+        self.ids.drafts()
     }
 
     /// Why it ended; `None` before the end and after an error.

@@ -1,0 +1,79 @@
+use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
+
+use crate::{
+    generation::{Finish, GenerateError, GenerationConfig, Generator, Timings},
+    model::LanguageModel,
+    speculative::{DraftStatistics, LosslessConfig, LosslessGenerator},
+};
+
+/// New ids, as the policy gives them or as dense attention verifies them.
+#[allow(clippy::large_enum_variant, reason = "one is made per generation")]
+pub enum NewIds<'a> {
+    Policy(Generator<'a>),
+    Lossless(LosslessGenerator<'a>),
+}
+
+macro_rules! either {
+    ($self:expr, $new:ident => $body:expr) => {
+        match $self {
+            Self::Policy($new) => $body,
+            Self::Lossless($new) => $body,
+        }
+    };
+}
+
+impl<'a> NewIds<'a> {
+    pub fn new(
+        model: &'a dyn LanguageModel,
+        cache: &'a mut PagedKvCache,
+        policy: &'a dyn PagePolicy,
+        prompt: &[u32],
+        config: GenerationConfig,
+        lossless: Option<LosslessConfig>,
+    ) -> Result<Self, GenerateError> {
+        Ok(match lossless {
+            None => Self::Policy(Generator::new(model, cache, policy, prompt, config)?),
+            Some(lossless) => Self::Lossless(LosslessGenerator::new(
+                model, cache, policy, prompt, config, lossless,
+            )?),
+        })
+    }
+
+    pub fn observe(&mut self, ids: &[u32]) {
+        either!(self, new => new.observe(ids));
+    }
+
+    pub fn on_prefill(self, progress: Box<dyn FnMut(usize) + 'a>) -> Self {
+        match self {
+            Self::Policy(new) => Self::Policy(new.on_prefill(progress)),
+            Self::Lossless(new) => Self::Lossless(new.on_prefill(progress)),
+        }
+    }
+
+    pub fn stop_ids(&self) -> &[u32] {
+        either!(self, new => new.stop_ids())
+    }
+
+    pub fn timings(&self) -> Timings {
+        either!(self, new => new.timings())
+    }
+
+    pub fn finish(&self) -> Option<Finish> {
+        either!(self, new => new.finish())
+    }
+
+    pub fn drafts(&self) -> Option<DraftStatistics> {
+        match self {
+            Self::Policy(_) => None,
+            Self::Lossless(new) => Some(new.statistics()),
+        }
+    }
+}
+
+impl Iterator for NewIds<'_> {
+    type Item = Result<u32, GenerateError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        either!(self, new => new.next())
+    }
+}
