@@ -10,7 +10,6 @@ use crate::{
 };
 
 /// A [`FeedForward`] with merged projections.
-#[allow(clippy::large_enum_variant, reason = "there is one in each layer")]
 #[derive(Clone, Debug)]
 #[allow(
     clippy::large_enum_variant,

@@ -23,7 +23,7 @@ fn attention_over_all_pages_equals_the_naive_one() {
     for_each_shape(|shape, filled, query, context| {
         let output = ops::paged_attention(
             query.clone(),
-            &mut filled.layer().clone(),
+            filled.layer(),
             &Pages::All,
             &filled.step,
             scale(shape),
@@ -61,7 +61,7 @@ pub(super) fn assert_listed_attention(
         let pages = ops::top_pages(scores, &filled.step, &selection);
         let output = ops::paged_attention(
             query.clone(),
-            &mut filled.layer().clone(),
+            filled.layer(),
             &pages,
             &filled.step,
             scale(shape),
@@ -119,7 +119,7 @@ fn a_list_of_every_page_equals_dense_to_the_last_bit() {
             let query = query.clone();
             values(&ops::paged_attention(
                 query,
-                &mut filled.layer().clone(),
+                filled.layer(),
                 pages,
                 &filled.step,
                 scale(shape),
