@@ -12,6 +12,7 @@
 //!   interrupted run resumes;
 //! - [`budget`]: token budgets, also as shares of the context;
 //! - [`contender`]: a policy with a budget.
+#![warn(unreachable_pub)]
 
 pub mod budget;
 pub mod contender;
