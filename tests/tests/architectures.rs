@@ -26,7 +26,7 @@ fn for_each_model(test: impl Fn(&Fixture, &Loaded, f64, &str)) {
             let (dir, at) = (&fixture.dir, &device.device);
             let tolerance = device.tolerance_of_sums(TOLERANCE);
             let trained = Loaded::new(dir, at, DType::F32);
-            let merged = Loaded::for_inference(dir, at, DType::F32, WeightFormat::Full);
+            let merged = Loaded::stored(dir, at, DType::F32);
             for (form, loaded) in [("by its names", trained), ("merged", merged)] {
                 let context = format!("{} {form} on {device}", fixture.name);
                 test(&fixture, &loaded, tolerance, &context);
