@@ -72,7 +72,15 @@ fn options() {
         },
         Case {
             name: "drafts of no token",
-            args: &["--ids", IDS, "--lossless", "--draft-tokens", "0"],
+            args: &[
+                "--ids",
+                IDS,
+                "--max-new-tokens",
+                "4",
+                "--lossless",
+                "--draft-tokens",
+                "0",
+            ],
             expected: &["expected at least 1, found 0"],
             ..Case::default()
         },
