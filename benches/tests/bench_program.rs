@@ -189,7 +189,7 @@ fn bad_input_is_refused() {
         (&["attention", "--only", "softmax"], "softmax"),
         (&["attention", "--preset", "huge"], "huge"),
         (&["attention", "--dtype", "f8"], "found f8"),
-        (&["attention", "--memory-limit", "0"], "found 0"),
+        (&["attention", "--memory-limit", "0"], "found `0`"),
         (&["attention", "--rounds", "0"], "rounds"),
         (
             &["attention", "--batch", "0"],

@@ -134,7 +134,8 @@ impl Pair {
         let scoring = scoring.into();
         [
             ops::page_scores(query(), self.native.layer(0), &self.step, scoring),
-            ops::reference::page_scores(query(), self.reference.layer(0), &self.step, scoring),
+            // Over the same digests: those of the two may differ by a rounding to half precision.
+            ops::reference::page_scores(query(), self.native.layer(0), &self.step, scoring),
         ]
     }
 }
