@@ -23,6 +23,8 @@ pub trait Integers: Copy + Send + Sync {
     const WIDE: bool = false;
     /// Whether parts have a minimum.
     const MINIMA: bool = false;
+    /// How a GPU keeps the format, where its kernels read it; elsewhere weights are widened.
+    const ON_DEVICE: Option<OnDevice> = None;
 
     /// What the scales of all parts are made of.
     type Scales: Copy;
@@ -38,6 +40,26 @@ pub trait Integers: Copy + Send + Sync {
     }
     /// A part's integers.
     fn integers(block: &[u8], part: usize) -> [u8; PART];
+    /// What a block has beside its integers, in as many words as [`OnDevice::Heads`] says.
+    #[cfg_attr(not(feature = "cube"), allow(dead_code))]
+    fn head(_block: &[u8]) -> [u32; MOST_HEAD_WORDS] {
+        [0; MOST_HEAD_WORDS]
+    }
+}
+
+/// Most words of a head.
+pub const MOST_HEAD_WORDS: usize = 4;
+
+/// How a GPU keeps a format. Integers are laid in words of 4 or 8 bits, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "cube"), allow(dead_code))]
+pub enum OnDevice {
+    /// With a scale for each part, in 16 bits where the device computes in them; the zero point is the
+    /// middle of the range.
+    Scales { bits: usize },
+    /// With a head of words for each block, which the format's kernel code reads. Integers are without
+    /// an offset.
+    Heads { bits: usize, words: usize },
 }
 
 /// Widens a block.

@@ -1,7 +1,8 @@
 //! The blocks in which GGUF files keep weights: so many neighbouring weights of a row in so many
 //! bytes, with what they share.
 //!
-//! A format is a file and a line in the registry below. Formats are named and
+//! A format is a file and a line in the registry below; one whose blocks have heads that GPUs read says so
+//! in its line. Formats are named and
 //! numbered as in [ggml](https://github.com/ggml-org/ggml), and widened to the values that ggml's own
 //! reference gives, to the last bit.
 
@@ -21,14 +22,14 @@ pub(crate) mod q8_0;
 use core::fmt;
 
 pub use error::BlockError;
-pub(crate) use integers::{Integers, PART};
+pub(crate) use integers::{Integers, OnDevice, PART};
 
 use self::{float::Float, integers::widen};
 
 macro_rules! registry {
     (
         floats { $($(#[$float_doc:meta])* $float:ident,)* }
-        integers { $($(#[$doc:meta])* $format:ident in $file:ident,)* }
+        integers { $($(#[$doc:meta])* $format:ident in $file:ident $(with $heads:ident)?,)* }
     ) => {
         /// How weights lie in a GGUF file.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +84,15 @@ macro_rules! registry {
                 }
             }
 
+            /// How a GPU keeps the format, if its kernels read it.
+            #[cfg_attr(not(feature = "cube"), allow(dead_code))]
+            pub(crate) const fn on_device(self) -> Option<OnDevice> {
+                match self {
+                    $(Self::$float => None,)*
+                    $(Self::$format => <$file::$format as Integers>::ON_DEVICE,)*
+                }
+            }
+
             /// Widens whole blocks whose sizes were checked.
             fn widen(self, blocks: &[u8], weights: &mut [f32]) {
                 match self {
@@ -93,7 +103,7 @@ macro_rules! registry {
         }
 
         /// Runs a piece of code with the type of a format of integers.
-        #[cfg(feature = "native")]
+        #[cfg(any(feature = "native", feature = "cube"))]
         macro_rules! with_integers {
             ($block_format:expr, $name:ident => $body:expr) => {
                 match $block_format {
@@ -105,8 +115,25 @@ macro_rules! registry {
                 }
             };
         }
-        #[cfg(feature = "native")]
+        #[cfg(any(feature = "native", feature = "cube"))]
         pub(crate) use with_integers;
+
+        /// Runs a piece of code with the type of a format whose heads a kernel reads.
+        #[cfg(feature = "cube")]
+        macro_rules! with_kernel {
+            ($block_format:expr, $name:ident => $body:expr) => {
+                match $block_format {
+                    $($($crate::blocks::BlockFormat::$format => {
+                        let _ = stringify!($heads);
+                        type $name = $crate::blocks::$file::$format;
+                        $body
+                    })?)*
+                    other => unreachable!("{other} blocks have no kernel of their own"),
+                }
+            };
+        }
+        #[cfg(feature = "cube")]
+        pub(crate) use with_kernel;
     };
 }
 
@@ -123,7 +150,7 @@ registry! {
         /// 4 bits, 32 with a scale.
         Q4_0 in q4_0,
         /// 4 bits, 32 with a scale and a minimum.
-        Q4_1 in q4_1,
+        Q4_1 in q4_1 with heads,
         /// 5 bits, 32 with a scale.
         Q5_0 in q5_0,
         /// 5 bits, 32 with a scale and a minimum.
@@ -131,7 +158,7 @@ registry! {
         /// 8 bits, 32 with a scale.
         Q8_0 in q8_0,
         /// 4 bits, 32 with a scale and a minimum of 6 bits, 256 with the scales of those.
-        Q4_K in q4_k,
+        Q4_K in q4_k with heads,
         /// 5 bits, 32 with a scale and a minimum of 6 bits, 256 with the scales of those.
         Q5_K in q5_k,
         /// 6 bits, 16 with a scale of 8 bits, 256 with the scale of those.

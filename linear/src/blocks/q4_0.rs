@@ -1,4 +1,4 @@
-use super::integers::{Integers, PART, bytes_at, half_at, nibbles};
+use super::integers::{Integers, OnDevice, PART, bytes_at, half_at, nibbles};
 
 /// 4 bits, 32 with a scale: the scale, then 16 bytes.
 #[derive(Clone, Copy)]
@@ -9,6 +9,8 @@ impl Integers for Q4_0 {
     const GGML_TYPE: u32 = 2;
     const BYTES: usize = 18;
     const OFFSET: u8 = 8;
+
+    const ON_DEVICE: Option<OnDevice> = Some(OnDevice::Scales { bits: 4 });
 
     type Scales = f32;
 

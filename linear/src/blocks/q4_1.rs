@@ -1,4 +1,9 @@
-use super::integers::{Integers, PART, bytes_at, half_at, nibbles};
+#[cfg(feature = "cube")]
+use cubecl::prelude::*;
+
+use super::integers::{Integers, MOST_HEAD_WORDS, OnDevice, PART, bytes_at, half_at, nibbles};
+#[cfg(feature = "cube")]
+use crate::kernels::{half::half_of, linear::GroupLoad};
 
 /// 4 bits, 32 with a scale and a minimum: the scale, the minimum, then 16 bytes.
 #[derive(Clone, Copy)]
@@ -9,6 +14,8 @@ impl Integers for Q4_1 {
     const GGML_TYPE: u32 = 3;
     const BYTES: usize = 20;
     const MINIMA: bool = true;
+
+    const ON_DEVICE: Option<OnDevice> = Some(OnDevice::Heads { bits: 4, words: 1 });
 
     type Scales = [f32; 2];
 
@@ -30,5 +37,18 @@ impl Integers for Q4_1 {
     #[inline(always)]
     fn integers(block: &[u8], _part: usize) -> [u8; PART] {
         nibbles(bytes_at(block, 4))
+    }
+
+    fn head(block: &[u8]) -> [u32; MOST_HEAD_WORDS] {
+        [u32::from_le_bytes(*bytes_at(block, 0)), 0, 0, 0]
+    }
+}
+
+#[cfg(feature = "cube")]
+#[cube]
+impl GroupLoad for Q4_1 {
+    fn scale_and_minimum<S: Numeric, H: Size>(head: Vector<S, H>, _group: usize) -> (f32, f32) {
+        let head = u32::reinterpret(head.extract(0usize));
+        (half_of(head), half_of(head >> 16u32))
     }
 }

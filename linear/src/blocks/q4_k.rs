@@ -1,4 +1,9 @@
-use super::integers::{Integers, PART, bytes_at, half_at, six_bits};
+#[cfg(feature = "cube")]
+use cubecl::prelude::*;
+
+use super::integers::{Integers, MOST_HEAD_WORDS, OnDevice, PART, bytes_at, half_at, six_bits};
+#[cfg(feature = "cube")]
+use crate::kernels::{half::half_of, linear::GroupLoad};
 
 /// 4 bits, 32 with a scale and a minimum of 6 bits, 256 with the scales of those.
 ///
@@ -53,6 +58,8 @@ impl Integers for Q4_K {
     const PARTS: usize = 8;
     const MINIMA: bool = true;
 
+    const ON_DEVICE: Option<OnDevice> = Some(OnDevice::Heads { bits: 4, words: 4 });
+
     type Scales = ScalesAndMinima;
 
     #[inline(always)]
@@ -77,5 +84,34 @@ impl Integers for Q4_K {
             *integer = *integer >> (part % 2 * 4) & 0xf;
         }
         integers
+    }
+
+    fn head(block: &[u8]) -> [u32; MOST_HEAD_WORDS] {
+        [0, 4, 8, 12].map(|at| u32::from_le_bytes(*bytes_at(block, at)))
+    }
+}
+
+#[cfg(feature = "cube")]
+#[cube]
+impl GroupLoad for Q4_K {
+    /// As [`six_bits`] has them.
+    fn scale_and_minimum<S: Numeric, H: Size>(head: Vector<S, H>, group: usize) -> (f32, f32) {
+        let halves = u32::reinterpret(head.extract(0usize));
+        let scales = u32::reinterpret(head.extract(1usize));
+        let minima = u32::reinterpret(head.extract(2usize));
+        let last = u32::reinterpret(head.extract(3usize));
+        let down = group as u32 % 4u32 * 8u32;
+        let is_first = group % 8 < 4;
+        let scale = scales >> down;
+        let minimum = minima >> down;
+        let last = last >> down;
+        let last_scale = (last & 0xFu32) | ((scale >> 2u32) & 0x30u32);
+        let last_minimum = ((last >> 4u32) & 0xFu32) | ((minimum >> 2u32) & 0x30u32);
+        let scale = select(is_first, scale & 0x3Fu32, last_scale);
+        let minimum = select(is_first, minimum & 0x3Fu32, last_minimum);
+        (
+            half_of(halves) * f32::cast_from(scale),
+            -half_of(halves >> 16u32) * f32::cast_from(minimum),
+        )
     }
 }

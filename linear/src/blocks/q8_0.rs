@@ -1,4 +1,4 @@
-use super::integers::{Integers, PART, bytes_at, half_at};
+use super::integers::{Integers, OnDevice, PART, bytes_at, half_at};
 
 /// 8 bits, 32 with a scale: the scale, then the weights with their signs.
 #[derive(Clone, Copy)]
@@ -10,6 +10,8 @@ impl Integers for Q8_0 {
     const BYTES: usize = 34;
     const OFFSET: u8 = 128;
     const WIDE: bool = true;
+
+    const ON_DEVICE: Option<OnDevice> = Some(OnDevice::Scales { bits: 8 });
 
     type Scales = f32;
 

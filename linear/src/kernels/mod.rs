@@ -16,12 +16,14 @@
 pub mod check;
 pub mod device;
 pub(crate) mod extension;
+pub(crate) mod half;
 #[doc(hidden)]
 pub mod launch;
 pub mod linear;
 mod matmul;
 #[doc(hidden)]
 pub mod matrix_instruction;
+pub(crate) mod operands;
 #[doc(hidden)]
 pub mod rms_norm;
 #[doc(hidden)]

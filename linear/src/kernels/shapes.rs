@@ -1,13 +1,31 @@
 //! Shapes of results, which Fusion is told before a kernel runs.
 
-use burn::tensor::Shape;
+use burn::{
+    backend::fusion::custom::TensorSpec,
+    tensor::{DType, Shape},
+};
 
-use super::linear::{Epilogue, Packing};
+use super::operands::{InputsMetadata, WeightsMetadata};
 
-pub fn linear(rows: &Shape, weight: &Shape, epilogue: &Epilogue) -> Shape {
-    Shape::from([rows[0], weight[0] / epilogue.per_output()])
+/// Outputs of a layer.
+pub fn outputs(inputs: &InputsMetadata, weights: &WeightsMetadata) -> TensorSpec {
+    let [n, _] = dims(weights);
+    let rows = inputs.rows.shape[0];
+    let shape = Shape::from([rows, n / inputs.epilogue.per_output()]);
+    TensorSpec::new(shape, inputs.rows.dtype)
 }
 
-pub fn unpacked(words: &Shape, packing: &Packing) -> Shape {
-    Shape::from([words[0], words[1] * packing.per_word()])
+/// Weights made whole.
+pub fn widened(weights: &WeightsMetadata, dtype: DType) -> TensorSpec {
+    TensorSpec::new(Shape::from(dims(weights)), dtype)
+}
+
+fn dims(weights: &WeightsMetadata) -> [usize; 2] {
+    match weights {
+        WeightsMetadata::Full(weight) => [weight.shape[0], weight.shape[1]],
+        WeightsMetadata::Groups { words, packing, .. }
+        | WeightsMetadata::Blocks { words, packing, .. } => {
+            [words.shape[0], words.shape[1] * packing.per_word()]
+        }
+    }
 }

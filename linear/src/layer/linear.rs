@@ -1,8 +1,9 @@
 use burn::{
     nn::{Linear, RmsNorm},
-    tensor::{Tensor, activation::silu, kind::Basic},
+    tensor::{Tensor, activation::silu},
 };
 
+use super::contiguous::joined;
 #[cfg(feature = "flex")]
 use super::native;
 use super::{LinearWeight, QuantizationConfig, QuantizationError, QuantizedWeight, WeightFormat};
@@ -200,10 +201,7 @@ impl InferenceLinear {
         if let Some(output) = self.forward_fused(&rows, Some(norm), None, true) {
             return output;
         }
-        let outputs = self.forward(rms_norm(norm, rows));
-        let half = d_output / 2;
-        let gate = outputs.clone().narrow(1, 0, half);
-        silu(gate) * outputs.narrow(1, half, half)
+        gated(self.forward(rms_norm(norm, rows)))
     }
 
     /// Native code, or the kernel for a few rows, where they run.
@@ -253,19 +251,56 @@ impl InferenceLinear {
             && (norm.as_ref()).is_none_or(|(gamma, _)| gamma.dtype() == rows.dtype())
             && residual.is_none_or(|residual| residual.dtype() == rows.dtype())
             && kernels::device::supports(&rows.device(), rows.dtype(), 1);
-        runs.then(|| {
-            let (rows, bias, residual) = (rows.clone(), self.bias.clone(), residual.cloned());
-            match &self.weight {
-                LinearWeight::Quantized(weight) if m <= kernels::linear::MAX_ROWS => {
-                    let packed = weight.packed();
-                    kernels::linear::quantized_gemv(rows, norm, packed, bias, residual, gated)
-                }
-                _ => {
-                    let weight = self.weight.dequantize();
-                    kernels::linear::gemv(rows, norm, weight, bias, residual, gated)
-                }
+        if !runs {
+            return None;
+        }
+        if let LinearWeight::Stacked(parts) = &self.weight {
+            return Some(self.forward_stacked(parts, rows.clone(), norm, residual, gated));
+        }
+        let weight: kernels::linear::KernelWeight = match &self.weight {
+            LinearWeight::Quantized(weight) if m <= kernels::linear::MAX_ROWS => {
+                weight.packed().into()
             }
-        })
+            LinearWeight::Blocks(weight) if m <= kernels::linear::MAX_ROWS => {
+                weight.kernel_weight()?
+            }
+            weight => weight.dequantize().into(),
+        };
+        let (rows, bias, residual) = (rows.clone(), self.bias.clone(), residual.cloned());
+        Some(kernels::linear::gemv(
+            rows, norm, weight, bias, residual, gated,
+        ))
+    }
+
+    /// The outputs of each part by a launch of its own.
+    #[cfg(feature = "cube")]
+    fn forward_stacked(
+        &self,
+        parts: &[LinearWeight],
+        rows: Tensor<2>,
+        norm: Option<(Tensor<1>, f64)>,
+        residual: Option<&Tensor<2>>,
+        gated: bool,
+    ) -> Tensor<2> {
+        let rows = match norm {
+            Some((gamma, epsilon)) => kernels::rms_norm(rows, gamma, epsilon),
+            None => rows,
+        };
+        let parts = parts.iter().map(|weight| {
+            let part = Self::with_weight(weight.clone(), None);
+            part.forward(rows.clone())
+        });
+        let mut outputs = Tensor::cat(parts.collect(), 1);
+        if let Some(bias) = &self.bias {
+            outputs = outputs + bias.clone().unsqueeze();
+        }
+        if gated {
+            outputs = self::gated(outputs);
+        }
+        match residual {
+            Some(residual) => residual.clone() + outputs,
+            None => outputs,
+        }
     }
 
     /// Channels of the output.
@@ -280,6 +315,13 @@ impl From<Linear> for InferenceLinear {
     }
 }
 
+/// The first half of the outputs gates the second.
+fn gated(outputs: Tensor<2>) -> Tensor<2> {
+    let half = outputs.dims()[1] / 2;
+    let gate = outputs.clone().narrow(1, 0, half);
+    silu(gate) * outputs.narrow(1, half, half)
+}
+
 /// Every row times the transpose of a weight `[d_output, d_input]`.
 fn product(rows: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     #[cfg(feature = "cube")]
@@ -288,19 +330,6 @@ fn product(rows: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
         return kernels::matmul_rows(rows, weight);
     }
     rows.matmul(weight.transpose())
-}
-
-/// Laid one after the other along the first axis, in one piece of memory.
-pub(super) fn joined<const D: usize, K: Basic>(mut parts: Vec<Tensor<D, K>>) -> Tensor<D, K> {
-    let joined = match parts.len() {
-        1 => parts.remove(0),
-        _ => Tensor::cat(parts, 0),
-    };
-    // A transposed or pitched tensor is laid out anew; any other is as it was.
-    let shape = joined.dims();
-    joined
-        .reshape([shape.iter().product::<usize>()])
-        .reshape(shape)
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! Layers in the form that decoding is fastest in: not trained, not saved.
 
+mod blocks;
+mod contiguous;
+#[cfg(feature = "cube")]
+mod device_blocks;
 mod linear;
 #[cfg(feature = "flex")]
 mod native;
@@ -7,7 +11,8 @@ mod quantization;
 mod quantized;
 mod weight;
 
+pub use blocks::BlockWeight;
 pub use linear::InferenceLinear;
 pub use quantization::{QuantizationConfig, QuantizationError, WeightFormat};
 pub use quantized::QuantizedWeight;
-pub use weight::{BlockWeight, LinearWeight};
+pub use weight::LinearWeight;

@@ -35,7 +35,7 @@ fn reads(weight: &LinearWeight) -> bool {
                 && is_contiguous(weight.words())
                 && group.is_multiple_of(32)
         }
-        LinearWeight::Blocks(_) => true,
+        LinearWeight::Blocks(weight) => weight.blocks().is_some(),
         LinearWeight::Stacked(weights) => weights.iter().all(reads),
     }
 }
@@ -118,7 +118,7 @@ fn products(weight: &LinearWeight, rows: &[f32], d_input: usize) -> Vec<f32> {
         LinearWeight::Blocks(weight) => {
             let weights = Weights::Blocks {
                 format: weight.format(),
-                bytes: weight.blocks(),
+                bytes: (weight.blocks()).expect("the caller asks whether blocks are in memory"),
             };
             product(rows, d_input, weights)
         }

@@ -1,6 +1,6 @@
 use burn::tensor::{DType, Int, Tensor, TensorData, assert_shape};
 
-use super::{QuantizationConfig, QuantizationError, linear::joined};
+use super::{QuantizationConfig, QuantizationError, contiguous::joined};
 #[cfg(feature = "cube")]
 use crate::kernels::{self, linear::PackedWeight};
 
@@ -156,7 +156,7 @@ impl QuantizedWeight {
     pub fn dequantize(&self) -> Tensor<2> {
         #[cfg(feature = "cube")]
         if kernels::device::supports(&self.words.device(), self.dtype(), 1) {
-            return kernels::linear::dequantize(self.packed());
+            return kernels::linear::widen(self.packed(), self.dtype());
         }
         self.reference()
     }

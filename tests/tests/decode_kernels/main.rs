@@ -10,6 +10,7 @@
     feature = "metal"
 ))]
 
+mod block_linear;
 mod decode_state;
 mod linear;
 mod linear_inputs;

@@ -68,7 +68,7 @@ fn linear_layers_with_packed_weights_equal_sums_in_f64() {
                     let most = 2.0 / (k as f32).sqrt();
                     let (weight, _) = random_within(most, [n, k], dtype, &device, &mut rng);
                     let weight = QuantizedWeight::new(weight, config).unwrap();
-                    let output = kernels::linear::quantized_gemv(
+                    let output = kernels::linear::gemv(
                         inputs.rows(),
                         inputs.norm(),
                         weight.packed(),
@@ -115,7 +115,7 @@ fn packed_weights_do_not_hide_what_is_no_number() {
             let rows = tensor(&rows, [2, 256], dtype, &device);
             let (weight, _) = random([34, 256], dtype, &device, &mut rng);
             let weight = QuantizedWeight::new(weight, config).unwrap().packed();
-            let output = kernels::linear::quantized_gemv(rows, None, weight, None, None, false);
+            let output = kernels::linear::gemv(rows, None, weight, None, None, false);
             let output = floats(&output);
             let what = format!("{config}, {dtype:?}: {output:?}");
             assert!(output[..34].iter().all(|x| x.is_nan()), "{what}");

@@ -1,24 +1,26 @@
-use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    super::launch::address_type,
-    Epilogue,
+    super::{
+        launch::address_type,
+        operands::{Inputs, Weights},
+    },
+    Packing,
     batch::batch_gemv,
     finish::finish,
-    left::{LeftSide, left_side},
+    left::left_side,
+    load::{Full, Loaded, Packed, Scales, WeightLoad},
+    matrix::{MatrixShape, matrix_gemv},
     plan::Plan,
     shape::{GemvShape, MAX_ROWS},
 };
+use crate::blocks::with_kernel;
 
 /// Where the weight rows of output channels from `first_output` on begin.
 #[cube]
-pub(super) fn weight_rows(
-    first_output: usize,
-    columns: usize,
-    #[comptime] shape: GemvShape,
-) -> Array<usize> {
+fn weight_rows(first_output: usize, columns: usize, #[comptime] shape: GemvShape) -> Array<usize> {
     let GemvShape {
         vectors, outputs, ..
     } = comptime!(shape);
@@ -35,11 +37,14 @@ pub(super) fn weight_rows(
 
 /// Loads what a unit has in flight of its weight rows.
 #[cube]
-fn load<F: Float, N: Size>(
-    loaded: &mut Array<Vector<F, N>>,
-    weight: &Tensor<Vector<F, N>>,
+fn load<L: WeightLoad, E: Numeric, W: Size, S: Numeric, H: Size>(
+    loaded: &mut Loaded<E, W, S, H>,
+    words: &Tensor<Vector<E, W>>,
+    heads: &Tensor<Vector<S, H>>,
+    zeros: &Tensor<Vector<S, H>>,
     rows: &Array<usize>,
     first: usize,
+    #[comptime] packing: Packing,
     #[comptime] shape: GemvShape,
 ) {
     let weights = comptime!(shape.weights());
@@ -49,66 +54,31 @@ fn load<F: Float, N: Size>(
         let column = min(first + i * stride, comptime!(shape.vectors - 1));
         #[unroll]
         for w in 0..weights {
-            loaded[i * weights + w] = weight[rows[w] + column];
+            let slot = comptime!(i * weights + w);
+            let at = rows[w] + column;
+            L::load::<E, W, S, H>(loaded, words, heads, zeros, at, slot, packing);
         }
     }
 }
 
-/// Adds the products of what is loaded with every left side.
-#[cube]
-fn add_products<F: Float, N: Size>(
-    sums: &mut Array<f32>,
-    loaded: &Array<Vector<F, N>>,
-    left: &LeftSide<F, N>,
-    rows: &Tensor<Vector<F, N>>,
-    first: usize,
-    #[comptime] width: usize,
-    #[comptime] shape: GemvShape,
-) {
-    let GemvShape {
-        rows: m, vectors, ..
-    } = comptime!(shape);
-    let weights = comptime!(shape.weights());
-    let stride = comptime!(shape.plane * shape.split);
-    #[unroll]
-    for i in 0..shape.in_flight {
-        let column = first + i * stride;
-        let is_in = column < vectors;
-        let column = min(column, vectors - 1);
-        #[unroll]
-        for row in 0..m {
-            let at = row * vectors + column;
-            let x = if comptime!(shape.normed) {
-                Vector::<f32, N>::cast_from(left.normed[at])
-            } else {
-                Vector::<f32, N>::cast_from(rows[at])
-            };
-            #[unroll]
-            for w in 0..weights {
-                let values = Vector::<f32, N>::cast_from(loaded[i * weights + w]);
-                let mut sum = f32::new(0.0);
-                #[unroll]
-                for j in 0..width {
-                    sum = fma(values.extract(j), x.extract(j), sum);
-                }
-                sums[w * m + row] += select(is_in, sum, 0.0f32);
-            }
-        }
-    }
-}
-
+/// Weights of any form with a few left sides; see [`GemvShape`].
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn gemv_kernel<F: Float, N: Size>(
+fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric, H: Size>(
     rows: &Tensor<Vector<F, N>>,
     gamma: &Tensor<Vector<F, N>>,
-    weight: &Tensor<Vector<F, N>>,
+    words: &Tensor<Vector<E, W>>,
+    heads: &Tensor<Vector<S, H>>,
+    zeros: &Tensor<Vector<S, H>>,
     bias: &Tensor<F>,
     residual: &Tensor<F>,
     output: &mut Tensor<F>,
     epsilon: f32,
     #[comptime] width: usize,
+    #[comptime] packing: Packing,
     #[comptime] shape: GemvShape,
     #[define(F)] _dtype: ElemType,
+    #[define(E)] _words: ElemType,
+    #[define(S)] _heads: ElemType,
 ) {
     let GemvShape {
         plane,
@@ -120,21 +90,38 @@ fn gemv_kernel<F: Float, N: Size>(
         ..
     } = comptime!(shape);
     let n_sums = comptime!(shape.sums());
+    let n_loaded = comptime!(in_flight * shape.weights());
+    // Whole weights have no groups.
+    let n_groups = comptime!(if packing.is_whole() { 1 } else { n_loaded });
     let cube_outputs = comptime!(shape.cube_outputs());
     let columns = output.shape(1);
     let own_plane = UNIT_POS as usize / plane;
     let start = own_plane % split * plane + UNIT_POS as usize % plane;
+    let stride = comptime!(plane * split);
     let step = comptime!(plane * split * in_flight);
     let own_output = own_plane / split * outputs;
     let at_once = CUBE_COUNT_X as usize * cube_outputs;
     let mut cube_output = CUBE_POS_X as usize * cube_outputs;
 
     let mut shared = Shared::<[f32]>::new_slice(comptime!(2 * (units / plane) * n_sums));
-    let mut loaded = Array::<Vector<F, N>>::new(comptime!(in_flight * shape.weights()));
+    let mut loaded = Loaded::<E, W, S, H> {
+        words: Array::new(n_loaded),
+        heads: Array::new(n_groups),
+        zeros: Array::new(n_groups),
+    };
     let mut sums = Array::<f32>::new(n_sums);
     // The first weights are on their way while the left side is normed.
     let mut weights = weight_rows(cube_output + own_output, columns, shape);
-    load::<F, N>(&mut loaded, weight, &weights, start, shape);
+    load::<L, E, W, S, H>(
+        &mut loaded,
+        words,
+        heads,
+        zeros,
+        &weights,
+        start,
+        packing,
+        shape,
+    );
     let left = left_side::<F, N>(rows, gamma, epsilon, width, shape);
     let mut turn = 0usize;
     while cube_output < columns {
@@ -144,17 +131,48 @@ fn gemv_kernel<F: Float, N: Size>(
         }
         let mut first = start;
         while first < vectors {
-            add_products::<F, N>(&mut sums, &loaded, &left, rows, first, width, shape);
+            #[unroll]
+            for i in 0..in_flight {
+                L::add_products::<F, N, E, W, S, H>(
+                    &mut sums,
+                    &loaded,
+                    &left,
+                    rows,
+                    first + i * stride,
+                    comptime!(i * shape.weights()),
+                    width,
+                    packing,
+                    shape,
+                );
+            }
             first += step;
             if first < vectors {
-                load::<F, N>(&mut loaded, weight, &weights, first, shape);
+                load::<L, E, W, S, H>(
+                    &mut loaded,
+                    words,
+                    heads,
+                    zeros,
+                    &weights,
+                    first,
+                    packing,
+                    shape,
+                );
             }
         }
         // The next turn's first weights are on their way while this one's sums are added up.
         let next = cube_output + at_once;
         if next < columns {
             weights = weight_rows(next + own_output, columns, shape);
-            load::<F, N>(&mut loaded, weight, &weights, start, shape);
+            load::<L, E, W, S, H>(
+                &mut loaded,
+                words,
+                heads,
+                zeros,
+                &weights,
+                start,
+                packing,
+                shape,
+            );
         }
         finish::<F>(
             &mut sums,
@@ -172,23 +190,88 @@ fn gemv_kernel<F: Float, N: Size>(
 }
 
 /// Products of a few rows with every weight row, and what goes before and follows.
-pub(crate) fn gemv(
-    rows: CubeTensor,
-    gamma: CubeTensor,
-    weight: CubeTensor,
-    bias: CubeTensor,
-    residual: CubeTensor,
-    normed: bool,
-    epsilon: f32,
-    epilogue: Epilogue,
-) -> CubeTensor {
-    if rows.meta.shape()[0] > MAX_ROWS {
-        return batch_gemv(
-            rows, gamma, weight, bias, residual, normed, epsilon, epilogue,
-        );
+pub(crate) fn gemv(inputs: Inputs<CubeBackend>, weights: Weights<CubeBackend>) -> CubeTensor {
+    match weights {
+        Weights::Full(weight) => {
+            if inputs.rows.meta.shape()[0] > MAX_ROWS {
+                return batch_gemv(inputs, weight);
+            }
+            let weight = into_contiguous(weight);
+            let bound = Bound {
+                heads: weight.clone(),
+                zeros: weight.clone(),
+                words: weight,
+                head_width: 1,
+            };
+            launch::<Full>(inputs, bound, Packing::WHOLE)
+        }
+        Weights::Groups {
+            words,
+            scales,
+            zeros,
+            packing,
+        } => {
+            let shape = MatrixShape::of(
+                inputs.rows.client.properties(),
+                inputs.rows.dtype,
+                inputs.rows.meta.shape().dims(),
+                inputs.normed,
+                packing,
+                inputs.epilogue,
+            );
+            let shape = shape.filter(|_| scales.dtype == inputs.rows.dtype);
+            if let Some(shape) = shape {
+                return matrix_gemv(inputs, words, scales, zeros, shape);
+            }
+            let bound = Bound {
+                words: into_contiguous(words),
+                heads: into_contiguous(scales),
+                zeros: into_contiguous(zeros),
+                head_width: 1,
+            };
+            launch::<Packed<Scales>>(inputs, bound, packing)
+        }
+        Weights::Blocks {
+            words,
+            heads,
+            packing,
+            format,
+        } => {
+            let heads = into_contiguous(heads);
+            let bound = Bound {
+                words: into_contiguous(words),
+                zeros: heads.clone(),
+                heads,
+                head_width: packing.head_words,
+            };
+            with_kernel!(format, G => launch::<Packed<G>>(inputs, bound, packing))
+        }
     }
-    let weight = into_contiguous(weight);
-    let n = weight.meta.shape()[0];
+}
+
+/// The tensors of weights. What a form does not have is not read, and another stands for it.
+struct Bound {
+    words: CubeTensor,
+    heads: CubeTensor,
+    zeros: CubeTensor,
+    /// Elements of a head.
+    head_width: usize,
+}
+
+fn launch<L: WeightLoad>(
+    inputs: Inputs<CubeBackend>,
+    weights: Bound,
+    packing: Packing,
+) -> CubeTensor {
+    let Bound {
+        words,
+        heads,
+        zeros,
+        head_width,
+    } = weights;
+    let n = words.meta.shape()[0];
+    let per_load = (!packing.is_whole()).then(|| packing.per_load());
+    let (bias, residual) = (inputs.bias, inputs.residual);
     let Plan {
         rows,
         gamma,
@@ -197,29 +280,48 @@ pub(crate) fn gemv(
         shape,
         cubes,
         dim,
-    } = Plan::new(rows, gamma, n, None, normed, epsilon, epilogue);
+    } = Plan::new(
+        inputs.rows,
+        inputs.gamma,
+        n,
+        per_load,
+        inputs.normed,
+        inputs.epsilon,
+        inputs.epilogue,
+    );
+    let word_width = per_load.map_or(width, |_| packing.words());
     let client = rows.client.clone();
-    let address = address_type(&[&weight, &rows, &output]);
+    let address = address_type(&[&words, &rows, &output]);
     let dtype = dtype_to_storage_type(rows.dtype);
+    let word_type = dtype_to_storage_type(words.dtype);
+    let head_type = dtype_to_storage_type(heads.dtype);
+    debug_assert!(packing.is_whole() || words.dtype == DType::I32);
     // SAFETY: columns of the input and output channels are masked by their numbers; the shapes were
     // checked before the operation was registered.
     unsafe {
-        gemv_kernel::launch_unchecked(
+        gemv_kernel::launch_unchecked::<L>(
             &client,
             cubes,
             dim,
             address,
             width,
+            word_width,
+            head_width,
             rows.into_tensor_arg(),
             gamma.into_tensor_arg(),
-            weight.into_tensor_arg(),
+            words.into_tensor_arg(),
+            heads.into_tensor_arg(),
+            zeros.into_tensor_arg(),
             into_contiguous(bias).into_tensor_arg(),
             into_contiguous(residual).into_tensor_arg(),
             output.clone().into_tensor_arg(),
-            epsilon,
+            inputs.epsilon,
             width,
+            packing,
             shape,
             dtype,
+            word_type,
+            head_type,
         );
     }
     output

@@ -1,11 +1,81 @@
 use burn::tensor::{DType, Int, Tensor, assert_shape};
 
 use super::super::check::check_dtype;
+use crate::blocks::BlockFormat;
 
 /// Words of the widest load of one unit, 16 bytes of them.
 const WORDS: usize = 4;
 /// Bits of a word.
 const WORD_BITS: usize = 32;
+
+/// Weights of a linear layer, `[d_output, d_input]`, in a form that the kernels read.
+#[derive(Clone, Debug)]
+pub enum KernelWeight {
+    /// In an element type.
+    Full(Tensor<2>),
+    /// In words of 4 or 8 bits, with the scales of groups.
+    Groups(PackedWeight),
+    /// In words of 4 bits, with the heads of a format's blocks.
+    Blocks(PackedBlocks),
+}
+
+impl KernelWeight {
+    /// Output and input channels.
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Full(weight) => weight.dims(),
+            Self::Groups(weight) => weight.dims(),
+            Self::Blocks(weight) => weight.dims(),
+        }
+    }
+}
+
+impl From<Tensor<2>> for KernelWeight {
+    fn from(weight: Tensor<2>) -> Self {
+        Self::Full(weight)
+    }
+}
+
+impl From<PackedWeight> for KernelWeight {
+    fn from(weight: PackedWeight) -> Self {
+        Self::Groups(weight)
+    }
+}
+
+impl From<PackedBlocks> for KernelWeight {
+    fn from(weight: PackedBlocks) -> Self {
+        Self::Blocks(weight)
+    }
+}
+
+/// Weights of a GGUF file on the device: the integers of its blocks in order, and what else a block
+/// has, bit by bit.
+#[derive(Clone, Debug)]
+pub struct PackedBlocks {
+    /// `[d_output, d_input * bits / 32]` in i32; the first weight of a word in its lowest bits.
+    pub(crate) words: Tensor<2, Int>,
+    /// `[d_output, blocks * head words]` in i32.
+    pub(crate) heads: Tensor<2, Int>,
+    pub(crate) format: BlockFormat,
+    pub(crate) packing: Packing,
+}
+
+impl PackedBlocks {
+    /// Output and input channels.
+    pub fn dims(&self) -> [usize; 2] {
+        let [n, words] = self.words.dims();
+        [n, words * self.packing.per_word()]
+    }
+
+    /// The format of the blocks.
+    pub fn format(&self) -> BlockFormat {
+        self.format
+    }
+
+    pub(crate) fn packing(&self) -> Packing {
+        self.packing
+    }
+}
 
 /// Weights of a linear layer in 4 or 8 bits: `(q - zero) * scale`.
 #[derive(Clone, Debug)]
@@ -32,7 +102,7 @@ impl PackedWeight {
     /// # Panics
     ///
     /// When shapes or dtypes do not fit together, or groups are not whole loads of one unit.
-    pub(super) fn packing(&self) -> Packing {
+    pub(crate) fn packing(&self) -> Packing {
         assert!(
             matches!(self.bits, 4 | 8),
             "bits of packed weights: expected 4 or 8, found {}",
@@ -60,6 +130,7 @@ impl PackedWeight {
             bits: self.bits,
             group,
             asymmetric: self.zeros.is_some(),
+            ..Packing::WHOLE
         }
     }
 }
@@ -71,11 +142,33 @@ pub struct Packing {
     pub bits: usize,
     /// Neighbouring weights of a row that share a scale.
     pub group: usize,
-    /// Whether a group has a zero point of its own; otherwise it is the middle of the range.
+    /// Whether a group has a zero point of its own; otherwise it is the middle of the range, or zero
+    /// where there are minima.
     pub asymmetric: bool,
+    /// Whether a group has a minimum, which is added to its weights.
+    pub minima: bool,
+    /// Groups of a head.
+    pub groups_per_head: usize,
+    /// Elements of a head.
+    pub head_words: usize,
 }
 
 impl Packing {
+    /// That of weights in an element type, which are not packed.
+    pub(crate) const WHOLE: Self = Self {
+        bits: 0,
+        group: 0,
+        asymmetric: false,
+        minima: false,
+        groups_per_head: 1,
+        head_words: 1,
+    };
+
+    /// Whether weights are not packed.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.bits == 0
+    }
+
     /// Weights of a word.
     pub fn per_word(&self) -> usize {
         WORD_BITS / self.bits
@@ -94,6 +187,16 @@ impl Packing {
     /// Loads that share a scale.
     pub fn loads_per_group(&self) -> usize {
         self.group / self.per_load()
+    }
+
+    /// Loads that share a head.
+    pub fn loads_per_head(&self) -> usize {
+        self.loads_per_group() * self.groups_per_head
+    }
+
+    /// What is subtracted from every integer that has no zero point.
+    pub fn offset(&self) -> f32 {
+        if self.minima { 0.0 } else { self.middle() }
     }
 
     /// The value in the middle of the range: the zero point of symmetric weights.
@@ -144,7 +247,7 @@ mod tests {
             let packing = Packing {
                 bits,
                 group: 128,
-                asymmetric: false,
+                ..Packing::WHOLE
             };
             let word = 0x9bd3_70e5_u32 as i32;
             for index in 0..packing.per_word() {
@@ -170,6 +273,7 @@ mod tests {
                 bits,
                 group,
                 asymmetric: true,
+                ..Packing::WHOLE
             };
             let found = (packing.words(), packing.loads_per_group());
             assert_eq!(found, (words, loads), "{bits} bits, groups of {group}");

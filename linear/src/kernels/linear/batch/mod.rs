@@ -12,7 +12,7 @@ mod products;
 mod shape;
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{ir::DeviceProperties, prelude::*};
 
 use self::{
@@ -23,6 +23,7 @@ use super::{
     super::{
         launch::{address_type, empty, multiprocessors},
         matrix_instruction::{PACKED, PLANE, ROWS, is_there},
+        operands::Inputs,
         rms_norm::launch_rms_norm,
     },
     Epilogue,
@@ -168,16 +169,16 @@ fn finish_parts_kernel<F: Float>(
 
 /// Products of a batch's rows with every weight row, and what goes before and follows; where [`takes`]
 /// says yes.
-pub(super) fn batch_gemv(
-    rows: CubeTensor,
-    gamma: CubeTensor,
-    weight: CubeTensor,
-    bias: CubeTensor,
-    residual: CubeTensor,
-    normed: bool,
-    epsilon: f32,
-    epilogue: Epilogue,
-) -> CubeTensor {
+pub(super) fn batch_gemv(inputs: Inputs<CubeBackend>, weight: CubeTensor) -> CubeTensor {
+    let Inputs {
+        rows,
+        gamma,
+        bias,
+        residual,
+        normed,
+        epsilon,
+        epilogue,
+    } = inputs;
     // Read by every cube, left sides are normed once.
     let rows = match normed {
         true => launch_rms_norm(rows, gamma, epsilon),

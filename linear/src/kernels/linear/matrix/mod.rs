@@ -19,7 +19,7 @@ mod shape;
 mod weights;
 
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 pub(super) use self::shape::MatrixShape;
@@ -30,21 +30,18 @@ use self::{
 use super::super::{
     launch::{address_type, empty, multiprocessors},
     matrix_instruction::PLANE,
+    operands::Inputs,
 };
 
 /// Products of a few rows with every packed weight row, and what goes before and follows.
 pub(super) fn matrix_gemv(
-    rows: CubeTensor,
-    gamma: CubeTensor,
+    inputs: Inputs<CubeBackend>,
     words: CubeTensor,
     scales: CubeTensor,
     zeros: CubeTensor,
-    bias: CubeTensor,
-    residual: CubeTensor,
-    epsilon: f32,
     shape: MatrixShape,
 ) -> CubeTensor {
-    let rows = into_contiguous(rows);
+    let rows = into_contiguous(inputs.rows);
     let words = into_contiguous(words);
     let n = words.meta.shape()[0];
     let columns = n / shape.epilogue.per_output();
@@ -66,14 +63,14 @@ pub(super) fn matrix_gemv(
             WIDTH,
             WORDS,
             rows.into_tensor_arg(),
-            into_contiguous(gamma).into_tensor_arg(),
+            into_contiguous(inputs.gamma).into_tensor_arg(),
             words.into_tensor_arg(),
             into_contiguous(scales).into_tensor_arg(),
             into_contiguous(zeros).into_tensor_arg(),
-            into_contiguous(bias).into_tensor_arg(),
-            into_contiguous(residual).into_tensor_arg(),
+            into_contiguous(inputs.bias).into_tensor_arg(),
+            into_contiguous(inputs.residual).into_tensor_arg(),
             output.clone().into_tensor_arg(),
-            epsilon,
+            inputs.epsilon,
             shape,
             dtype,
         );

@@ -1,13 +1,17 @@
-use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
+use burn_cubecl::{CubeBackend, kernel::cast, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    super::launch::{address_type, empty},
+    super::{
+        launch::{address_type, empty},
+        operands::Weights,
+    },
     Packing,
-    quantized::unpack,
+    load::{GroupLoad, Scales, unpack},
     shape::vector_width,
 };
+use crate::blocks::with_kernel;
 
 /// Units of a cube.
 const UNITS: usize = 256;
@@ -16,26 +20,28 @@ const CUBES: usize = 1 << 14;
 
 /// A unit per load of words.
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn dequantize_kernel<F: Float, N: Size, W: Size>(
+fn widen_kernel<G: GroupLoad, F: Float, N: Size, W: Size, S: Numeric, H: Size>(
     words: &Tensor<Vector<i32, W>>,
-    scales: &Tensor<F>,
-    zeros: &Tensor<F>,
+    heads: &Tensor<Vector<S, H>>,
+    zeros: &Tensor<Vector<S, H>>,
     output: &mut Tensor<Vector<F, N>>,
     loads: usize,
     #[comptime] width: usize,
     #[comptime] units: usize,
     #[comptime] packing: Packing,
     #[define(F)] _dtype: ElemType,
+    #[define(S)] _heads: ElemType,
 ) {
     let per_word = comptime!(packing.per_word());
     let pieces = comptime!(packing.per_load() / width);
     let mut at = CUBE_POS_X as usize * units + UNIT_POS as usize;
     while at < loads {
+        let head = at / comptime!(packing.loads_per_head());
         let group = at / comptime!(packing.loads_per_group());
         let loaded = words[at];
-        let scale = f32::cast_from(scales[group]);
+        let (scale, minimum) = G::scale_and_minimum::<S, H>(heads[head], group);
         let zero = if comptime!(packing.asymmetric) {
-            f32::cast_from(zeros[group])
+            f32::cast_from(zeros[head].extract(0usize))
         } else {
             f32::new(0.0)
         };
@@ -49,7 +55,11 @@ fn dequantize_kernel<F: Float, N: Size, W: Size>(
                 let index = comptime!(index % per_word);
                 let value = unpack(word, zero, index, packing);
                 let inverse = comptime!(1.0 / packing.place(index).factor);
-                values.insert(j, value * inverse * scale);
+                let mut value = value * inverse * scale;
+                if comptime!(packing.minima) {
+                    value += minimum;
+                }
+                values.insert(j, value);
             }
             output[at * pieces + piece] = Vector::cast_from(values);
         }
@@ -57,43 +67,70 @@ fn dequantize_kernel<F: Float, N: Size, W: Size>(
     }
 }
 
-/// The weights, `[d_output, d_input]`, in the dtype of their scales.
-pub(crate) fn dequantize(
+/// The weights, `[d_output, d_input]`, in a dtype.
+pub(crate) fn widen(weights: Weights<CubeBackend>, dtype: DType) -> CubeTensor {
+    match weights {
+        Weights::Full(weight) if weight.dtype == dtype => weight,
+        Weights::Full(weight) => cast(weight, dtype),
+        Weights::Groups {
+            words,
+            scales,
+            zeros,
+            packing,
+        } => launch::<Scales>(words, scales, zeros, 1, packing, dtype),
+        Weights::Blocks {
+            words,
+            heads,
+            packing,
+            format,
+        } => {
+            let zeros = heads.clone();
+            let width = packing.head_words;
+            with_kernel!(format, G => launch::<G>(words, heads, zeros, width, packing, dtype))
+        }
+    }
+}
+
+fn launch<G: GroupLoad>(
     words: CubeTensor,
-    scales: CubeTensor,
+    heads: CubeTensor,
     zeros: CubeTensor,
+    head_width: usize,
     packing: Packing,
+    dtype: DType,
 ) -> CubeTensor {
     let words = into_contiguous(words);
     let n = words.meta.shape()[0];
     let d_input = words.meta.shape()[1] * packing.per_word();
     let client = words.client.clone();
     let hardware = &client.properties().hardware;
-    let width = vector_width(d_input, scales.dtype, hardware);
+    let width = vector_width(d_input, dtype, hardware);
     let units = UNITS.min(hardware.max_units_per_cube as usize);
     let loads = n * d_input / packing.per_load();
-    let output = empty(&words, [n, d_input], scales.dtype);
+    let output = empty(&words, [n, d_input], dtype);
     let address = address_type(&[&words, &output]);
-    let dtype = dtype_to_storage_type(scales.dtype);
+    let head_type = dtype_to_storage_type(heads.dtype);
     // SAFETY: loads are masked by their number; the shapes were checked before the operation was
     // registered.
     unsafe {
-        dequantize_kernel::launch_unchecked(
+        widen_kernel::launch_unchecked::<G>(
             &client,
             CubeCount::Static(loads.div_ceil(units).min(CUBES) as u32, 1, 1),
             CubeDim::new_1d(units as u32),
             address,
             width,
             packing.words(),
+            head_width,
             words.into_tensor_arg(),
-            into_contiguous(scales).into_tensor_arg(),
+            into_contiguous(heads).into_tensor_arg(),
             into_contiguous(zeros).into_tensor_arg(),
             output.clone().into_tensor_arg(),
             loads,
             width,
             units,
             packing,
-            dtype,
+            dtype_to_storage_type(dtype),
+            head_type,
         );
     }
     output
