@@ -19,6 +19,7 @@ pub struct BlockWeight {
 
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "flex"), allow(dead_code))]
+#[allow(clippy::large_enum_variant, reason = "there is one per layer")]
 enum Place {
     /// As they lie in the file, in the memory of the CPU.
     Host { bytes: Arc<Vec<u8>>, device: Device },

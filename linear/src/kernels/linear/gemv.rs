@@ -77,8 +77,8 @@ fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric
     #[comptime] packing: Packing,
     #[comptime] shape: GemvShape,
     #[define(F)] _dtype: ElemType,
-    #[define(E)] _words: ElemType,
-    #[define(S)] _heads: ElemType,
+    #[define(E)] _word_type: ElemType,
+    #[define(S)] _head_type: ElemType,
 ) {
     let GemvShape {
         plane,

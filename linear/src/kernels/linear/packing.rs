@@ -10,6 +10,7 @@ const WORD_BITS: usize = 32;
 
 /// Weights of a linear layer, `[d_output, d_input]`, in a form that the kernels read.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one is made per launch")]
 pub enum KernelWeight {
     /// In an element type.
     Full(Tensor<2>),

@@ -30,7 +30,7 @@ fn widen_kernel<G: GroupLoad, F: Float, N: Size, W: Size, S: Numeric, H: Size>(
     #[comptime] units: usize,
     #[comptime] packing: Packing,
     #[define(F)] _dtype: ElemType,
-    #[define(S)] _heads: ElemType,
+    #[define(S)] _head_type: ElemType,
 ) {
     let per_word = comptime!(packing.per_word());
     let pieces = comptime!(packing.per_load() / width);
