@@ -41,7 +41,7 @@ impl KvPool {
     }
 }
 
-/// Words and scales of digests, as [`Int8Digests`] has them.
+/// Words and scales of digests, as [`Int8Digests`](super::Int8Digests) has them.
 ///
 /// # Shapes
 ///

@@ -15,7 +15,7 @@
 //!
 //! Each has a body in Burn tensor operations that runs on every backend (`reference`). All but
 //! those on single tokens and in windows are kernels on CubeCL devices, and native code on the Flex
-//! backend. They are tested against these bodies. [`Body`] is the one place that decides which of them
+//! backend. They are tested against these bodies. `Body` is the one place that decides which of them
 //! runs.
 
 mod body;
