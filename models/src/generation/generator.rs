@@ -7,20 +7,12 @@ use quest_burn::{
 };
 
 use super::{
-    GenerateError, GenerationConfig, Timings,
+    Finish, GenerateError, GenerationConfig, Timings,
+    answer::{Answer, Due},
     decode::decode_graph,
     forward::{Forward, read},
 };
-use crate::{model::LanguageModel, sampling::Sampler};
-
-/// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// One of the stop ids was chosen.
-    Stop,
-    /// As many tokens as were asked for.
-    Length,
-}
+use crate::model::LanguageModel;
 
 /// New tokens after a prompt, one by one.
 ///
@@ -32,12 +24,7 @@ pub enum Finish {
 /// tokens but the last one given out.
 pub struct Generator<'a> {
     work: Work<'a>,
-    config: GenerationConfig,
-    sampler: Sampler,
-    prompt: Vec<u32>,
-    on_prefill: Option<Box<dyn FnMut(usize) + 'a>>,
-    state: State,
-    timings: Timings,
+    answer: Answer<'a>,
 }
 
 /// What the model runs in.
@@ -47,17 +34,6 @@ enum Work<'a> {
     Graph(DecodeGraph<'a>),
     /// A graph was refused; the generation has failed.
     Gone,
-}
-
-enum State {
-    Prompt,
-    /// The newest token is not in the cache yet.
-    Decode {
-        newest: u32,
-        new_tokens: usize,
-    },
-    Finished(Finish),
-    Failed,
 }
 
 impl<'a> Generator<'a> {
@@ -79,51 +55,36 @@ impl<'a> Generator<'a> {
             cache,
             policy,
         };
-        config.check(prompt, forward.vocab_size())?;
-        forward.check_room(prompt.len(), config.max_new_tokens, config.max_context)?;
-        let mut sampler = config.sampling.init()?;
-        sampler.observe(prompt);
         Ok(Self {
-            state: match config.max_new_tokens {
-                0 => State::Finished(Finish::Length),
-                _ => State::Prompt,
-            },
+            answer: Answer::new(&forward, prompt, config)?,
             work: Work::Forward(forward),
-            config,
-            sampler,
-            prompt: prompt.to_vec(),
-            on_prefill: None,
-            timings: Timings::default(),
         })
     }
 
     /// Calls `progress` after each chunk of the prompt with the number of tokens done.
     pub fn on_prefill(mut self, progress: impl FnMut(usize) + 'a) -> Self {
-        self.on_prefill = Some(Box::new(progress));
+        self.answer.on_prefill(progress);
         self
     }
 
     /// Takes note of tokens that the cache held before, for the repetition penalty.
     pub(crate) fn observe(&mut self, ids: &[u32]) {
-        self.sampler.observe(ids);
+        self.answer.sampler.observe(ids);
     }
 
     /// Tokens that end the generation.
     pub(crate) fn stop_ids(&self) -> &[u32] {
-        self.config.stop_ids.as_deref().unwrap_or_default()
+        self.answer.stop_ids()
     }
 
     /// Times of what has been done so far.
     pub fn timings(&self) -> Timings {
-        self.timings
+        self.answer.timings
     }
 
     /// Why it ended; `None` before the end and after an error.
     pub fn finish(&self) -> Option<Finish> {
-        match self.state {
-            State::Finished(finish) => Some(finish),
-            _ => None,
-        }
+        self.answer.finish()
     }
 
     fn prefill(&mut self) -> Result<u32, GenerateError> {
@@ -131,20 +92,18 @@ impl<'a> Generator<'a> {
             unreachable!("the prompt comes first");
         };
         let start = Instant::now();
-        let progress = (self.on_prefill.as_mut()).map(|progress| progress as &mut dyn FnMut(usize));
-        let hidden = forward.prefill(&self.prompt, self.config.prefill_chunk, progress)?;
+        let hidden = self.answer.prefill(forward)?;
         let logits = forward.model.logits(hidden);
         let length = forward.length();
-        if self.config.capture && self.config.max_new_tokens > 1 {
+        if self.answer.config.capture && self.answer.config.max_new_tokens > 1 {
             // Before the logits are read, while the device still works on the prompt.
             self.record()?;
         }
-        let id = self.sample(&read(logits)?, length)?;
+        let id = self.answer.sample(&read(logits)?, length)?;
         if let Work::Graph(graph) = &mut self.work {
             graph.feed(&[id])?;
         }
-        self.timings.prefill_tokens = self.prompt.len();
-        self.timings.prefill = start.elapsed();
+        self.answer.prefilled(start);
         Ok(id)
     }
 
@@ -155,9 +114,9 @@ impl<'a> Generator<'a> {
                 let hidden = forward.decode(newest)?;
                 let logits = forward.logits(hidden)?;
                 let length = forward.length();
-                self.sample(&logits, length)
+                self.answer.sample(&logits, length)
             }
-            Work::Graph(graph) if self.sampler.is_argmax() => match graph.step() {
+            Work::Graph(graph) if self.answer.sampler.is_argmax() => match graph.step() {
                 Ok(ids) => Ok(ids[0].expect("the sequence is active")),
                 // The sampler says what is wrong with them.
                 Err(DecodeError::Logits { .. }) => self.sample_graph(),
@@ -170,8 +129,8 @@ impl<'a> Generator<'a> {
             }
             Work::Gone => unreachable!("nothing is decoded after an error"),
         }?;
-        self.timings.decode_tokens += 1;
-        self.timings.decode += start.elapsed();
+        self.answer.timings.decode_tokens += 1;
+        self.answer.timings.decode += start.elapsed();
         Ok(id)
     }
 
@@ -211,28 +170,7 @@ impl<'a> Generator<'a> {
         };
         let logits = graph.logits()?.expect("a step was taken").remove(0);
         let length = graph.lengths()[0];
-        self.sample(&logits, length)
-    }
-
-    /// A token by the logits that follow `length` tokens.
-    fn sample(&mut self, logits: &[f32], length: usize) -> Result<u32, GenerateError> {
-        let sampled = self.sampler.sample(logits);
-        let id = sampled.map_err(|source| GenerateError::Sample { length, source })?;
-        self.sampler.observe(&[id]);
-        Ok(id)
-    }
-
-    fn state_after(&self, id: u32, new_tokens: usize) -> State {
-        if self.stop_ids().contains(&id) {
-            State::Finished(Finish::Stop)
-        } else if new_tokens == self.config.max_new_tokens {
-            State::Finished(Finish::Length)
-        } else {
-            State::Decode {
-                newest: id,
-                new_tokens,
-            }
-        }
+        self.answer.sample(&logits, length)
     }
 }
 
@@ -240,15 +178,11 @@ impl Iterator for Generator<'_> {
     type Item = Result<u32, GenerateError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (id, new_tokens) = match self.state {
-            State::Prompt => (self.prefill(), 1),
-            State::Decode { newest, new_tokens } => (self.decode(newest), new_tokens + 1),
-            State::Finished(_) | State::Failed => return None,
+        let id = match self.answer.due()? {
+            Due::Prefill => self.prefill(),
+            Due::Decode { newest, .. } => self.decode(newest),
         };
-        self.state = match &id {
-            Ok(id) => self.state_after(*id, new_tokens),
-            Err(_) => State::Failed,
-        };
+        self.answer.advance(&id);
         Some(id)
     }
 }

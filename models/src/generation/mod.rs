@@ -4,6 +4,7 @@
 //! token at a time, whose attention reads the pages that a policy chooses.
 //! [`negative_log_likelihoods`] scores given ids along the same two ways.
 
+mod answer;
 mod config;
 mod decode;
 mod error;
@@ -14,15 +15,17 @@ mod prefill;
 mod text;
 mod timings;
 
+pub use answer::Finish;
 pub use config::{GenerationConfig, check_context, check_ids};
 pub use decode::decode_graph;
 pub use error::GenerateError;
-pub use generator::{Finish, Generator};
+pub use generator::Generator;
 pub use likelihood::{LikelihoodMode, negative_log_likelihoods};
 pub use prefill::prefill;
 pub use text::TextDecoder;
 pub use timings::Timings;
 
+pub(crate) use answer::{Answer, Due};
 pub(crate) use forward::{Forward, capacity};
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
 
 use super::{Draft, DraftStatistics, LosslessConfig, verify};
 use crate::{
-    generation::{Finish, Forward, GenerateError, GenerationConfig, Timings},
+    generation::{Answer, Due, Finish, Forward, GenerateError, GenerationConfig, Timings},
     model::LanguageModel,
-    sampling::Sampler,
+    sampling::SampleError,
 };
 
 /// New tokens after a prompt, one by one, as dense attention would give them; those that the policy drafts
@@ -16,29 +16,13 @@ use crate::{
 /// again and again. When it is dropped, the cache holds all tokens but the last one given out.
 pub struct LosslessGenerator<'a> {
     forward: Forward<'a>,
-    config: GenerationConfig,
+    answer: Answer<'a>,
     lossless: LosslessConfig,
-    sampler: Sampler,
-    prompt: Vec<u32>,
-    on_prefill: Option<Box<dyn FnMut(usize) + 'a>>,
-    state: State,
     /// Verified tokens that are not given out yet.
     verified: VecDeque<u32>,
     /// Tokens that were given out and are in the cache, or would be without drafts.
     held: usize,
-    timings: Timings,
     statistics: DraftStatistics,
-}
-
-enum State {
-    Prompt,
-    /// The newest token is not in the cache yet.
-    Decode {
-        newest: u32,
-        new_tokens: usize,
-    },
-    Finished(Finish),
-    Failed,
 }
 
 impl<'a> LosslessGenerator<'a> {
@@ -61,48 +45,36 @@ impl<'a> LosslessGenerator<'a> {
             cache,
             policy,
         };
-        config.check(prompt, forward.vocab_size())?;
-        forward.check_room(prompt.len(), config.max_new_tokens, config.max_context)?;
-        let mut sampler = config.sampling.init()?;
-        sampler.observe(prompt);
         Ok(Self {
-            state: match config.max_new_tokens {
-                0 => State::Finished(Finish::Length),
-                _ => State::Prompt,
-            },
+            answer: Answer::new(&forward, prompt, config)?,
             held: forward.length(),
             forward,
-            config,
             lossless,
-            sampler,
-            prompt: prompt.to_vec(),
-            on_prefill: None,
             verified: VecDeque::new(),
-            timings: Timings::default(),
             statistics: DraftStatistics::default(),
         })
     }
 
     /// Calls `progress` after each chunk of the prompt with the number of tokens done.
     pub fn on_prefill(mut self, progress: impl FnMut(usize) + 'a) -> Self {
-        self.on_prefill = Some(Box::new(progress));
+        self.answer.on_prefill(progress);
         self
     }
 
     /// Takes note of tokens that the cache held before, for the repetition penalty.
     pub(crate) fn observe(&mut self, ids: &[u32]) {
-        self.sampler.observe(ids);
+        self.answer.sampler.observe(ids);
     }
 
     /// Tokens that end the generation.
     pub(crate) fn stop_ids(&self) -> &[u32] {
-        self.config.stop_ids.as_deref().unwrap_or_default()
+        self.answer.stop_ids()
     }
 
     /// Times of what has been done so far. A token of a pass that gave several takes its share when the
     /// first of them is given out.
     pub fn timings(&self) -> Timings {
-        self.timings
+        self.answer.timings
     }
 
     /// What became of drafts so far.
@@ -112,24 +84,16 @@ impl<'a> LosslessGenerator<'a> {
 
     /// Why it ended; `None` before the end and after an error.
     pub fn finish(&self) -> Option<Finish> {
-        match self.state {
-            State::Finished(finish) => Some(finish),
-            _ => None,
-        }
+        self.answer.finish()
     }
 
     fn prefill(&mut self) -> Result<u32, GenerateError> {
         let start = Instant::now();
-        let progress = (self.on_prefill.as_mut()).map(|progress| progress as &mut dyn FnMut(usize));
-        let chunk = self.config.prefill_chunk;
-        let hidden = self.forward.prefill(&self.prompt, chunk, progress)?;
+        let hidden = self.answer.prefill(&mut self.forward)?;
         self.held = self.forward.length();
         let logits = self.forward.logits(hidden)?;
-        let sampled = self.sampler.sample(&logits);
-        let id = sampled.map_err(|source| self.no_token(0, source))?;
-        self.sampler.observe(&[id]);
-        self.timings.prefill_tokens = self.prompt.len();
-        self.timings.prefill = start.elapsed();
+        let id = self.answer.sample(&logits, self.held)?;
+        self.answer.prefilled(start);
         Ok(id)
     }
 
@@ -138,14 +102,14 @@ impl<'a> LosslessGenerator<'a> {
         if self.verified.is_empty() {
             let start = Instant::now();
             // A pass gives a token of its own, and no more are asked for than these.
-            let room = self.config.max_new_tokens - new_tokens - 1;
+            let room = self.answer.config.max_new_tokens - new_tokens - 1;
             self.round(newest, self.lossless.draft_tokens.min(room))?;
-            self.timings.decode += start.elapsed();
+            self.answer.timings.decode += start.elapsed();
         }
         let id = self.verified.pop_front();
         let id = id.expect("a pass gives a token");
         self.held += 1;
-        self.timings.decode_tokens += 1;
+        self.answer.timings.decode_tokens += 1;
         Ok(id)
     }
 
@@ -162,7 +126,7 @@ impl<'a> LosslessGenerator<'a> {
         let logits = self.forward.logits(hidden)?;
         let rows = logits.chunks_exact(self.forward.vocab_size());
         let rows = rows.collect::<Vec<_>>();
-        let verdict = verify(&drafts, &mut self.sampler, |sampler, i| {
+        let verdict = verify(&drafts, &mut self.answer.sampler, |sampler, i| {
             sampler.distribution(rows[i], &drafted[..i])
         });
         let verdict = verdict.map_err(|source| self.no_token(0, source))?;
@@ -171,7 +135,7 @@ impl<'a> LosslessGenerator<'a> {
             .truncate(0, before + 1 + verdict.accepted)?;
         let accepted = drafted[..verdict.accepted].iter().copied();
         self.verified.extend(accepted.chain([verdict.next]));
-        self.sampler.observe(self.verified.make_contiguous());
+        self.answer.sampler.observe(self.verified.make_contiguous());
         self.statistics.passes += 1;
         self.statistics.drafted += n_drafts;
         self.statistics.accepted += verdict.accepted;
@@ -186,32 +150,19 @@ impl<'a> LosslessGenerator<'a> {
         for i in 0..n {
             let hidden = self.forward.decode(last)?;
             let logits = self.forward.logits(hidden)?;
-            let from = self.sampler.distribution(&logits, &drafted);
+            let from = self.answer.sampler.distribution(&logits, &drafted);
             let from = from.map_err(|source| self.no_token(i, source))?;
-            last = self.sampler.draw_from(&from);
+            last = self.answer.sampler.draw_from(&from);
             drafted.push(last);
             drafts.push(Draft { id: last, from });
         }
         Ok(drafts)
     }
 
-    fn no_token(&self, drafted: usize, source: crate::sampling::SampleError) -> GenerateError {
+    fn no_token(&self, drafted: usize, source: SampleError) -> GenerateError {
         GenerateError::Sample {
             length: self.held + drafted,
             source,
-        }
-    }
-
-    fn state_after(&self, id: u32, new_tokens: usize) -> State {
-        if self.stop_ids().contains(&id) {
-            State::Finished(Finish::Stop)
-        } else if new_tokens == self.config.max_new_tokens {
-            State::Finished(Finish::Length)
-        } else {
-            State::Decode {
-                newest: id,
-                new_tokens,
-            }
         }
     }
 }
@@ -220,17 +171,11 @@ impl Iterator for LosslessGenerator<'_> {
     type Item = Result<u32, GenerateError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (id, new_tokens) = match self.state {
-            State::Prompt => (self.prefill(), 1),
-            State::Decode { newest, new_tokens } => {
-                (self.decode(newest, new_tokens), new_tokens + 1)
-            }
-            State::Finished(_) | State::Failed => return None,
+        let id = match self.answer.due()? {
+            Due::Prefill => self.prefill(),
+            Due::Decode { newest, new_tokens } => self.decode(newest, new_tokens),
         };
-        self.state = match &id {
-            Ok(id) => self.state_after(*id, new_tokens),
-            Err(_) => State::Failed,
-        };
+        self.answer.advance(&id);
         Some(id)
     }
 }

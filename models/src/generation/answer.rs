@@ -1,0 +1,130 @@
+use std::time::Instant;
+
+use burn::tensor::Tensor;
+
+use super::{GenerateError, GenerationConfig, Timings, forward::Forward};
+use crate::sampling::Sampler;
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// One of the stop ids was chosen.
+    Stop,
+    /// As many tokens as were asked for.
+    Length,
+}
+
+/// An answer on its way: what was asked for, and how far it is. What computes its tokens is left to a
+/// generator.
+pub(crate) struct Answer<'a> {
+    pub config: GenerationConfig,
+    pub sampler: Sampler,
+    pub timings: Timings,
+    prompt: Vec<u32>,
+    on_prefill: Option<Box<dyn FnMut(usize) + 'a>>,
+    state: State,
+}
+
+enum State {
+    /// More tokens are asked for.
+    Open(Due),
+    Finished(Finish),
+    Failed,
+}
+
+/// What gives the next token.
+#[derive(Clone, Copy)]
+pub(crate) enum Due {
+    /// The prompt.
+    Prefill,
+    /// The newest token, which is not in the cache yet.
+    Decode { newest: u32, new_tokens: usize },
+}
+
+impl<'a> Answer<'a> {
+    /// An answer to `prompt`, of which nothing is computed.
+    pub fn new(
+        forward: &Forward<'_>,
+        prompt: &[u32],
+        config: GenerationConfig,
+    ) -> Result<Self, GenerateError> {
+        config.check(prompt, forward.vocab_size())?;
+        forward.check_room(prompt.len(), config.max_new_tokens, config.max_context)?;
+        let mut sampler = config.sampling.init()?;
+        sampler.observe(prompt);
+        Ok(Self {
+            state: match config.max_new_tokens {
+                0 => State::Finished(Finish::Length),
+                _ => State::Open(Due::Prefill),
+            },
+            config,
+            sampler,
+            prompt: prompt.to_vec(),
+            on_prefill: None,
+            timings: Timings::default(),
+        })
+    }
+
+    /// Calls `progress` after each chunk of the prompt with the number of tokens done.
+    pub fn on_prefill(&mut self, progress: impl FnMut(usize) + 'a) {
+        self.on_prefill = Some(Box::new(progress));
+    }
+
+    /// Tokens that end it.
+    pub fn stop_ids(&self) -> &[u32] {
+        self.config.stop_ids.as_deref().unwrap_or_default()
+    }
+
+    /// Why it ended; `None` before the end and after an error.
+    pub fn finish(&self) -> Option<Finish> {
+        match self.state {
+            State::Finished(finish) => Some(finish),
+            State::Open(_) | State::Failed => None,
+        }
+    }
+
+    /// Runs the prompt through the model: `[1, 1, d_model]` after its last token.
+    pub fn prefill(&mut self, forward: &mut Forward<'_>) -> Result<Tensor<3>, GenerateError> {
+        let progress = (self.on_prefill.as_mut()).map(|progress| progress as &mut dyn FnMut(usize));
+        forward.prefill(&self.prompt, self.config.prefill_chunk, progress)
+    }
+
+    /// Takes note of the time from `start` to the first token.
+    pub fn prefilled(&mut self, start: Instant) {
+        self.timings.prefill_tokens = self.prompt.len();
+        self.timings.prefill = start.elapsed();
+    }
+
+    /// A token by the logits that follow `length` tokens.
+    pub fn sample(&mut self, logits: &[f32], length: usize) -> Result<u32, GenerateError> {
+        let sampled = self.sampler.sample(logits);
+        let id = sampled.map_err(|source| GenerateError::Sample { length, source })?;
+        self.sampler.observe(&[id]);
+        Ok(id)
+    }
+
+    /// What gives the next token; `None` at the end and after an error.
+    pub fn due(&self) -> Option<Due> {
+        match self.state {
+            State::Open(due) => Some(due),
+            State::Finished(_) | State::Failed => None,
+        }
+    }
+
+    /// Takes note of the token that was due.
+    pub fn advance(&mut self, id: &Result<u32, GenerateError>) {
+        let State::Open(due) = self.state else {
+            return;
+        };
+        let new_tokens = match due {
+            Due::Prefill => 1,
+            Due::Decode { new_tokens, .. } => new_tokens + 1,
+        };
+        self.state = match id {
+            Err(_) => State::Failed,
+            Ok(id) if self.stop_ids().contains(id) => State::Finished(Finish::Stop),
+            Ok(_) if new_tokens == self.config.max_new_tokens => State::Finished(Finish::Length),
+            &Ok(newest) => State::Open(Due::Decode { newest, new_tokens }),
+        };
+    }
+}
