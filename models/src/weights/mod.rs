@@ -161,29 +161,31 @@ pub fn load_for_inference_from(
         .transpose()?;
     let layers = model.layers.into_iter().enumerate();
     let layers = layers.map(|(index, layer)| (layer, format!("model.layers.{index}.")));
-    if let Some(quantization) = config.quantization {
-        if format.quantization().is_some() {
+    let lm = match config.quantization {
+        Some(quantization) if format.quantization().is_some() => {
             return Err(ModelError::Quantized {
                 dir: source.path().into(),
                 what: "round them",
                 bits: quantization.bits,
             });
         }
-        let layers = layers
-            .map(|(layer, prefix)| loader.fill_packed(layer, &prefix, quantization, device))
-            .collect::<Result<_, _>>()?;
-        let lm = InferenceLm::from_parts(embed_tokens, layers, norm, lm_head);
-        return Ok(lm.with_embedding_scale(model.embedding_scale));
-    }
-    if format == WeightFormat::Stored {
-        let layers = layers
-            .map(|(layer, prefix)| loader.fill_stored(layer, &prefix, device))
-            .collect::<Result<_, _>>()?;
-        let lm = InferenceLm::from_parts(embed_tokens, layers, norm, lm_head);
-        return Ok(lm.with_embedding_scale(model.embedding_scale));
-    }
-    let layers = layers.map(|(layer, prefix)| loader.fill(layer, &prefix));
-    let lm = InferenceLm::from_layers(embed_tokens, layers, norm, lm_head, format)?;
+        Some(quantization) => {
+            let layers = layers
+                .map(|(layer, prefix)| loader.fill_packed(layer, &prefix, quantization, device))
+                .collect::<Result<_, _>>()?;
+            InferenceLm::from_parts(embed_tokens, layers, norm, lm_head)
+        }
+        None if format == WeightFormat::Stored => {
+            let layers = layers
+                .map(|(layer, prefix)| loader.fill_stored(layer, &prefix, device))
+                .collect::<Result<_, _>>()?;
+            InferenceLm::from_parts(embed_tokens, layers, norm, lm_head)
+        }
+        None => {
+            let layers = layers.map(|(layer, prefix)| loader.fill(layer, &prefix));
+            InferenceLm::from_layers(embed_tokens, layers, norm, lm_head, format)?
+        }
+    };
     Ok(lm.with_embedding_scale(model.embedding_scale))
 }
 
