@@ -156,10 +156,11 @@ impl PagedKvCache {
     ///
     /// When there is no such sequence or it is shorter; the cache is then unchanged.
     pub fn truncate(&mut self, sequence: usize, length: usize) -> Result<(), CacheError> {
+        let held = self.table.lengths().get(sequence).copied();
         self.table.truncate(sequence, length)?;
         self.forget(sequence);
         let kept = length % self.config.page_size;
-        if kept > 0 {
+        if kept > 0 && held != Some(length) {
             // No digest can forget a key: fold the rows that stay anew.
             let page = self.table.pages()[sequence][length / self.config.page_size] as usize;
             for layer in &mut self.layers {
