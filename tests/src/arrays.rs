@@ -43,6 +43,21 @@ pub fn rows<const D: usize>(tensor: &Tensor<D>) -> Vec<Vec<f64>> {
     values.chunks(width).map(<[f64]>::to_vec).collect()
 }
 
+/// How far results may be apart that are rounded to `dtype` after sums in another order: by one
+/// number of half precision, as a [`relative_error`].
+///
+/// # Panics
+///
+/// For other dtypes than those of caches.
+pub fn tolerance_of(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 1e-5,
+        DType::F16 => 1e-3,
+        DType::BF16 => 8e-3,
+        other => panic!("f32, f16 or bf16 was expected, found {other:?}"),
+    }
+}
+
 /// `|found - expected|` in units of `1 + |expected|`; infinite for anything that is not a number.
 pub fn relative_error(found: f64, expected: f64) -> f64 {
     let error = (found - expected).abs() / (1.0 + expected.abs());

@@ -15,9 +15,25 @@ pub mod poison;
 pub mod session;
 pub mod tokenizer;
 
-use proptest::test_runner::Config;
+use proptest::test_runner::{Config, RngSeed};
 
-/// How many cases a property is tried with: 24, or as many as `PROPTEST_CASES` says.
+/// The seed of drawn inputs: a fixed one, or what `QUEST_TEST_SEED` says, a number or `random`. A
+/// change is judged on the same inputs as the one before; new ones are looked for on purpose.
+///
+/// # Panics
+///
+/// When `QUEST_TEST_SEED` is neither.
+pub fn seed() -> u64 {
+    match std::env::var("QUEST_TEST_SEED").as_deref() {
+        Ok("random") => rand::random(),
+        Ok(number) => number
+            .parse()
+            .expect("QUEST_TEST_SEED is a number or `random`"),
+        Err(_) => 42,
+    }
+}
+
+/// How a property is tried: on 24 cases, or as many as `PROPTEST_CASES` says, drawn from [`seed`].
 pub fn cases() -> Config {
     let default = Config::default();
     Config {
@@ -25,6 +41,7 @@ pub fn cases() -> Config {
             Some(_) => default.cases,
             None => 24,
         },
+        rng_seed: RngSeed::Fixed(seed()),
         failure_persistence: None,
         ..default
     }

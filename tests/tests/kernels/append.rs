@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Tensor};
 use quest_burn::{digest::DigestKind, kernels};
+use quest_burn_tests::arrays::tolerance_of;
 
 use super::attention::assert_same;
-use super::bench::{Bench, Case, case, device, floats, for_each_digest, normal, rng, tolerance};
+use super::bench::{Bench, Case, case, device, floats, for_each_digest, normal, rng};
 
 #[test]
 fn append_writes_rows_and_digests_in_place_and_nothing_else() {
@@ -87,7 +88,7 @@ pub(super) fn assert_digests(bench: &Bench, found: &[f32], what: &str) {
     }
     assert_eq!(found.len(), bench.digests.len());
     for (i, (f, e)) in found.iter().zip(&bench.digests).enumerate() {
-        let is_near = (f - e).abs() <= tolerance(bench.dtype) as f32 * (1.0 + e.abs());
+        let is_near = (f - e).abs() <= tolerance_of(bench.dtype) as f32 * (1.0 + e.abs());
         assert!(
             is_near || (f.is_nan() && e.is_nan()),
             "{what} at {i}: expected {e}, found {f}"

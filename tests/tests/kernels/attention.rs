@@ -7,11 +7,12 @@ use quest_burn::{
     kernels::{self, ReadPages, Scoring, TopPages},
     ops::PageSelection,
 };
+use quest_burn_tests::arrays::tolerance_of;
 use rand::{rngs::StdRng, seq::SliceRandom};
 
 use super::bench::{
     Bench, case, device, dtypes, floats, for_each, for_each_digest, ints, poison, relative_error,
-    rng, tolerance,
+    rng,
 };
 
 fn pairs(n: usize, m: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -115,7 +116,7 @@ fn attention_over_all_pages_is_softmax_attention() {
                 let found = &out[(sequence * bench.n_heads() + head) * d..][..d];
                 let error = relative_error(found, &bench.attention(sequence, head, &all));
                 assert!(
-                    error < tolerance(bench.dtype),
+                    error < tolerance_of(bench.dtype),
                     "{}: {error:e}",
                     bench.name()
                 );
@@ -188,7 +189,7 @@ fn attention_over_listed_pages_reads_no_other_page() {
                         let error = relative_error(found, &expected);
                         let name = bench.name();
                         assert!(
-                            error < tolerance(bench.dtype),
+                            error < tolerance_of(bench.dtype),
                             "{name}, {lists} lists of {k}: {error:e}"
                         );
                     }
@@ -318,7 +319,7 @@ fn of_equal_scores_those_of_the_lowest_pages_are_chosen_within_attention() {
                         let row = (sequence * bench.n_heads() + head) * head_dim;
                         let error = relative_error(&found[row..][..head_dim], &expected);
                         assert!(
-                            error < tolerance(dtype),
+                            error < tolerance_of(dtype),
                             "{dtype:?}: {scores} scores, {k} of {n} pages: {error:e}"
                         );
                     }

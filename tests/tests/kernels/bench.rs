@@ -385,14 +385,6 @@ pub(super) fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
     }
 }
 
-pub(super) fn tolerance(dtype: DType) -> f64 {
-    match dtype {
-        DType::F32 => 1e-5,
-        DType::F16 => 1e-3,
-        _ => 8e-3,
-    }
-}
-
 /// The device, for one test at a time: while a thread records a CUDA graph, no other may wait for
 /// the device.
 pub(super) fn device() -> (Device, MutexGuard<'static, ()>) {
@@ -414,10 +406,7 @@ pub(super) fn dtypes(device: &Device) -> Vec<DType> {
 }
 
 pub(super) fn rng() -> StdRng {
-    let seed: u64 = std::env::var("QUEST_TEST_SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("QUEST_TEST_SEED is a number"))
-        .unwrap_or_else(|| rand::rng().random());
+    let seed = quest_burn_tests::seed();
     println!("QUEST_TEST_SEED={seed}");
     StdRng::seed_from_u64(seed)
 }

@@ -8,12 +8,11 @@ use quest_burn::{
     kernels::{self, ReadPages, Scoring, TopPages},
     ops::PageSelection,
 };
+use quest_burn_tests::arrays::tolerance_of;
 
 use super::append::assert_digests;
 use super::attention::assert_same;
-use super::bench::{
-    Bench, case, device, dtypes, floats, ints, normal, relative_error, rng, tolerance,
-};
+use super::bench::{Bench, case, device, dtypes, floats, ints, normal, relative_error, rng};
 
 /// A decode step of one layer on the device: append, select, attend.
 #[test]
@@ -117,7 +116,7 @@ fn a_captured_step_replays_at_any_position() {
                 .map(|&x| x.into())
                 .collect();
             let error = relative_error(&out[head * 64..][..64], &expected);
-            assert!(error < tolerance(dtype), "{dtype:?}: {error:e}");
+            assert!(error < tolerance_of(dtype), "{dtype:?}: {error:e}");
         }
         bench.keys.fill(f32::NAN);
         bench.values.fill(f32::NAN);

@@ -190,8 +190,8 @@ fn for_each_digest(test: impl Fn(&AttentionShape, Pair)) {
 }
 
 fn for_each_pair_of(digests: &[DigestKind], test: impl Fn(&AttentionShape, Pair)) {
-    let seed = rand::rng().random::<u32>().into();
-    println!("seed {seed}");
+    let seed = quest_burn_tests::seed();
+    println!("QUEST_TEST_SEED={seed}");
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         for shape in shapes() {
             for &digest in digests {
