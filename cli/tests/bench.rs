@@ -6,6 +6,8 @@ mod common;
 use std::process::Command;
 
 use common::{assert_refused, assert_times_are_ordered, lines};
+use quest_burn_linear::blocks::BlockFormat;
+use quest_burn_tests::gguf::{GgufSpec, Pair};
 
 fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_quest"));
@@ -106,6 +108,29 @@ fn lossless_answers_have_their_drafts_beside_their_times() {
         assert_eq!(line["equal_tokens"], 16);
         assert!(line["tokens_per_pass"].as_f64().unwrap() >= 1.0);
     }
+}
+
+#[test]
+fn a_gguf_file_is_timed_in_its_blocks_or_widened() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    let spec = GgufSpec {
+        format: BlockFormat::Q8_0,
+        ..GgufSpec::default()
+    };
+    std::fs::write(&file, Pair::new(&spec).gguf.bytes()).unwrap();
+    let bytes_of = |weights: &[&str], name: &str| {
+        let model = ["decode", "--model", file.to_str().unwrap()];
+        let sizes = ["--contexts", "64", "--budgets", "32", "--steps", "3"];
+        let lines = lines(&[&model[..], &sizes[..], weights].concat());
+        let step = lines.iter().find(|line| line["kind"] == "decode").unwrap();
+        assert_eq!(step["model"], "model.gguf");
+        assert_eq!(step["weights"], name);
+        step["bytes"].as_u64().unwrap()
+    };
+    let blocks = bytes_of(&[], "Q8_0");
+    assert_eq!(bytes_of(&["--weights", "stored"], "Q8_0"), blocks);
+    assert!(blocks < bytes_of(&["--weights", "f32"], "f32"));
 }
 
 #[test]
@@ -221,7 +246,7 @@ fn bad_input_is_refused() {
     for (arguments, expected) in [
         (
             &["decode", "--weights", "int3", "--shape", "tiny"][..],
-            "expected f32, f16, bf16, int8 or int4, found int3",
+            "expected f32, f16, bf16, stored, int8 or int4, found int3",
         ),
         (&["decode", "--shape", "gpt"], "gpt"),
         (&["decode", "--shape", "tiny", "--model", "x"], "--model"),

@@ -40,7 +40,7 @@ impl<'a> ModelPlan<'a> {
         let Weights { dtype, format } = options.weights.unwrap_or_default();
         let dtype = target.dtype("--weights", dtype)?;
         let (name, config) = match &options.model {
-            Some(dir) => (folder_name(dir), ModelConfig::from_dir(dir)?),
+            Some(path) => (file_name(path), LocalModel::open(path)?.config().clone()),
             None => (options.shape.name(), options.shape.config()),
         };
         let weight_bytes = config.weight_bytes(dtype, format)?;
@@ -78,8 +78,8 @@ impl<'a> ModelPlan<'a> {
         );
         let device = target.device();
         let model = match &options.model {
-            Some(dir) => {
-                let model = (LocalModel::open(dir)?.dtype(dtype).weights(format)).load(device)?;
+            Some(path) => {
+                let model = (LocalModel::open(path)?.dtype(dtype).weights(format)).load(device)?;
                 // Fewer where projections stay in the blocks of a GGUF file.
                 weight_bytes = model.weight_bytes()?;
                 model
@@ -130,7 +130,7 @@ fn weights_name(form: &str, dtype: DType) -> String {
     }
 }
 
-fn folder_name(dir: &Path) -> String {
-    let name = dir.file_name().unwrap_or(dir.as_os_str());
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
 }

@@ -5,8 +5,8 @@ use quest_burn::inference::WeightFormat;
 
 use crate::parse;
 
-/// How the weights of a model are kept: in an element type, or those of its layers' projections in
-/// fewer bits and the others in the default element type.
+/// How the weights of a model are kept: in an element type, or those of its layers' projections as they
+/// are stored or in fewer bits and the others in the default element type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weights {
     /// The element type, where it is given.
@@ -20,11 +20,13 @@ impl FromStr for Weights {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let format = match text {
+            "stored" => WeightFormat::Stored,
             "int8" => WeightFormat::Int8,
             "int4" => WeightFormat::Int4,
             _ => {
                 let dtype = parse::float_dtype(text);
-                let expected = |_| format!("expected f32, f16, bf16, int8 or int4, found {text}");
+                let expected =
+                    |_| format!("expected f32, f16, bf16, stored, int8 or int4, found {text}");
                 return Ok(Self {
                     dtype: Some(dtype.map_err(expected)?),
                     format: WeightFormat::Full,
@@ -48,7 +50,8 @@ mod tests {
         assert_eq!(of("bf16"), Ok((Some(DType::BF16), WeightFormat::Full)));
         assert_eq!(of("int8"), Ok((None, WeightFormat::Int8)));
         assert_eq!(of("int4"), Ok((None, WeightFormat::Int4)));
-        let expected = "expected f32, f16, bf16, int8 or int4, found int3";
+        assert_eq!(of("stored"), Ok((None, WeightFormat::Stored)));
+        let expected = "expected f32, f16, bf16, stored, int8 or int4, found int3";
         assert_eq!(of("int3"), Err(expected.into()));
     }
 }
