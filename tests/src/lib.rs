@@ -7,6 +7,7 @@ pub mod devices;
 pub mod filled;
 pub mod fixtures;
 pub mod gguf;
+pub mod gguf_of_folder;
 pub mod layer;
 pub mod loaded;
 pub mod naive;

@@ -162,11 +162,11 @@ fn error_of(change: impl FnOnce(&mut Gguf)) -> String {
 fn what_is_not_supported_is_named() {
     for (expected, change) in [
         (
-            "unsupported architecture `mamba`; supported: llama, qwen2, qwen3",
+            "unsupported architecture `mamba`; supported: gemma3, llama, qwen2, qwen3, qwen3moe",
             &(|gguf: &mut Gguf| gguf.set("general.architecture", Meta::Text("mamba".into())))
                 as &dyn Fn(&mut Gguf),
         ),
-        ("unsupported number of experts `8`", &|gguf| {
+        ("expected field `llama.expert_used_count`", &|gguf| {
             gguf.set("llama.expert_count", Meta::U32(8));
         }),
         (

@@ -3,6 +3,7 @@ use serde_json::{Map, Value};
 use crate::{
     config::{Blocks, fields::Fields},
     error::ModelError,
+    gguf::Keys,
 };
 
 /// What sets an architecture apart: its names, what an absent field means, and its blocks.
@@ -25,10 +26,30 @@ pub(crate) struct Family {
 
 /// What an architecture is in GGUF files.
 pub(crate) struct GgufFamily {
-    /// ggml's name.
+    /// ggml's name, which architectures may share.
     pub name: &'static str,
+    /// Whether a file of that name is of this architecture.
+    pub is_it: fn(&Keys<'_>) -> Result<bool, ModelError>,
     /// Whether rows of queries and keys are in another order than Hugging Face's.
     pub is_permuted: bool,
+    /// Parts of a layer that are not those of Llama: ggml's names and Hugging Face's, in which a star
+    /// stands for the number of an expert.
+    pub parts: &'static [(&'static str, &'static str)],
+    /// Fields of a `config.json` that not every architecture has; they go before the others.
+    pub fields: fn(&Keys<'_>) -> Result<Value, ModelError>,
+}
+
+impl GgufFamily {
+    /// An architecture that has a name for itself and nothing of its own.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            is_it: |_| Ok(true),
+            is_permuted: false,
+            parts: &[],
+            fields: |keys| keys.without_windows(),
+        }
+    }
 }
 
 impl Family {

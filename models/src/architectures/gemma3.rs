@@ -1,19 +1,28 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    family::{Family, flag},
+    family::{Family, GgufFamily, flag},
     windows,
 };
 use crate::{
     config::{Activation, Blocks, fields::Fields, fields::MAX_SIZE},
     error::ModelError,
+    gguf::Keys,
 };
 
 /// The part for text of models that see is in their `text_config`.
 pub const FAMILY: Family = Family {
     classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
     model_types: &["gemma3_text", "gemma3"],
-    gguf: None,
+    gguf: Some(GgufFamily {
+        parts: &[
+            ("post_attention_norm", "post_attention_layernorm"),
+            ("ffn_norm", "pre_feedforward_layernorm"),
+            ("post_ffw_norm", "post_feedforward_layernorm"),
+        ],
+        fields: gguf_fields,
+        ..GgufFamily::new("gemma3")
+    }),
     absent: || {
         json!({
             "vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216,
@@ -67,4 +76,24 @@ fn blocks(fields: &Fields<'_>) -> Result<Blocks, ModelError> {
         windows: windows::but_every(fields, "sliding_window_pattern")?,
         ..Blocks::default()
     })
+}
+
+/// What the files leave out is what llama.cpp knows of the models of this architecture.
+fn gguf_fields(keys: &Keys<'_>) -> Result<Value, ModelError> {
+    const LARGEST: usize = 62;
+    let (n_heads, n_layers) = (keys.n_heads()?, keys.required("block_count")?);
+    let scalar = match n_layers {
+        LARGEST => keys.required("embedding_length")? / n_heads,
+        _ => keys.head_dim()?,
+    };
+    let local_theta = keys.number("rope.freq_base_swa")?;
+    Ok(json!({
+        "hidden_act": null,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": scalar,
+        "final_logit_softcapping": keys.number("final_logit_softcapping")?,
+        "rope_local_base_freq": local_theta.unwrap_or(1e4),
+        "sliding_window": keys.window()?,
+        "layer_types": keys.layer_types(6)?,
+    }))
 }

@@ -7,8 +7,9 @@ pub const FAMILY: Family = Family {
     classes: &["LlamaForCausalLM"],
     model_types: &["llama"],
     gguf: Some(GgufFamily {
-        name: "llama",
+        is_it: |keys| Ok(!keys.has_experts()? && !keys.has_windows()?),
         is_permuted: true,
+        ..GgufFamily::new("llama")
     }),
     absent: || json!({ "max_position_embeddings": 2048 }),
     blocks: |fields| {

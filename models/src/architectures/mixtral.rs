@@ -1,12 +1,33 @@
 use serde_json::json;
 
-use super::{family::Family, windows};
+use super::{
+    family::{Family, GgufFamily},
+    windows,
+};
 use crate::config::{Activation, Blocks, Experts, fields::MAX_SIZE};
 
+/// GGUF files call it Llama.
 pub const FAMILY: Family = Family {
     classes: &["MixtralForCausalLM"],
     model_types: &["mixtral"],
-    gguf: None,
+    gguf: Some(GgufFamily {
+        is_it: |keys| keys.has_experts(),
+        is_permuted: true,
+        parts: &[
+            ("ffn_gate_inp", "block_sparse_moe.gate"),
+            ("ffn_gate_exps", "block_sparse_moe.experts.*.w1"),
+            ("ffn_up_exps", "block_sparse_moe.experts.*.w3"),
+            ("ffn_down_exps", "block_sparse_moe.experts.*.w2"),
+        ],
+        fields: |keys| {
+            Ok(json!({
+                "num_local_experts": keys.required("expert_count")?,
+                "num_experts_per_tok": keys.required("expert_used_count")?,
+                "sliding_window": keys.window()?,
+            }))
+        },
+        ..GgufFamily::new("llama")
+    }),
     absent: || {
         json!({
             "max_position_embeddings": 131_072, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,

@@ -9,10 +9,7 @@ use crate::config::{Activation, Blocks};
 pub const FAMILY: Family = Family {
     classes: &["Qwen2ForCausalLM"],
     model_types: &["qwen2"],
-    gguf: Some(GgufFamily {
-        name: "qwen2",
-        is_permuted: false,
-    }),
+    gguf: Some(GgufFamily::new("qwen2")),
     absent: || {
         json!({
             "max_position_embeddings": 32_768, "num_key_value_heads": 32, "sliding_window": 4096,

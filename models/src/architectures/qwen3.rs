@@ -9,10 +9,7 @@ use crate::config::{Activation, Blocks};
 pub const FAMILY: Family = Family {
     classes: &["Qwen3ForCausalLM"],
     model_types: &["qwen3"],
-    gguf: Some(GgufFamily {
-        name: "qwen3",
-        is_permuted: false,
-    }),
+    gguf: Some(GgufFamily::new("qwen3")),
     absent: || {
         json!({
             "max_position_embeddings": 32_768, "num_key_value_heads": 32, "head_dim": 128,

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::{
-    family::{Family, flag},
+    family::{Family, GgufFamily, flag},
     windows,
 };
 use crate::{
@@ -12,7 +12,26 @@ use crate::{
 pub const FAMILY: Family = Family {
     classes: &["Qwen3MoeForCausalLM"],
     model_types: &["qwen3_moe"],
-    gguf: None,
+    gguf: Some(GgufFamily {
+        parts: &[
+            ("ffn_gate_inp", "mlp.gate"),
+            ("ffn_gate_exps", "mlp.experts.*.gate_proj"),
+            ("ffn_up_exps", "mlp.experts.*.up_proj"),
+            ("ffn_down_exps", "mlp.experts.*.down_proj"),
+        ],
+        fields: |keys| {
+            keys.without_windows()?;
+            Ok(json!({
+                "num_experts": keys.required("expert_count")?,
+                "num_experts_per_tok": keys.required("expert_used_count")?,
+                "moe_intermediate_size": keys.required("expert_feed_forward_length")?,
+                // The files do not say; llama.cpp does so in any case.
+                "norm_topk_prob": true,
+                "mlp_only_layers": keys.layers_without("ffn_gate_inp.weight")?,
+            }))
+        },
+        ..GgufFamily::new("qwen3moe")
+    }),
     absent: || {
         json!({
             "max_position_embeddings": 32_768, "num_key_value_heads": 4, "sliding_window": 4096,

@@ -4,11 +4,7 @@
 use quest_burn_linear::blocks::BlockFormat;
 use serde_json::{Map, Value as Json, json};
 
-use super::{
-    GgufCheckpoint,
-    metadata::{Metadata, Value},
-    rope, tokenizer,
-};
+use super::{GgufCheckpoint, Keys, rope, tokenizer};
 use crate::{
     architectures::{Architecture, GgufFamily},
     config::{ModelConfig, fields::Fields, hugging_face},
@@ -19,21 +15,17 @@ use crate::{
 pub fn architecture(
     checkpoint: &GgufCheckpoint,
 ) -> Result<(Architecture, &'static GgufFamily), ModelError> {
-    const KEY: &str = "general.architecture";
-    let metadata = checkpoint.metadata();
-    let name = metadata.required(KEY, Metadata::text)?;
-    let supported = Architecture::supported_in_gguf();
-    Architecture::from_gguf(name)
-        .ok_or_else(|| metadata.unsupported("architecture", name, supported))
-}
-
-/// Query heads and KV heads of a layer.
-pub fn heads(checkpoint: &GgufCheckpoint) -> Result<(usize, usize), ModelError> {
     let keys = Keys::new(checkpoint)?;
-    let n_heads = keys.one("attention.head_count")?;
-    let n_heads = n_heads.ok_or_else(|| keys.missing("attention.head_count"))?;
-    let n_kv_heads = keys.one("attention.head_count_kv")?.unwrap_or(n_heads);
-    Ok((n_heads, n_kv_heads))
+    for (architecture, gguf) in Architecture::of_gguf(keys.architecture()) {
+        if (gguf.is_it)(&keys)? {
+            return Ok((architecture, gguf));
+        }
+    }
+    let supported = Architecture::supported_in_gguf();
+    let name = keys.architecture();
+    Err(checkpoint
+        .metadata()
+        .unsupported("architecture", name, supported))
 }
 
 /// The configuration of a model.
@@ -54,24 +46,21 @@ pub fn read(checkpoint: &GgufCheckpoint) -> Result<ModelConfig, ModelError> {
 pub fn translate(checkpoint: &GgufCheckpoint) -> Result<Map<String, Json>, ModelError> {
     let keys = Keys::new(checkpoint)?;
     let metadata = checkpoint.metadata();
-    let (architecture, _) = architecture(checkpoint)?;
+    let (architecture, gguf) = architecture(checkpoint)?;
     let family = architecture.family();
-    if let Some(experts) = keys.size("expert_count")?.filter(|experts| *experts > 0) {
-        return Err(metadata.unsupported("number of experts", experts.to_string(), "none"));
+    let own = (gguf.fields)(&keys)?;
+    if keys.has_experts()? && own.get("num_experts_per_tok").is_none() {
+        let experts = keys.required("expert_count")?.to_string();
+        return Err(metadata.unsupported("number of experts", experts, "none"));
     }
-    let (n_heads, n_kv_heads) = heads(checkpoint)?;
+    let (n_heads, n_kv_heads) = (keys.n_heads()?, keys.n_kv_heads()?);
     let (vocab_size, d_model) = embedding(checkpoint)?;
     let stated = keys.required("embedding_length")?;
     if stated != d_model {
         let problem = format!("expected {d_model}, as the embedding has, found {stated}");
         return Err(metadata.invalid(&keys.key("embedding_length"), problem));
     }
-    let head_dim = keys.size("attention.key_length")?;
-    let head_dim = match head_dim {
-        Some(head_dim) => head_dim,
-        None if n_heads > 0 && d_model.is_multiple_of(n_heads) => d_model / n_heads,
-        None => return Err(keys.missing("attention.key_length")),
-    };
+    let head_dim = keys.head_dim()?;
     for (name, found) in [
         (
             "attention.value_length",
@@ -99,24 +88,15 @@ pub fn translate(checkpoint: &GgufCheckpoint) -> Result<Map<String, Json>, Model
         "num_key_value_heads": n_kv_heads,
         "head_dim": head_dim,
         "max_position_embeddings": keys.required("context_length")?,
-        // Stored in single precision, while folders write the shortest number that is meant.
-        "rms_norm_eps": epsilon.map(shortest),
+        "rms_norm_eps": epsilon,
         "tie_word_embeddings": !checkpoint.has("output.weight"),
         "attention_bias": checkpoint.has("blk.0.attn_q.bias"),
         "mlp_bias": checkpoint.has("blk.0.ffn_up.bias"),
         "sliding_window": null,
     });
     let fields = fields.as_object_mut().expect("it was made above");
-    if let Some(window) = keys
-        .size("attention.sliding_window")?
-        .filter(|window| *window > 0)
-    {
-        fields.insert("architectures".into(), json!(["MistralForCausalLM"]));
-        fields.insert("model_type".into(), json!("mistral"));
-        fields.insert("sliding_window".into(), json!(window));
-        if architecture != Architecture::Llama {
-            return Err(metadata.unsupported("sliding window", window.to_string(), "none"));
-        }
+    if let Json::Object(own) = own {
+        fields.extend(own);
     }
     if let Some(dtype) = dtype(checkpoint) {
         fields.insert("torch_dtype".into(), json!(dtype));
@@ -132,11 +112,6 @@ pub fn translate(checkpoint: &GgufCheckpoint) -> Result<Map<String, Json>, Model
         }
     }
     Ok(std::mem::take(fields))
-}
-
-/// A number that was rounded to single precision, as the shortest one that rounds to the same.
-pub(super) fn shortest(number: f64) -> f64 {
-    (number as f32).to_string().parse().unwrap_or(number)
 }
 
 /// Rows and columns of the embedding.
@@ -161,63 +136,5 @@ fn dtype(checkpoint: &GgufCheckpoint) -> Option<&'static str> {
         BlockFormat::F16 => Some("float16"),
         BlockFormat::BF16 => Some("bfloat16"),
         _ => None,
-    }
-}
-
-/// The keys of an architecture, which begin with its name.
-pub struct Keys<'a> {
-    checkpoint: &'a GgufCheckpoint,
-    architecture: &'static str,
-}
-
-impl<'a> Keys<'a> {
-    fn new(checkpoint: &'a GgufCheckpoint) -> Result<Self, ModelError> {
-        Ok(Self {
-            checkpoint,
-            architecture: architecture(checkpoint)?.1.name,
-        })
-    }
-
-    pub fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.architecture)
-    }
-
-    pub fn missing(&self, name: &str) -> ModelError {
-        ModelError::MissingField {
-            path: self.checkpoint.metadata().path().into(),
-            field: self.key(name),
-        }
-    }
-
-    pub fn size(&self, name: &str) -> Result<Option<usize>, ModelError> {
-        self.checkpoint.metadata().size(&self.key(name))
-    }
-
-    pub fn required(&self, name: &str) -> Result<usize, ModelError> {
-        self.size(name)?.ok_or_else(|| self.missing(name))
-    }
-
-    pub fn number(&self, name: &str) -> Result<Option<f64>, ModelError> {
-        self.checkpoint.metadata().number(&self.key(name))
-    }
-
-    pub fn text(&self, name: &str) -> Result<Option<&'a str>, ModelError> {
-        self.checkpoint.metadata().text(&self.key(name))
-    }
-
-    /// A number of all layers, which may be given for each of them.
-    fn one(&self, name: &str) -> Result<Option<usize>, ModelError> {
-        let key = self.key(name);
-        let metadata = self.checkpoint.metadata();
-        let Some(Value::Integers(numbers)) = metadata.get(&key) else {
-            return metadata.size(&key);
-        };
-        match numbers.first() {
-            Some(first) if numbers.iter().all(|number| number == first) => {
-                let invalid = || metadata.invalid(&key, format!("expected a size, found {first}"));
-                usize::try_from(*first).map(Some).map_err(|_| invalid())
-            }
-            _ => Err(metadata.invalid(&key, "expected the same number for all layers")),
-        }
     }
 }

@@ -45,6 +45,20 @@ pub struct TensorInfo {
     bytes: usize,
 }
 
+impl TensorInfo {
+    /// One of `count` equal parts that lie one behind the other along the longest axis.
+    pub fn part(&self, index: usize, count: usize) -> Self {
+        // Rows are whole blocks, so every part is.
+        let bytes = self.bytes / count;
+        Self {
+            format: self.format,
+            shape: self.shape[1..].to_vec(),
+            offset: self.offset + (index * bytes) as u64,
+            bytes,
+        }
+    }
+}
+
 impl GgufFile {
     /// Reads the head of a file. Every size and place in it is checked against the file's length before
     /// anything of that size is allocated.

@@ -7,6 +7,7 @@
 mod companions;
 mod config;
 mod file;
+mod keys;
 mod metadata;
 mod names;
 mod pre_tokenizers;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
+pub(crate) use keys::Keys;
 pub use metadata::{Metadata, Value};
 pub(crate) use shards::number as shard_number;
 

@@ -1,11 +1,7 @@
 use quest_burn_linear::blocks::BlockFormat;
 use serde_json::{Map, Value as Json, json};
 
-use super::{
-    GgufCheckpoint,
-    config::{Keys, shortest},
-    names::ROPE_FACTORS,
-};
+use super::{GgufCheckpoint, Keys, names::ROPE_FACTORS};
 use crate::error::ModelError;
 
 /// The fields of a `config.json` about the rotary embedding.
@@ -14,7 +10,7 @@ pub fn fields(
     keys: &Keys<'_>,
     head_dim: usize,
 ) -> Result<Map<String, Json>, ModelError> {
-    let theta = keys.number("rope.freq_base")?.map_or(10_000.0, shortest);
+    let theta = keys.number("rope.freq_base")?.unwrap_or(10_000.0);
     let mut fields = Map::from_iter([("rope_theta".to_owned(), json!(theta))]);
     if let Some(scaling) = scaling(keys)? {
         fields.insert("rope_scaling".into(), scaling);
@@ -46,7 +42,7 @@ fn scaling(keys: &Keys<'_>) -> Result<Option<Json>, ModelError> {
         Some(factor) => Some(factor),
         None => keys.number("rope.scale_linear")?,
     };
-    let factor = factor.filter(|factor| *factor != 0.0).map(shortest);
+    let factor = factor.filter(|factor| *factor != 0.0);
     let kind = keys.text("rope.scaling.type")?;
     let original = keys.size("rope.scaling.original_context_length")?;
     Ok(match (kind, factor) {
@@ -65,7 +61,7 @@ fn scaling(keys: &Keys<'_>) -> Result<Option<Json>, ModelError> {
             ];
             for (name, number) in numbers {
                 if let Some(number) = number {
-                    scaling.insert(name.into(), json!(shortest(number)));
+                    scaling.insert(name.into(), json!(number));
                 }
             }
             if let Some(original) = original {
@@ -75,10 +71,7 @@ fn scaling(keys: &Keys<'_>) -> Result<Option<Json>, ModelError> {
             if let (Some(attention), Some(factor)) = (attention, factor) {
                 // llama.cpp multiplies what follows from the factor by it.
                 let usual = 0.1 * factor.ln() + 1.0;
-                scaling.insert(
-                    "attention_factor".into(),
-                    json!(shortest(attention) * usual),
-                );
+                scaling.insert("attention_factor".into(), json!(attention * usual));
             }
             Some(Json::Object(scaling))
         }

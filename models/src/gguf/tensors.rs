@@ -4,79 +4,119 @@ use burn::{
     store::burn_pack::{self, Bytes},
     tensor::DType,
 };
-use quest_burn_linear::blocks::BlockFormat;
+use quest_burn_linear::blocks::{BlockError, BlockFormat};
 
 use super::{
     GgufCheckpoint, NAME, config,
     file::{GgufFile, TensorInfo},
-    names,
+    names::{self, Name},
 };
 use crate::{
+    architectures::GgufFamily,
+    config::ModelConfig,
     error::ModelError,
     source::{BlockTensor, SourceTensor, TensorData},
 };
 
+/// More experts than a layer of any model has.
+const MAX_EXPERTS: usize = 1 << 12;
+
 /// The tensors of all files.
 pub fn all(checkpoint: &GgufCheckpoint) -> Result<Vec<SourceTensor>, ModelError> {
-    let heads = Heads::read(checkpoint)?;
+    let (_, family) = config::architecture(checkpoint)?;
+    let changes = Changes::of(&config::read(checkpoint)?, family);
     let mut tensors = Vec::new();
     for file in &checkpoint.files {
         for (name, info) in &file.tensors {
-            if let Some(hugging_face) = names::hugging_face(name) {
-                tensors.push(tensor(file, info, hugging_face, heads.of(name)));
+            let change = changes.of_tensor(name);
+            match names::hugging_face(name, family) {
+                Name::Configuration => {}
+                Name::One(hugging_face) => tensors.push(tensor(file, info, hugging_face, change)),
+                Name::OfExperts(before, behind) => {
+                    let [count, _, _] = info.shape[..] else {
+                        let (expected, found) = ("the experts' matrices", &info.shape);
+                        let problem = format!("expected {expected} in `{name}`, found {found:?}");
+                        return Err(ModelError::garbled(file.handle().path(), NAME, problem));
+                    };
+                    // Any others are missed or not expected where the model is loaded.
+                    let experts = (0..count.min(MAX_EXPERTS)).map(|expert| {
+                        let name = format!("{before}{expert}{behind}");
+                        tensor(file, &info.part(expert, count), name, change)
+                    });
+                    tensors.extend(experts);
+                }
             }
         }
     }
     Ok(tensors)
 }
 
-/// Heads of queries and keys, whose rows llama.cpp puts in another order for some architectures.
-struct Heads {
+/// What llama.cpp's converter has done to a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    /// The rows of so many heads are in another order.
+    PermutedHeads(usize),
+    /// One was added.
+    OneMore,
+}
+
+/// What has been done to which tensors.
+struct Changes {
     is_permuted: bool,
     n_heads: usize,
     n_kv_heads: usize,
+    /// Whether one was added to the weights of norms.
+    norms_one_more: bool,
 }
 
-impl Heads {
-    fn read(checkpoint: &GgufCheckpoint) -> Result<Self, ModelError> {
-        let (n_heads, n_kv_heads) = config::heads(checkpoint)?;
-        Ok(Self {
-            is_permuted: config::architecture(checkpoint)?.1.is_permuted,
-            n_heads,
-            n_kv_heads,
-        })
+impl Changes {
+    fn of(config: &ModelConfig, family: &GgufFamily) -> Self {
+        Self {
+            is_permuted: family.is_permuted,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            norms_one_more: config.blocks.norms_less_one,
+        }
     }
 
-    /// The heads among which the rows of a tensor were permuted.
-    fn of(&self, name: &str) -> Option<usize> {
-        let (part, _) = name.rsplit_once('.')?;
-        match part.rsplit_once('.')?.1 {
-            "attn_q" if self.is_permuted => Some(self.n_heads),
-            "attn_k" if self.is_permuted => Some(self.n_kv_heads),
-            _ => None,
+    fn of_tensor(&self, name: &str) -> Change {
+        let part = name.rsplit_once('.').map_or(name, |(part, _)| part);
+        let part = part.rsplit_once('.').map_or(part, |(_, part)| part);
+        match part {
+            "attn_q" if self.is_permuted => Change::PermutedHeads(self.n_heads),
+            "attn_k" if self.is_permuted => Change::PermutedHeads(self.n_kv_heads),
+            norm if self.norms_one_more && norm.ends_with("_norm") => Change::OneMore,
+            _ => Change::Nothing,
         }
     }
 }
 
-fn tensor(file: &GgufFile, info: &TensorInfo, name: String, heads: Option<usize>) -> SourceTensor {
+fn tensor(file: &GgufFile, info: &TensorInfo, name: String, change: Change) -> SourceTensor {
     let handle = Arc::clone(file.handle());
     let path = handle.path().to_owned();
     let shape = info.shape.clone();
     // A vector of biases is permuted by elements, a matrix by rows.
     let (rows, row_length) = match shape[..] {
         [] => (1, 1),
-        [n] if heads.is_some() => (n, 1),
+        [n] if matches!(change, Change::PermutedHeads(_)) => (n, 1),
         [n] => (1, n),
         [.., n] => (shape[..shape.len() - 1].iter().product(), n),
     };
     let info = info.clone();
-    let format = info.format;
+    let stored = info.format;
     let read = move || {
         let bytes = handle.read(&info)?;
-        Ok(match heads {
-            Some(heads) => unpermuted(&bytes, rows, heads),
-            None => bytes,
-        })
+        match change {
+            Change::Nothing => Ok(bytes),
+            Change::PermutedHeads(heads) => Ok(unpermuted(&bytes, rows, heads)),
+            Change::OneMore => one_less(&bytes, stored, rows * row_length)
+                .map_err(|error| ModelError::garbled(handle.path(), NAME, error.to_string())),
+        }
+    };
+    let format = match change {
+        Change::OneMore => BlockFormat::F32,
+        _ => stored,
     };
     let plain = match format {
         BlockFormat::F32 => Some(DType::F32),
@@ -110,6 +150,16 @@ fn tensor(file: &GgufFile, info: &TensorInfo, name: String, heads: Option<usize>
         path,
         format: NAME,
     }
+}
+
+/// Weights of a norm as a folder has them, in single precision.
+fn one_less(bytes: &[u8], format: BlockFormat, n: usize) -> Result<Vec<u8>, BlockError> {
+    let mut values = vec![0.0; n];
+    format.dequantize(bytes, &mut values)?;
+    let values = values
+        .into_iter()
+        .flat_map(|value| (value - 1.0).to_ne_bytes());
+    Ok(values.collect())
 }
 
 /// Bytes at an address that suits the dtype.

@@ -154,6 +154,16 @@ impl From<SparseMlp> for InferenceExperts {
 }
 
 impl InferenceExperts {
+    /// The block with experts of another form.
+    pub fn from_parts(block: &SparseMlp, experts: Vec<InferenceMlp>) -> Self {
+        Self {
+            gate: block.gate.clone().into(),
+            experts,
+            chosen: block.chosen,
+            is_normed: block.is_normed,
+        }
+    }
+
     fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
         let experts = self.experts.into_iter();
         Ok(Self {

@@ -8,7 +8,7 @@ mod feed_forward;
 mod layer;
 mod model;
 
-pub(crate) use feed_forward::{InferenceFeedForward, InferenceMlp};
+pub(crate) use feed_forward::{InferenceExperts, InferenceFeedForward, InferenceMlp};
 pub use layer::InferenceLayer;
 pub(crate) use layer::LayerNorms;
 pub use model::InferenceLm;

@@ -8,7 +8,7 @@ use burn::{
 };
 use quest_burn_linear::{InferenceLinear, LinearWeight, blocks::BlockFormat};
 
-use super::projections::{layer_with, named};
+use super::projections::layer_with;
 use crate::{
     config::parameters::is_projection,
     error::ModelError,
@@ -92,13 +92,13 @@ impl BlockTensors {
         device: &Device,
         dtype: DType,
     ) -> Result<InferenceLayer, ModelError> {
-        layer_with(layer, |layer, names| {
+        layer_with(layer, |merged| {
             let mut weights = Vec::new();
             let mut biases = Vec::new();
-            for (name, linear) in named(layer, names) {
+            for (name, linear) in merged {
                 weights.push(match self.0.remove(&format!("{name}.weight")) {
                     Some(tensor) => weight(&tensor, device, dtype)?,
-                    None => InferenceLinear::from(linear.clone()).into_weight(),
+                    None => InferenceLinear::from((*linear).clone()).into_weight(),
                 });
                 biases.extend(linear.bias.as_ref().map(Param::val));
             }

@@ -12,7 +12,7 @@ use quest_burn_linear::{InferenceLinear, QuantizedWeight};
 
 use super::{
     checkpoint::Files,
-    projections::{layer_with, named, projections},
+    projections::{Named, layer_with, projections},
 };
 use crate::{
     config::{PackedLayout, StoredQuantization},
@@ -54,7 +54,7 @@ impl PackedTensors {
             let (projection, part) = tensor.name.rsplit_once('.').unwrap_or_default();
             if PARTS.contains(&part) {
                 packed.insert(tensor.name.clone(), tensor);
-            } else if part == "bias" && biased.contains(&(projection, false)) {
+            } else if part == "bias" && biased.contains(&(projection.to_owned(), false)) {
                 let name = tensor.name.clone();
                 if floats(&files, tensor)?.iter().any(|&bias| bias != 0.0) {
                     let problem = format!(
@@ -82,13 +82,13 @@ impl PackedTensors {
         layer: DecoderLayer,
         device: &Device,
     ) -> Result<InferenceLayer, ModelError> {
-        layer_with(layer, |layer, names| {
-            if let Some(full) = self.full(layer, names)? {
+        layer_with(layer, |projections| {
+            if let Some(full) = self.full(projections)? {
                 return Ok(full);
             }
             let mut merged = Rows::default();
             let mut biases = Vec::new();
-            for (name, linear) in named(layer, names) {
+            for (name, linear) in projections {
                 let [d_input, d_output] = linear.weight.shape().dims::<2>();
                 merged.append(self.rows(name, d_output, d_input)?);
                 biases.extend(linear.bias.as_ref().map(Param::val));
@@ -101,16 +101,12 @@ impl PackedTensors {
 
     /// Projections that are merged, where their weights are in full although those of other layers are
     /// not (`modules_to_not_convert`).
-    fn full(
-        &self,
-        layer: &DecoderLayer,
-        names: &[&str],
-    ) -> Result<Option<InferenceLinear>, ModelError> {
-        let is_packed = |name: &&str| self.tensors.contains_key(&format!("{name}.qweight"));
-        let packed = names.iter().copied().find(|name| is_packed(name));
-        let Some(packed) = packed else {
-            let chosen = named(layer, names).into_iter();
-            let chosen = chosen.map(|(_, linear)| linear.clone());
+    fn full(&self, projections: &[Named<'_>]) -> Result<Option<InferenceLinear>, ModelError> {
+        let is_packed = |name: &str| self.tensors.contains_key(&format!("{name}.qweight"));
+        let names = projections.iter().map(|(name, _)| name.as_str());
+        let names = names.collect::<Vec<_>>();
+        let Some(packed) = names.iter().find(|name| is_packed(name)) else {
+            let chosen = projections.iter().map(|(_, linear)| (*linear).clone());
             return Ok(Some(InferenceLinear::merge(chosen)));
         };
         match names.iter().find(|name| !is_packed(name)) {
