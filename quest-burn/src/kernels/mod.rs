@@ -17,6 +17,7 @@
 )]
 
 pub(crate) mod append;
+mod args;
 pub(crate) mod best_attention;
 mod check;
 pub(crate) mod decode_state;

@@ -1,19 +1,22 @@
-//! Scores of pages by their digests, of any kind, stored in one of two ways: a file for each loads and
-//! sums, the rest serves both.
+//! Scores of pages by their digests.
+//!
+//! | kernel | digests | where |
+//! |---|---|---|
+//! | [`mod@kernel`] | of any kind, stored in any form: [`mod@load`] | every device |
+//! | [`mod@matrix`] | minima and maxima in 8 bits, by matrix instructions | CUDA |
 
-mod full;
-mod int8;
-mod int8_matrix;
+mod kernel;
+mod load;
+mod matrix;
 mod pages;
 mod plan;
 
 use burn::{backend::Dispatch, tensor::Tensor};
-use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 
+pub(super) use self::kernel::launch;
 use super::{
     check::{check_digests, check_groups, check_kernels, check_scoring, check_sequences},
     extension::QuestOps,
-    operands::{Digests, Places},
 };
 use crate::{
     cache::{self, Sequences},
@@ -62,27 +65,4 @@ pub fn page_scores(
         sequences.into(),
         scoring,
     ))
-}
-
-/// Scores of each page, `[batch, heads, n_scores]`.
-pub(super) fn launch(
-    query: CubeTensor,
-    digests: Digests<CubeBackend>,
-    places: Places<CubeBackend>,
-    scoring: Scoring,
-) -> CubeTensor {
-    let query = into_contiguous(query);
-    let places = Places {
-        page_table: into_contiguous(places.page_table),
-        ..places
-    };
-    match digests {
-        Digests::Full { kind, rows } => full::launch(query, kind, rows, places, scoring),
-        Digests::Int8 {
-            kind,
-            words,
-            scales,
-            ..
-        } => int8::launch(query, kind, [words, scales], places, scoring),
-    }
 }

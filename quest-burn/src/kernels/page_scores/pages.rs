@@ -3,7 +3,11 @@
 use cubecl::prelude::*;
 
 use super::{
-    super::row::{lanes_scatter_sum, lanes_sum},
+    super::{
+        args::PlacesArg,
+        row::{lanes_scatter_sum, lanes_sum},
+    },
+    load::Sums,
     plan::ScoreShape,
 };
 use crate::{digest::KernelDigest, pages::GroupRule};
@@ -14,20 +18,20 @@ use crate::{digest::KernelDigest, pages::GroupRule};
 /// Apart from the scoring, so that the page table is read while the length is on its way.
 #[cube]
 pub(super) fn next_pages(
-    page_table: &Tensor<i32>,
+    places: &PlacesArg,
     n_pool_pages: usize,
     sequence: usize,
     first: usize,
     #[comptime] shape: ScoreShape,
 ) -> Array<usize> {
-    let max_pages = page_table.shape(1);
+    let max_pages = places.page_table.shape(1);
     let runs = comptime!(shape.units / shape.lanes);
     let run = UNIT_POS as usize / shape.lanes;
     let mut pool_pages = Array::<usize>::new(shape.in_flight);
     #[unroll]
     for p in 0..shape.in_flight {
         let page = min(first + p * runs + run, max_pages - 1);
-        let pool_page = page_table[sequence * max_pages + page] as usize;
+        let pool_page = places.page_table[sequence * max_pages + page] as usize;
         pool_pages[p] = min(pool_page, n_pool_pages - 1);
     }
     pool_pages
@@ -36,14 +40,13 @@ pub(super) fn next_pages(
 /// Pages of a sequence that are scored.
 #[cube]
 pub(super) fn pages_of(
-    page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
+    places: &PlacesArg,
     n_scores: usize,
     sequence: usize,
     #[comptime] shape: ScoreShape,
 ) -> usize {
-    let n_pages = (lengths[sequence] as usize + shape.page_size - 1) / shape.page_size;
-    min(min(n_pages, page_table.shape(1)), n_scores)
+    let n_pages = (places.lengths[sequence] as usize + shape.page_size - 1) / shape.page_size;
+    min(min(n_pages, places.page_table.shape(1)), n_scores)
 }
 
 /// What two query heads contribute to the score of their KV head.
@@ -66,16 +69,13 @@ fn of_group(all: f32, #[comptime] group: usize, #[comptime] rule: GroupRule) -> 
     }
 }
 
-/// Writes the scores of `in_flight` pages from `first + run` on, `runs` apart, from the sums of each
-/// lane's `[page, query head]` over its run.
+/// Writes the scores of `in_flight` pages from `first + run` on, `runs` apart, for a KV head of the batch
+/// or its query heads, from the sums of each lane over its run.
 #[cube]
 pub(super) fn write_scores<D: KernelDigest>(
-    sums: &mut Array<f32>,
-    squares: &mut Array<f32>,
+    sums: &mut Sums,
     scores: &mut Tensor<f32>,
-    n_kv_heads: usize,
-    sequence: usize,
-    head: usize,
+    kv_head: usize,
     first: usize,
     n_pages: usize,
     #[comptime] shape: ScoreShape,
@@ -105,14 +105,14 @@ pub(super) fn write_scores<D: KernelDigest>(
             let mut of_round = Array::<f32>::new(n);
             #[unroll]
             for i in 0..n {
-                of_round[i] = sums[round * n + i];
+                of_round[i] = sums.products[round * n + i];
             }
             let product = lanes_scatter_sum(&mut of_round, n, lanes);
             let mut bound = product;
             if comptime!(D::SQUARED) {
                 #[unroll]
                 for i in 0..n {
-                    of_round[i] = squares[round * n + i];
+                    of_round[i] = sums.squares[round * n + i];
                 }
                 let square = lanes_scatter_sum(&mut of_round, n, lanes);
                 bound = D::score(product, square, deviations);
@@ -127,10 +127,10 @@ pub(super) fn write_scores<D: KernelDigest>(
                 }
                 bound = of_group(bound, group, rule);
                 if lane % comptime!(spread * group) == 0 && page < n_pages {
-                    scores[(sequence * n_kv_heads + head) * n_scores + page] = bound;
+                    scores[kv_head * n_scores + page] = bound;
                 }
             } else if lane % spread == 0 && page < n_pages {
-                let query_head = (sequence * n_kv_heads + head) * group + part % group;
+                let query_head = kv_head * group + part % group;
                 scores[query_head * n_scores + page] = bound;
             }
         }
@@ -141,9 +141,13 @@ pub(super) fn write_scores<D: KernelDigest>(
             let mut best = f32::new(0.0);
             #[unroll]
             for g in 0..group {
-                let mut bound = lanes_sum(sums[p * group + g], lanes);
+                let mut bound = lanes_sum(sums.products[p * group + g], lanes);
                 if comptime!(D::SQUARED) {
-                    bound = D::score(bound, lanes_sum(squares[p * group + g], lanes), deviations);
+                    bound = D::score(
+                        bound,
+                        lanes_sum(sums.squares[p * group + g], lanes),
+                        deviations,
+                    );
                 }
                 if comptime!(g == 0) {
                     best = bound;
@@ -151,13 +155,12 @@ pub(super) fn write_scores<D: KernelDigest>(
                     best = of_both(best, bound, rule);
                 }
                 if comptime!(!shared) && lane == 0 && page < n_pages {
-                    let query_head = (sequence * n_kv_heads + head) * group + g;
+                    let query_head = kv_head * group + g;
                     scores[query_head * n_scores + page] = bound;
                 }
             }
             if comptime!(shared) && lane == 0 && page < n_pages {
-                scores[(sequence * n_kv_heads + head) * n_scores + page] =
-                    of_group(best, group, rule);
+                scores[kv_head * n_scores + page] = of_group(best, group, rule);
             }
         }
     }

@@ -7,17 +7,18 @@
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
-use cubecl::{cmma::MmaDefinition, ir::DeviceProperties, prelude::*};
+use cubecl::{cmma::MmaDefinition, prelude::*};
 
 use super::{
     super::{
+        args::PlacesArg,
         launch::{address_type, empty, multiprocessors},
         matrix_instruction::{COLUMNS, DEPTH, PACKED, PLANE, ROWS, is_there},
         operands::Places,
     },
     Scoring,
 };
-use crate::cache::CHANNELS_PER_SCALE;
+use crate::{cache::CHANNELS_PER_SCALE, digest::DigestKind, pages::GroupRule};
 
 /// Planes of a cube.
 const PLANES: usize = 4;
@@ -43,17 +44,20 @@ pub(super) struct MatrixScores {
 }
 
 impl MatrixScores {
-    /// The shape for groups of `group` query heads, where there is one: bytes become numbers by the bits
-    /// of f16, and a scale has to be for all channels of a step.
+    /// The shape for these queries and digests, where there is one: bytes become numbers by the bits of
+    /// f16, and a scale has to be for all channels of a step.
     pub fn new(
-        properties: &DeviceProperties,
-        dtype: DType,
-        group: usize,
-        head_dim: usize,
+        query: &CubeTensor,
+        words: &CubeTensor,
+        digest: DigestKind,
         scoring: Scoring,
     ) -> Option<Self> {
-        let takes = dtype == DType::F16
-            && is_there(properties, dtype, PLANES * PLANE)
+        let [_, n_heads, head_dim] = query.meta.shape().dims::<3>();
+        let group = n_heads / words.meta.shape()[0];
+        let takes = digest == DigestKind::MinMax
+            && scoring.rule.group_rule == GroupRule::Max
+            && query.dtype == DType::F16
+            && is_there(query.client.properties(), query.dtype, PLANES * PLANE)
             && (2..=COLUMNS).contains(&group)
             && head_dim.is_multiple_of(CHANNELS_PER_SCALE)
             && head_dim <= 4 * CHANNELS_PER_SCALE;
@@ -152,8 +156,7 @@ fn int8_matrix_kernel<F: Float, N: Size, W: Size, P: Size>(
     query: &Tensor<Vector<F, N>>,
     words: &Tensor<Vector<i32, W>>,
     scales: &Tensor<f32>,
-    page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
+    places: &PlacesArg,
     scores: &mut Tensor<f32>,
     #[comptime] shape: MatrixScores,
     #[define(F)] _dtype: ElemType,
@@ -161,7 +164,7 @@ fn int8_matrix_kernel<F: Float, N: Size, W: Size, P: Size>(
     let definition = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let n_kv_heads = words.shape(0);
     let n_pool_pages = words.shape(1);
-    let max_pages = page_table.shape(1);
+    let max_pages = places.page_table.shape(1);
     let n_scores = scores.shape(2);
     let head = CUBE_POS_Y as usize;
     let sequence = CUBE_POS_Z as usize;
@@ -174,14 +177,14 @@ fn int8_matrix_kernel<F: Float, N: Size, W: Size, P: Size>(
     let first = CUBE_POS_X as usize * shape.pages() + plane * shape.plane_pages();
 
     // Apart from the scoring, so that the page table is read while the length is on its way.
-    let mut places = Array::<usize>::new(in_flight);
+    let mut digests = Array::<usize>::new(in_flight);
     #[unroll]
     for p in 0..in_flight {
         let page = min(first + p * COLUMNS + g, max_pages - 1);
-        let pool_page = page_table[sequence * max_pages + page] as usize;
-        places[p] = head * n_pool_pages + min(pool_page, n_pool_pages - 1);
+        let pool_page = places.page_table[sequence * max_pages + page] as usize;
+        digests[p] = head * n_pool_pages + min(pool_page, n_pool_pages - 1);
     }
-    let n_pages = (lengths[sequence] as usize + shape.page_size - 1) / shape.page_size;
+    let n_pages = (places.lengths[sequence] as usize + shape.page_size - 1) / shape.page_size;
     let n_pages = min(min(n_pages, max_pages), n_scores);
     if first < n_pages {
         let mut low = Array::<Vector<i32, W>>::new(comptime!(in_flight * blocks));
@@ -189,13 +192,13 @@ fn int8_matrix_kernel<F: Float, N: Size, W: Size, P: Size>(
         let mut steps = Array::<f32>::new(in_flight);
         #[unroll]
         for p in 0..in_flight {
-            let digest = places[p] * 2 * row + t;
+            let digest = digests[p] * 2 * row + t;
             #[unroll]
             for b in 0..blocks {
                 low[p * blocks + b] = words[digest + b * LANES];
                 high[p * blocks + b] = words[digest + row + b * LANES];
             }
-            steps[p] = scales[places[p] * blocks + min(t, comptime!(blocks - 1))];
+            steps[p] = scales[digests[p] * blocks + min(t, comptime!(blocks - 1))];
         }
         let first_head = (sequence * n_kv_heads + head) * shape.group;
         let left_sides = left_sides::<F, N, P>(query, first_head, shape);
@@ -288,8 +291,7 @@ pub(super) fn launch(
             query.into_tensor_arg(),
             words.into_tensor_arg(),
             scales.into_tensor_arg(),
-            places.page_table.into_tensor_arg(),
-            places.lengths.into_tensor_arg(),
+            places.into_arg(),
             output.clone().into_tensor_arg(),
             shape,
             dtype,
