@@ -3,6 +3,7 @@ use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::super::{
+    args::{NewPlacesArg, PoolArg},
     int8::pack::{PACKED_BINDINGS, PackedDigests, PackedRow, largest_of, pack, packed_arg},
     launch::{address_type, assert_pool_in_place},
     operands::{Places, Pool},
@@ -14,37 +15,33 @@ use crate::digest::{DigestKind, KernelDigest, SCALAR_CHANNELS, with_digest};
 /// walks the page's new tokens. Digests need no atomics, as no two cubes share a page.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn append_kernel<D: KernelDigest, F: Float, N: Size>(
-    keys: &mut Tensor<Vector<F, N>>,
-    values: &mut Tensor<Vector<F, N>>,
-    digests: &mut Tensor<Vector<F, N>>,
+    pool: &mut PoolArg<F, N>,
     packed: &mut ComptimeOption<PackedDigests>,
     new_keys: &Tensor<Vector<F, N>>,
     new_values: &Tensor<Vector<F, N>>,
-    page_table: &Tensor<i32>,
-    starts: &Tensor<i32>,
-    lengths: &Tensor<i32>,
+    places: &NewPlacesArg,
     #[comptime] shape: AppendShape,
     #[define(F)] _dtype: ElemType,
 ) {
     let page_size = comptime!(shape.page_size);
-    let n_pages = keys.shape(0);
-    let n_kv_heads = keys.shape(1);
+    let n_pages = pool.keys.shape(0);
+    let n_kv_heads = pool.keys.shape(1);
     let tokens = new_keys.shape(2);
-    let max_pages = page_table.shape(1);
+    let max_pages = places.page_table.shape(1);
     let row = CUBE_DIM as usize;
     let column = UNIT_POS as usize;
     let head = CUBE_POS_Y as usize;
     let sequence = CUBE_POS_Z as usize;
 
-    let start = starts[sequence] as usize;
-    let end = min(lengths[sequence] as usize, start + tokens);
+    let start = places.starts[sequence] as usize;
+    let end = min(places.lengths[sequence] as usize, start + tokens);
     let page = start / page_size + CUBE_POS_X as usize;
     let first = max(page * page_size, start);
     let last = min((page + 1) * page_size, end);
     if first >= last || page >= max_pages {
         terminate!();
     }
-    let pool_page = page_table[sequence * max_pages + page] as usize;
+    let pool_page = places.page_table[sequence * max_pages + page] as usize;
     if pool_page >= n_pages {
         terminate!();
     }
@@ -59,8 +56,8 @@ fn append_kernel<D: KernelDigest, F: Float, N: Size>(
         let from = source + (token - start) * row;
         let to = target + (token % page_size) * row;
         let key = new_keys[from];
-        keys[to] = key;
-        values[to] = new_values[from];
+        pool.keys[to] = key;
+        pool.values[to] = new_values[from];
         let key = Vector::<f32, N>::cast_from(key);
         if comptime!(D::IS_BOUND) {
             (low, high) = D::merge::<N>(low, high, key, key);
@@ -70,25 +67,31 @@ fn append_kernel<D: KernelDigest, F: Float, N: Size>(
     let digest = pool_head * comptime!(shape.digest) + column;
     if comptime!(D::IS_BOUND) {
         if first % page_size != 0 {
-            let old_low = Vector::<f32, N>::cast_from(digests[digest]);
-            let old_high = Vector::<f32, N>::cast_from(digests[digest + row]);
+            let old_low = Vector::<f32, N>::cast_from(pool.digests[digest]);
+            let old_high = Vector::<f32, N>::cast_from(pool.digests[digest + row]);
             (low, high) = D::merge::<N>(low, high, old_low, old_high);
         }
     } else {
         let held = last - page * page_size;
-        (low, high) = D::fold_rows::<F, N>(keys, target, row, held, page_size);
+        (low, high) = D::fold_rows::<F, N>(&mut pool.keys, target, row, held, page_size);
     }
-    digests[digest] = Vector::cast_from(low);
+    pool.digests[digest] = Vector::cast_from(low);
     let mut scalar = f32::new(0.0);
     if comptime!(D::ROWS == 2) {
-        digests[digest + row] = Vector::cast_from(high);
+        pool.digests[digest + row] = Vector::cast_from(high);
     }
     if comptime!(D::SCALAR) {
         let mut sums = Shared::<[f32]>::new_slice(comptime!(shape.units));
         sums[column] = high.vector_sum();
         scalar = deviation(&sums, comptime!(shape.units), comptime!(shape.head_dim));
         let of_page = pool_head * comptime!(shape.digest) + row;
-        write_behind::<F, N>(digests, of_page, scalar, comptime!(shape.behind), column);
+        write_behind::<F, N>(
+            &mut pool.digests,
+            of_page,
+            scalar,
+            comptime!(shape.behind),
+            column,
+        );
     }
     #[comptime]
     if let ComptimeOption::Some(packed) = packed {
@@ -230,15 +233,11 @@ pub(in crate::kernels) fn launch(
             CubeDim::new_1d(units as u32),
             address,
             layout.width,
-            keys.clone().into_tensor_arg(),
-            values.clone().into_tensor_arg(),
-            rows.clone().into_tensor_arg(),
+            pool.arg(),
             packed.into(),
             new_keys.into_tensor_arg(),
             new_values.into_tensor_arg(),
-            into_contiguous(places.page_table).into_tensor_arg(),
-            places.starts.into_tensor_arg(),
-            places.lengths.into_tensor_arg(),
+            places.into_new_arg(),
             shape,
             dtype,
         );

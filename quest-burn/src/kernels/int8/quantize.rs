@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use super::{
     super::{
         append::{digest_vectors, touched_pages},
+        args::NewPlacesArg,
         launch::address_type,
         operands::{Digests, Places},
         row::RowLayout,
@@ -21,16 +22,14 @@ use crate::{
 fn quantize_digests_kernel<D: KernelDigest, F: Float, N: Size>(
     packed: &mut PackedDigests,
     digests: &Tensor<Vector<F, N>>,
-    page_table: &Tensor<i32>,
-    starts: &Tensor<i32>,
-    lengths: &Tensor<i32>,
+    places: &NewPlacesArg,
     #[comptime] page_size: usize,
     #[comptime] of_digest: usize,
     #[define(F)] _dtype: ElemType,
 ) {
     let n_pages = digests.shape(0);
     let n_kv_heads = digests.shape(1);
-    let max_pages = page_table.shape(1);
+    let max_pages = places.page_table.shape(1);
     let row = comptime!(packed.row);
     let vectors = comptime!(row.vectors);
     let unit = UNIT_POS as usize;
@@ -38,12 +37,12 @@ fn quantize_digests_kernel<D: KernelDigest, F: Float, N: Size>(
     let sequence = CUBE_POS_Z as usize;
     let mut largest = Shared::<[f32]>::new_slice(vectors);
 
-    let start = starts[sequence] as usize;
+    let start = places.starts[sequence] as usize;
     let page = start / page_size + CUBE_POS_X as usize;
-    if max(page * page_size, start) >= lengths[sequence] as usize || page >= max_pages {
+    if max(page * page_size, start) >= places.lengths[sequence] as usize || page >= max_pages {
         terminate!();
     }
-    let pool_page = page_table[sequence * max_pages + page] as usize;
+    let pool_page = places.page_table[sequence * max_pages + page] as usize;
     if pool_page >= n_pages {
         terminate!();
     }
@@ -108,9 +107,7 @@ pub(in crate::kernels) fn launch(
             layout.width,
             packed,
             rows.into_tensor_arg(),
-            into_contiguous(places.page_table).into_tensor_arg(),
-            places.starts.into_tensor_arg(),
-            places.lengths.into_tensor_arg(),
+            places.into_new_arg(),
             page_size,
             of_digest,
             dtype,

@@ -9,6 +9,7 @@ use super::{
         operands::{PageList, Places},
         row::RowLayout,
     },
+    args::{ReadArgLaunch, SplitsArgLaunch},
     listed::{self, SplittingLaunch},
     matrix::{self, MatrixShape},
     merge::{self, Merge},
@@ -20,8 +21,7 @@ struct Problem {
     query: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,
-    page_table: CubeTensor,
-    lengths: CubeTensor,
+    places: Places<CubeBackend>,
     batch: usize,
     n_heads: usize,
     n_kv_heads: usize,
@@ -43,11 +43,10 @@ impl Problem {
         let [_, n_kv_heads, page_size, _] = keys.meta.shape().dims::<4>();
         Self {
             layout: RowLayout::of(&keys),
-            page_table: into_contiguous(places.page_table),
             query,
             keys,
             values,
-            lengths: places.lengths,
+            places,
             batch,
             n_heads,
             n_kv_heads,
@@ -85,11 +84,22 @@ impl Problem {
     }
 
     /// Room for the sums of the splits, and for their highest scores and totals.
-    fn partial(&self, n_splits: usize) -> (CubeTensor, CubeTensor) {
+    fn splits(&self, n_splits: usize) -> Splits {
         let rows = self.batch * self.n_heads;
-        let sums = empty(&self.query, [rows, n_splits, self.head_dim], DType::F32);
-        let stats = empty(&self.query, [rows, n_splits, 2], DType::F32);
-        (sums, stats)
+        Splits {
+            sums: empty(&self.query, [rows, n_splits, self.head_dim], DType::F32),
+            stats: empty(&self.query, [rows, n_splits, 2], DType::F32),
+        }
+    }
+
+    fn read_arg<F: Float, N: Size>(&self, pages: CubeTensor) -> ReadArgLaunch<F, N> {
+        ReadArgLaunch::new(
+            self.query.clone().into_tensor_arg(),
+            self.keys.clone().into_tensor_arg(),
+            self.values.clone().into_tensor_arg(),
+            pages.into_tensor_arg(),
+            self.places.clone().into_arg(),
+        )
     }
 
     fn output(&self) -> CubeTensor {
@@ -108,7 +118,7 @@ impl Problem {
     }
 
     /// Merges the splits in a launch of their own.
-    fn merge(&self, (partial, stats): (CubeTensor, CubeTensor), max_splits: usize) -> CubeTensor {
+    fn merge(&self, splits: &Splits, max_splits: usize) -> CubeTensor {
         let output = self.output();
         let hardware = &self.query.client.properties().hardware;
         let RowLayout { width, .. } = self.layout;
@@ -120,16 +130,32 @@ impl Problem {
                 &self.query.client,
                 CubeCount::Static((self.batch * self.n_heads) as u32, 1, 1),
                 CubeDim::new_1d(units as u32),
-                address_type(&[&partial, &output]),
+                address_type(&[&splits.sums, &output]),
                 width,
-                partial.into_tensor_arg(),
-                stats.into_tensor_arg(),
+                splits.arg(),
                 output.clone().into_tensor_arg(),
                 Merge::new(row, width, units, self.layout.plane, max_splits),
                 dtype_to_storage_type(output.dtype),
             );
         }
         output
+    }
+}
+
+/// What the splits of each query head sum up to.
+struct Splits {
+    /// `[heads, n_splits, head_dim]`
+    sums: CubeTensor,
+    /// Row max and row sum of the weights: `[heads, n_splits, 2]`.
+    stats: CubeTensor,
+}
+
+impl Splits {
+    fn arg<N: Size>(&self) -> SplitsArgLaunch<N> {
+        SplitsArgLaunch::new(
+            self.sums.clone().into_tensor_arg(),
+            self.stats.clone().into_tensor_arg(),
+        )
     }
 }
 
@@ -159,13 +185,13 @@ pub(in crate::kernels) fn launch(
     };
     let partition = problem.partition(list_heads);
     let n_splits = partition.n_splits(bound);
-    let (partial, stats) = problem.partial(n_splits);
+    let splits = problem.splits(n_splits);
     let listed = pages.is_some();
     // A kernel argument must be some tensor even when it is not read.
-    let pages = pages.unwrap_or_else(|| problem.lengths.clone());
+    let pages = pages.unwrap_or_else(|| problem.places.lengths.clone());
     let client = problem.query.client.clone();
     let cubes = problem.cubes(n_splits, &partition);
-    let address = address_type(&[&problem.keys, &problem.values, &partial]);
+    let address = address_type(&[&problem.keys, &problem.values, &splits.sums]);
     let dtype = dtype_to_storage_type(problem.keys.dtype);
     match partition.kernel {
         // SAFETY: positions are masked by the lengths, pages clamped to the page table and the pool;
@@ -177,14 +203,8 @@ pub(in crate::kernels) fn launch(
                 CubeDim::new_1d(shape.units as u32),
                 address,
                 problem.layout.width,
-                problem.query.clone().into_tensor_arg(),
-                problem.keys.clone().into_tensor_arg(),
-                problem.values.clone().into_tensor_arg(),
-                pages.into_tensor_arg(),
-                problem.page_table.clone().into_tensor_arg(),
-                problem.lengths.clone().into_tensor_arg(),
-                partial.clone().into_tensor_arg(),
-                stats.clone().into_tensor_arg(),
+                problem.read_arg(pages),
+                splits.arg(),
                 scale,
                 partition.splitting(),
                 listed,
@@ -201,14 +221,8 @@ pub(in crate::kernels) fn launch(
                 address,
                 shape.width(),
                 PACKED,
-                problem.query.clone().into_tensor_arg(),
-                problem.keys.clone().into_tensor_arg(),
-                problem.values.clone().into_tensor_arg(),
-                pages.into_tensor_arg(),
-                problem.page_table.clone().into_tensor_arg(),
-                problem.lengths.clone().into_tensor_arg(),
-                partial.clone().into_tensor_arg(),
-                stats.clone().into_tensor_arg(),
+                problem.read_arg(pages),
+                splits.arg(),
                 scale,
                 partition.splitting(),
                 listed,
@@ -217,5 +231,5 @@ pub(in crate::kernels) fn launch(
             );
         },
     }
-    problem.merge((partial, stats), partition.max_splits)
+    problem.merge(&splits, partition.max_splits)
 }

@@ -3,6 +3,8 @@
 use cubecl::prelude::*;
 
 use super::{
+    super::args::PlacesArg,
+    args::{ReadArg, SplitsArg},
     softmax::{attend, softmax},
     split::{
         Place, Shape, Slots, pages_per_split, place, publish, publish_nothing, put_page, slots,
@@ -76,7 +78,7 @@ struct Ahead {
 fn read_ahead(
     place: &Place,
     pages: &Tensor<i32>,
-    page_table: &Tensor<i32>,
+    places: &PlacesArg,
     split: usize,
     splitting: &Splitting,
     #[comptime] listed: bool,
@@ -91,7 +93,7 @@ fn read_ahead(
             id,
             first,
             k,
-            pool_page: page_table[place.sequence * place.max_pages + page],
+            pool_page: places.page_table[place.sequence * place.max_pages + page],
         }
     } else {
         Ahead {
@@ -116,21 +118,17 @@ pub(super) struct Reading {
 /// What this cube reads. Cubes: splits, runs of `heads` query heads, sequences.
 #[cube]
 pub(super) fn reading<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    keys: &Tensor<Vector<F, N>>,
-    pages: &Tensor<i32>,
-    page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
+    read: &ReadArg<F, N>,
     splitting: &Splitting,
     #[comptime] listed: bool,
     #[comptime] heads: usize,
     #[comptime] page_size: usize,
 ) -> Reading {
     let (sequence, row) = (CUBE_POS_Z as usize, CUBE_POS_Y as usize);
-    let place = place(query, keys, page_table, lengths, sequence, row, heads);
+    let place = place(read, sequence, row, heads);
     let split = CUBE_POS_X as usize;
-    let ahead = read_ahead(&place, pages, page_table, split, splitting, listed);
-    let listing = listing(&place, pages, listed, page_size);
+    let ahead = read_ahead(&place, &read.pages, &read.places, split, splitting, listed);
+    let listing = listing(&place, &read.pages, listed, page_size);
     let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
     let first = split * per_split;
     let end = min(first + per_split, listing.n_pages);
@@ -145,12 +143,11 @@ pub(super) fn reading<F: Float, N: Size>(
 
 /// Puts the pages from `chunk` on into the first `n_slots` slots, one for each unit.
 #[cube]
-pub(super) fn stage_chunk(
+pub(super) fn stage_chunk<F: Float, N: Size>(
     slots: &mut Slots,
     chunk: usize,
     n_slots: usize,
-    pages: &Tensor<i32>,
-    page_table: &Tensor<i32>,
+    read: &ReadArg<F, N>,
     reading: &Reading,
     #[comptime] listed: bool,
     #[comptime] page_size: usize,
@@ -168,7 +165,7 @@ pub(super) fn stage_chunk(
             if is_ahead {
                 page = reading.ahead.id as usize;
             } else {
-                let id = pages[reading.listing.list + page];
+                let id = read.pages[reading.listing.list + page];
                 valid = id >= 0i32;
                 page = max(id, 0i32) as usize;
             }
@@ -182,7 +179,7 @@ pub(super) fn stage_chunk(
                 slot,
                 page,
                 valid,
-                page_table,
+                &read.places.page_table,
                 &reading.place,
                 page_size,
             );
@@ -193,47 +190,30 @@ pub(super) fn stage_chunk(
 /// Attention of one split. Cubes: splits, runs of query heads, sequences.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn listed_kernel<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
-    pages: &Tensor<i32>,
-    page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
-    partial: &mut Tensor<Vector<f32, N>>,
-    stats: &mut Tensor<f32>,
+    read: &ReadArg<F, N>,
+    splits: &mut SplitsArg<N>,
     scale: f32,
     splitting: Splitting,
     #[comptime] listed: bool,
     #[comptime] shape: Shape,
     #[define(F)] _dtype: ElemType,
 ) {
-    let reading = reading(
-        query,
-        keys,
-        pages,
-        page_table,
-        lengths,
-        &splitting,
-        listed,
-        shape.heads,
-        shape.page_size,
-    );
+    let reading = reading(read, &splitting, listed, shape.heads, shape.page_size);
     let split = CUBE_POS_X as usize;
     if reading.first >= reading.end {
-        publish_nothing(stats, split, &reading.place, shape.heads);
+        publish_nothing::<N>(splits, split, &reading.place, shape.heads);
         terminate!();
     }
-    let mut state = softmax::<F, N>(query, scale, &reading.place, shape);
+    let mut state = softmax::<F, N>(&read.query, scale, &reading.place, shape);
     let mut slots = slots(shape.units);
     let mut chunk = reading.first;
     while chunk < reading.end {
         let n_slots = min(reading.end - chunk, shape.units);
-        stage_chunk(
+        stage_chunk::<F, N>(
             &mut slots,
             chunk,
             n_slots,
-            pages,
-            page_table,
+            read,
             &reading,
             listed,
             shape.page_size,
@@ -241,8 +221,8 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
         sync_cube();
         attend::<F, N>(
             &mut state,
-            keys,
-            values,
+            &read.keys,
+            &read.values,
             &slots,
             n_slots,
             &reading.place,
@@ -251,5 +231,5 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
         sync_cube();
         chunk += shape.units;
     }
-    publish::<N>(&mut state, partial, stats, split, &reading.place, shape);
+    publish::<N>(&mut state, splits, split, &reading.place, shape);
 }

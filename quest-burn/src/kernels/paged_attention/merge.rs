@@ -1,6 +1,6 @@
 use cubecl::prelude::*;
 
-use super::{super::row::lanes_max, softmax::NO_SCORE};
+use super::{super::row::lanes_max, args::SplitsArg, softmax::NO_SCORE};
 
 /// Channels that a unit has in flight.
 const CHANNELS_IN_FLIGHT: usize = 32;
@@ -53,37 +53,35 @@ fn ratio<N: Size>(out: Vector<f32, N>, total: f32) -> Vector<f32, N> {
 #[cube]
 fn load_rows<N: Size>(
     values: &mut Array<Vector<f32, N>>,
-    partial: &Tensor<Vector<f32, N>>,
+    sums: &Tensor<Vector<f32, N>>,
     head: usize,
     first: usize,
     column: usize,
     #[comptime] merge: Merge,
 ) {
-    let n_splits = partial.shape(1);
+    let n_splits = sums.shape(1);
     let in_flight = comptime!(merge.in_flight());
     let rows = comptime!(merge.rows());
     #[unroll]
     for i in 0..in_flight {
         let split = min(first + i * rows, n_splits - 1);
-        values[i] = partial[(head * n_splits + split) * merge.row + column];
+        values[i] = sums[(head * n_splits + split) * merge.row + column];
     }
 }
 
 /// Merges the splits of a head by log-sum-exp. One cube per sequence and query head; a unit for each
 /// vector of as many splits as are read at a time.
 ///
-/// `partial` is `[heads, n_splits, head_dim]`, `stats` `[heads, n_splits, 2]`: highest score and
-/// total of the weights. The first rows of `partial` are on their way while the highest score is found.
+/// The first rows of the sums are on their way while the row max is found.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn merge_kernel<F: Float, N: Size>(
-    partial: &Tensor<Vector<f32, N>>,
-    stats: &Tensor<f32>,
+    splits: &SplitsArg<N>,
     output: &mut Tensor<Vector<F, N>>,
     #[comptime] merge: Merge,
     #[define(F)] _dtype: ElemType,
 ) {
     let head = CUBE_POS_X as usize;
-    let n_splits = partial.shape(1);
+    let n_splits = splits.sums.shape(1);
     let columns = comptime!(merge.row);
     let rows = comptime!(merge.rows());
     let in_flight = comptime!(merge.in_flight());
@@ -92,15 +90,15 @@ pub(super) fn merge_kernel<F: Float, N: Size>(
     let row = unit / columns;
     let column = unit % columns;
     let mut values = Array::<Vector<f32, N>>::new(in_flight);
-    load_rows::<N>(&mut values, partial, head, row, column, merge);
+    load_rows::<N>(&mut values, &splits.sums, head, row, column, merge);
 
     let mut highests = Shared::<[f32]>::new_slice(merge.slots);
     let mut totals = Shared::<[f32]>::new_slice(merge.slots);
     let mut split = unit;
     while split < n_splits {
         let at = (head * n_splits + split) * 2;
-        highests[split] = stats[at];
-        totals[split] = stats[at + 1];
+        highests[split] = splits.stats[at];
+        totals[split] = splits.stats[at + 1];
         split += merge.units;
     }
     sync_cube();
@@ -133,7 +131,7 @@ pub(super) fn merge_kernel<F: Float, N: Size>(
         }
         first += comptime!(rows * in_flight);
         if first < n_splits {
-            load_rows::<N>(&mut values, partial, head, first, column, merge);
+            load_rows::<N>(&mut values, &splits.sums, head, first, column, merge);
         }
     }
     row_outs[unit] = out;

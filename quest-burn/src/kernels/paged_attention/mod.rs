@@ -1,5 +1,6 @@
 //! Attention of one query token over pages: split over the pages, merged by log-sum-exp.
 
+mod args;
 mod launch;
 mod listed;
 mod matrix;

@@ -2,7 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::softmax::{NO_SCORE, Softmax};
+use super::{
+    args::{ReadArg, SplitsArg},
+    softmax::{NO_SCORE, Softmax},
+};
 
 /// What a cube's kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,16 +62,13 @@ pub(super) struct Place {
 /// The place of a cube among `rows`, runs of `heads` query heads of a sequence.
 #[cube]
 pub(super) fn place<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    keys: &Tensor<Vector<F, N>>,
-    page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
+    read: &ReadArg<F, N>,
     sequence: usize,
     row: usize,
     #[comptime] heads: usize,
 ) -> Place {
-    let n_heads = query.shape(1);
-    let n_kv_heads = keys.shape(1);
+    let n_heads = read.query.shape(1);
+    let n_kv_heads = read.keys.shape(1);
     let query_head = row * heads;
     Place {
         sequence,
@@ -76,9 +76,9 @@ pub(super) fn place<F: Float, N: Size>(
         kv_head: query_head * n_kv_heads / n_heads,
         n_heads,
         n_kv_heads,
-        n_pool_pages: keys.shape(0),
-        max_pages: page_table.shape(1),
-        length: lengths[sequence] as usize,
+        n_pool_pages: read.keys.shape(0),
+        max_pages: read.places.page_table.shape(1),
+        length: read.places.lengths[sequence] as usize,
     }
 }
 
@@ -170,21 +170,19 @@ pub(super) fn parts<N: Size>(#[comptime] shape: PartsShape) -> Parts<N> {
     }
 }
 
-/// Merges the parts of the planes and writes the split's sum to `partial`, `[heads, n_splits,
-/// head_dim]`, its highest score and total to `stats`, `[heads, n_splits, 2]`. Every unit of the cube
-/// must reach it.
+/// Merges the parts of the planes and writes the split's sum and its
+/// highest score and total to `splits`. Every unit of the cube must reach it.
 #[cube]
 pub(super) fn publish_parts<N: Size>(
     parts: &Parts<N>,
-    partial: &mut Tensor<Vector<f32, N>>,
-    stats: &mut Tensor<f32>,
+    splits: &mut SplitsArg<N>,
     split: usize,
     place: &Place,
     #[comptime] units: usize,
     #[comptime] shape: PartsShape,
 ) {
     let PartsShape { planes, heads, row } = comptime!(shape);
-    let n_splits = partial.shape(1);
+    let n_splits = splits.sums.shape(1);
     sync_cube();
     let mut element = UNIT_POS as usize;
     while element < comptime!(heads * row) {
@@ -209,10 +207,10 @@ pub(super) fn publish_parts<N: Size>(
         }
         let head = place.sequence * place.n_heads + place.query_head + h;
         let at = head * n_splits + split;
-        partial[at * row + c] = out;
+        splits.sums[at * row + c] = out;
         if c == 0 {
-            stats[at * 2] = highest;
-            stats[at * 2 + 1] = total;
+            splits.stats[at * 2] = highest;
+            splits.stats[at * 2 + 1] = total;
         }
         element += units;
     }
@@ -222,8 +220,7 @@ pub(super) fn publish_parts<N: Size>(
 #[cube]
 pub(super) fn publish<N: Size>(
     state: &mut Softmax<N>,
-    partial: &mut Tensor<Vector<f32, N>>,
-    stats: &mut Tensor<f32>,
+    splits: &mut SplitsArg<N>,
     split: usize,
     place: &Place,
     #[comptime] shape: Shape,
@@ -289,21 +286,13 @@ pub(super) fn publish<N: Size>(
             }
         }
     }
-    publish_parts::<N>(
-        &parts,
-        partial,
-        stats,
-        split,
-        place,
-        shape.units,
-        parts_shape,
-    );
+    publish_parts::<N>(&parts, splits, split, place, shape.units, parts_shape);
 }
 
 /// Writes a split of no tokens, which the merge leaves out.
 #[cube]
-pub(super) fn publish_nothing(
-    stats: &mut Tensor<f32>,
+pub(super) fn publish_nothing<N: Size>(
+    splits: &mut SplitsArg<N>,
     split: usize,
     place: &Place,
     #[comptime] heads: usize,
@@ -311,8 +300,8 @@ pub(super) fn publish_nothing(
     let h = UNIT_POS as usize;
     if h < heads {
         let head = place.sequence * place.n_heads + place.query_head + h;
-        let at = (head * stats.shape(1) + split) * 2;
-        stats[at] = f32::new(NO_SCORE);
-        stats[at + 1] = f32::new(0.0);
+        let at = (head * splits.stats.shape(1) + split) * 2;
+        splits.stats[at] = f32::new(NO_SCORE);
+        splits.stats[at + 1] = f32::new(0.0);
     }
 }

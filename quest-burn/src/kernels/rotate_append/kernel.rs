@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::super::{
     append::{deviation, digest_vectors, touched_pages, write_behind},
+    args::{NewPlacesArg, PoolArg},
     int8::pack::{PACKED_BINDINGS, PackedDigests, PackedRow, largest_of, pack, packed_arg},
     launch::{address_type, assert_pool_in_place, empty},
     operands::{Norms, Places, Pool},
@@ -72,16 +73,12 @@ fn rotated<F: Float, N: Size>(
 /// pair of vectors that are rotated together, which walks the page's new tokens.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
-    keys: &mut Tensor<Vector<F, N>>,
-    values: &mut Tensor<Vector<F, N>>,
-    digests: &mut Tensor<Vector<F, N>>,
+    pool: &mut PoolArg<F, N>,
     query: &mut Tensor<Vector<F, N>>,
     qkv: &Tensor<Vector<F, N>>,
     gammas: &Tensor<Vector<F, N>>,
     rotations: &Tensor<Vector<f32, N>>,
-    page_table: &Tensor<i32>,
-    starts: &Tensor<i32>,
-    lengths: &Tensor<i32>,
+    places: &NewPlacesArg,
     packed: &mut ComptimeOption<PackedDigests>,
     epsilon: f32,
     #[comptime] shape: RotateShape,
@@ -91,17 +88,17 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     let n_heads = comptime!(shape.n_heads);
     let half = comptime!(shape.half);
     let row = comptime!(2 * shape.half);
-    let n_pages = keys.shape(0);
-    let n_kv_heads = keys.shape(1);
+    let n_pages = pool.keys.shape(0);
+    let n_kv_heads = pool.keys.shape(1);
     let tokens = qkv.shape(1);
     let heads = n_heads + 2 * n_kv_heads;
-    let max_pages = page_table.shape(1);
+    let max_pages = places.page_table.shape(1);
     let unit = UNIT_POS as usize;
     let head = CUBE_POS_Y as usize;
     let sequence = CUBE_POS_Z as usize;
     let mut sums = Shared::<[f32]>::new_slice(half);
 
-    let start = starts[sequence] as usize;
+    let start = places.starts[sequence] as usize;
     let page = start / page_size + CUBE_POS_X as usize;
     let first = max(page * page_size, start);
     if head < n_heads {
@@ -128,12 +125,12 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
         terminate!();
     }
 
-    let end = min(lengths[sequence] as usize, start + tokens);
+    let end = min(places.lengths[sequence] as usize, start + tokens);
     let last = min((page + 1) * page_size, end);
     if first >= last || page >= max_pages {
         terminate!();
     }
-    let pool_page = page_table[sequence * max_pages + page] as usize;
+    let pool_page = places.page_table[sequence * max_pages + page] as usize;
     if pool_page >= n_pages {
         terminate!();
     }
@@ -142,13 +139,13 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     let digest = pool_head * comptime!(shape.digest) + unit;
     let is_new = first % page_size == 0;
     // Compared in f32, which holds every key exactly: not every target compares bf16.
-    let mut least_low = Vector::<f32, N>::cast_from(digests[digest]);
-    let mut least_high = Vector::<f32, N>::cast_from(digests[digest + half]);
+    let mut least_low = Vector::<f32, N>::cast_from(pool.digests[digest]);
+    let mut least_high = Vector::<f32, N>::cast_from(pool.digests[digest + half]);
     let mut most_low = least_low;
     let mut most_high = least_high;
     if comptime!(D::ROWS == 2) {
-        most_low = Vector::cast_from(digests[digest + row]);
-        most_high = Vector::cast_from(digests[digest + row + half]);
+        most_low = Vector::cast_from(pool.digests[digest + row]);
+        most_high = Vector::cast_from(pool.digests[digest + row + half]);
     }
     for position in first..last {
         let token = position - start;
@@ -165,11 +162,11 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
             shape,
         );
         let to = (pool_head * page_size + position % page_size) * row + unit;
-        keys[to] = low;
-        keys[to + half] = high;
+        pool.keys[to] = low;
+        pool.keys[to + half] = high;
         let value = from + n_kv_heads * row + unit;
-        values[to] = qkv[value];
-        values[to + half] = qkv[value + half];
+        pool.values[to] = qkv[value];
+        pool.values[to + half] = qkv[value + half];
         let low = Vector::<f32, N>::cast_from(low);
         let high = Vector::<f32, N>::cast_from(high);
         if comptime!(D::IS_BOUND) {
@@ -189,22 +186,29 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
         sync_cube();
         let of_page = pool_head * page_size * row + unit;
         let held = last - page * page_size;
-        (least_low, most_low) = D::fold_rows::<F, N>(keys, of_page, row, held, page_size);
-        (least_high, most_high) = D::fold_rows::<F, N>(keys, of_page + half, row, held, page_size);
+        (least_low, most_low) = D::fold_rows::<F, N>(&mut pool.keys, of_page, row, held, page_size);
+        (least_high, most_high) =
+            D::fold_rows::<F, N>(&mut pool.keys, of_page + half, row, held, page_size);
     }
-    digests[digest] = Vector::cast_from(least_low);
-    digests[digest + half] = Vector::cast_from(least_high);
+    pool.digests[digest] = Vector::cast_from(least_low);
+    pool.digests[digest + half] = Vector::cast_from(least_high);
     let mut scalar = f32::new(0.0);
     if comptime!(D::ROWS == 2) {
-        digests[digest + row] = Vector::cast_from(most_low);
-        digests[digest + row + half] = Vector::cast_from(most_high);
+        pool.digests[digest + row] = Vector::cast_from(most_low);
+        pool.digests[digest + row + half] = Vector::cast_from(most_high);
     }
     if comptime!(D::SCALAR) {
         let mut variances = Shared::<[f32]>::new_slice(half);
         variances[unit] = (most_low + most_high).vector_sum();
         scalar = deviation(&variances, half, comptime!(shape.head_dim));
         let of_page = pool_head * comptime!(shape.digest) + row;
-        write_behind::<F, N>(digests, of_page, scalar, comptime!(shape.behind), unit);
+        write_behind::<F, N>(
+            &mut pool.digests,
+            of_page,
+            scalar,
+            comptime!(shape.behind),
+            unit,
+        );
     }
     #[comptime]
     if let ComptimeOption::Some(packed) = packed {
@@ -314,16 +318,12 @@ pub(in crate::kernels) fn launch(
             CubeDim::new_1d(shape.half as u32),
             address,
             width,
-            keys.clone().into_tensor_arg(),
-            values.clone().into_tensor_arg(),
-            rows.clone().into_tensor_arg(),
+            pool.arg(),
             query.clone().into_tensor_arg(),
             qkv.into_tensor_arg(),
             gammas,
             rotations.into_tensor_arg(),
-            into_contiguous(places.page_table).into_tensor_arg(),
-            places.starts.into_tensor_arg(),
-            places.lengths.into_tensor_arg(),
+            places.into_new_arg(),
             packed.into(),
             epsilon,
             shape,

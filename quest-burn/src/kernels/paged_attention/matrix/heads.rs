@@ -12,6 +12,7 @@ use cubecl::{cmma::MmaDefinition, prelude::*};
 use super::{
     super::{
         super::matrix_instruction::{COLUMNS, DEPTH, ROWS},
+        args::SplitsArg,
         softmax::NO_SCORE,
         split::{Place, Slots, parts, publish_parts},
     },
@@ -261,8 +262,7 @@ pub(super) fn add_values<F: Float, N: Size, P: Size>(
 #[cube]
 pub(super) fn publish_heads<F: Float, N: Size, P: Size>(
     heads: &Heads<F, P>,
-    partial: &mut Tensor<Vector<f32, N>>,
-    stats: &mut Tensor<f32>,
+    splits: &mut SplitsArg<N>,
     split: usize,
     place: &Place,
     #[comptime] shape: MatrixShape,
@@ -306,8 +306,7 @@ pub(super) fn publish_heads<F: Float, N: Size, P: Size>(
     }
     publish_parts::<N>(
         &parts,
-        partial,
-        stats,
+        splits,
         split,
         place,
         comptime!(shape.units()),

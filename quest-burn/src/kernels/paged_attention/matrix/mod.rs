@@ -17,6 +17,7 @@ use self::{
 };
 use super::{
     super::matrix_instruction::{COLUMNS, DEPTH, PACKED, PLANE, ROWS, is_there},
+    args::{ReadArg, SplitsArg},
     listed::{Splitting, reading, stage_chunk},
     split::{PartsShape, publish_nothing, slots},
 };
@@ -113,14 +114,8 @@ impl MatrixShape {
 /// Attention of one split. Cubes: splits, runs of query heads, sequences.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn matrix_kernel<F: Float, N: Size, P: Size>(
-    query: &Tensor<Vector<F, N>>,
-    keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
-    pages: &Tensor<i32>,
-    page_table: &Tensor<i32>,
-    lengths: &Tensor<i32>,
-    partial: &mut Tensor<Vector<f32, N>>,
-    stats: &mut Tensor<f32>,
+    read: &ReadArg<F, N>,
+    splits: &mut SplitsArg<N>,
     scale: f32,
     splitting: Splitting,
     #[comptime] listed: bool,
@@ -128,35 +123,24 @@ pub(super) fn matrix_kernel<F: Float, N: Size, P: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let units = comptime!(shape.units());
-    let reading = reading(
-        query,
-        keys,
-        pages,
-        page_table,
-        lengths,
-        &splitting,
-        listed,
-        shape.heads,
-        shape.page_size,
-    );
+    let reading = reading(read, &splitting, listed, shape.heads, shape.page_size);
     let split = CUBE_POS_X as usize;
     if reading.first >= reading.end {
-        publish_nothing(stats, split, &reading.place, shape.heads);
+        publish_nothing::<N>(splits, split, &reading.place, shape.heads);
         terminate!();
     }
-    let mut heads = start_heads::<F, N, P>(query, &reading.place, shape);
+    let mut heads = start_heads::<F, N, P>(&read.query, &reading.place, shape);
     let mut tile = empty_tile::<F, N>(shape);
     let mut slots = slots(units);
     let step = comptime!(shape.planes * TOKENS);
     let mut chunk = reading.first;
     while chunk < reading.end {
         let n_slots = min(reading.end - chunk, units);
-        stage_chunk(
+        stage_chunk::<F, N>(
             &mut slots,
             chunk,
             n_slots,
-            pages,
-            page_table,
+            read,
             &reading,
             listed,
             shape.page_size,
@@ -167,7 +151,7 @@ pub(super) fn matrix_kernel<F: Float, N: Size, P: Size>(
         while token < n_tokens {
             load_keys(
                 &mut tile,
-                keys,
+                &read.keys,
                 &slots,
                 token,
                 n_slots,
@@ -176,7 +160,7 @@ pub(super) fn matrix_kernel<F: Float, N: Size, P: Size>(
             );
             load_values(
                 &mut tile,
-                values,
+                &read.values,
                 &slots,
                 token,
                 n_slots,
@@ -191,5 +175,5 @@ pub(super) fn matrix_kernel<F: Float, N: Size, P: Size>(
         sync_cube();
         chunk += units;
     }
-    publish_heads::<F, N, P>(&heads, partial, stats, split, &reading.place, shape);
+    publish_heads::<F, N, P>(&heads, splits, split, &reading.place, shape);
 }

@@ -1,0 +1,27 @@
+//! What the kernels of one query token read and write, as one argument each.
+
+use cubecl::prelude::*;
+
+use super::super::args::PlacesArg;
+
+/// Queries, and the cache that they read.
+#[derive(CubeType, CubeLaunch)]
+pub(super) struct ReadArg<F: Float, N: Size> {
+    /// `[batch, n_heads, vectors]`
+    pub query: OwnedTensor<Vector<F, N>>,
+    /// `[n_pages, n_kv_heads, page_size, vectors]`
+    pub keys: OwnedTensor<Vector<F, N>>,
+    pub values: OwnedTensor<Vector<F, N>>,
+    /// The pages that are listed, `[batch, heads, k]`; a placeholder where all are read.
+    pub pages: OwnedTensor<i32>,
+    pub places: PlacesArg,
+}
+
+/// What the splits of each query head sum up to.
+#[derive(CubeType, CubeLaunch)]
+pub(super) struct SplitsArg<N: Size> {
+    /// `[heads, n_splits, vectors]`
+    pub sums: OwnedTensor<Vector<f32, N>>,
+    /// Highest score, and total of the weights: `[heads, n_splits, 2]`.
+    pub stats: OwnedTensor<f32>,
+}
