@@ -3,6 +3,7 @@ use cubecl::prelude::*;
 use super::{
     super::row::{lanes_scatter_sum, lanes_sum},
     Epilogue,
+    args::OutputArg,
     shape::GemvShape,
 };
 
@@ -31,27 +32,26 @@ pub(super) fn write<F: Float>(
     added: f32,
     row: usize,
     channel: usize,
-    bias: &Tensor<F>,
-    output: &mut Tensor<F>,
+    out: &mut OutputArg<F>,
     #[comptime] epilogue: Epilogue,
 ) {
-    let columns = output.shape(1);
+    let columns = out.output.shape(1);
     if channel < columns {
         let mut value = sum;
         if comptime!(epilogue.biased) {
-            value += f32::cast_from(bias[channel]);
+            value += f32::cast_from(out.bias[channel]);
         }
         if comptime!(epilogue.gated) {
             let mut up = up;
             if comptime!(epilogue.biased) {
-                up += f32::cast_from(bias[columns + channel]);
+                up += f32::cast_from(out.bias[columns + channel]);
             }
             value = value / (f32::exp(-value) + 1.0f32) * up;
         }
         if comptime!(epilogue.added) {
             value += added;
         }
-        output[row * columns + channel] = F::cast_from(value);
+        out.output[row * columns + channel] = F::cast_from(value);
     }
 }
 
@@ -85,9 +85,7 @@ pub(super) fn finish<F: Float>(
     shared: &mut Shared<[f32]>,
     turn: usize,
     first_output: usize,
-    bias: &Tensor<F>,
-    residual: &Tensor<F>,
-    output: &mut Tensor<F>,
+    out: &mut OutputArg<F>,
     #[comptime] shape: GemvShape,
 ) {
     let GemvShape {
@@ -122,6 +120,7 @@ pub(super) fn finish<F: Float>(
 
     let per_plane = comptime!(outputs * m);
     let gate_to_up = comptime!(if shape.epilogue.gated { per_plane } else { 0 });
+    let columns = out.output.shape(1);
     let mut i = UNIT_POS as usize;
     while i < comptime!(units / plane / split * outputs * m) {
         let first = base + i / per_plane * comptime!(split * n_sums);
@@ -129,8 +128,8 @@ pub(super) fn finish<F: Float>(
         let sum = total(shared, first, index, shape);
         let up = total(shared, first, index + gate_to_up, shape);
         let channel = first_output + i / m;
-        let added = addend::<F>(residual, i % m, channel, output.shape(1), shape.epilogue);
-        write::<F>(sum, up, added, i % m, channel, bias, output, shape.epilogue);
+        let added = addend::<F>(&out.residual, i % m, channel, columns, shape.epilogue);
+        write::<F>(sum, up, added, i % m, channel, out, shape.epilogue);
         i += units;
     }
 }

@@ -1,5 +1,5 @@
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
-use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
@@ -8,10 +8,11 @@ use super::{
         operands::{Inputs, Weights},
     },
     Packing,
+    args::{ActivationsArg, ActivationsArgLaunch, BoundWeights, OutputArg, WeightsArg, output_arg},
     batch::batch_gemv,
     finish::finish,
     left::left_side,
-    load::{Full, Loaded, Packed, Scales, WeightLoad},
+    load::{Full, Loaded, Packed, Scales, WeightLoad, nothing_loaded},
     matrix::{MatrixShape, matrix_gemv},
     plan::Plan,
     shape::{GemvShape, MAX_ROWS},
@@ -20,7 +21,7 @@ use crate::blocks::with_kernel;
 
 /// Where the weight rows of output channels from `first_output` on begin.
 #[cube]
-fn weight_rows(first_output: usize, columns: usize, #[comptime] shape: GemvShape) -> Array<usize> {
+fn first_rows(first_output: usize, columns: usize, #[comptime] shape: GemvShape) -> Array<usize> {
     let GemvShape {
         vectors, outputs, ..
     } = comptime!(shape);
@@ -39,24 +40,21 @@ fn weight_rows(first_output: usize, columns: usize, #[comptime] shape: GemvShape
 #[cube]
 fn load<L: WeightLoad, E: Numeric, W: Size, S: Numeric, H: Size>(
     loaded: &mut Loaded<E, W, S, H>,
-    words: &Tensor<Vector<E, W>>,
-    heads: &Tensor<Vector<S, H>>,
-    zeros: &Tensor<Vector<S, H>>,
+    weights: &WeightsArg<E, W, S, H>,
     rows: &Array<usize>,
     first: usize,
     #[comptime] packing: Packing,
     #[comptime] shape: GemvShape,
 ) {
-    let weights = comptime!(shape.weights());
+    let n_weights = comptime!(shape.weights());
     let stride = comptime!(shape.plane * shape.split);
     #[unroll]
     for i in 0..shape.in_flight {
         let column = min(first + i * stride, comptime!(shape.vectors - 1));
         #[unroll]
-        for w in 0..weights {
-            let slot = comptime!(i * weights + w);
-            let at = rows[w] + column;
-            L::load::<E, W, S, H>(loaded, words, heads, zeros, at, slot, packing);
+        for w in 0..n_weights {
+            let slot = comptime!(i * n_weights + w);
+            L::load::<E, W, S, H>(loaded, weights, rows[w] + column, slot, packing);
         }
     }
 }
@@ -64,15 +62,9 @@ fn load<L: WeightLoad, E: Numeric, W: Size, S: Numeric, H: Size>(
 /// Weights of any form with a few left sides; see [`GemvShape`].
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric, H: Size>(
-    rows: &Tensor<Vector<F, N>>,
-    gamma: &Tensor<Vector<F, N>>,
-    words: &Tensor<Vector<E, W>>,
-    heads: &Tensor<Vector<S, H>>,
-    zeros: &Tensor<Vector<S, H>>,
-    bias: &Tensor<F>,
-    residual: &Tensor<F>,
-    output: &mut Tensor<F>,
-    epsilon: f32,
+    activations: &ActivationsArg<F, N>,
+    weights: &WeightsArg<E, W, S, H>,
+    output: &mut OutputArg<F>,
     #[comptime] width: usize,
     #[comptime] packing: Packing,
     #[comptime] shape: GemvShape,
@@ -94,7 +86,7 @@ fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric
     // Whole weights have no groups.
     let n_groups = comptime!(if packing.is_whole() { 1 } else { n_loaded });
     let cube_outputs = comptime!(shape.cube_outputs());
-    let columns = output.shape(1);
+    let columns = output.output.shape(1);
     let own_plane = UNIT_POS as usize / plane;
     let start = own_plane % split * plane + UNIT_POS as usize % plane;
     let stride = comptime!(plane * split);
@@ -104,25 +96,12 @@ fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric
     let mut cube_output = CUBE_POS_X as usize * cube_outputs;
 
     let mut shared = Shared::<[f32]>::new_slice(comptime!(2 * (units / plane) * n_sums));
-    let mut loaded = Loaded::<E, W, S, H> {
-        words: Array::new(n_loaded),
-        heads: Array::new(n_groups),
-        zeros: Array::new(n_groups),
-    };
+    let mut loaded = nothing_loaded::<E, W, S, H>(n_loaded, n_groups);
     let mut sums = Array::<f32>::new(n_sums);
     // The first weights are on their way while the left side is normed.
-    let mut weights = weight_rows(cube_output + own_output, columns, shape);
-    load::<L, E, W, S, H>(
-        &mut loaded,
-        words,
-        heads,
-        zeros,
-        &weights,
-        start,
-        packing,
-        shape,
-    );
-    let left = left_side::<F, N>(rows, gamma, epsilon, width, shape);
+    let mut weight_rows = first_rows(cube_output + own_output, columns, shape);
+    load::<L, E, W, S, H>(&mut loaded, weights, &weight_rows, start, packing, shape);
+    let left = left_side::<F, N>(activations, width, shape);
     let mut turn = 0usize;
     while cube_output < columns {
         #[unroll]
@@ -137,7 +116,7 @@ fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric
                     &mut sums,
                     &loaded,
                     &left,
-                    rows,
+                    &activations.rows,
                     first + i * stride,
                     comptime!(i * shape.weights()),
                     width,
@@ -147,43 +126,16 @@ fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric
             }
             first += step;
             if first < vectors {
-                load::<L, E, W, S, H>(
-                    &mut loaded,
-                    words,
-                    heads,
-                    zeros,
-                    &weights,
-                    first,
-                    packing,
-                    shape,
-                );
+                load::<L, E, W, S, H>(&mut loaded, weights, &weight_rows, first, packing, shape);
             }
         }
         // The next turn's first weights are on their way while this one's sums are added up.
         let next = cube_output + at_once;
         if next < columns {
-            weights = weight_rows(next + own_output, columns, shape);
-            load::<L, E, W, S, H>(
-                &mut loaded,
-                words,
-                heads,
-                zeros,
-                &weights,
-                start,
-                packing,
-                shape,
-            );
+            weight_rows = first_rows(next + own_output, columns, shape);
+            load::<L, E, W, S, H>(&mut loaded, weights, &weight_rows, start, packing, shape);
         }
-        finish::<F>(
-            &mut sums,
-            &mut shared,
-            turn,
-            cube_output,
-            bias,
-            residual,
-            output,
-            shape,
-        );
+        finish::<F>(&mut sums, &mut shared, turn, cube_output, output, shape);
         cube_output = next;
         turn += 1;
     }
@@ -196,14 +148,7 @@ pub(crate) fn gemv(inputs: Inputs<CubeBackend>, weights: Weights<CubeBackend>) -
             if inputs.rows.meta.shape()[0] > MAX_ROWS {
                 return batch_gemv(inputs, weight);
             }
-            let weight = into_contiguous(weight);
-            let bound = Bound {
-                heads: weight.clone(),
-                zeros: weight.clone(),
-                words: weight,
-                head_width: 1,
-            };
-            launch::<Full>(inputs, bound, Packing::WHOLE)
+            launch::<Full>(inputs, BoundWeights::whole(weight), Packing::WHOLE)
         }
         Weights::Groups {
             words,
@@ -220,16 +165,11 @@ pub(crate) fn gemv(inputs: Inputs<CubeBackend>, weights: Weights<CubeBackend>) -
                 inputs.epilogue,
             );
             let shape = shape.filter(|_| scales.dtype == inputs.rows.dtype);
+            let weights = BoundWeights::packed(words, scales, zeros, 1);
             if let Some(shape) = shape {
-                return matrix_gemv(inputs, words, scales, zeros, shape);
+                return matrix_gemv(inputs, weights, shape);
             }
-            let bound = Bound {
-                words: into_contiguous(words),
-                heads: into_contiguous(scales),
-                zeros: into_contiguous(zeros),
-                head_width: 1,
-            };
-            launch::<Packed<Scales>>(inputs, bound, packing)
+            launch::<Packed<Scales>>(inputs, weights, packing)
         }
         Weights::Blocks {
             words,
@@ -237,41 +177,19 @@ pub(crate) fn gemv(inputs: Inputs<CubeBackend>, weights: Weights<CubeBackend>) -
             packing,
             format,
         } => {
-            let heads = into_contiguous(heads);
-            let bound = Bound {
-                words: into_contiguous(words),
-                zeros: heads.clone(),
-                heads,
-                head_width: packing.head_words,
-            };
-            with_kernel!(format, G => launch::<Packed<G>>(inputs, bound, packing))
+            let weights = BoundWeights::packed(words, heads.clone(), heads, packing.head_words);
+            with_kernel!(format, G => launch::<Packed<G>>(inputs, weights, packing))
         }
     }
 }
 
-/// The tensors of weights. What a form does not have is not read, and another stands for it.
-struct Bound {
-    words: CubeTensor,
-    heads: CubeTensor,
-    zeros: CubeTensor,
-    /// Elements of a head.
-    head_width: usize,
-}
-
 fn launch<L: WeightLoad>(
     inputs: Inputs<CubeBackend>,
-    weights: Bound,
+    weights: BoundWeights,
     packing: Packing,
 ) -> CubeTensor {
-    let Bound {
-        words,
-        heads,
-        zeros,
-        head_width,
-    } = weights;
-    let n = words.meta.shape()[0];
+    let n = weights.words.meta.shape()[0];
     let per_load = (!packing.is_whole()).then(|| packing.per_load());
-    let (bias, residual) = (inputs.bias, inputs.residual);
     let Plan {
         rows,
         gamma,
@@ -291,11 +209,11 @@ fn launch<L: WeightLoad>(
     );
     let word_width = per_load.map_or(width, |_| packing.words());
     let client = rows.client.clone();
-    let address = address_type(&[&words, &rows, &output]);
+    let address = address_type(&[&weights.words, &rows, &output]);
     let dtype = dtype_to_storage_type(rows.dtype);
-    let word_type = dtype_to_storage_type(words.dtype);
-    let head_type = dtype_to_storage_type(heads.dtype);
-    debug_assert!(packing.is_whole() || words.dtype == DType::I32);
+    let word_type = dtype_to_storage_type(weights.words.dtype);
+    let head_type = dtype_to_storage_type(weights.heads.dtype);
+    debug_assert!(packing.is_whole() || weights.words.dtype == DType::I32);
     // SAFETY: columns of the input and output channels are masked by their numbers; the shapes were
     // checked before the operation was registered.
     unsafe {
@@ -306,16 +224,14 @@ fn launch<L: WeightLoad>(
             address,
             width,
             word_width,
-            head_width,
-            rows.into_tensor_arg(),
-            gamma.into_tensor_arg(),
-            words.into_tensor_arg(),
-            heads.into_tensor_arg(),
-            zeros.into_tensor_arg(),
-            into_contiguous(bias).into_tensor_arg(),
-            into_contiguous(residual).into_tensor_arg(),
-            output.clone().into_tensor_arg(),
-            inputs.epsilon,
+            weights.head_width,
+            ActivationsArgLaunch::new(
+                rows.into_tensor_arg(),
+                gamma.into_tensor_arg(),
+                inputs.epsilon,
+            ),
+            weights.into_arg(),
+            output_arg(inputs.bias, inputs.residual, &output),
             width,
             packing,
             shape,

@@ -2,6 +2,7 @@ use cubecl::{ir::HardwareProperties, prelude::*};
 
 use super::{
     super::{rms_norm::scaled, row::lanes_sum},
+    args::ActivationsArg,
     shape::GemvShape,
 };
 
@@ -42,9 +43,7 @@ pub(super) fn place(i: usize, #[comptime] shape: GemvShape) -> usize {
 /// Every cube norms all of them: reading them again costs less than a launch.
 #[cube]
 pub(super) fn left_side<F: Float, N: Size>(
-    rows: &Tensor<Vector<F, N>>,
-    gamma: &Tensor<Vector<F, N>>,
-    epsilon: f32,
+    activations: &ActivationsArg<F, N>,
     #[comptime] width: usize,
     #[comptime] shape: GemvShape,
 ) -> LeftSide<F, N> {
@@ -66,7 +65,7 @@ pub(super) fn left_side<F: Float, N: Size>(
             let mut sum = f32::new(0.0);
             let mut i = UNIT_POS as usize;
             while i < vectors {
-                let value = Vector::<f32, N>::cast_from(rows[row * vectors + i]);
+                let value = Vector::<f32, N>::cast_from(activations.rows[row * vectors + i]);
                 sum += (value * value).vector_sum();
                 i += units;
             }
@@ -84,11 +83,12 @@ pub(super) fn left_side<F: Float, N: Size>(
                 total += sums[row * planes + other];
             }
             let d_input = comptime!((vectors * width) as f32);
-            let rms = Vector::<f32, N>::new(f32::sqrt(total / d_input + epsilon));
+            let rms = Vector::<f32, N>::new(f32::sqrt(total / d_input + activations.epsilon));
             let mut i = UNIT_POS as usize;
             while i < vectors {
-                let value = Vector::<f32, N>::cast_from(rows[row * vectors + i]);
-                normed[row * vectors + place(i, shape)] = scaled::<F, N>(value / rms, gamma[i]);
+                let value = Vector::<f32, N>::cast_from(activations.rows[row * vectors + i]);
+                normed[row * vectors + place(i, shape)] =
+                    scaled::<F, N>(value / rms, activations.gamma[i]);
                 i += units;
             }
         }

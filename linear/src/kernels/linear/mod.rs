@@ -1,5 +1,6 @@
 //! Linear layers of a few rows: matrix-vector products bound by the bytes of the weights.
 
+mod args;
 mod batch;
 mod finish;
 mod gemv;

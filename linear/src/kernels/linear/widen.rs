@@ -1,5 +1,5 @@
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
-use burn_cubecl::{CubeBackend, kernel::cast, kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::cast, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
@@ -8,6 +8,7 @@ use super::{
         operands::Weights,
     },
     Packing,
+    args::{BoundWeights, WeightsArg},
     load::{GroupLoad, Scales, unpack},
     shape::vector_width,
 };
@@ -21,9 +22,7 @@ const CUBES: usize = 1 << 14;
 /// A unit per load of words.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn widen_kernel<G: GroupLoad, F: Float, N: Size, W: Size, S: Numeric, H: Size>(
-    words: &Tensor<Vector<i32, W>>,
-    heads: &Tensor<Vector<S, H>>,
-    zeros: &Tensor<Vector<S, H>>,
+    weights: &WeightsArg<i32, W, S, H>,
     output: &mut Tensor<Vector<F, N>>,
     loads: usize,
     #[comptime] width: usize,
@@ -38,10 +37,10 @@ fn widen_kernel<G: GroupLoad, F: Float, N: Size, W: Size, S: Numeric, H: Size>(
     while at < loads {
         let head = at / comptime!(packing.loads_per_head());
         let group = at / comptime!(packing.loads_per_group());
-        let loaded = words[at];
-        let (scale, minimum) = G::scale_and_minimum::<S, H>(heads[head], group);
+        let loaded = weights.words[at];
+        let (scale, minimum) = G::scale_and_minimum::<S, H>(weights.heads[head], group);
         let zero = if comptime!(packing.asymmetric) {
-            f32::cast_from(zeros[head].extract(0usize))
+            f32::cast_from(weights.zeros[head].extract(0usize))
         } else {
             f32::new(0.0)
         };
@@ -77,29 +76,24 @@ pub(crate) fn widen(weights: Weights<CubeBackend>, dtype: DType) -> CubeTensor {
             scales,
             zeros,
             packing,
-        } => launch::<Scales>(words, scales, zeros, 1, packing, dtype),
+        } => {
+            let weights = BoundWeights::packed(words, scales, zeros, 1);
+            launch::<Scales>(weights, packing, dtype)
+        }
         Weights::Blocks {
             words,
             heads,
             packing,
             format,
         } => {
-            let zeros = heads.clone();
-            let width = packing.head_words;
-            with_kernel!(format, G => launch::<G>(words, heads, zeros, width, packing, dtype))
+            let weights = BoundWeights::packed(words, heads.clone(), heads, packing.head_words);
+            with_kernel!(format, G => launch::<G>(weights, packing, dtype))
         }
     }
 }
 
-fn launch<G: GroupLoad>(
-    words: CubeTensor,
-    heads: CubeTensor,
-    zeros: CubeTensor,
-    head_width: usize,
-    packing: Packing,
-    dtype: DType,
-) -> CubeTensor {
-    let words = into_contiguous(words);
+fn launch<G: GroupLoad>(weights: BoundWeights, packing: Packing, dtype: DType) -> CubeTensor {
+    let words = &weights.words;
     let n = words.meta.shape()[0];
     let d_input = words.meta.shape()[1] * packing.per_word();
     let client = words.client.clone();
@@ -107,9 +101,9 @@ fn launch<G: GroupLoad>(
     let width = vector_width(d_input, dtype, hardware);
     let units = UNITS.min(hardware.max_units_per_cube as usize);
     let loads = n * d_input / packing.per_load();
-    let output = empty(&words, [n, d_input], dtype);
-    let address = address_type(&[&words, &output]);
-    let head_type = dtype_to_storage_type(heads.dtype);
+    let output = empty(words, [n, d_input], dtype);
+    let address = address_type(&[words, &output]);
+    let head_type = dtype_to_storage_type(weights.heads.dtype);
     // SAFETY: loads are masked by their number; the shapes were checked before the operation was
     // registered.
     unsafe {
@@ -120,10 +114,8 @@ fn launch<G: GroupLoad>(
             address,
             width,
             packing.words(),
-            head_width,
-            words.into_tensor_arg(),
-            into_contiguous(heads).into_tensor_arg(),
-            into_contiguous(zeros).into_tensor_arg(),
+            weights.head_width,
+            weights.into_arg(),
             output.clone().into_tensor_arg(),
             loads,
             width,

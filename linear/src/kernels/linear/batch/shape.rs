@@ -20,11 +20,11 @@ const IN_FLIGHT: usize = 32 << 10;
 /// Steps of a row that are staged at a time, where there is room.
 const BLOCK: usize = 8;
 /// Vectors of left sides that a unit loads at a time: with more, sums and weights leave the registers.
-const MOST_LOADS: usize = 4;
-/// Most parts of the channels.
-const MOST_PARTS: usize = 8;
-/// Steps of a row that a part has at least.
-const LEAST_STEPS: usize = 16;
+const MAX_LOADS: usize = 4;
+/// Most segments of the channels.
+const MAX_SEGMENTS: usize = 8;
+/// Steps of a row that a segment has at least.
+const MIN_STEPS: usize = 16;
 
 /// How the products of a batch's rows are shared among units.
 ///
@@ -46,18 +46,18 @@ pub struct BatchShape {
     pub epilogue: Epilogue,
 }
 
-/// Parts into which cubes divide the channels: cubes that take too few weight rows for so many left
+/// Segments into which cubes divide the channels: cubes that take too few weight rows for so many left
 /// sides would read more left sides than weights.
-pub fn parts(multiprocessors: usize, left_sides: usize, n: usize, d_input: usize) -> usize {
+pub fn segments(multiprocessors: usize, left_sides: usize, n: usize, d_input: usize) -> usize {
     let steps = d_input / (STEP * WIDTH);
-    let mut parts = 1;
-    while parts < MOST_PARTS
-        && 2 * n * parts < 3 * left_sides * multiprocessors
-        && steps >= 2 * parts * LEAST_STEPS
+    let mut segments = 1;
+    while segments < MAX_SEGMENTS
+        && 2 * n * segments < 3 * left_sides * multiprocessors
+        && steps >= 2 * segments * MIN_STEPS
     {
-        parts *= 2;
+        segments *= 2;
     }
-    parts
+    segments
 }
 
 impl BatchShape {
@@ -83,12 +83,12 @@ impl BatchShape {
             in_flight: 1,
             epilogue,
         };
-        while shape.steps > 1 && (shape.shared_bytes() > shared_bytes || shape.loads() > MOST_LOADS)
+        while shape.steps > 1 && (shape.shared_bytes() > shared_bytes || shape.loads() > MAX_LOADS)
         {
             shape.steps /= 2;
         }
         // Half as many units have twice as many registers.
-        let crowded = shape.loads() > MOST_LOADS && shape.planes() > PLANES / 2;
+        let crowded = shape.loads() > MAX_LOADS && shape.planes() > PLANES / 2;
         while shape.split > 1
             && (shape.shared_bytes() > shared_bytes || crowded && shape.planes() > PLANES / 2)
         {
@@ -163,12 +163,12 @@ mod tests {
             for left_sides in [9, 16, 17, 33, 64] {
                 for columns in [1, 34, 130, 4096, 6144, 14_336, 128_256] {
                     for gated in [false, true] {
-                        for n_parts in [1, 2, 8] {
+                        for n_segments in [1, 2, 8] {
                             let epilogue = Epilogue {
                                 gated,
                                 ..Epilogue::default()
                             };
-                            let cubes = multiprocessors / n_parts;
+                            let cubes = multiprocessors / n_segments;
                             let shape =
                                 BatchShape::new(bytes, cubes, left_sides, columns, epilogue);
                             let what = format!("{shape:?}");
@@ -189,11 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn few_weight_rows_to_many_left_sides_are_taken_in_parts() {
-        assert_eq!(parts(132, 16, 4096, 4096), 1);
-        assert_eq!(parts(132, 64, 4096, 4096), 4);
-        assert_eq!(parts(132, 64, 28_672, 4096), 1);
+    fn few_weight_rows_to_many_left_sides_are_taken_in_segments() {
+        assert_eq!(segments(132, 16, 4096, 4096), 1);
+        assert_eq!(segments(132, 64, 4096, 4096), 4);
+        assert_eq!(segments(132, 64, 28_672, 4096), 1);
         // Too few channels to share.
-        assert_eq!(parts(132, 64, 32, 512), 1);
+        assert_eq!(segments(132, 64, 32, 512), 1);
     }
 }

@@ -1,7 +1,7 @@
 use cubecl::prelude::*;
 
 use super::{
-    super::{Packing, left::LeftSide, shape::GemvShape},
+    super::{Packing, args::WeightsArg, left::LeftSide, shape::GemvShape},
     Loaded, WeightLoad,
 };
 
@@ -12,14 +12,12 @@ pub(in super::super) struct Full;
 impl WeightLoad for Full {
     fn load<E: Numeric, W: Size, S: Numeric, H: Size>(
         loaded: &mut Loaded<E, W, S, H>,
-        words: &Tensor<Vector<E, W>>,
-        _heads: &Tensor<Vector<S, H>>,
-        _zeros: &Tensor<Vector<S, H>>,
+        weights: &WeightsArg<E, W, S, H>,
         at: usize,
         #[comptime] slot: usize,
         #[comptime] _packing: Packing,
     ) {
-        loaded.words[slot] = words[at];
+        loaded.words[slot] = weights.words[at];
     }
 
     fn add_products<F: Float, N: Size, E: Numeric, W: Size, S: Numeric, H: Size>(

@@ -14,7 +14,7 @@ pub(super) use full::Full;
 pub(crate) use packed::GroupLoad;
 pub(super) use packed::{Packed, Scales, unpack};
 
-use super::{Packing, left::LeftSide, shape::GemvShape};
+use super::{Packing, args::WeightsArg, left::LeftSide, shape::GemvShape};
 
 /// What a unit has in flight of its weight rows: loads, and what the groups of each have.
 #[derive(CubeType)]
@@ -24,15 +24,26 @@ pub(super) struct Loaded<E: Numeric, W: Size, S: Numeric, H: Size> {
     pub zeros: Array<Vector<S, H>>,
 }
 
+/// Room for so many loads, and for what so many groups have.
+#[cube]
+pub(super) fn nothing_loaded<E: Numeric, W: Size, S: Numeric, H: Size>(
+    #[comptime] loads: usize,
+    #[comptime] groups: usize,
+) -> Loaded<E, W, S, H> {
+    Loaded::<E, W, S, H> {
+        words: Array::new(loads),
+        heads: Array::new(groups),
+        zeros: Array::new(groups),
+    }
+}
+
 /// A form of weights as CubeCL code.
 #[cube]
 pub(super) trait WeightLoad: Send + Sync + 'static {
     /// Loads into a slot what a unit reads at a time of a weight row: the `at`-th load of all rows.
     fn load<E: Numeric, W: Size, S: Numeric, H: Size>(
         loaded: &mut Loaded<E, W, S, H>,
-        words: &Tensor<Vector<E, W>>,
-        heads: &Tensor<Vector<S, H>>,
-        zeros: &Tensor<Vector<S, H>>,
+        weights: &WeightsArg<E, W, S, H>,
         at: usize,
         #[comptime] slot: usize,
         #[comptime] packing: Packing,

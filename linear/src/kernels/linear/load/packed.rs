@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use super::{
     super::{
         Packing,
+        args::WeightsArg,
         left::{LeftSide, place},
         packing::Place,
         shape::GemvShape,
@@ -64,19 +65,17 @@ pub(in super::super) fn unpack(
 impl<G: GroupLoad> WeightLoad for Packed<G> {
     fn load<E: Numeric, W: Size, S: Numeric, H: Size>(
         loaded: &mut Loaded<E, W, S, H>,
-        words: &Tensor<Vector<E, W>>,
-        heads: &Tensor<Vector<S, H>>,
-        zeros: &Tensor<Vector<S, H>>,
+        weights: &WeightsArg<E, W, S, H>,
         at: usize,
         #[comptime] slot: usize,
         #[comptime] packing: Packing,
     ) {
         // Rows are whole heads, so that loads of all rows are counted through.
         let head = at / comptime!(packing.loads_per_head());
-        loaded.words[slot] = words[at];
-        loaded.heads[slot] = heads[head];
+        loaded.words[slot] = weights.words[at];
+        loaded.heads[slot] = weights.heads[head];
         if comptime!(packing.asymmetric) {
-            loaded.zeros[slot] = zeros[head];
+            loaded.zeros[slot] = weights.zeros[head];
         }
     }
 

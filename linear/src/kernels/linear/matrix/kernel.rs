@@ -3,26 +3,22 @@ use cubecl::prelude::*;
 use super::{
     super::{
         super::matrix_instruction::{PLANE, ROWS},
+        args::{ActivationsArg, OutputArg, WeightsArg},
         finish::{addend, write},
+        load::nothing_loaded,
     },
     left::{ahead, load_pieces, root_mean_square, stage_left},
     products::add_stretch,
     shape::{LANES, MatrixShape, PLANES},
-    weights::{Loaded, load_stretch, own_chunk, own_step, row_of},
+    weights::{load_stretch, own_chunk, own_step, row_of},
 };
 
 /// Cubes take runs of 16 weight rows in turns.
 #[cube(launch_unchecked, address_type = "dynamic")]
-pub(super) fn matrix_kernel<F: Float, N: Size, W: Size>(
-    rows: &Tensor<Vector<F, N>>,
-    gamma: &Tensor<Vector<F, N>>,
-    words: &Tensor<Vector<i32, W>>,
-    scales: &Tensor<F>,
-    zeros: &Tensor<F>,
-    bias: &Tensor<F>,
-    residual: &Tensor<F>,
-    output: &mut Tensor<F>,
-    epsilon: f32,
+pub(super) fn matrix_kernel<F: Float, N: Size, W: Size, H: Size>(
+    activations: &ActivationsArg<F, N>,
+    weights: &WeightsArg<i32, W, F, H>,
+    output: &mut OutputArg<F>,
     #[comptime] shape: MatrixShape,
     #[define(F)] _dtype: ElemType,
 ) {
@@ -34,7 +30,7 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size>(
     let outputs = comptime!(shape.outputs());
     let in_flight = comptime!(shape.in_flight());
     let n_sums = comptime!(PLANES * ROWS * m);
-    let columns = output.shape(1);
+    let columns = output.output.shape(1);
     let unit = UNIT_POS as usize;
     let plane = unit / PLANE;
     let at_once = CUBE_COUNT_X as usize * outputs;
@@ -50,24 +46,19 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size>(
 
     let mut shared = Shared::<[f32]>::new_slice(comptime!(2 * n_sums));
     let mut totals = Array::<f32>::new(comptime!(tiles * 2));
-    let mut loaded = Loaded::<F, W> {
-        words: Array::new(comptime!(in_flight * chunks * 2)),
-        scales: Array::new(comptime!(in_flight * 2)),
-        zeros: Array::new(comptime!(in_flight * 2)),
-    };
-    let first_left = load_pieces::<F, N>(rows, comptime!(ahead(shape)), shape);
+    let mut loaded =
+        nothing_loaded::<i32, W, F, H>(comptime!(in_flight * chunks * 2), comptime!(in_flight * 2));
+    let first_left = load_pieces::<F, N>(&activations.rows, comptime!(ahead(shape)), shape);
     let norm = if comptime!(shape.normed) {
-        load_pieces::<F, N>(gamma, 1usize, shape)
+        load_pieces::<F, N>(&activations.gamma, 1usize, shape)
     } else {
         Array::<Vector<F, N>>::new(1usize)
     };
     #[unroll]
     for i in 0..in_flight {
-        load_stretch::<F, W>(
+        load_stretch::<F, W, H>(
             &mut loaded,
-            words,
-            scales,
-            zeros,
+            weights,
             first_output,
             columns,
             plane + i * PLANES,
@@ -75,11 +66,11 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size>(
             shape,
         );
     }
-    let left = stage_left::<F, N, W>(rows, &first_left, &norm, shape);
+    let left = stage_left::<F, N, W>(&activations.rows, &first_left, &norm, shape);
     let mut turn = 0usize;
     while first_output < columns {
         let added = addend::<F>(
-            residual,
+            &output.residual,
             unit % m,
             first_output + unit % comptime!(outputs * m) / m,
             columns,
@@ -98,13 +89,11 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size>(
                 let stretch = round * per_round + plane + i * PLANES;
                 // After the last stretches of this turn come the first ones of the next.
                 let next = select(is_last, plane + i * PLANES, stretch + per_round);
-                add_stretch::<F, W>(
+                add_stretch::<F, W, H>(
                     &mut totals,
                     &mut loaded,
                     &left,
-                    words,
-                    scales,
-                    zeros,
+                    weights,
                     stretch,
                     next,
                     select(is_last, next_output, first_output),
@@ -148,7 +137,7 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size>(
                 }
             }
             if comptime!(shape.normed) {
-                let rms = root_mean_square::<W>(&left, unit % m, epsilon, shape);
+                let rms = root_mean_square::<W>(&left, unit % m, activations.epsilon, shape);
                 sum /= rms;
                 up /= rms;
             }
@@ -158,7 +147,6 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size>(
                 added,
                 unit % m,
                 first_output + unit / m,
-                bias,
                 output,
                 shape.epilogue,
             );

@@ -27,30 +27,30 @@ use self::{
     kernel::matrix_kernel,
     shape::{CUBES_PER_MULTIPROCESSOR, PLANES, WIDTH, WORDS},
 };
-use super::super::{
-    launch::{address_type, empty, multiprocessors},
-    matrix_instruction::PLANE,
-    operands::Inputs,
+use super::{
+    super::{
+        launch::{address_type, empty, multiprocessors},
+        matrix_instruction::PLANE,
+        operands::Inputs,
+    },
+    args::{ActivationsArgLaunch, BoundWeights, output_arg},
 };
 
 /// Products of a few rows with every packed weight row, and what goes before and follows.
 pub(super) fn matrix_gemv(
     inputs: Inputs<CubeBackend>,
-    words: CubeTensor,
-    scales: CubeTensor,
-    zeros: CubeTensor,
+    weights: BoundWeights,
     shape: MatrixShape,
 ) -> CubeTensor {
     let rows = into_contiguous(inputs.rows);
-    let words = into_contiguous(words);
-    let n = words.meta.shape()[0];
+    let n = weights.words.meta.shape()[0];
     let columns = n / shape.epilogue.per_output();
     let cubes = columns
         .div_ceil(shape.outputs())
         .min(CUBES_PER_MULTIPROCESSOR * multiprocessors(&rows));
     let output = empty(&rows, [shape.left_sides, columns], rows.dtype);
     let client = rows.client.clone();
-    let address = address_type(&[&words, &rows, &output]);
+    let address = address_type(&[&weights.words, &rows, &output]);
     let dtype = dtype_to_storage_type(rows.dtype);
     // SAFETY: blocks and weight rows are clamped to their numbers, outputs masked; the shapes were
     // checked before the operation was registered.
@@ -62,15 +62,14 @@ pub(super) fn matrix_gemv(
             address,
             WIDTH,
             WORDS,
-            rows.into_tensor_arg(),
-            into_contiguous(inputs.gamma).into_tensor_arg(),
-            words.into_tensor_arg(),
-            into_contiguous(scales).into_tensor_arg(),
-            into_contiguous(zeros).into_tensor_arg(),
-            into_contiguous(inputs.bias).into_tensor_arg(),
-            into_contiguous(inputs.residual).into_tensor_arg(),
-            output.clone().into_tensor_arg(),
-            inputs.epsilon,
+            weights.head_width,
+            ActivationsArgLaunch::new(
+                rows.into_tensor_arg(),
+                into_contiguous(inputs.gamma).into_tensor_arg(),
+                inputs.epsilon,
+            ),
+            weights.into_arg(),
+            output_arg(inputs.bias, inputs.residual, &output),
             shape,
             dtype,
         );

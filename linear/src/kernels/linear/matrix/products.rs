@@ -1,16 +1,20 @@
 use cubecl::{cmma::MmaDefinition, prelude::*};
 
 use super::{
-    super::super::matrix_instruction::{BYTE_DEPTH, COLUMNS, ROWS},
+    super::{
+        super::matrix_instruction::{BYTE_DEPTH, COLUMNS, ROWS},
+        args::WeightsArg,
+        load::Loaded,
+    },
     left::{Left, digits_at},
     shape::{DIGITS, LANES, MatrixShape},
-    weights::{Loaded, load_scales, load_words, own_chunk, own_step},
+    weights::{load_scales, load_words, own_chunk, own_step},
 };
 
 /// Four registers of weights, as bytes that a mask keeps: those of the `pair`-th two words of either
 /// row.
 #[cube]
-fn weights<W: Size>(
+fn masked<W: Size>(
     upper: Vector<i32, W>,
     lower: Vector<i32, W>,
     #[comptime] pair: usize,
@@ -69,13 +73,13 @@ fn products<W: Size>(
     for pair in 0..2usize {
         if comptime!(four_bits) {
             let vector = left[comptime!(tile * pairs + pair)];
-            let kept = weights::<W>(upper, lower, pair, 0x0F0F_0F0Fu32);
+            let kept = masked::<W>(upper, lower, pair, 0x0F0F_0F0Fu32);
             low = definition.execute(&kept, &digits::<W>(vector, 0usize, 2usize), &low);
-            let kept = weights::<W>(upper, lower, pair, 0xF0F0_F0F0u32);
+            let kept = masked::<W>(upper, lower, pair, 0xF0F0_F0F0u32);
             high = definition.execute(&kept, &digits::<W>(vector, 1usize, 3usize), &high);
         } else {
             let vector = left[tile];
-            let kept = weights::<W>(upper, lower, pair, 0xFFFF_FFFFu32);
+            let kept = masked::<W>(upper, lower, pair, 0xFFFF_FFFFu32);
             let digits = digits::<W>(vector, comptime!(2 * pair), comptime!(2 * pair + 1));
             low = definition.execute(&kept, &digits, &low);
         }
@@ -98,13 +102,11 @@ fn products<W: Size>(
 /// Adds a stretch's products to `totals`, those of this lane's two rows with its left side of each tile,
 /// and loads `next_stretch` of the rows from `next_output` on in its place.
 #[cube]
-pub(super) fn add_stretch<F: Float, W: Size>(
+pub(super) fn add_stretch<F: Float, W: Size, H: Size>(
     totals: &mut Array<f32>,
-    loaded: &mut Loaded<F, W>,
+    loaded: &mut Loaded<i32, W, F, H>,
     left: &Left<W>,
-    words: &Tensor<Vector<i32, W>>,
-    scales: &Tensor<F>,
-    zeros: &Tensor<F>,
+    weights: &WeightsArg<i32, W, F, H>,
     stretch: usize,
     next_stretch: usize,
     next_output: usize,
@@ -161,9 +163,9 @@ pub(super) fn add_stretch<F: Float, W: Size>(
             }
         }
         if next_output < columns {
-            load_words::<F, W>(
+            load_words::<F, W, H>(
                 loaded,
-                words,
+                weights,
                 next_output,
                 columns,
                 next_stretch,
@@ -178,10 +180,10 @@ pub(super) fn add_stretch<F: Float, W: Size>(
     let own_block = min(own_block, blocks - 1);
     #[unroll]
     for half in 0..2usize {
-        let scale = f32::cast_from(loaded.scales[slot * 2 + half]);
+        let scale = f32::cast_from(loaded.heads[slot * 2 + half].extract(0usize));
         let scale = select(is_in, scale, 0.0f32);
         let zero = if comptime!(shape.packing.asymmetric) {
-            f32::cast_from(loaded.zeros[slot * 2 + half])
+            f32::cast_from(loaded.zeros[slot * 2 + half].extract(0usize))
         } else {
             f32::new(comptime!(shape.packing.middle()))
         };
@@ -195,10 +197,9 @@ pub(super) fn add_stretch<F: Float, W: Size>(
         }
     }
     if next_output < columns {
-        load_scales::<F, W>(
+        load_scales::<F, W, H>(
             loaded,
-            scales,
-            zeros,
+            weights,
             next_output,
             columns,
             next_stretch,

@@ -1,4 +1,5 @@
-//! Weights on their way.
+//! Weights on their way: a lane loads words of other rows than those whose sums it has, so that scales
+//! and zero points are loaded apart from them.
 //!
 //! An instruction takes 16 rows of channels, which are some blocks of fewer weight rows: row `r` of it
 //! is a block of weight row `r / chunks`. Which one differs from instruction to instruction, so that
@@ -7,18 +8,9 @@
 use cubecl::prelude::*;
 
 use super::{
-    super::super::matrix_instruction::ROWS,
+    super::{super::matrix_instruction::ROWS, args::WeightsArg, load::Loaded},
     shape::{LANES, MatrixShape},
 };
-
-/// What a unit has in flight: words of its rows, and the scales and zero points of the sums that are
-/// its own.
-#[derive(CubeType)]
-pub(super) struct Loaded<F: Float, W: Size> {
-    pub words: Array<Vector<i32, W>>,
-    pub scales: Array<F>,
-    pub zeros: Array<F>,
-}
 
 /// Which of a stretch's blocks this lane has sums of.
 #[cube]
@@ -69,9 +61,9 @@ fn weight_row(
 
 /// Loads the words of an instruction into a slot.
 #[cube]
-pub(super) fn load_words<F: Float, W: Size>(
-    loaded: &mut Loaded<F, W>,
-    words: &Tensor<Vector<i32, W>>,
+pub(super) fn load_words<F: Float, W: Size, H: Size>(
+    loaded: &mut Loaded<i32, W, F, H>,
+    weights: &WeightsArg<i32, W, F, H>,
     first_output: usize,
     columns: usize,
     stretch: usize,
@@ -86,16 +78,15 @@ pub(super) fn load_words<F: Float, W: Size>(
     for half in 0..2usize {
         let row = weight_row(first_output, row_of(step, half, shape), columns, shape);
         let at = (row * blocks + block) * LANES + UNIT_POS_PLANE as usize % LANES;
-        loaded.words[(slot * chunks + step) * 2 + half] = words[at];
+        loaded.words[(slot * chunks + step) * 2 + half] = weights.words[at];
     }
 }
 
 /// Loads the scales and zero points of a stretch into a slot.
 #[cube]
-pub(super) fn load_scales<F: Float, W: Size>(
-    loaded: &mut Loaded<F, W>,
-    scales: &Tensor<F>,
-    zeros: &Tensor<F>,
+pub(super) fn load_scales<F: Float, W: Size, H: Size>(
+    loaded: &mut Loaded<i32, W, F, H>,
+    weights: &WeightsArg<i32, W, F, H>,
     first_output: usize,
     columns: usize,
     stretch: usize,
@@ -109,41 +100,30 @@ pub(super) fn load_scales<F: Float, W: Size>(
         let index = row_of(own_step(shape), half, shape);
         let row = weight_row(first_output, index, columns, shape);
         let group = (row * blocks + block) / comptime!(shape.packing.group / shape.block());
-        loaded.scales[slot * 2 + half] = scales[group];
+        loaded.heads[slot * 2 + half] = weights.heads[group];
         if comptime!(shape.packing.asymmetric) {
-            loaded.zeros[slot * 2 + half] = zeros[group];
+            loaded.zeros[slot * 2 + half] = weights.zeros[group];
         }
     }
 }
 
 /// Loads a whole stretch into a slot.
 #[cube]
-pub(super) fn load_stretch<F: Float, W: Size>(
-    loaded: &mut Loaded<F, W>,
-    words: &Tensor<Vector<i32, W>>,
-    scales: &Tensor<F>,
-    zeros: &Tensor<F>,
+pub(super) fn load_stretch<F: Float, W: Size, H: Size>(
+    loaded: &mut Loaded<i32, W, F, H>,
+    weights: &WeightsArg<i32, W, F, H>,
     first_output: usize,
     columns: usize,
     stretch: usize,
     #[comptime] slot: usize,
     #[comptime] shape: MatrixShape,
 ) {
-    load_scales::<F, W>(
-        loaded,
-        scales,
-        zeros,
-        first_output,
-        columns,
-        stretch,
-        slot,
-        shape,
-    );
+    load_scales::<F, W, H>(loaded, weights, first_output, columns, stretch, slot, shape);
     #[unroll]
     for step in 0..shape.chunks() {
-        load_words::<F, W>(
+        load_words::<F, W, H>(
             loaded,
-            words,
+            weights,
             first_output,
             columns,
             stretch,
