@@ -85,7 +85,7 @@ impl<'a> ModelPlan<'a> {
                 dtype,
                 weights: self.options.weights,
             },
-            blocks: KeptBlocks::of(self.model.source(), &device.device)
+            blocks: KeptBlocks::of(self.model.source(), self.config(), &device.device)
                 .map_err(anyhow::Error::new)?,
             page_size: self.selection.page_size,
             digest: self.selection.digest(),

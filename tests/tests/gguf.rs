@@ -162,7 +162,7 @@ fn error_of(change: impl FnOnce(&mut Gguf)) -> String {
 fn what_is_not_supported_is_named() {
     for (expected, change) in [
         (
-            "unsupported architecture `mamba`; supported: gemma3, llama, qwen2, qwen3, qwen3moe",
+            "unsupported architecture `mamba`; supported: gemma2, gemma3, llama, phi3, qwen2, qwen3, qwen3moe",
             &(|gguf: &mut Gguf| gguf.set("general.architecture", Meta::Text("mamba".into())))
                 as &dyn Fn(&mut Gguf),
         ),

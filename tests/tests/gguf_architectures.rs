@@ -13,7 +13,7 @@ use quest_burn_models::{
 use quest_burn_tests::{
     arrays::assert_close,
     fixtures::{self, Fixture},
-    gguf::{Gguf, Meta},
+    gguf::{Gguf, GgufTensor, Meta},
     gguf_of_folder::Conversion,
     loaded::Loaded,
 };
@@ -22,7 +22,11 @@ use tempfile::TempDir;
 
 /// Of a fixture: ggml's name, and changes to the folder's configuration where a file cannot say what it
 /// says.
-const FILES: [(&str, &str, fn(&mut Value)); 4] = [
+const FILES: [(&str, &str, fn(&mut Value)); 6] = [
+    ("gemma2", "gemma2", |config| {
+        config["query_pre_attn_scalar"] = json!(16);
+    }),
+    ("phi3", "phi3", |_| ()),
     ("gemma3", "gemma3", |config| {
         config["query_pre_attn_scalar"] = json!(16);
     }),
@@ -49,6 +53,9 @@ impl Pair {
             format,
         };
         let mut gguf = conversion.of_folder(&fixture.dir);
+        if *architecture == "phi3" {
+            gguf.set("phi3.rope.dimension_count", Meta::U32(12));
+        }
         if *architecture == "gemma3" {
             gguf.set("gemma3.attention.sliding_window_pattern", Meta::U32(2));
         }
@@ -191,6 +198,23 @@ fn experts_that_are_not_those_of_the_metadata_are_named() {
     });
     assert!(
         error.contains("expected the experts' matrices in"),
+        "{error}"
+    );
+}
+
+#[test]
+fn factors_of_long_texts_are_refused() {
+    let error = error_of("phi3", |gguf| {
+        let factors = GgufTensor {
+            name: "rope_factors_long.weight".into(),
+            shape: vec![6],
+            kind: 0,
+            bytes: vec![0; 24],
+        };
+        gguf.tensors.push(factors);
+    });
+    assert!(
+        error.contains("unsupported RoPE `factors of long texts"),
         "{error}"
     );
 }

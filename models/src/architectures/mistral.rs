@@ -28,6 +28,7 @@ pub const FAMILY: Family = Family {
             ..Blocks::default()
         })
     },
+    is_rotated_in_part: false,
     renamed: &[],
     left_out: &[],
 };

@@ -46,6 +46,7 @@ pub const FAMILY: Family = Family {
             ..Blocks::default()
         })
     },
+    is_rotated_in_part: false,
     renamed: &[
         (".block_sparse_moe.", ".mlp."),
         (".w1.", ".gate_proj."),

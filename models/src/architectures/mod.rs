@@ -5,10 +5,12 @@
 //! and a field there.
 
 mod family;
+mod gemma2;
 mod gemma3;
 mod llama;
 mod mistral;
 mod mixtral;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
@@ -57,6 +59,10 @@ architectures! {
     Qwen3: qwen3::FAMILY,
     /// Qwen3 with experts.
     Qwen3Moe: qwen3_moe::FAMILY,
+    /// Phi-3 and 4: queries, keys and values in one projection, and heads that are rotated in part.
+    Phi3: phi3::FAMILY,
+    /// Gemma 2: caps on attention scores and logits, sliding windows in every other layer.
+    Gemma2: gemma2::FAMILY,
     /// Gemma 3, its part for text: sliding windows in most layers, norms behind the blocks too.
     Gemma3: gemma3::FAMILY,
 }

@@ -18,6 +18,8 @@ pub struct Blocks {
     pub qk_norm: bool,
     /// Whether the outputs of attention and feed-forward blocks are normed before they are added.
     pub output_norms: bool,
+    /// Whether checkpoints hold the projections that read the same hidden states in one tensor.
+    pub merged_projections: bool,
     /// Whether checkpoints hold the weights of norms less one.
     pub norms_less_one: bool,
     /// What the gate of a feed-forward block goes through.
@@ -26,6 +28,10 @@ pub struct Blocks {
     pub embedding_scale: Option<f64>,
     /// What products of queries and keys are multiplied by; `1 / sqrt(head_dim)` where it is absent.
     pub attention_scale: Option<f64>,
+    /// What attention scores are kept below, as `cap * tanh(score / cap)`.
+    pub attention_soft_cap: Option<f64>,
+    /// What logits are kept below in the same way.
+    pub logit_soft_cap: Option<f64>,
     /// Sliding windows, where some layers have one.
     pub windows: Option<Windows>,
     /// Experts in the place of feed-forward blocks.

@@ -63,7 +63,12 @@ pub fn parse(fields: Fields<'_>) -> Result<ModelConfig, ModelError> {
         rope,
         windows_rope,
         max_positions,
-    } = positions(fields, size("max_position_embeddings")?)?;
+    } = positions(
+        fields,
+        size("max_position_embeddings")?,
+        head_dim,
+        architecture.family().is_rotated_in_part,
+    )?;
     for rope in [Some(&rope), windows_rope.as_ref()].into_iter().flatten() {
         rope.validate(head_dim).map_err(|source| ModelError::Rope {
             path: fields.path().into(),

@@ -9,6 +9,9 @@ const SUPPORTED: &str = "default, linear, llama3, yarn, longrope of one list of 
 const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
 
+/// The part of a head's channels that is rotated.
+const PARTIAL: &str = "partial_rotary_factor";
+
 /// What `config.json` says about positions.
 pub(super) struct Positions {
     pub rope: RopeConfig,
@@ -20,9 +23,13 @@ pub(super) struct Positions {
 
 /// Reads the rotary embedding in either generation: `rope_theta` beside `rope_scaling`, or both in
 /// `rope_parameters`. Where there are both, `rope_scaling` counts, as in transformers.
+///
+/// Of some architectures only a part of a head's channels is rotated, where `is_partial` says so.
 pub(super) fn positions(
     config: &Fields<'_>,
     max_positions: usize,
+    head_dim: usize,
+    is_partial: bool,
 ) -> Result<Positions, ModelError> {
     let older = config
         .object("rope_scaling")?
@@ -57,12 +64,15 @@ pub(super) fn positions(
         Some(theta) => theta,
         None => config.optional("rope_theta")?.unwrap_or(10_000.0),
     };
+    let mut rotary_dim = None;
     for fields in parameters.iter().chain([config]) {
-        if let Some(part) = fields
-            .optional::<f64>("partial_rotary_factor")?
-            .filter(|p| *p != 1.0)
-        {
-            return Err(fields.unsupported("partial_rotary_factor", part.to_string(), "1"));
+        let part = fields.optional::<f64>(PARTIAL)?.filter(|part| *part != 1.0);
+        match part {
+            Some(part) if !is_partial => {
+                return Err(fields.unsupported(PARTIAL, part.to_string(), "1"));
+            }
+            Some(part) => rotary_dim = rotary_dim.or(Some((head_dim as f64 * part) as usize)),
+            None => {}
         }
     }
     let (scaling, stretched) = match &parameters {
@@ -85,7 +95,10 @@ pub(super) fn positions(
     };
     Ok(Positions {
         windows_rope,
-        rope: RopeConfig::new().with_theta(theta).with_scaling(scaling),
+        rope: RopeConfig::new()
+            .with_theta(theta)
+            .with_scaling(scaling)
+            .with_rotary_dim(rotary_dim),
         max_positions,
     })
 }
@@ -179,7 +192,8 @@ fn scaling(
                 truncate: fields.optional("truncate")?.unwrap_or(true),
             }
         }
-        "longrope" => RopeScaling::Factors {
+        // The first releases of Phi-3 call it otherwise.
+        "longrope" | "su" => RopeScaling::Factors {
             factors: factors(fields, &kind)?,
         },
         _ => return Err(fields.unsupported("RoPE type", kind, SUPPORTED)),

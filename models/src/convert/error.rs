@@ -23,13 +23,15 @@ pub enum ConvertError {
         /// Bits of a weight.
         bits: usize,
     },
-    /// Experts are not rounded.
-    #[error("{}: unsupported weights `{format}` of experts; supported: full", path.display())]
-    Experts {
+    /// Experts and merged projections are not rounded.
+    #[error("{}: unsupported weights `{format}` of {of}; supported: full", path.display())]
+    Unrounded {
         /// The checkpoint.
         path: PathBuf,
         /// The form that was asked for.
         format: &'static str,
+        /// What the weights are.
+        of: &'static str,
     },
     /// The outputs of a projection do not fill whole words.
     #[error(

@@ -92,7 +92,7 @@ pub type Report = dyn Fn(u64, u64) -> ControlFlow<()> + Send + Sync;
 /// # Errors
 ///
 /// When the checkpoint is not of a model that is supported or cannot be read, when quantised weights are
-/// to be cast or rounded, or experts to be rounded, when a file cannot be written, and when `report` says to stop. What was written until
+/// to be cast or rounded, or experts or merged projections to be rounded, when a file cannot be written, and when `report` says to stop. What was written until
 /// then stays.
 pub fn convert(
     source: &dyn CheckpointSource,
@@ -110,10 +110,16 @@ pub fn convert(
             bits: quantization.bits,
         });
     }
-    if config.blocks.experts.is_some() && format != WeightFormat::Full {
-        return Err(ConvertError::Experts {
+    let of = match &config.blocks {
+        blocks if blocks.experts.is_some() => Some("experts"),
+        blocks if blocks.merged_projections => Some("merged projections"),
+        _ => None,
+    };
+    if let Some(of) = of.filter(|_| format != WeightFormat::Full) {
+        return Err(ConvertError::Unrounded {
             path: source.path().into(),
             format: format.name(),
+            of,
         });
     }
     let mut files = Vec::new();

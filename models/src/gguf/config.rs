@@ -35,7 +35,7 @@ pub fn read(checkpoint: &GgufCheckpoint) -> Result<ModelConfig, ModelError> {
     let mut config = hugging_face::parse(fields)?;
     let blocks = &mut config.blocks;
     // Biases are there or not, whatever the architecture usually has.
-    blocks.qkv_bias = checkpoint.has("blk.0.attn_q.bias");
+    blocks.qkv_bias = checkpoint.has("blk.0.attn_q.bias") || checkpoint.has("blk.0.attn_qkv.bias");
     blocks.output_bias = checkpoint.has("blk.0.attn_output.bias");
     blocks.mlp_bias = checkpoint.has("blk.0.ffn_up.bias");
     config.stop_token_ids = tokenizer::stop_ids(checkpoint.metadata())?;
@@ -66,7 +66,11 @@ pub fn translate(checkpoint: &GgufCheckpoint) -> Result<Map<String, Json>, Model
             "attention.value_length",
             keys.size("attention.value_length")?,
         ),
-        ("rope.dimension_count", keys.size("rope.dimension_count")?),
+        (
+            "rope.dimension_count",
+            keys.size("rope.dimension_count")?
+                .filter(|_| !family.is_rotated_in_part),
+        ),
     ] {
         if let Some(found) = found.filter(|found| *found != head_dim) {
             let problem = format!("expected {head_dim} channels as keys have, found {found}");
@@ -130,7 +134,8 @@ fn embedding(checkpoint: &GgufCheckpoint) -> Result<(usize, usize), ModelError> 
 
 /// The dtype of weights that are not in blocks.
 fn dtype(checkpoint: &GgufCheckpoint) -> Option<&'static str> {
-    let (_, tensor) = checkpoint.tensor("blk.0.attn_q.weight")?;
+    let queries = checkpoint.tensor("blk.0.attn_q.weight");
+    let (_, tensor) = queries.or_else(|| checkpoint.tensor("blk.0.attn_qkv.weight"))?;
     match tensor.format {
         BlockFormat::F32 => Some("float32"),
         BlockFormat::F16 => Some("float16"),

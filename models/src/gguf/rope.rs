@@ -4,6 +4,9 @@ use serde_json::{Map, Value as Json, json};
 use super::{GgufCheckpoint, Keys, names::ROPE_FACTORS};
 use crate::error::ModelError;
 
+/// What LongRoPE stretches wavelengths by in long texts, and not in short ones.
+const LONG_FACTORS: &str = "rope_factors_long.weight";
+
 /// The fields of a `config.json` about the rotary embedding.
 pub fn fields(
     checkpoint: &GgufCheckpoint,
@@ -14,6 +17,13 @@ pub fn fields(
     let mut fields = Map::from_iter([("rope_theta".to_owned(), json!(theta))]);
     if let Some(scaling) = scaling(keys)? {
         fields.insert("rope_scaling".into(), scaling);
+    }
+    if checkpoint.has(LONG_FACTORS) {
+        return Err(checkpoint.metadata().unsupported(
+            "RoPE",
+            format!("factors of long texts (`{LONG_FACTORS}`)"),
+            "factors for all lengths",
+        ));
     }
     if let Some(factors) = factors(checkpoint, head_dim)? {
         if fields.contains_key("rope_scaling") {

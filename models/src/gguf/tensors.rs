@@ -1,9 +1,6 @@
 use std::sync::Arc;
 
-use burn::{
-    store::burn_pack::{self, Bytes},
-    tensor::DType,
-};
+use burn::{store::burn_pack, tensor::DType};
 use quest_burn_linear::blocks::{BlockError, BlockFormat};
 
 use super::{
@@ -15,7 +12,7 @@ use crate::{
     architectures::GgufFamily,
     config::ModelConfig,
     error::ModelError,
-    source::{BlockTensor, SourceTensor, TensorData},
+    source::{BlockTensor, SourceTensor, TensorData, aligned},
 };
 
 /// More experts than a layer of any model has.
@@ -160,20 +157,6 @@ fn one_less(bytes: &[u8], format: BlockFormat, n: usize) -> Result<Vec<u8>, Bloc
         .into_iter()
         .flat_map(|value| (value - 1.0).to_ne_bytes());
     Ok(values.collect())
-}
-
-/// Bytes at an address that suits the dtype.
-fn aligned(bytes: &[u8], dtype: DType) -> Bytes {
-    match dtype {
-        DType::F32 => {
-            let (values, _) = bytes.as_chunks::<4>();
-            Bytes::from_elems(values.iter().map(|v| u32::from_ne_bytes(*v)).collect())
-        }
-        _ => {
-            let (values, _) = bytes.as_chunks::<2>();
-            Bytes::from_elems(values.iter().map(|v| u16::from_ne_bytes(*v)).collect())
-        }
-    }
 }
 
 /// Rows in Hugging Face's order. llama.cpp rotates neighbouring channels of a head, Hugging Face those

@@ -63,7 +63,9 @@ impl InferenceLayer {
 
     /// Whether a decode step needs nothing of the host.
     pub(super) fn is_capturable(&self) -> bool {
-        self.window().is_none() && matches!(self.mlp, InferenceFeedForward::Gated(_))
+        self.window().is_none()
+            && self.self_attn.soft_cap().is_none()
+            && matches!(self.mlp, InferenceFeedForward::Gated(_))
     }
 
     /// The rotations of a step's new tokens, the same in every layer that has a window and in every

@@ -10,7 +10,7 @@ use quest_burn::{
 };
 
 use super::InferenceLayer;
-use crate::model::{CausalLm, DecoderLayer, LanguageModel};
+use crate::model::{CausalLm, DecoderLayer, LanguageModel, capped};
 
 /// A [`CausalLm`] for inference only, with merged projections.
 ///
@@ -26,6 +26,8 @@ pub struct InferenceLm {
     lm_head: InferenceLinear,
     /// What embeddings are multiplied by.
     embedding_scale: Option<f64>,
+    /// What logits are kept below.
+    logit_soft_cap: Option<f64>,
 }
 
 impl From<CausalLm> for InferenceLm {
@@ -38,6 +40,7 @@ impl From<CausalLm> for InferenceLm {
             norm: model.norm,
             lm_head,
             embedding_scale: model.embedding_scale,
+            logit_soft_cap: model.logit_soft_cap,
         }
     }
 }
@@ -58,13 +61,23 @@ impl InferenceLm {
             model.lm_head,
             format,
         )?;
-        Ok(lm.with_embedding_scale(model.embedding_scale))
+        Ok(lm
+            .with_embedding_scale(model.embedding_scale)
+            .with_logit_soft_cap(model.logit_soft_cap))
     }
 
     /// The model with what its embeddings are multiplied by.
     pub fn with_embedding_scale(self, embedding_scale: Option<f64>) -> Self {
         Self {
             embedding_scale,
+            ..self
+        }
+    }
+
+    /// The model with what its logits are kept below.
+    pub fn with_logit_soft_cap(self, logit_soft_cap: Option<f64>) -> Self {
+        Self {
+            logit_soft_cap,
             ..self
         }
     }
@@ -108,6 +121,7 @@ impl InferenceLm {
             embed_tokens,
             norm,
             embedding_scale: None,
+            logit_soft_cap: None,
         }
     }
 }
@@ -171,6 +185,7 @@ impl LanguageModel for InferenceLm {
         let logits = self
             .lm_head
             .forward(hidden.reshape([batch * tokens, d_model]));
-        logits.reshape([batch, tokens, self.vocab_size()])
+        let logits = logits.reshape([batch, tokens, self.vocab_size()]);
+        capped(logits, self.logit_soft_cap)
     }
 }

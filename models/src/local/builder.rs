@@ -131,7 +131,7 @@ impl LocalModelBuilder {
     /// When the names of the tensors cannot be read.
     pub fn kept_blocks(&self, device: &Device) -> Result<Option<KeptBlocks>, ModelError> {
         match self.weights {
-            WeightFormat::Stored => KeptBlocks::of(&*self.source, device),
+            WeightFormat::Stored => KeptBlocks::of(&*self.source, &self.config, device),
             _ => Ok(None),
         }
     }

@@ -27,6 +27,8 @@ pub struct CausalLm {
     pub lm_head: Option<Linear>,
     /// What embeddings are multiplied by.
     pub embedding_scale: Option<f64>,
+    /// What logits are kept below.
+    pub logit_soft_cap: Option<f64>,
 }
 
 impl ModelConfig {
@@ -47,6 +49,7 @@ impl ModelConfig {
                     .init(device)
             }),
             embedding_scale: self.blocks.embedding_scale,
+            logit_soft_cap: self.blocks.logit_soft_cap,
         }
     }
 }
@@ -111,6 +114,10 @@ impl CausalLm {
     /// - hidden: `[batch, tokens, d_model]`
     /// - output: `[batch, tokens, vocab_size]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        capped(self.products(hidden), self.logit_soft_cap)
+    }
+
+    fn products(&self, hidden: Tensor<3>) -> Tensor<3> {
         let Some(lm_head) = &self.lm_head else {
             // A view of the embedding; two axes, since with three it would be copied.
             let [batch, tokens, d_model] = hidden.dims();
@@ -122,5 +129,13 @@ impl CausalLm {
             return logits.reshape([batch, tokens, vocab_size]);
         };
         project(lm_head, hidden)
+    }
+}
+
+/// Logits below a cap in size, where there is one.
+pub(crate) fn capped(logits: Tensor<3>, cap: Option<f64>) -> Tensor<3> {
+    match cap {
+        Some(cap) => (logits / cap).tanh() * cap,
+        None => logits,
     }
 }

@@ -19,8 +19,8 @@ pub trait LanguageModel: Debug + Send + Sync {
     /// Element type of its embeddings, and so of keys and values.
     fn dtype(&self) -> DType;
 
-    /// Whether a decode step needs nothing of the host, so that it can be recorded. Sliding windows and
-    /// experts are looked for there.
+    /// Whether a decode step needs nothing of the host, so that it can be recorded. Sliding windows,
+    /// experts, and pages of layers with a cap on scores are looked for there.
     fn is_capturable(&self) -> bool;
 
     /// Last hidden states of a step's new tokens, after the final norm; their keys and values are
@@ -66,7 +66,10 @@ impl LanguageModel for CausalLm {
 
     fn is_capturable(&self) -> bool {
         let needs_host = |layer: &DecoderLayer| {
-            layer.self_attn.window.is_some() || matches!(layer.mlp, FeedForward::Experts(_))
+            let attention = &layer.self_attn;
+            attention.window.is_some()
+                || attention.soft_cap.is_some()
+                || matches!(layer.mlp, FeedForward::Experts(_))
         };
         !self.layers.iter().any(needs_host)
     }

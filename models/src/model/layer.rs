@@ -52,6 +52,7 @@ impl DecoderLayer {
                 .with_qk_norm_epsilon(blocks.qk_norm.then_some(config.rms_norm_epsilon))
                 .with_rope(Some(rope.unwrap_or(&config.rope).clone()))
                 .with_scale(blocks.attention_scale)
+                .with_soft_cap(blocks.attention_soft_cap)
                 .with_window(windows.map(|windows| windows.tokens))
                 .with_layout(LAYOUT)
                 .init(device),

@@ -10,6 +10,7 @@ mod layer;
 mod mlp;
 
 pub use causal_lm::CausalLm;
+pub(crate) use causal_lm::capped;
 pub use experts::SparseMlp;
 pub(crate) use experts::route;
 pub use feed_forward::FeedForward;

@@ -18,6 +18,7 @@ use std::{
 pub use folder::HuggingFaceFolder;
 pub(crate) use lfs::{is_pointer as is_lfs_pointer, read as read_file};
 use serde_json::{Map, Value};
+pub(crate) use tensor::aligned;
 pub use tensor::{BlockTensor, SourceTensor, TensorData};
 
 use crate::{

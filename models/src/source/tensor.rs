@@ -87,6 +87,43 @@ impl SourceTensor {
         }
     }
 
+    /// A tensor of some of its rows, in an order; a vector's elements count as rows.
+    pub(crate) fn with_rows(self, name: String, rows: Vec<usize>) -> Self {
+        let stored = self.shape.first().copied().unwrap_or(1).max(1);
+        let mut shape = self.shape;
+        if let Some(n) = shape.first_mut() {
+            *n = rows.len();
+        }
+        let data = match self.data {
+            TensorData::Plain(tensor) => {
+                let (dtype, bytes) = (tensor.dtype, tensor.byte_len() / stored * rows.len());
+                let read = move || {
+                    let stored_bytes = tensor.clone().into_bytes()?;
+                    let taken = taken(&stored_bytes, stored, &rows);
+                    Ok(aligned(&taken, dtype))
+                };
+                let (name, shape) = (name.clone(), shape.clone());
+                TensorData::Plain(burn_pack::Tensor::deferred(
+                    name, dtype, shape, None, bytes, read,
+                ))
+            }
+            TensorData::Blocks(blocks) => {
+                let BlockTensor {
+                    format, row_length, ..
+                } = blocks;
+                let n = rows.len();
+                let read = move || Ok(taken(&blocks.read()?, stored, &rows));
+                TensorData::Blocks(BlockTensor::new(format, n, row_length, read))
+            }
+        };
+        Self {
+            name,
+            shape,
+            data,
+            ..self
+        }
+    }
+
     /// An error about its content.
     pub fn garbled(&self, problem: impl Into<String>) -> ModelError {
         ModelError::garbled(&self.path, self.format, problem)
@@ -160,5 +197,33 @@ impl fmt::Debug for BlockTensor {
             .field("rows", &self.rows)
             .field("row_length", &self.row_length)
             .finish_non_exhaustive()
+    }
+}
+
+/// Some of `n` rows.
+fn taken(bytes: &[u8], n: usize, rows: &[usize]) -> Vec<u8> {
+    let row = bytes.len() / n;
+    let rows = rows
+        .iter()
+        .map(|index| &bytes[index * row..(index + 1) * row]);
+    rows.collect::<Vec<_>>().concat()
+}
+
+/// Bytes at an address that suits the dtype.
+pub(crate) fn aligned(bytes: &[u8], dtype: DType) -> Bytes {
+    match dtype.size() {
+        8 => {
+            let (values, _) = bytes.as_chunks::<8>();
+            Bytes::from_elems(values.iter().map(|v| u64::from_ne_bytes(*v)).collect())
+        }
+        4 => {
+            let (values, _) = bytes.as_chunks::<4>();
+            Bytes::from_elems(values.iter().map(|v| u32::from_ne_bytes(*v)).collect())
+        }
+        2 => {
+            let (values, _) = bytes.as_chunks::<2>();
+            Bytes::from_elems(values.iter().map(|v| u16::from_ne_bytes(*v)).collect())
+        }
+        _ => Bytes::from_elems(bytes.to_vec()),
     }
 }

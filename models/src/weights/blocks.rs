@@ -8,9 +8,9 @@ use burn::{
 };
 use quest_burn_linear::{InferenceLinear, LinearWeight, blocks::BlockFormat};
 
-use super::projections::layer_with;
+use super::{names, projections::layer_with};
 use crate::{
-    config::parameters::is_projection,
+    config::{ModelConfig, parameters::is_projection},
     error::ModelError,
     inference::InferenceLayer,
     model::DecoderLayer,
@@ -34,10 +34,14 @@ impl KeptBlocks {
     /// # Errors
     ///
     /// When the names of the tensors cannot be read.
-    pub fn of(source: &dyn CheckpointSource, device: &Device) -> Result<Option<Self>, ModelError> {
+    pub fn of(
+        source: &dyn CheckpointSource,
+        config: &ModelConfig,
+        device: &Device,
+    ) -> Result<Option<Self>, ModelError> {
         let mut formats = Vec::<(BlockFormat, u64)>::new();
         let mut bytes = 0u64;
-        for tensor in source.tensors()? {
+        for tensor in names::of_model(source.tensors()?, config) {
             let Some((format, dims, kept)) = kept(&tensor, device) else {
                 continue;
             };

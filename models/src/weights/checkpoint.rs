@@ -53,7 +53,7 @@ impl Checkpoint {
         config: &ModelConfig,
     ) -> Result<(Self, ModelConfig), ModelError> {
         let mut tensors = BTreeMap::<String, SourceTensor>::new();
-        for tensor in names::of_model(source.tensors()?, config.architecture) {
+        for tensor in names::of_model(source.tensors()?, config) {
             let path = tensor.path.clone();
             if let Some(other) = tensors.insert(tensor.name.clone(), tensor) {
                 return Err(ModelError::DuplicateTensor {

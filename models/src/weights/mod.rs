@@ -16,6 +16,7 @@ mod checkpoint;
 mod names;
 mod projections;
 mod quantized;
+mod rows;
 
 use std::path::Path;
 
@@ -111,6 +112,7 @@ pub fn load_from(
             .map(|lm_head| loader.fill(lm_head, "lm_head."))
             .transpose()?,
         embedding_scale: model.embedding_scale,
+        logit_soft_cap: model.logit_soft_cap,
     })
 }
 
@@ -186,7 +188,9 @@ pub fn load_for_inference_from(
             InferenceLm::from_layers(embed_tokens, layers, norm, lm_head, format)?
         }
     };
-    Ok(lm.with_embedding_scale(model.embedding_scale))
+    Ok(lm
+        .with_embedding_scale(model.embedding_scale)
+        .with_logit_soft_cap(model.logit_soft_cap))
 }
 
 fn check_dtype(device: &Device, dtype: DType) -> Result<(), ModelError> {

@@ -1,6 +1,7 @@
 //! Names that tensors have in some checkpoints, and tensors that the model has no use for.
 
-use crate::{config::Architecture, source::SourceTensor};
+use super::rows;
+use crate::{config::ModelConfig, source::SourceTensor};
 
 /// What wrappers put before every name: compiled modules, and modules that are trained in parallel.
 const WRAPPERS: [&str; 2] = ["_orig_mod.", "module."];
@@ -22,7 +23,7 @@ const CACHE_SCALES: [&str; 5] = [
 
 /// The tensors of the model by its own names. Tensors that follow from others, those of an 8-bit KV cache
 /// and those that no text needs are left out.
-pub fn of_model(mut tensors: Vec<SourceTensor>, architecture: Architecture) -> Vec<SourceTensor> {
+pub fn of_model(mut tensors: Vec<SourceTensor>, config: &ModelConfig) -> Vec<SourceTensor> {
     for wrapper in WRAPPERS {
         if !tensors.is_empty() && tensors.iter().all(|t| t.name.starts_with(wrapper)) {
             for tensor in &mut tensors {
@@ -30,7 +31,7 @@ pub fn of_model(mut tensors: Vec<SourceTensor>, architecture: Architecture) -> V
             }
         }
     }
-    let family = architecture.family();
+    let family = config.architecture.family();
     let is_left_out = |name: &str| family.left_out.iter().any(|start| name.starts_with(start));
     tensors.retain(|tensor| !is_left_out(&tensor.name));
     for tensor in &mut tensors {
@@ -58,7 +59,7 @@ pub fn of_model(mut tensors: Vec<SourceTensor>, architecture: Architecture) -> V
             }
         }
     }
-    tensors
+    rows::of_model(tensors, config)
 }
 
 fn is_cache_scale(name: &str) -> bool {

@@ -3,6 +3,18 @@ use burn::{
     tensor::{Bool, DType, Tensor, activation::softmax},
 };
 
+use crate::ops::reference::capped;
+
+/// How scores are made of products.
+pub(super) struct Scores {
+    /// What products are multiplied by.
+    pub scale: f64,
+    /// What scores are kept below.
+    pub soft_cap: Option<f64>,
+    /// Tokens that a token sees.
+    pub window: Option<usize>,
+}
+
 /// Causal attention over whole sequences, without a cache: for training. In a window a token sees itself
 /// and those before it, so many in all.
 ///
@@ -17,8 +29,7 @@ pub(super) fn causal_attention(
     query: Tensor<4>,
     keys: Tensor<4>,
     values: Tensor<4>,
-    scale: f64,
-    window: Option<usize>,
+    scores: &Scores,
     dropout: &Dropout,
 ) -> Tensor<4> {
     let [batch, n_heads, tokens, head_dim] = query.dims();
@@ -26,12 +37,18 @@ pub(super) fn causal_attention(
     let group = n_heads / n_kv_heads;
     let dtype = query.dtype();
     let device = query.device();
+    let &Scores {
+        scale,
+        soft_cap,
+        window,
+    } = scores;
     let scores = query
         .mul_scalar(scale)
         .reshape([batch, n_kv_heads, group * tokens, head_dim])
         .matmul(keys.transpose())
         .cast(DType::F32)
         .reshape([batch * n_kv_heads, group, tokens, tokens]);
+    let scores = capped(scores, soft_cap);
     let mut hidden = Tensor::<2, Bool>::tril_mask([tokens, tokens], 0, &device);
     if let Some(window) = window.filter(|window| *window < tokens) {
         let past = Tensor::<2, Bool>::triu_mask([tokens, tokens], 1 - window as i64, &device);

@@ -30,6 +30,8 @@ pub struct QuestAttentionConfig {
     pub rope: Option<RopeConfig>,
     /// What products of queries and keys are multiplied by; `1 / sqrt(head_dim)` when not given.
     pub scale: Option<f64>,
+    /// What scores are kept below, as `soft_cap * tanh(score / soft_cap)`; not capped when not given.
+    pub soft_cap: Option<f64>,
     /// Tokens that a token sees, itself and those before it; all when not given.
     pub window: Option<usize>,
     /// Dropout of the attention weights while training.
@@ -51,7 +53,7 @@ impl QuestAttentionConfig {
     /// # Panics
     ///
     /// When the query heads are not a multiple of the KV heads, or `d_model` of `n_heads` where no
-    /// head dim is given, or when a window holds no token.
+    /// head dim is given, when a window holds no token, or a cap is no number above 0.
     pub fn init(&self, device: &Device) -> QuestAttention {
         let n_kv_heads = self.n_kv_heads.unwrap_or(self.n_heads);
         assert!(
@@ -72,6 +74,11 @@ impl QuestAttentionConfig {
             self.window != Some(0),
             "sliding window: expected at least 1 token, found 0"
         );
+        assert!(
+            self.soft_cap.is_none_or(|cap| cap.is_finite() && cap > 0.0),
+            "cap on scores: expected a number above 0, found {:?}",
+            self.soft_cap
+        );
         let norm = || {
             self.qk_norm_epsilon.map(|epsilon| {
                 RmsNormConfig::new(head_dim)
@@ -90,6 +97,7 @@ impl QuestAttentionConfig {
             rope: self.rope.as_ref().map(|rope| rope.init(head_dim, device)),
             dropout: DropoutConfig::new(self.dropout).init(),
             scale: self.scale.unwrap_or(1.0 / (head_dim as f64).sqrt()),
+            soft_cap: self.soft_cap,
             window: self.window,
             n_heads: self.n_heads,
             n_kv_heads,

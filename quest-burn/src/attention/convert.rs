@@ -32,6 +32,7 @@ impl TryFrom<MultiHeadAttention> for QuestAttention {
             rope: None,
             dropout: attention.dropout,
             scale: 1.0 / (attention.d_k as f64).sqrt(),
+            soft_cap: None,
             window: None,
             n_heads: attention.n_heads,
             n_kv_heads: attention.n_heads,

@@ -4,7 +4,11 @@ use burn::{
     tensor::{Int, Tensor, assert_shape},
 };
 
-use super::{Rope, causal::causal_attention, project, rms_norm};
+use super::{
+    Rope,
+    causal::{Scores, causal_attention},
+    project, rms_norm,
+};
 use crate::{
     cache::{LayerCache, PagedKvCacheConfig, Phase, Step},
     ops,
@@ -37,6 +41,8 @@ pub struct QuestAttention {
     pub dropout: Dropout,
     /// What products of queries and keys are multiplied by.
     pub scale: f64,
+    /// What scores are kept below; see [`LayerCache::soft_cap`].
+    pub soft_cap: Option<f64>,
     /// Tokens that a token sees, itself and those before it; all of them where there is none.
     pub window: Option<usize>,
     /// Query heads.
@@ -68,8 +74,11 @@ impl QuestAttention {
             query,
             keys,
             values,
-            self.scale,
-            self.window,
+            &Scores {
+                scale: self.scale,
+                soft_cap: self.soft_cap,
+                window: self.window,
+            },
             &self.dropout,
         ))
     }
@@ -98,6 +107,7 @@ impl QuestAttention {
         let [_, _, d_model] = hidden.dims();
         assert_shape!(hidden, [step.batch(), step.max_new_tokens(), d_model]);
         let (query, keys, values) = self.project(hidden, step.positions().clone());
+        cache.set_soft_cap(self.soft_cap);
         ops::append(cache, keys, values, step);
         let heads = match step.phase() {
             Phase::Prefill => {

@@ -9,6 +9,7 @@ pub struct LayerCache {
     pub(crate) index: usize,
     pub(crate) pool: KvPool,
     pub(crate) states: PolicyStates,
+    pub(super) soft_cap: Option<f64>,
 }
 
 impl LayerCache {
@@ -17,6 +18,7 @@ impl LayerCache {
             index,
             pool,
             states: PolicyStates::default(),
+            soft_cap: None,
         }
     }
 
@@ -70,6 +72,28 @@ impl LayerCache {
     /// The digests in 8 bits, by which pages are scored where the cache has them.
     pub fn int8_digests(&self) -> Option<&Int8Digests> {
         self.pool.digests.int8.as_ref()
+    }
+
+    /// What attention scores of the layer are kept below, as `cap * tanh(score / cap)`
+    /// ([Gemma 2](https://arxiv.org/abs/2408.00118)); none where they are not capped.
+    ///
+    /// A cap changes no order, so digests bound scores as they do without, and the same pages are
+    /// chosen. Attention with a cap runs in tensor operations on every device.
+    pub fn soft_cap(&self) -> Option<f64> {
+        self.soft_cap
+    }
+
+    /// Sets the [cap](Self::soft_cap); an attention layer does so with its own.
+    pub fn set_soft_cap(&mut self, soft_cap: Option<f64>) {
+        self.soft_cap = soft_cap;
+    }
+
+    /// A score below the [cap](Self::soft_cap).
+    pub(crate) fn capped(&self, score: f64) -> f64 {
+        match self.soft_cap {
+            Some(cap) => cap * (score / cap).tanh(),
+            None => score,
+        }
     }
 
     /// What policies remember of each sequence.

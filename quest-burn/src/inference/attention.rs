@@ -22,6 +22,7 @@ pub struct InferenceAttention {
     /// Norm of the output before it is added.
     output_norm: Option<RmsNorm>,
     scale: f64,
+    soft_cap: Option<f64>,
     window: Option<usize>,
     n_heads: usize,
     n_kv_heads: usize,
@@ -58,6 +59,7 @@ impl InferenceAttention {
             rope: layer.rope,
             output_norm: None,
             scale: layer.scale,
+            soft_cap: layer.soft_cap,
             window: layer.window,
             n_heads: layer.n_heads,
             n_kv_heads: layer.n_kv_heads,
@@ -76,6 +78,11 @@ impl InferenceAttention {
     /// Tokens that a token sees, itself and those before it; all of them where there is no window.
     pub fn window(&self) -> Option<usize> {
         self.window
+    }
+
+    /// What scores are kept below; see [`LayerCache::soft_cap`].
+    pub fn soft_cap(&self) -> Option<f64> {
+        self.soft_cap
     }
 
     /// The layer with the weights of its projections in another form.
@@ -129,6 +136,7 @@ impl InferenceAttention {
             heads,
             self.head_dim,
         ]);
+        cache.set_soft_cap(self.soft_cap);
         let query = ops::rotate_append(cache, qkv, self.norms.as_ref(), rotations, step);
         let heads = match step.phase() {
             Phase::Prefill => {

@@ -48,6 +48,14 @@ impl Body {
         }
     }
 
+    /// The same for attention: no kernel caps scores.
+    pub fn of_attention(cache: &LayerCache, device: &Device) -> Self {
+        match cache.soft_cap() {
+            Some(_) => Self::Reference,
+            None => Self::of_layer(cache, device),
+        }
+    }
+
     /// The same, unless it is kernels and the device cannot run one that the operation needs.
     #[cfg(feature = "cube")]
     pub fn where_kernels(self, run: impl FnOnce() -> bool) -> Self {

@@ -14,7 +14,7 @@
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend (`reference`). All but
-//! those on single tokens and in windows are kernels on CubeCL devices, and native code on the Flex
+//! those on single tokens, in windows and with a cap on scores are kernels on CubeCL devices, and native code on the Flex
 //! backend. They are tested against these bodies. `Body` is the one place that decides which of them
 //! runs.
 
@@ -149,7 +149,7 @@ pub fn paged_attention(
     if let Pages::Tokens(lists) = pages {
         return token_attention(query, cache, lists, step, scale).output;
     }
-    match Body::of_layer(cache, &query.device()) {
+    match Body::of_attention(cache, &query.device()) {
         #[cfg(feature = "cube")]
         Body::Kernels => kernel::paged_attention(query, cache, pages, step, scale),
         #[cfg(feature = "flex")]
@@ -180,6 +180,12 @@ pub fn best_attention(
 ) -> Tensor<3> {
     check_query(&query, cache, step);
     let scoring = scoring.into();
+    if cache.soft_cap().is_some() {
+        // Scores and choice are the device's own all the same.
+        let scores = page_scores(query.clone(), cache, step, scoring);
+        let pages = top_pages(scores, step, selection);
+        return paged_attention(query, cache, &pages, step, scale);
+    }
     match Body::of_layer(cache, &query.device()) {
         #[cfg(feature = "cube")]
         Body::Kernels => kernel::best_attention(query, cache, step, selection, scoring, scale),
@@ -211,7 +217,7 @@ pub fn prefill_attention(
     scale: f64,
 ) -> Tensor<4> {
     check_prefill(&query, cache, step);
-    let body = Body::of_layer(cache, &query.device());
+    let body = Body::of_attention(cache, &query.device());
     #[cfg(feature = "cube")]
     let body = body.where_kernels(|| kernel::prefills(cache));
     match body {

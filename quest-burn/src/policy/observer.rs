@@ -209,8 +209,9 @@ fn observe(
 
             let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let (mut total, mut covered) = (0.0, 0.0);
-            for (score, is_read) in scores.iter().zip(is_read) {
-                let weight = (scale * f64::from(score - most)).exp();
+            for (product, is_read) in scores.iter().zip(is_read) {
+                let score = |product: f32| cache.capped(scale * f64::from(product));
+                let weight = (score(*product) - score(most)).exp();
                 total += weight;
                 covered += if is_read { weight } else { 0.0 };
             }

@@ -63,20 +63,17 @@ impl TopPPolicy {
 
     /// How many of the best pages a list needs.
     ///
-    /// `tokens` says how many tokens a page holds.
+    /// `score` says what a page's score is before the softmax, `tokens` how many tokens a page holds.
     fn needed(
         &self,
         scores: &[f32],
         selection: &PageSelection,
-        scale: f64,
+        score: impl Fn(f32) -> f64,
         tokens: impl Fn(usize) -> usize,
     ) -> usize {
         let n = scores.len();
         let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight = |page: usize| {
-            let score = scale * f64::from(scores[page] - most);
-            score.exp() * tokens(page) as f64
-        };
+        let weight = |page: usize| (score(scores[page]) - score(most)).exp() * tokens(page) as f64;
         let worth = worth(scores, selection);
         let total = (0..n).map(weight).sum::<f64>();
         let always = (0..n).filter(|&page| selection.always_keeps(page, n));
@@ -119,7 +116,8 @@ impl PagePolicy for TopPPolicy {
                 let pages = 0..step.pages(sequence).len();
                 return vec![pages.collect(); lists.len()];
             }
-            let needed = |scores: &Vec<f32>| self.needed(scores, &selection, scale, tokens);
+            let score = |product| cache.capped(scale * f64::from(product));
+            let needed = |scores: &Vec<f32>| self.needed(scores, &selection, score, tokens);
             let k = lists.iter().map(needed).max().unwrap_or(0);
             let chosen = |scores: &Vec<f32>| best(&worth(scores, &selection), k);
             lists.iter().map(chosen).collect()

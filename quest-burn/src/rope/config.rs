@@ -15,6 +15,9 @@ pub struct RopeConfig {
     /// How the wavelengths are stretched beyond the context that the model was first trained on.
     #[config(default = "RopeScaling::Default")]
     pub scaling: RopeScaling,
+    /// Channels of a head that are rotated, all of them when not given: as many of the first in either
+    /// half of the head.
+    pub rotary_dim: Option<usize>,
 }
 
 /// How the wavelengths of a [`RopeConfig`] are stretched.
@@ -74,6 +77,19 @@ pub enum RopeError {
     /// Channels are rotated in pairs.
     #[error("RoPE: expected an even head dim of at least 2, found {0}")]
     HeadDim(usize),
+    /// No more channels are rotated than a head has, and in pairs.
+    #[error(
+        "RoPE: expected an even number of rotated channels from 2 to {head_dim}, found {found}"
+    )]
+    RotaryDim {
+        /// Channels of a head.
+        head_dim: usize,
+        /// Channels that are to be rotated.
+        found: usize,
+    },
+    /// A scale of queries and keys would scale channels that are not rotated, too.
+    #[error("RoPE: expected all channels to be rotated by a scaling of the attention, found some")]
+    PartlyScaled,
     /// Wavelengths grow with the channel only if the base is above one.
     #[error("RoPE theta: expected a finite number above 1, found {0}")]
     Theta(f64),
@@ -128,7 +144,17 @@ impl RopeConfig {
         if !(self.theta.is_finite() && self.theta > 1.0) {
             return Err(RopeError::Theta(self.theta));
         }
-        self.scaling.validate(head_dim)
+        let rotary_dim = self.rotary_dim.unwrap_or(head_dim);
+        if rotary_dim < 2 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
+            return Err(RopeError::RotaryDim {
+                head_dim,
+                found: rotary_dim,
+            });
+        }
+        if rotary_dim < head_dim && self.scaling.attention_factor() != 1.0 {
+            return Err(RopeError::PartlyScaled);
+        }
+        self.scaling.validate(rotary_dim)
     }
 
     /// Initializes the rotary embedding of heads of `head_dim` channels.
@@ -140,14 +166,17 @@ impl RopeConfig {
         if let Err(error) = self.validate(head_dim) {
             panic!("{error}");
         }
-        let frequencies = TensorData::from(self.inverse_frequencies(head_dim).as_slice());
+        let mut frequencies = self.inverse_frequencies(self.rotary_dim.unwrap_or(head_dim));
+        // What does not turn is not rotated.
+        frequencies.resize(head_dim / 2, 0.0);
+        let frequencies = TensorData::from(frequencies.as_slice());
         Rope {
             inv_freq: Tensor::from_data(frequencies, (device, DType::F32)),
             attention_factor: self.scaling.attention_factor(),
         }
     }
 
-    /// Radians per position of each pair of channels.
+    /// Radians per position of each pair of `head_dim` channels that are rotated.
     ///
     /// Checkpoints were trained with the roundings of single precision, so they are repeated
     /// here: powers are rounded once, and the steps after them are in f32.

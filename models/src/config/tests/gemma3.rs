@@ -74,8 +74,8 @@ fn what_gemma_3_does_not_have_is_refused() {
     for (field, value, expected) in [
         (
             "attn_logit_softcapping",
-            json!(50.0),
-            "config.json: unsupported soft cap `attn_logit_softcapping`; supported: none",
+            json!(-50.0),
+            "config.json: field `attn_logit_softcapping`: expected a number above 0, found -50",
         ),
         (
             "use_bidirectional_attention",
@@ -92,6 +92,6 @@ fn what_gemma_3_does_not_have_is_refused() {
         config["text_config"][field] = value;
         assert_eq!(error(&config), expected);
     }
-    let gemma2 = of_class("Gemma2ForCausalLM", json!({}));
-    assert!(error(&gemma2).contains("unsupported architecture `Gemma2ForCausalLM`"));
+    let gemma = of_class("GemmaForCausalLM", json!({}));
+    assert!(error(&gemma).contains("unsupported architecture `GemmaForCausalLM`"));
 }

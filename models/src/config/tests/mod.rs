@@ -1,7 +1,9 @@
 mod bad_configs;
 mod experts;
+mod gemma2;
 mod gemma3;
 
+mod phi3;
 mod positions;
 mod tensors;
 mod well_known;

@@ -4,7 +4,7 @@ use burn::tensor::{Bool, DType, Int, Tensor};
 
 use super::{
     pool::{indices, pages_of_all_heads, pages_per_list},
-    softmax::{MASKED, RunningSoftmax},
+    softmax::{MASKED, RunningSoftmax, capped},
 };
 use crate::{
     cache::{LayerCache, Step},
@@ -60,7 +60,7 @@ fn over_all_pages(
     let ids = indices(&[before.len() as u32], &query.device()).reshape([1, 1]);
     let newest = read(newest).without_empty_rows(ids, step.lengths()[sequence]);
     let before = before.chunks(BLOCK_TOKENS / step.page_size()).map(read);
-    attend(query, n_kv_heads, before, newest, scale)
+    attend(query, n_kv_heads, before, newest, scale, cache.soft_cap())
 }
 
 /// `ids` are `[lists, k]` logical pages, ascending.
@@ -89,7 +89,7 @@ fn over_listed_pages(
     let before = (0..k - 1)
         .step_by(per_block)
         .map(|first| read(first..(k - 1).min(first + per_block)).0);
-    attend(query, lists, before, last, scale)
+    attend(query, lists, before, last, scale, cache.soft_cap())
 }
 
 /// Some pages of each list: keys and values `[lists, n, page_size, head_dim]`.
@@ -135,6 +135,7 @@ fn attend(
     before: impl Iterator<Item = Block>,
     last: LastPage,
     scale: f64,
+    cap: Option<f64>,
 ) -> Tensor<3> {
     let [_, n_heads, head_dim] = query.dims();
     let dtype = query.dtype();
@@ -143,19 +144,25 @@ fn attend(
             .cast(DType::F32)
             .mul_scalar(scale)
             .reshape([lists, 1, n_heads / lists, head_dim]);
-    let last = attend_block(query.clone(), last.block, Some(last.empty));
+    let last = attend_block(query.clone(), last.block, Some(last.empty), cap);
     before
-        .map(|block| attend_block(query.clone(), block, None))
+        .map(|block| attend_block(query.clone(), block, None, cap))
         .fold(last, RunningSoftmax::merge)
         .finish(dtype)
         .reshape([1, n_heads, head_dim])
 }
 
 /// Pages stay separate matrices, so that nothing is copied to lay them end to end.
-fn attend_block(query: Tensor<4>, block: Block, empty: Option<Tensor<4, Bool>>) -> RunningSoftmax {
+fn attend_block(
+    query: Tensor<4>,
+    block: Block,
+    empty: Option<Tensor<4, Bool>>,
+    cap: Option<f64>,
+) -> RunningSoftmax {
     let [lists, _, group, head_dim] = query.dims();
     let keys = block.keys.cast(DType::F32);
-    let mut scores = query.matmul(keys.transpose()); // [lists, n, group, page_size]
+    // [lists, n, group, page_size]
+    let mut scores = capped(query.matmul(keys.transpose()), cap);
     if let Some(empty) = empty {
         let shape = scores.dims();
         scores = scores.mask_fill(empty.expand(shape), MASKED);

@@ -23,6 +23,7 @@ pub use prefill::{prefill_attention, window_prefill_attention};
 pub use rotate_append::rotate_append;
 pub use scores::page_scores;
 pub use select::{best_places, top_pages};
+pub(crate) use softmax::capped;
 pub use tokens::{token_attention, token_scores, token_weights, true_page_scores};
 
 pub use crate::cache::quantized;

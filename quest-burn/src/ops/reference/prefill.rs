@@ -2,7 +2,7 @@ use burn::tensor::{DType, Int, Tensor};
 
 use super::{
     pool::pages_of_all_heads,
-    softmax::{MASKED, RunningSoftmax},
+    softmax::{MASKED, RunningSoftmax, capped},
 };
 use crate::cache::{LayerCache, Step};
 
@@ -106,7 +106,8 @@ fn query_block(query: Tensor<4>, cache: &LayerCache, place: &Place<'_>, scale: f
             let read =
                 |pool| end_to_end(pages_of_all_heads(pool, pages)).slice_dim(1, filled.clone());
             let (keys, values) = (read(&cache.pool.keys), read(&cache.pool.values));
-            let mut scores = query.clone().matmul(keys.transpose());
+            let scores = query.clone().matmul(keys.transpose());
+            let mut scores = capped(scores, cache.soft_cap());
             let [_, _, n_keys] = scores.dims();
             let is_past = position + tokens > first_key.saturating_add(window);
             if is_past || first_key + n_keys > position + 1 {

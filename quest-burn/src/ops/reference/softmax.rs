@@ -4,6 +4,14 @@ use burn::tensor::{DType, Tensor};
 /// block without a single valid token does not make NaN.
 pub const MASKED: f32 = -1e30;
 
+/// Scores below a cap in size, where there is one.
+pub fn capped<const D: usize>(scores: Tensor<D>, cap: Option<f64>) -> Tensor<D> {
+    match cap {
+        Some(cap) => (scores / cap).tanh() * cap,
+        None => scores,
+    }
+}
+
 /// A softmax-weighted sum of values that grows block by block, merged by the running maximum.
 pub struct RunningSoftmax {
     max: Tensor<3>,

@@ -4,6 +4,7 @@ use super::{
     attention::BLOCK_TOKENS,
     pool::{indices, pages_of_all_heads},
     scores::{of_lists, pad_pages},
+    softmax::capped,
 };
 use crate::{
     cache::{LayerCache, Step},
@@ -124,7 +125,7 @@ impl<'a> TokenRows<'a> {
             };
             query.clone().matmul(keys.transpose())
         });
-        let scores = Tensor::cat(scores.collect(), 2);
+        let scores = capped(Tensor::cat(scores.collect(), 2), self.cache.soft_cap());
         let weights = (scores.clone() - scores.max_dim(2)).exp();
         weights.clone() / weights.sum_dim(2)
     }
