@@ -96,9 +96,15 @@ pub fn report_usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let text = text.trim_start_matches("error: ");
-    // The paragraphs behind the first are usage and hints.
-    let first = text.split("\n\n").next().unwrap_or(text);
-    eprintln!("error: {}", one_line(first));
+    // The paragraphs behind the first are usage, and hints at what was meant.
+    let mut paragraphs = text.split("\n\n");
+    let first = paragraphs.next().unwrap_or(text);
+    let hints = paragraphs.flat_map(str::lines).filter_map(|line| {
+        let hint = line.trim().strip_prefix("tip: ")?;
+        Some(format!(" ({hint})"))
+    });
+    let hints = hints.collect::<String>();
+    eprintln!("error: {}{hints}", one_line(first));
     ExitCode::from(BAD_INPUT)
 }
 

@@ -28,8 +28,8 @@ use crate::{device::DeviceName, policies::PolicyParser};
 /// Which model runs, and where.
 #[derive(Args)]
 pub struct ModelOptions {
-    /// Folder of a Hugging Face checkpoint, or a model of the hub: `org/name`, `org/name@revision`,
-    /// `org/name:Q4_K_M` for one of its GGUF files [default: the model that ships with the program]
+    /// Folder of a Hugging Face checkpoint, a GGUF file, or a model of the hub: `org/name`,
+    /// `org/name@revision`, `org/name:Q4_K_M` for one of its GGUF files [default: the model that ships with the program]
     #[arg(long = "model", value_name = "MODEL")]
     pub folder: Option<PathBuf>,
     /// Where to compute

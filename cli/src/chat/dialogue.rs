@@ -4,7 +4,7 @@ use anyhow::bail;
 use quest_burn::policy::PolicyConfig;
 use quest_burn_models::{
     chat::Message,
-    generation::{Finish, GenerationConfig, Timings},
+    generation::{Finish, GenerationConfig, LEAST_CHUNK, Timings, chunk_end},
     session::Session,
 };
 use serde::{Deserialize, Serialize};
@@ -186,7 +186,12 @@ impl<'a> Dialogue<'a> {
         config.check(&ids, self.session.model().model().vocab_size())?;
 
         interrupt.take();
-        let reused = self.session.align(&ids)?;
+        let mut reused = self.session.align(&ids)?;
+        // Where a prompt is kept whole its end is fed again, as much as the first time.
+        if ids.len() - reused < LEAST_CHUNK {
+            reused = ids.len().saturating_sub(LEAST_CHUNK);
+            self.session.truncate(reused)?;
+        }
         let mut answer = Answer {
             text: String::new(),
             prompt_tokens: ids.len(),
@@ -198,11 +203,16 @@ impl<'a> Dialogue<'a> {
         // All but the last part, so that Ctrl-C is heard between parts.
         let start = std::time::Instant::now();
         let (chunk, new) = (config.prefill_chunk, &ids[reused..]);
-        let ahead = (new.len() - 1) / chunk * chunk;
+        let mut ahead = 0;
         let mut progress = Progress::new("prefill", Unit::Tokens, new.len() as u64);
-        for (part, done) in new[..ahead].chunks(chunk).zip((chunk..).step_by(chunk)) {
-            self.session.prefill(part, chunk, &mut |_| ())?;
-            progress.set(done as u64);
+        loop {
+            let end = chunk_end(ahead, new.len(), chunk);
+            if end == new.len() {
+                break;
+            }
+            self.session.prefill(&new[ahead..end], chunk, &mut |_| ())?;
+            ahead = end;
+            progress.set(ahead as u64);
             if interrupt.take() {
                 return Ok(answer);
             }

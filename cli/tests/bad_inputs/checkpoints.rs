@@ -19,7 +19,7 @@ fn folders_and_configurations() {
         Case {
             name: "absent config.json",
             spoil: |checkpoint| fs::remove_file(checkpoint.path().join("config.json")).unwrap(),
-            expected: &["config.json: expected a readable file"],
+            expected: &["found a folder without config.json"],
             ..Case::default()
         },
         Case {

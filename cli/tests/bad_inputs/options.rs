@@ -14,6 +14,15 @@ fn options() {
             ..Case::default()
         },
         Case {
+            name: "misspelt option",
+            args: &["--ids", IDS, "--tokn-budget", "64"],
+            expected: &[
+                "unexpected argument '--tokn-budget' found (a similar argument exists: \
+                 '--token-budget')",
+            ],
+            ..Case::default()
+        },
+        Case {
             name: "page size that is no power of two",
             subcommand: "info",
             args: &["--page-size", "12"],

@@ -31,9 +31,11 @@ pub fn prefill(
     }
     let longest = prompts.iter().map(|ids| ids.len()).max().unwrap_or(0);
     let mut last = vec![None; prompts.len()];
-    for start in (0..longest).step_by(chunk) {
-        let part =
-            |ids: &&[u32]| ids[start.min(ids.len())..(start + chunk).min(ids.len())].to_vec();
+    let mut end = 0;
+    while end < longest {
+        let start = end;
+        end = chunk_end(start, longest, chunk);
+        let part = |ids: &&[u32]| ids[start.min(ids.len())..end.min(ids.len())].to_vec();
         let parts = prompts.iter().map(part).collect::<Vec<_>>();
         let lengths = parts.iter().map(Vec::len).collect::<Vec<_>>();
         let step = cache.prefill(&lengths)?;
@@ -46,7 +48,7 @@ pub fn prefill(
             }
         }
         if let Some(progress) = &mut progress {
-            let done = longest.min(start + chunk);
+            let done = end;
             // What follows the last chunk is queued while the device works on it.
             if done < longest {
                 model.device().sync()?;
@@ -59,6 +61,22 @@ pub fn prefill(
         0 => Err(GenerateError::EmptyPrompt),
         1 => Ok(last.remove(0)),
         _ => Ok(Tensor::cat(last, 0)),
+    }
+}
+
+/// Tokens of a prompt that are fed at once at least, where it has as many. Fewer rows may be multiplied
+/// with packed weights in a coarser way, that of decoded tokens, and the answer to a prompt should not
+/// depend on where its chunks end.
+pub const LEAST_CHUNK: usize = 16;
+
+/// Where the chunk of `n` tokens that begins at `start` ends: a rest of less than [`LEAST_CHUNK`] takes
+/// tokens of the chunk before it.
+pub fn chunk_end(start: usize, n: usize, chunk: usize) -> usize {
+    let end = start.saturating_add(chunk);
+    match n.checked_sub(end) {
+        None | Some(0) => n,
+        Some(rest) if rest < LEAST_CHUNK && chunk >= 2 * LEAST_CHUNK => n - LEAST_CHUNK,
+        Some(_) => end,
     }
 }
 
@@ -75,4 +93,32 @@ pub(super) fn rows(
     let ids = rows.into_iter().flatten().map(|id| id as i32);
     let ids = TensorData::new(ids.collect::<Vec<_>>(), shape);
     Tensor::from_data(ids, &model.device())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(n: usize, chunk: usize) -> Vec<usize> {
+        let mut ends = vec![0];
+        while *ends.last().unwrap() < n {
+            ends.push(chunk_end(*ends.last().unwrap(), n, chunk));
+        }
+        ends.split_off(1)
+    }
+
+    #[test]
+    fn no_prompt_ends_in_a_chunk_of_a_few_tokens() {
+        assert_eq!(ends(64, 32), [32, 64]);
+        assert_eq!(ends(48, 32), [32, 48]);
+        assert_eq!(ends(65, 32), [32, 49, 65]);
+        assert_eq!(ends(1025, 512), [512, 1009, 1025]);
+    }
+
+    #[test]
+    fn short_prompts_and_short_chunks_are_as_they_are() {
+        assert_eq!(ends(3, 32), [3]);
+        assert_eq!(ends(5, 2), [2, 4, 5]);
+        assert_eq!(ends(33, 16), [16, 32, 33]);
+    }
 }

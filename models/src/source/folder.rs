@@ -13,6 +13,9 @@ use crate::{
 /// The name of what fine-tuning with LoRA leaves beside the weights it changes.
 const ADAPTER: &str = "adapter_config.json";
 
+/// What Meta's own releases have in the place of `config.json`.
+const META_CONFIG: &str = "params.json";
+
 /// The files beside the weights that say something of the model.
 const COMPANIONS: [&str; 13] = [
     ModelConfig::FILE,
@@ -68,6 +71,17 @@ impl CheckpointSource for HuggingFaceFolder {
     }
 
     fn config(&self) -> Result<ModelConfig, ModelError> {
+        if !self.dir.join(ModelConfig::FILE).exists() {
+            let found = match self.dir.join(META_CONFIG).exists() {
+                true => "a model in Meta's original form (convert it to Hugging Face's first)",
+                false if entries(&self.dir)?.is_empty() => "an empty folder",
+                false => "a folder without config.json",
+            };
+            return Err(ModelError::Folder {
+                path: self.dir.clone(),
+                found,
+            });
+        }
         hugging_face::read(&self.dir)
     }
 

@@ -163,7 +163,20 @@ fn fields_that_are_missing_or_wrong_are_named() {
 fn files_that_are_absent_or_garbled_are_named() {
     let dir = folder(&[]);
     let error = ModelConfig::from_dir(dir.path()).unwrap_err();
-    assert!(message(&error, &dir).starts_with("config.json: expected a readable file: No such"));
+    let expected = ": expected a folder with a model or a GGUF file, found an empty folder";
+    assert!(error.to_string().ends_with(expected), "{error}");
+    std::fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
+    let error = ModelConfig::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(
+        error.ends_with("found a folder without config.json"),
+        "{error}"
+    );
+    std::fs::write(dir.path().join("params.json"), "{}").unwrap();
+    let error = ModelConfig::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("found a model in Meta's original form"),
+        "{error}"
+    );
 
     let absent = dir.path().join("absent");
     let error = ModelConfig::from_dir(&absent).unwrap_err();
