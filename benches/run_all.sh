@@ -8,7 +8,8 @@
 # ATTENTION      options of `bench attention`, by default `--preset target`
 # DECODE         options of `bench decode`; `none` leaves it out
 # PREFILL        options of `bench prefill`; `none` leaves it out
-# PEERS          options of both peer scripts; `none` leaves them out
+# PEERS          options of the peers of attention and decode; `none` leaves all peers out
+# PEERS_PREFILL  options of the peers of prompts
 # PYTHON         the Python that has PyTorch, by default python3
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -91,6 +92,8 @@ if [ "${PEERS:-}" != none ]; then
     measure peers-attention "$python" "$here/peers/attention_torch.py" ${PEERS:-}
     # shellcheck disable=SC2086
     measure peers-decode "$python" "$here/peers/decode_torch.py" ${PEERS:-}
+    # shellcheck disable=SC2086
+    measure peers-prefill "$python" "$here/peers/prefill_torch.py" ${PEERS_PREFILL:-}
   else
     say "peers are left out: $python has no PyTorch (PYTHON names another one)"
   fi
