@@ -1,6 +1,10 @@
-//! Matrix products of many rows, as prompts have them.
+//! Matrix products of many rows, as prompts have them: by the matrix instructions of NVIDIA's Hopper
+//! where they are, elsewhere by cubek's kernels.
 
+mod cubek;
 mod launch;
+#[cfg(feature = "cuda")]
+mod warpgroup;
 
 use burn::{
     backend::Dispatch,
@@ -13,7 +17,8 @@ use super::{check::check_dtype, extension::LinearOps};
 /// The product of rows with the rows of a weight, by a kernel that shapes and dtype decide.
 ///
 /// Burn measures some twenty candidates for each new shape, which takes seconds in a new process; of
-/// them the same few win at the shapes of projections, so that nothing is measured here.
+/// them the same few win at the shapes of projections, so that nothing is measured here. On H100 and
+/// H200, a kernel of this crate takes f16 and bf16 rows whose channels and outputs are multiples of 8.
 ///
 /// # Shapes
 ///

@@ -1,0 +1,75 @@
+//! Products by the matrix instructions of NVIDIA's Hopper (H100, H200), which four planes execute together
+//! on tiles in shared memory.
+//!
+//! CubeCL 0.11 knows neither these instructions nor copies to shared memory that go on while a unit
+//! computes; [`ptx`] adds them as an operation with a lowering of its own. `docs/prefill.md` has times.
+
+mod copies;
+mod instructions;
+mod kernel;
+mod outputs;
+mod ptx;
+#[cfg(test)]
+mod tests;
+mod tiles;
+
+use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use cubecl::{cuda::compiler::CudaBackend, prelude::*};
+
+use self::{
+    kernel::warpgroup_matmul,
+    tiles::{Tiles, WIDTH},
+};
+use super::super::launch::{address_type, multiprocessors};
+
+/// The architecture that has the instructions. Later ones have others.
+const HOPPER: &str = "ptx_sm90";
+
+/// Whether the kernel multiplies these, on their device.
+pub(super) fn takes(rows: &CubeTensor, weight: &CubeTensor) -> bool {
+    let [d_output, d_input] = weight.meta.shape().dims::<2>();
+    // C++ would have to know the operation as well.
+    CudaBackend::default() == CudaBackend::Llvm
+        && rows.client.properties().identity.fingerprint == HOPPER
+        && matches!(rows.dtype, DType::F16 | DType::BF16)
+        && d_input > 0
+        && d_input.is_multiple_of(WIDTH)
+        && d_output.is_multiple_of(WIDTH)
+}
+
+/// Writes the product of `rows [n, d_input]` with the transpose of `weight [d_output, d_input]`; where
+/// [`takes`] says yes.
+pub(super) fn launch(rows: CubeTensor, weight: CubeTensor, output: &CubeTensor) {
+    let [n, d_output] = output.meta.shape().dims::<2>();
+    let tiles = Tiles::of([n, d_output], multiprocessors(output), output.dtype);
+    let (rows, weight) = (row_major(rows), row_major(weight));
+    let client = output.client.clone();
+    let address = address_type(&[&rows, &weight, output]);
+    // SAFETY: rows past the end are those of the last one, channels past the end zeros, and neither is
+    // written; rows begin at multiples of 16 bytes.
+    unsafe {
+        warpgroup_matmul::launch_unchecked(
+            &client,
+            CubeCount::Static(tiles.cubes([n, d_output]) as u32, 1, 1),
+            CubeDim::new_1d(tiles.units() as u32),
+            address,
+            WIDTH,
+            rows.into_tensor_arg(),
+            weight.into_tensor_arg(),
+            output.clone().into_tensor_arg(),
+            tiles,
+            dtype_to_storage_type(output.dtype),
+        );
+    }
+}
+
+/// Channels next to each other, and rows at multiples of 16 bytes. CUDA leaves gaps between the rows of
+/// some tensors, which do no harm.
+fn row_major(tensor: CubeTensor) -> CubeTensor {
+    let [row, channel] = [0, 1].map(|axis| tensor.meta.strides()[axis]);
+    match channel == 1 && row.is_multiple_of(WIDTH) {
+        true => tensor,
+        false => into_contiguous(tensor),
+    }
+}

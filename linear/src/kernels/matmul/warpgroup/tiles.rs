@@ -1,0 +1,120 @@
+//! How a product is cut into tiles.
+
+use burn::tensor::DType;
+
+use super::super::super::matrix_instruction::PLANE;
+
+/// Elements of a copy of 16 bytes.
+pub(super) const WIDTH: usize = 8;
+/// Copies of a row of a tile, of 128 bytes: what the permutation of shared memory is made for.
+pub(super) const PARTS: usize = 8;
+/// Bytes of a row of a tile.
+pub(super) const ROW_BYTES: usize = PARTS * 16;
+/// Rows of an instruction.
+const GROUP_ROWS: usize = 64;
+/// Planes that execute it.
+const GROUP_PLANES: usize = 4;
+/// Eight rows of a tile, with which the permutation repeats, begin at multiples of so many bytes.
+pub(super) const ALIGNMENT: usize = 8 * ROW_BYTES;
+
+/// What the kernel is compiled for: a cube multiplies a tile of rows by a tile of weight rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tiles {
+    /// Groups of four planes, each with rows of its own.
+    pub groups: usize,
+    /// Weight rows of a tile, which are outputs.
+    pub columns: usize,
+    /// Tiles in shared memory: one is multiplied, the last one may be, the others are copied.
+    pub stages: usize,
+    /// Tiles of rows that pass a tile of weight rows one after the other, while it is in the cache.
+    pub band: usize,
+    /// As PTX calls it.
+    pub dtype: &'static str,
+}
+
+impl Tiles {
+    /// Large tiles do most work for each byte of shared memory, as long as they are enough for the
+    /// device.
+    pub(super) fn of(shape: [usize; 2], multiprocessors: usize, dtype: DType) -> Self {
+        let large = Self {
+            groups: 2,
+            columns: 256,
+            stages: 4,
+            band: 8,
+            dtype: match dtype {
+                DType::BF16 => "bf16",
+                _ => "f16",
+            },
+        };
+        if large.cubes(shape) >= multiprocessors {
+            return large;
+        }
+        Self {
+            columns: 128,
+            stages: 3,
+            ..large
+        }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.groups * GROUP_ROWS
+    }
+
+    pub(super) fn units(&self) -> usize {
+        self.groups * GROUP_PLANES * PLANE
+    }
+
+    /// Units of a group.
+    pub(super) fn group_units(&self) -> usize {
+        GROUP_PLANES * PLANE
+    }
+
+    /// Bytes of a group's rows.
+    pub(super) fn group_bytes(&self) -> usize {
+        GROUP_ROWS * ROW_BYTES
+    }
+
+    /// Tiles of `[rows, columns]`, a cube each.
+    pub(super) fn cubes(&self, [rows, columns]: [usize; 2]) -> usize {
+        rows.div_ceil(self.rows()) * columns.div_ceil(self.columns)
+    }
+
+    /// Rows that a cube copies at once.
+    pub(super) fn lines(&self) -> usize {
+        self.units() / PARTS
+    }
+
+    /// Copies of a unit for a tile of rows, and for one of weight rows.
+    pub(super) fn copies(&self) -> [usize; 2] {
+        [self.rows() / self.lines(), self.columns / self.lines()]
+    }
+
+    /// Bytes of a tile of rows.
+    pub(super) fn row_tile(&self) -> usize {
+        self.rows() * ROW_BYTES
+    }
+
+    pub(super) fn stage_bytes(&self) -> usize {
+        self.row_tile() + self.columns * ROW_BYTES
+    }
+
+    /// Shared memory in copies, with room to begin at a multiple of [`ALIGNMENT`].
+    pub(super) fn shared(&self) -> usize {
+        (self.stages * self.stage_bytes() + ALIGNMENT) / 16
+    }
+
+    /// Tiles whose copies have begun before the first one is multiplied.
+    pub(super) fn ahead(&self) -> usize {
+        self.stages - 2
+    }
+
+    /// Channels of a step.
+    pub(super) fn step(&self) -> usize {
+        PARTS * WIDTH
+    }
+
+    /// Sums of a unit.
+    pub(super) fn sums(&self) -> usize {
+        GROUP_ROWS * self.columns / self.group_units()
+    }
+}
