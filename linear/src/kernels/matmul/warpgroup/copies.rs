@@ -46,7 +46,8 @@ pub(super) fn copies_of_unit<F: Float, N: Size>(
     }
 }
 
-/// Where a part of every so many rows begins; past the end it is the last row's.
+/// Where a part of every so many rows begins. Past the end rows begin anew, so that all are not the same:
+/// that would take longer than rows of their own.
 #[cube]
 fn starts<F: Float, N: Size>(
     matrix: &Tensor<Vector<F, N>>,
@@ -56,11 +57,11 @@ fn starts<F: Float, N: Size>(
     #[comptime] n: usize,
 ) -> Array<usize> {
     let stride = matrix.stride(0) / WIDTH;
-    let last = matrix.shape(0) - 1;
+    let height = matrix.shape(0);
     let mut starts = Array::<usize>::new(n);
     #[unroll]
     for i in 0..n {
-        starts[i] = min(first + comptime!(i * lines), last) * stride + part;
+        starts[i] = (first + comptime!(i * lines)) % height * stride + part;
     }
     starts
 }

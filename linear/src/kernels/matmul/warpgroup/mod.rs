@@ -46,7 +46,7 @@ pub(super) fn launch(rows: CubeTensor, weight: CubeTensor, output: &CubeTensor) 
     let (rows, weight) = (row_major(rows), row_major(weight));
     let client = output.client.clone();
     let address = address_type(&[&rows, &weight, output]);
-    // SAFETY: rows past the end are those of the last one, channels past the end zeros, and neither is
+    // SAFETY: rows past the end are others of the matrix, channels past the end zeros, and neither is
     // written; rows begin at multiples of 16 bytes.
     unsafe {
         warpgroup_matmul::launch_unchecked(

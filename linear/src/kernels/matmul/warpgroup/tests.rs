@@ -122,7 +122,7 @@ fn compile(tiles: Tiles, float: FloatKind) -> NvptxModule {
 #[test]
 fn every_tile_compiles_to_warpgroup_instructions_and_registers() {
     for (dtype, float) in [(DType::F16, FloatKind::F16), (DType::BF16, FloatKind::BF16)] {
-        for shape in [[8192, 8192], [128, 4096]] {
+        for shape in [[8192, 8192], [512, 4096], [128, 4096]] {
             let tiles = Tiles::of(shape, MULTIPROCESSORS, dtype);
             let module = compile(tiles, float);
             // SAFETY: PTX for the driver ends with a zero.
@@ -140,7 +140,13 @@ fn every_tile_compiles_to_warpgroup_instructions_and_registers() {
 
 #[test]
 fn products_with_too_few_large_tiles_take_smaller_ones() {
-    let columns = |shape| Tiles::of(shape, MULTIPROCESSORS, DType::F16).columns;
-    assert_eq!(columns([2048, 4096]), 256);
-    assert_eq!(columns([128, 4096]), 128);
+    let tiles = |shape| {
+        let Tiles {
+            groups, columns, ..
+        } = Tiles::of(shape, MULTIPROCESSORS, DType::F16);
+        (groups, columns)
+    };
+    assert_eq!(tiles([2048, 4096]), (2, 256));
+    assert_eq!(tiles([512, 4096]), (1, 256));
+    assert_eq!(tiles([128, 4096]), (1, 128));
 }
