@@ -4,7 +4,7 @@ use quest_burn_linear::kernels;
 use quest_burn_tests::arrays::assert_close;
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::{floats, random, targets, tolerance};
+use super::{floats, matrix_targets, random, targets, tolerance};
 
 #[test]
 fn products_of_many_rows_equal_sums_in_f64() {
@@ -18,6 +18,9 @@ fn products_of_many_rows_equal_sums_in_f64() {
             [1, 3, 5],
             // As many outputs as take the kernel for wide layers.
             [96, 32, 8200],
+            // What the kernel for H100 and H200 takes in its smallest tiles, with a part of the last one.
+            [70, 136, 200],
+            [129, 200, 264],
         ] {
             let (rows, x) = random([m, k], dtype, &device, &mut rng);
             let (weight, w) = random([n, k], dtype, &device, &mut rng);
@@ -36,5 +39,46 @@ fn products_of_many_rows_equal_sums_in_f64() {
                 &what,
             );
         }
+    }
+}
+
+/// The sizes of tiles depend on how many there are: these are enough for the largest and for the next.
+#[test]
+fn products_of_every_size_of_tiles_equal_sums_in_f64() {
+    let mut rng = StdRng::seed_from_u64(12);
+    let targets = matrix_targets().collect::<Vec<_>>();
+    if targets.is_empty() {
+        println!("no device with matrix instructions is named: nothing is tested");
+    }
+    for (device, dtype) in targets {
+        for [m, k, n] in [[1100, 72, 4104], [500, 72, 4104]] {
+            let (rows, x) = random([m, k], dtype, &device, &mut rng);
+            let (weight, w) = random([n, k], dtype, &device, &mut rng);
+            let products = floats(&kernels::matmul_rows(rows, weight));
+            // One in 61, which is prime: all columns and rows have their turn.
+            for at in (0..m * n).step_by(61) {
+                let (row, column) = (at / n, at % n);
+                let terms = x[row * k..][..k].iter().zip(&w[column * k..][..k]);
+                let expected = terms.map(|(x, w)| x * w).sum::<f64>();
+                let off = (products[at] - expected).abs();
+                let most = tolerance(dtype) * (k as f64).sqrt().max(expected.abs());
+                assert!(
+                    off <= most,
+                    "row {row}, column {column}, {dtype:?}: off by {off}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_view_multiply_as_they_do_alone() {
+    let mut rng = StdRng::seed_from_u64(13);
+    for (device, dtype) in targets() {
+        let (rows, _) = random([100, 64], dtype, &device, &mut rng);
+        let (weight, _) = random([48, 64], dtype, &device, &mut rng);
+        let whole = kernels::matmul_rows(rows.clone(), weight.clone()).narrow(0, 3, 90);
+        let view = kernels::matmul_rows(rows.narrow(0, 3, 90), weight);
+        assert_close(&floats(&view), &floats(&whole), tolerance(dtype), "a view");
     }
 }

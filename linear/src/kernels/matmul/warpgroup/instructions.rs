@@ -8,6 +8,7 @@ use super::ptx::PtxOp;
 #[cube]
 pub(super) fn shared_address<E: CubePrimitive>(element: &[E]) -> u32 {
     intrinsic!(|scope| {
+        // SAFETY: the pointer is to a value of the scope, which outlives it.
         let pointer = unsafe { *element.__expand_as_ptr_method(scope) }.value(scope);
         let word = u32::__expand_as_type(scope);
         let op = PtxOp::pure(scope.ctx_mut(), "mov.b32 $0, $1;", pointer, word);
@@ -20,6 +21,7 @@ pub(super) fn shared_address<E: CubePrimitive>(element: &[E]) -> u32 {
 #[cube]
 pub(super) fn copy<E: CubePrimitive>(from: &[E], to: u32, bytes: u32) {
     intrinsic!(|scope| {
+        // SAFETY: the pointer is to a value of the scope, which outlives it.
         let from = unsafe { *from.__expand_as_ptr_method(scope) }.value(scope);
         let operands = vec![to.read_value(scope), from, bytes.read_value(scope)];
         let text = "cp.async.cg.shared.global [$0], [$1], 16, $2;";
