@@ -1,7 +1,7 @@
 use burn::tensor::{Int, Tensor};
 use quest_burn::{
     cache::{PagedKvCache, Step},
-    decode::{DecodeError, DecodeGraph, DecodeGraphConfig, DecodeModel},
+    decode::{DecodeError, DecodeGraph, DecodeGraphConfig, DecodeModel, DraftGraph},
     policy::PagePolicy,
 };
 
@@ -24,7 +24,7 @@ impl DecodeModel for WithPolicy<'_> {
 
     fn logits(&self, tokens: Tensor<2, Int>, cache: &mut PagedKvCache, step: &Step) -> Tensor<2> {
         let hidden = self.model.hidden(tokens, cache, step, self.policy);
-        self.model.logits(hidden).squeeze_dim(1)
+        self.model.logits(hidden).flatten(0, 1)
     }
 }
 
@@ -44,4 +44,20 @@ pub fn decode_graph<'a>(
     config: DecodeGraphConfig,
 ) -> Result<DecodeGraph<'a>, DecodeError> {
     DecodeGraph::new(WithPolicy { model, policy }, cache, tokens, config)
+}
+
+/// Steps of a model over one sequence that draft up to `drafts` tokens by a policy, and dense passes that
+/// verify them; both are recorded once and replayed where the device can.
+///
+/// # Errors
+///
+/// When the cache has several sequences.
+pub fn draft_graph<'a>(
+    model: &'a dyn LanguageModel,
+    cache: &'a mut PagedKvCache,
+    policy: &'a dyn PagePolicy,
+    drafts: usize,
+    config: DecodeGraphConfig,
+) -> Result<DraftGraph<'a>, DecodeError> {
+    DraftGraph::new(WithPolicy { model, policy }, cache, drafts, config)
 }

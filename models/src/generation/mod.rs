@@ -17,7 +17,7 @@ mod timings;
 
 pub use answer::Finish;
 pub use config::{GenerationConfig, check_context, check_ids};
-pub use decode::decode_graph;
+pub use decode::{decode_graph, draft_graph};
 pub use error::GenerateError;
 pub use generator::Generator;
 pub use likelihood::{LikelihoodMode, negative_log_likelihoods};
@@ -26,7 +26,7 @@ pub use text::TextDecoder;
 pub use timings::Timings;
 
 pub(crate) use answer::{Answer, Due};
-pub(crate) use forward::{Forward, capacity};
+pub(crate) use forward::{Forward, capacity, read};
 
 #[cfg(test)]
 pub(crate) mod tests;

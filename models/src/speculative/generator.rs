@@ -1,21 +1,27 @@
 use std::{collections::VecDeque, time::Instant};
 
-use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
+use quest_burn::{
+    cache::PagedKvCache,
+    decode::{DecodeError, DecodeGraphConfig, DraftGraph},
+    policy::PagePolicy,
+};
 
 use super::{Draft, DraftStatistics, LosslessConfig, verify};
 use crate::{
-    generation::{Answer, Due, Finish, Forward, GenerateError, GenerationConfig, Timings},
+    generation::{
+        Answer, Due, Finish, Forward, GenerateError, GenerationConfig, Timings, draft_graph, read,
+    },
     model::LanguageModel,
-    sampling::SampleError,
+    sampling::{Distribution, Sampler},
 };
 
 /// New tokens after a prompt, one by one, as dense attention would give them; those that the policy drafts
 /// well cost little.
 ///
-/// It is used as a [`Generator`](crate::generation::Generator). Steps are not recorded, as drafts go back
-/// again and again. When it is dropped, the cache holds all tokens but the last one given out.
+/// It is used as a [`Generator`](crate::generation::Generator). When it is dropped, the cache holds all tokens
+/// but the last one given out.
 pub struct LosslessGenerator<'a> {
-    forward: Forward<'a>,
+    work: Work<'a>,
     answer: Answer<'a>,
     lossless: LosslessConfig,
     /// Verified tokens that are not given out yet.
@@ -23,6 +29,21 @@ pub struct LosslessGenerator<'a> {
     /// Tokens that were given out and are in the cache, or would be without drafts.
     held: usize,
     statistics: DraftStatistics,
+}
+
+/// What the model runs in.
+#[allow(clippy::large_enum_variant, reason = "one is made per generation")]
+enum Work<'a> {
+    Forward(Forward<'a>),
+    Graph(DraftGraph<'a>),
+    /// A graph was refused, or the generation is over.
+    Gone,
+}
+
+/// What dense attention says of the tokens of a pass.
+enum Targets {
+    MostProbable(Vec<u32>),
+    Logits(Vec<Vec<f32>>),
 }
 
 impl<'a> LosslessGenerator<'a> {
@@ -48,7 +69,7 @@ impl<'a> LosslessGenerator<'a> {
         Ok(Self {
             answer: Answer::new(&forward, prompt, config)?,
             held: forward.length(),
-            forward,
+            work: Work::Forward(forward),
             lossless,
             verified: VecDeque::new(),
             statistics: DraftStatistics::default(),
@@ -88,22 +109,52 @@ impl<'a> LosslessGenerator<'a> {
     }
 
     fn prefill(&mut self) -> Result<u32, GenerateError> {
+        let Work::Forward(forward) = &mut self.work else {
+            unreachable!("the prompt comes first");
+        };
         let start = Instant::now();
-        let hidden = self.answer.prefill(&mut self.forward)?;
-        self.held = self.forward.length();
-        let logits = self.forward.logits(hidden)?;
-        let id = self.answer.sample(&logits, self.held)?;
+        let hidden = self.answer.prefill(forward)?;
+        self.held = forward.length();
+        let logits = forward.model.logits(hidden);
+        if self.answer.config.max_new_tokens > 1 {
+            // Before the logits are read, while the device still works on the prompt.
+            self.record()?;
+        }
+        let id = self.answer.sample(&read(logits)?, self.held)?;
         self.answer.prefilled(start);
         Ok(id)
+    }
+
+    /// Goes over to rounds of drafts.
+    fn record(&mut self) -> Result<(), GenerateError> {
+        let Work::Forward(Forward {
+            model,
+            cache,
+            policy,
+        }) = std::mem::replace(&mut self.work, Work::Gone)
+        else {
+            unreachable!("the prompt comes first");
+        };
+        let config = DecodeGraphConfig::new().with_capture(self.answer.config.capture);
+        let drafts = self.lossless.draft_tokens;
+        let mut graph = draft_graph(model, cache, policy, drafts, config)?;
+        let reserved = graph.reserve(self.n_drafts(1));
+        self.work = Work::Graph(graph);
+        Ok(reserved?)
+    }
+
+    /// Tokens to draft after so many new ones: a pass gives a token of its own, and no more are asked for
+    /// than these.
+    fn n_drafts(&self, new_tokens: usize) -> usize {
+        let room = self.answer.config.max_new_tokens - new_tokens - 1;
+        self.lossless.draft_tokens.min(room)
     }
 
     /// The next token: one that is verified already, or the first of a new pass.
     fn decode(&mut self, newest: u32, new_tokens: usize) -> Result<u32, GenerateError> {
         if self.verified.is_empty() {
             let start = Instant::now();
-            // A pass gives a token of its own, and no more are asked for than these.
-            let room = self.answer.config.max_new_tokens - new_tokens - 1;
-            self.round(newest, self.lossless.draft_tokens.min(room))?;
+            self.round(newest, self.n_drafts(new_tokens))?;
             self.answer.timings.decode += start.elapsed();
         }
         let id = self.verified.pop_front();
@@ -115,56 +166,86 @@ impl<'a> LosslessGenerator<'a> {
 
     /// Drafts tokens after the newest one, and verifies them with it.
     fn round(&mut self, newest: u32, n_drafts: usize) -> Result<(), GenerateError> {
-        let before = self.forward.length();
-        let drafts = self.draft(newest, n_drafts)?;
-        if n_drafts > 0 {
-            self.forward.cache.truncate(0, before)?;
-        }
+        let Work::Graph(graph) = &mut self.work else {
+            unreachable!("the prompt is done, and there was no error");
+        };
+        let sampler = &mut self.answer.sampler;
+        let held = self.held;
+        graph.reserve(n_drafts)?;
+        let drafts = draft(graph, sampler, newest, n_drafts, held)?;
         let drafted = drafts.iter().map(|draft| draft.id).collect::<Vec<_>>();
         let fed = core::iter::once(newest).chain(drafted.iter().copied());
-        let hidden = self.forward.prefill_all(&fed.collect::<Vec<_>>())?;
-        let logits = self.forward.logits(hidden)?;
-        let rows = logits.chunks_exact(self.forward.vocab_size());
-        let rows = rows.collect::<Vec<_>>();
-        let verdict = verify(&drafts, &mut self.answer.sampler, |sampler, i| {
-            sampler.distribution(rows[i], &drafted[..i])
+        graph.verify(&fed.collect::<Vec<_>>())?;
+        let targets = Targets::of(graph, sampler)?;
+        let verdict = verify(&drafts, sampler, |sampler, i| match &targets {
+            Targets::MostProbable(ids) => Ok(Distribution::certain(ids[i])),
+            Targets::Logits(rows) => sampler.distribution(&rows[i], &drafted[..i]),
         });
-        let verdict = verdict.map_err(|source| self.no_token(0, source))?;
-        self.forward
-            .cache
-            .truncate(0, before + 1 + verdict.accepted)?;
+        let verdict = verdict.map_err(|source| GenerateError::Sample {
+            length: held,
+            source,
+        })?;
+        graph.keep(1 + verdict.accepted)?;
         let accepted = drafted[..verdict.accepted].iter().copied();
         self.verified.extend(accepted.chain([verdict.next]));
-        self.answer.sampler.observe(self.verified.make_contiguous());
+        sampler.observe(self.verified.make_contiguous());
         self.statistics.passes += 1;
         self.statistics.drafted += n_drafts;
         self.statistics.accepted += verdict.accepted;
         Ok(())
     }
+}
 
-    /// Tokens that the policy chooses after the newest one. They stay in the cache but for the last.
-    fn draft(&mut self, newest: u32, n: usize) -> Result<Vec<Draft>, GenerateError> {
-        let mut drafts = Vec::with_capacity(n);
-        let mut drafted = Vec::with_capacity(n);
-        let mut last = newest;
-        for i in 0..n {
-            let hidden = self.forward.decode(last)?;
-            let logits = self.forward.logits(hidden)?;
-            let from = self.answer.sampler.distribution(&logits, &drafted);
-            let from = from.map_err(|source| self.no_token(i, source))?;
-            last = self.answer.sampler.draw_from(&from);
-            drafted.push(last);
-            drafts.push(Draft { id: last, from });
+impl Targets {
+    fn of(graph: &DraftGraph<'_>, sampler: &Sampler) -> Result<Self, GenerateError> {
+        if sampler.is_argmax() {
+            let ids = graph.most_probable()?;
+            if let Some(ids) = ids.into_iter().collect() {
+                return Ok(Self::MostProbable(ids));
+            }
+            // The sampler says what is wrong, if it comes to these.
         }
-        Ok(drafts)
+        Ok(Self::Logits(graph.logits()?))
     }
+}
 
-    fn no_token(&self, drafted: usize, source: SampleError) -> GenerateError {
-        GenerateError::Sample {
-            length: self.held + drafted,
+/// Tokens that the policy chooses after the newest one. `held` tokens are before it.
+fn draft(
+    graph: &mut DraftGraph<'_>,
+    sampler: &mut Sampler,
+    newest: u32,
+    n: usize,
+    held: usize,
+) -> Result<Vec<Draft>, GenerateError> {
+    if sampler.is_argmax() {
+        match graph.draft_most_probable(newest, n) {
+            Ok(ids) => {
+                let certain = |id| Draft {
+                    id,
+                    from: Distribution::certain(id),
+                };
+                return Ok(ids.into_iter().map(certain).collect());
+            }
+            // The sampler says what is wrong with them.
+            Err(DecodeError::Logits { .. }) => graph.undo_drafts()?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut drafts = Vec::with_capacity(n);
+    let mut drafted = Vec::with_capacity(n);
+    let mut last = newest;
+    for i in 0..n {
+        let logits = graph.draft(last)?;
+        let from = sampler.distribution(&logits, &drafted);
+        let from = from.map_err(|source| GenerateError::Sample {
+            length: held + i,
             source,
-        }
+        })?;
+        last = sampler.draw_from(&from);
+        drafted.push(last);
+        drafts.push(Draft { id: last, from });
     }
+    Ok(drafts)
 }
 
 impl Iterator for LosslessGenerator<'_> {
@@ -185,9 +266,11 @@ impl std::iter::FusedIterator for LosslessGenerator<'_> {}
 impl Drop for LosslessGenerator<'_> {
     fn drop(&mut self) {
         // After an error, or an answer that ended within a pass.
-        if self.forward.length() > self.held {
-            let truncated = self.forward.cache.truncate(0, self.held);
-            truncated.expect("the cache held these tokens");
+        if let Work::Graph(graph) = std::mem::replace(&mut self.work, Work::Gone)
+            && !std::thread::panicking()
+        {
+            let finished = graph.finish(self.held);
+            finished.expect("the cache held these tokens");
         }
     }
 }

@@ -133,12 +133,34 @@ impl PagedKvCache {
         self.table.advance(grown);
     }
 
+    /// Takes back the newest tokens of a sequence, whose pages stay reserved: recorded steps hold on.
+    #[cfg(feature = "cube")]
+    pub(crate) fn rewind(&mut self, sequence: usize, length: usize) {
+        self.table.rewind(sequence, length);
+    }
+
     /// A decode step of every sequence that is recorded now and replayed while there is room in
     /// the pages that are reserved: kernels read where they are from these tensors (`[batch]`).
     #[cfg(feature = "cube")]
     pub(crate) fn captured_step(&self, starts: Tensor<1, Int>, lengths: Tensor<1, Int>) -> Step {
+        let positions = starts.clone().unsqueeze_dim(1);
+        self.captured_pass(Phase::Decode, positions, starts, lengths)
+    }
+
+    /// The same of a pass over as many tokens as there are `positions`, `[batch, tokens]`; sequences
+    /// gain those of them that are within their `lengths`.
+    #[cfg(feature = "cube")]
+    pub(crate) fn captured_pass(
+        &self,
+        phase: Phase,
+        positions: Tensor<2, Int>,
+        starts: Tensor<1, Int>,
+        lengths: Tensor<1, Int>,
+    ) -> Step {
         Step::captured(
+            phase,
             self.config.page_size,
+            positions,
             self.table.lengths().to_vec(),
             self.table.pages().to_vec(),
             super::Sequences {
@@ -159,16 +181,24 @@ impl PagedKvCache {
         let held = self.table.lengths().get(sequence).copied();
         self.table.truncate(sequence, length)?;
         self.forget(sequence);
-        let kept = length % self.config.page_size;
-        if kept > 0 && held != Some(length) {
-            // No digest can forget a key: fold the rows that stay anew.
-            let page = self.table.pages()[sequence][length / self.config.page_size] as usize;
-            for layer in &mut self.layers {
-                layer.pool.fold_pages(page..page + 1, kept);
-                layer.pool.pack_pages(page..page + 1);
-            }
+        if held != Some(length) {
+            self.fold_last_page(sequence);
         }
         Ok(())
+    }
+
+    /// Folds the rows of a sequence's last page anew, as no digest can forget a key.
+    pub(crate) fn fold_last_page(&mut self, sequence: usize) {
+        let length = self.table.lengths()[sequence];
+        let kept = length % self.config.page_size;
+        if kept == 0 {
+            return;
+        }
+        let page = self.table.pages()[sequence][length / self.config.page_size] as usize;
+        for layer in &mut self.layers {
+            layer.pool.fold_pages(page..page + 1, kept);
+            layer.pool.pack_pages(page..page + 1);
+        }
     }
 
     /// Empties a sequence and frees its pages.

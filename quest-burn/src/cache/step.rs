@@ -1,3 +1,5 @@
+#[cfg(feature = "cube")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -29,6 +31,9 @@ pub struct Step {
     pages: Vec<Vec<u32>>,
     positions: Tensor<2, Int>,
     sequences: Sequences,
+    /// Made when a layer asks for them, for all layers.
+    #[cfg(feature = "cube")]
+    rows: Arc<OnceLock<Sequences>>,
     /// What policies have noted in each layer, for later layers of this pass.
     notes: Arc<Mutex<PolicyStates>>,
 }
@@ -62,6 +67,8 @@ impl Step {
             starts,
             lengths,
             pages,
+            #[cfg(feature = "cube")]
+            rows: Arc::default(),
             notes: Arc::default(),
         }
     }
@@ -78,25 +85,52 @@ impl Step {
         step
     }
 
-    /// A decode step of every sequence whose lengths move on on the device.
+    /// A pass of every sequence over `positions`, `[batch, tokens]`, that move on on the device.
     #[cfg(feature = "cube")]
     pub(super) fn captured(
+        phase: Phase,
         page_size: usize,
+        positions: Tensor<2, Int>,
         starts: Vec<usize>,
         pages: Vec<Vec<u32>>,
         sequences: Sequences,
     ) -> Self {
-        let batch = starts.len();
+        let [_, tokens] = positions.dims();
         Self {
-            phase: Phase::Decode,
+            phase,
             page_size,
-            lengths: starts.iter().map(|start| start + 1).collect(),
+            lengths: starts.iter().map(|start| start + tokens).collect(),
             starts,
             pages,
-            positions: sequences.starts.clone().reshape([batch, 1]),
+            positions,
             sequences,
+            rows: Arc::default(),
             notes: Arc::default(),
         }
+    }
+
+    /// Each new token as a sequence that ends with it: `batch * max_new_tokens` sequences, which share
+    /// pages. Those of padding hold nothing.
+    #[cfg(feature = "cube")]
+    pub(crate) fn rows(&self) -> &Sequences {
+        self.rows.get_or_init(|| {
+            let [batch, tokens] = self.positions.dims();
+            let [_, max_pages] = self.sequences.page_table.dims();
+            let page_table = self.sequences.page_table.clone();
+            let page_table = page_table
+                .unsqueeze_dim::<3>(1)
+                .expand([batch, tokens, max_pages])
+                .reshape([batch * tokens, max_pages]);
+            let starts = self.positions.clone();
+            let lengths = starts.clone() + 1;
+            let ends = self.sequences.lengths.clone().unsqueeze_dim::<2>(1);
+            let is_padding = lengths.clone().greater(ends.expand([batch, tokens]));
+            Sequences {
+                page_table,
+                starts: starts.reshape([batch * tokens]),
+                lengths: lengths.mask_fill(is_padding, 0).reshape([batch * tokens]),
+            }
+        })
     }
 
     /// What a policy has noted in a layer of this pass.

@@ -99,6 +99,16 @@ impl PageTable {
         }
     }
 
+    /// Shortens a sequence, which keeps its pages: they are reserved from then on.
+    #[cfg(any(feature = "cube", test))]
+    pub fn rewind(&mut self, sequence: usize, length: usize) {
+        debug_assert!(
+            length <= self.lengths[sequence],
+            "a rewound sequence is shorter"
+        );
+        self.lengths[sequence] = length;
+    }
+
     /// Tokens that the pages of a sequence can still take.
     #[cfg(any(feature = "cube", test))]
     pub fn room(&self, sequence: usize) -> usize {
@@ -179,6 +189,10 @@ mod tests {
         table.advance(&[true, false]);
         table.advance(&[true, false]);
         assert_eq!((table.lengths(), table.n_free()), (&[9, 8][..], 0));
+        table.rewind(0, 7);
+        assert_eq!((table.room(0), table.n_free()), (17, 0));
+        table.advance(&[true, false]);
+        table.advance(&[true, false]);
         table.release_reserved();
         assert_eq!((table.pages()[0].len(), table.n_free()), (2, 1));
         table.extend(&[7, 8]).unwrap();

@@ -24,11 +24,11 @@ pub struct Captured<'a> {
     recordings: usize,
 }
 
-type StepGraph<'a> = Graph<Tensor<2>, Box<dyn FnMut() -> Tensor<2> + 'a>>;
+pub(super) type StepGraph<'a> = Graph<Tensor<2>, Box<dyn FnMut() -> Tensor<2> + 'a>>;
 
-struct Work<'a> {
-    model: Box<dyn DecodeModel + 'a>,
-    cache: &'a mut PagedKvCache,
+pub(super) struct Work<'a> {
+    pub model: Box<dyn DecodeModel + 'a>,
+    pub cache: &'a mut PagedKvCache,
     /// Which sequences gain a token, `[batch]`. All zero while a step is recorded: it may then run
     /// any number of times, with any token, and changes nothing.
     active: Option<Tensor<1, Int>>,
@@ -53,7 +53,7 @@ impl Work<'_> {
     }
 }
 
-const STATE: &str = "the state is put back after each use";
+pub(super) const STATE: &str = "the state is put back after each use";
 
 impl<'a> Captured<'a> {
     pub fn new(
@@ -119,8 +119,13 @@ impl<'a> Captured<'a> {
     }
 
     fn record(&mut self) -> Result<(), DecodeError> {
+        self.record_for(1)
+    }
+
+    /// Records the step, with pages for at least `needed` more tokens of each active sequence.
+    pub(super) fn record_for(&mut self, needed: usize) -> Result<(), DecodeError> {
         self.graph = None;
-        self.reserve()?;
+        self.reserve(needed)?;
         self.write_active(false);
         let work = Rc::clone(&self.work);
         let step: Box<dyn FnMut() -> Tensor<2> + 'a> = Box::new(move || work.borrow_mut().step());
@@ -132,14 +137,14 @@ impl<'a> Captured<'a> {
     }
 
     /// Takes pages for the tokens of a recording, or for as many as there is room for.
-    fn reserve(&mut self) -> Result<(), CacheError> {
+    fn reserve(&mut self, needed: usize) -> Result<(), CacheError> {
         let cache = &mut *self.work.borrow_mut().cache;
-        let mut ahead = self.tokens_per_recording.max(1);
+        let mut ahead = self.tokens_per_recording.max(needed);
         loop {
             let tokens = self.active.iter().zip(cache.lengths());
             let tokens = tokens.map(|(active, length)| match active {
-                // At least one, for the error that says which sequence is full.
-                true => ahead.min(cache.capacity() - length).max(1),
+                // No fewer, for the error that says which sequence is full.
+                true => ahead.min(cache.capacity() - length).max(needed),
                 false => 0,
             });
             let tokens = tokens.collect::<Vec<_>>();
@@ -217,6 +222,35 @@ impl<'a> Captured<'a> {
         Ok(())
     }
 
+    /// Takes back the newest tokens of the one sequence there is; the recording holds on.
+    pub(super) fn rewind(&mut self, length: usize) {
+        let work = &mut *self.work.borrow_mut();
+        work.cache.rewind(0, length);
+        let mut state = work.state.take().expect(STATE);
+        let device = state.starts.device();
+        let count = |n: usize| ints(core::iter::once(n as i32), &device);
+        state.starts = kernels::assign(state.starts, count(length));
+        state.lengths = kernels::assign(state.lengths, count(length + 1));
+        work.state = Some(state);
+    }
+
+    /// What the step works on, for other recordings over the same cache. They are made void where this
+    /// one takes pages.
+    pub(super) fn work(&self) -> &Rc<RefCell<Work<'a>>> {
+        &self.work
+    }
+
+    /// Ends the recording, and gives back the pages that hold no token.
+    pub(super) fn end(&mut self) {
+        self.graph = None;
+        self.work.borrow_mut().cache.release_reserved();
+    }
+
+    /// Whether the step is recorded, with pages for so many more tokens of the one sequence there is.
+    pub(super) fn is_good_for(&self, tokens: usize) -> bool {
+        self.graph.is_some() && self.work.borrow().cache.room(0) >= tokens
+    }
+
     /// Logits of the last step.
     pub fn logits(&self) -> Option<Tensor<2>> {
         self.graph.as_ref().map(|graph| graph.output().clone())
@@ -258,7 +292,7 @@ pub fn device_of(cache: &PagedKvCache) -> Device {
     cache.layer(0).keys().device()
 }
 
-fn ints(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
+pub(super) fn ints(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
     let values = values.collect::<Vec<_>>();
     let n = values.len();
     Tensor::from_data(TensorData::new(values, [n]), (device, DType::I32))

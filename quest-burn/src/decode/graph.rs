@@ -22,13 +22,14 @@ pub trait DecodeModel {
         true
     }
 
-    /// Logits of the next token of each sequence; keys and values of the new tokens are appended
-    /// to the cache.
+    /// Logits after each new token; keys and values of the new tokens are appended to the cache. A
+    /// decode step has one new token of each sequence; a [`DraftGraph`](super::DraftGraph) also passes
+    /// several of one sequence, as a prompt.
     ///
     /// # Shapes
     ///
-    /// - tokens: `[batch, 1]`
-    /// - output: `[batch, vocab_size]`
+    /// - tokens: `[batch, new_tokens]`
+    /// - output: `[batch * new_tokens, vocab_size]`
     fn logits(&self, tokens: Tensor<2, Int>, cache: &mut PagedKvCache, step: &Step) -> Tensor<2>;
 }
 
@@ -322,7 +323,11 @@ impl fmt::Debug for DecodeGraph<'_> {
     }
 }
 
-fn check_tokens(tokens: &[u32], batch: usize, vocab_size: usize) -> Result<(), DecodeError> {
+pub(super) fn check_tokens(
+    tokens: &[u32],
+    batch: usize,
+    vocab_size: usize,
+) -> Result<(), DecodeError> {
     if tokens.len() != batch {
         return Err(DecodeError::Tokens {
             batch,

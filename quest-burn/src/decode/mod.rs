@@ -6,16 +6,24 @@
 //! them on, so that a replay needs nothing from the host and steps can be queued one after the
 //! other.
 //!
+//! A [`DraftGraph`] records two passes over one sequence: the step that drafts tokens, and the dense pass that
+//! verifies them.
+//!
 //! Where the kernels do not run, the same interface runs the model step by step.
 
 #[cfg(feature = "cube")]
 mod captured;
+#[cfg(feature = "cube")]
+mod captured_drafts;
 mod config;
+mod drafts;
 mod error;
 mod graph;
 mod greedy;
 mod uncaptured;
+mod uncaptured_drafts;
 
 pub use config::DecodeGraphConfig;
+pub use drafts::DraftGraph;
 pub use error::DecodeError;
 pub use graph::{DecodeGraph, DecodeModel};

@@ -15,8 +15,9 @@
 //! `c` is what a query takes unless its [`PageScoring`](crate::PageScoring) says otherwise; digests are the
 //! same for every `c`.
 //!
-//! Means and deviations are made of the rows that a page holds, one after the other, whenever the page
-//! gains a row: the same bits however the tokens came, and after truncation. Sums are in f32, and what
+//! Digests are made of the rows that a page holds, one after the other, whenever the page gains a row: the
+//! same bits however the tokens came, and after truncation. (Minima and maxima are folded on where that is
+//! done natively, which gives the same bits.) Sums are in f32, and what
 //! is stored is rounded once, to the dtype of the cache. Squares are summed about the first key of the
 //! page, so that a variance is off by at most about `page_size * 2^-22` of itself.
 

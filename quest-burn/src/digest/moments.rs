@@ -41,14 +41,14 @@ pub fn for_each_channel(keys: &[f32], head_dim: usize, mut each: impl FnMut(usiz
 }
 
 #[cfg(feature = "cube")]
-pub use cube::kernel_moments;
+pub use cube::{IN_FLIGHT, kernel_moments};
 
 #[cfg(feature = "cube")]
 mod cube {
     use cubecl::prelude::*;
 
     /// Rows that a unit loads before it needs the first of them.
-    const IN_FLIGHT: usize = 8;
+    pub const IN_FLIGHT: usize = 8;
 
     /// Mean and variance of the channels of a unit's vector over `n` keys of a page.
     #[cube]

@@ -58,10 +58,14 @@ pub fn rotate_append(
     })
 }
 
-/// Whether the prompt's attention is a kernel on this cache.
-pub fn prefills(cache: &LayerCache) -> bool {
+/// Query tokens of a pass that are few: they attend as decoded tokens do, as sequences that share pages, since
+/// that is split over a long context. A prompt's attention is not, and fills a device by its many tokens.
+const FEW_TOKENS: usize = 16;
+
+/// Whether attention of `tokens` new tokens in all is a kernel on this cache.
+pub fn prefills(cache: &LayerCache, tokens: usize) -> bool {
     let keys = &cache.pool.keys;
-    kernels::prefills(&keys.device(), keys.dtype(), cache.pool.head_dim())
+    tokens <= FEW_TOKENS || kernels::prefills(&keys.device(), keys.dtype(), cache.pool.head_dim())
 }
 
 pub fn prefill_attention(
@@ -73,8 +77,20 @@ pub fn prefill_attention(
     let dtype = query.dtype();
     let (keys, values) = (cache.pool.keys.clone(), cache.pool.values.clone());
     let query = query.cast(keys.dtype());
-    let output = kernels::prefill_attention(query, keys, values, step.sequences(), scale as f32);
-    output.cast(dtype)
+    let [batch, n_heads, tokens, head_dim] = query.dims();
+    let scale = scale as f32;
+    let rows = batch * tokens;
+    if rows == 0 || rows > FEW_TOKENS {
+        let output = kernels::prefill_attention(query, keys, values, step.sequences(), scale);
+        return output.cast(dtype);
+    }
+    let query = query.swap_dims(1, 2).reshape([rows, n_heads, head_dim]);
+    let pages = ReadPages::All {
+        bound: step.max_pages(),
+    };
+    let output = kernels::paged_attention(query, keys, values, pages, step.rows(), scale);
+    let output = output.reshape([batch, tokens, n_heads, head_dim]);
+    output.swap_dims(1, 2).cast(dtype)
 }
 
 /// Packs every digest of a pool: as those of one sequence with all its pages.

@@ -219,7 +219,7 @@ pub fn prefill_attention(
     check_prefill(&query, cache, step);
     let body = Body::of_attention(cache, &query.device());
     #[cfg(feature = "cube")]
-    let body = body.where_kernels(|| kernel::prefills(cache));
+    let body = body.where_kernels(|| kernel::prefills(cache, step.batch() * step.max_new_tokens()));
     match body {
         #[cfg(feature = "cube")]
         Body::Kernels => kernel::prefill_attention(query, cache, step, scale),
@@ -227,6 +227,14 @@ pub fn prefill_attention(
         Body::Native => simd::prefill_attention(query, cache, step, scale),
         Body::Reference => reference::prefill_attention(query, cache, step, scale),
     }
+}
+
+/// Whether [`prefill_attention`] of so many new tokens in all is kernels alone on this cache, so that a pass
+/// can be recorded.
+#[cfg(feature = "cube")]
+pub(crate) fn prefills_on_kernels(cache: &LayerCache, tokens: usize) -> bool {
+    let device = cache.pool.keys.device();
+    Body::of_layer(cache, &device) == Body::Kernels && kernel::prefills(cache, tokens)
 }
 
 /// [`prefill_attention`] in which a token sees itself and those before it, `window` in all; where there is

@@ -1,6 +1,7 @@
 //! Recorded decode steps: the same tokens as without a recording, and the same cache after them.
 
 mod contents;
+mod drafts;
 mod endings;
 mod generation;
 mod tokens;
@@ -19,7 +20,7 @@ use quest_burn::{
 };
 use quest_burn_models::{
     config::{Architecture, Blocks, ModelConfig},
-    model::CausalLm,
+    model::{CausalLm, LanguageModel},
 };
 use quest_burn_tests::layer::Randomize;
 use rand::{SeedableRng, rngs::StdRng};
@@ -121,13 +122,17 @@ fn best_of_rows(logits: Tensor<2>) -> Vec<u32> {
 }
 
 /// A cache with prompts, and the token that follows each.
-fn prefilled(model: &CausalLm, prompts: &[Vec<u32>], device: &Device) -> (PagedKvCache, Vec<u32>) {
+fn prefilled(
+    model: &dyn LanguageModel,
+    prompts: &[Vec<u32>],
+    device: &Device,
+) -> (PagedKvCache, Vec<u32>) {
     prefilled_with(DigestStorage::Full, model, prompts, device)
 }
 
 fn prefilled_with(
     digests: DigestStorage,
-    model: &CausalLm,
+    model: &dyn LanguageModel,
     prompts: &[Vec<u32>],
     device: &Device,
 ) -> (PagedKvCache, Vec<u32>) {

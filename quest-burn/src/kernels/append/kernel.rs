@@ -66,9 +66,11 @@ fn append_kernel<D: KernelDigest, F: Float, N: Size>(
 
     let digest = pool_head * comptime!(shape.digest) + column;
     if comptime!(D::IS_BOUND) {
-        if first % page_size != 0 {
-            let old_low = Vector::<f32, N>::cast_from(pool.digests[digest]);
-            let old_high = Vector::<f32, N>::cast_from(pool.digests[digest + row]);
+        // Rows that were there, and not their digest: it may be of tokens that were taken back.
+        let held = first % page_size;
+        if held != 0 {
+            let (old_low, old_high) =
+                D::fold_rows::<F, N>(&mut pool.keys, target, row, held, page_size);
             (low, high) = D::merge::<N>(low, high, old_low, old_high);
         }
     } else {

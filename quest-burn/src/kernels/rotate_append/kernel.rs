@@ -137,15 +137,20 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     let kv_head = head - n_heads;
     let pool_head = pool_page * n_kv_heads + kv_head;
     let digest = pool_head * comptime!(shape.digest) + unit;
-    let is_new = first % page_size == 0;
-    // Compared in f32, which holds every key exactly: not every target compares bf16.
-    let mut least_low = Vector::<f32, N>::cast_from(pool.digests[digest]);
-    let mut least_high = Vector::<f32, N>::cast_from(pool.digests[digest + half]);
+    let of_page = pool_head * page_size * row + unit;
+    let held_before = first % page_size;
+    let mut least_low = Vector::<f32, N>::new(0.0f32);
+    let mut least_high = least_low;
     let mut most_low = least_low;
-    let mut most_high = least_high;
-    if comptime!(D::ROWS == 2) {
-        most_low = Vector::cast_from(pool.digests[digest + row]);
-        most_high = Vector::cast_from(pool.digests[digest + row + half]);
+    let mut most_high = least_low;
+    if comptime!(D::IS_BOUND) {
+        // Of the rows that were there, and not their digest: it may be of tokens that were taken back.
+        if held_before != 0 {
+            (least_low, most_low) =
+                D::fold_rows::<F, N>(&mut pool.keys, of_page, row, held_before, page_size);
+            (least_high, most_high) =
+                D::fold_rows::<F, N>(&mut pool.keys, of_page + half, row, held_before, page_size);
+        }
     }
     for position in first..last {
         let token = position - start;
@@ -170,7 +175,7 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
         let low = Vector::<f32, N>::cast_from(low);
         let high = Vector::<f32, N>::cast_from(high);
         if comptime!(D::IS_BOUND) {
-            if is_new && position == first {
+            if held_before == 0 && position == first {
                 least_low = low;
                 least_high = high;
                 most_low = low;
@@ -184,7 +189,6 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     if comptime!(!D::IS_BOUND) {
         // Read back, so that keys count as they are kept.
         sync_cube();
-        let of_page = pool_head * page_size * row + unit;
         let held = last - page * page_size;
         (least_low, most_low) = D::fold_rows::<F, N>(&mut pool.keys, of_page, row, held, page_size);
         (least_high, most_high) =
@@ -201,10 +205,10 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
         let mut variances = Shared::<[f32]>::new_slice(half);
         variances[unit] = (most_low + most_high).vector_sum();
         scalar = deviation(&variances, half, comptime!(shape.head_dim));
-        let of_page = pool_head * comptime!(shape.digest) + row;
+        let digest_of_page = pool_head * comptime!(shape.digest) + row;
         write_behind::<F, N>(
             &mut pool.digests,
-            of_page,
+            digest_of_page,
             scalar,
             comptime!(shape.behind),
             unit,
