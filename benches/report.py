@@ -16,7 +16,7 @@ import svg
 
 OURS = "quest-burn"
 PARTS = ["page_scores", "top_pages", "paged_attention"]
-WHOLE = ["three_operations", "best_attention"]
+WHOLE = ["three_operations", "top_k_attention"]
 OPERATIONS = ["append", *PARTS, *WHOLE, "dense_attention"]
 REQUIRED = {
     "attention": ["median_us", "q1_us", "q3_us", "n_heads", "n_kv_heads", "head_dim", "context",

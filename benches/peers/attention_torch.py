@@ -181,7 +181,7 @@ def quest(bench, problem, budget):
         ("page_scores", problem.scores, query_bytes + digest_bytes + score_bytes, scores_error),
         ("top_pages", lambda i: problem.top(scores[i], k), score_bytes + lists * k * 8, pages_error),
         ("paged_attention", lambda i: problem.over(i, pages[i]), 2 * query_bytes + chosen_bytes, attention_error),
-        ("best_attention", whole, 2 * query_bytes + digest_bytes + chosen_bytes, attention_error),
+        ("top_k_attention", whole, 2 * query_bytes + digest_bytes + chosen_bytes, attention_error),
     ):
         measure(bench, problem, "pytorch_ops", operation, call, bytes_moved, error, budget)
 

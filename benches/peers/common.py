@@ -102,8 +102,8 @@ class Timed:
         self.outputs = outputs
         self.fields = {
             "median_us": quantile(0.5),
-            "least_us": ordered[0],
-            "most_us": ordered[-1],
+            "min_us": ordered[0],
+            "max_us": ordered[-1],
             "q1_us": quantile(0.25),
             "q3_us": quantile(0.75),
             "rounds": len(ordered),

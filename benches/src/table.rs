@@ -65,11 +65,11 @@ impl Table {
             ),
             (
                 true,
-                number("min us", 11, |r| fixed(r.timing.map(|t| t.least_us), 2)),
+                number("min us", 11, |r| fixed(r.timing.map(|t| t.min_us), 2)),
             ),
             (
                 true,
-                number("max us", 11, |r| fixed(r.timing.map(|t| t.most_us), 2)),
+                number("max us", 11, |r| fixed(r.timing.map(|t| t.max_us), 2)),
             ),
             (true, number("GB/s", 8, |r| fixed(r.gb_per_s, 1))),
             (true, number("of copy", 7, |r| fixed(r.copy_share, 2))),

@@ -25,9 +25,9 @@ pub struct Timing {
     /// The middle round.
     pub median_us: f64,
     /// The fastest round.
-    pub least_us: f64,
+    pub min_us: f64,
     /// The slowest round.
-    pub most_us: f64,
+    pub max_us: f64,
     /// A quarter of the rounds is faster.
     pub q1_us: f64,
     /// A quarter of the rounds is slower.
@@ -54,8 +54,8 @@ impl Timing {
         };
         Self {
             median_us: quantile(0.5),
-            least_us: quantile(0.0),
-            most_us: quantile(1.0),
+            min_us: quantile(0.0),
+            max_us: quantile(1.0),
             q1_us: quantile(0.25),
             q3_us: quantile(0.75),
             rounds: rounds_us.len(),
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn quartiles_lie_between_the_extremes() {
         let timing = Timing::of(vec![5.0, 1.0, 2.0, 4.0, 3.0]);
-        assert_eq!((timing.least_us, timing.most_us), (1.0, 5.0));
+        assert_eq!((timing.min_us, timing.max_us), (1.0, 5.0));
         assert_eq!(
             (timing.q1_us, timing.median_us, timing.q3_us),
             (2.0, 3.0, 4.0)

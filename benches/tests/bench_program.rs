@@ -55,7 +55,7 @@ fn every_operation_of_the_attention_is_a_line() {
         "top_pages",
         "paged_attention",
         "three_operations",
-        "best_attention",
+        "top_k_attention",
     ] {
         expected.insert((operation.to_owned(), Some(16)));
         expected.insert((operation.to_owned(), Some(32)));
@@ -88,7 +88,7 @@ fn only_some_operations_and_a_batch_in_half_precision() {
             &[
                 "16",
                 "--only",
-                "best_attention,dense_attention",
+                "top_k_attention,dense_attention",
                 "--batch",
                 "1,3",
             ],
@@ -104,9 +104,9 @@ fn only_some_operations_and_a_batch_in_half_precision() {
         found,
         [
             ("dense_attention", Some(1)),
-            ("best_attention", Some(1)),
+            ("top_k_attention", Some(1)),
             ("dense_attention", Some(3)),
-            ("best_attention", Some(3)),
+            ("top_k_attention", Some(3)),
         ]
     );
 }

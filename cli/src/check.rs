@@ -89,7 +89,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
         backend: target.backend().to_owned(),
         driver: target.driver().map(str::to_owned),
         copy_gb_per_s: best("copy", |record| record.gb_per_s),
-        attention_copy_share: best("best_attention", |record| record.copy_share),
+        attention_copy_share: best("top_k_attention", |record| record.copy_share),
         checks,
     };
     match args.json {

@@ -205,10 +205,10 @@ fn attention_is_timed_on_the_device_that_is_named() {
         "--budgets",
         "16",
         "--only",
-        "best_attention",
+        "top_k_attention",
     ]);
     let last = lines.last().unwrap();
-    assert_eq!(last["operation"], "best_attention");
+    assert_eq!(last["operation"], "top_k_attention");
     assert_eq!(last["backend"], "flex");
 }
 

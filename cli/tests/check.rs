@@ -15,7 +15,7 @@ fn everything_is_right_on_the_cpu() {
     assert!(output.status.success());
     assert_eq!(report["backend"], "flex");
     let checks = report["checks"].as_array().unwrap();
-    for what in ["append", "page_scores", "top_pages", "best_attention"] {
+    for what in ["append", "page_scores", "top_pages", "top_k_attention"] {
         let mut of = checks.iter().filter(|check| check["what"] == what);
         assert!(of.all(|check| check["outcome"] == "ok"), "{report}");
     }

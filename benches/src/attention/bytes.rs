@@ -38,7 +38,7 @@ pub fn bytes(shape: &Shape, operation: Operation, budget: usize) -> u64 {
         Operation::PageScores => query + digests + scores,
         Operation::TopPages => scores + list,
         Operation::PagedAttention => list + 2 * query + listed,
-        Operation::ThreeOperations | Operation::BestAttention => 2 * query + digests + listed,
+        Operation::ThreeOperations | Operation::TopKAttention => 2 * query + digests + listed,
         Operation::DenseAttention => 2 * query + shape.context * 2 * row,
     };
     bytes as u64
@@ -76,7 +76,7 @@ mod tests {
         // 16 tokens of a key and a value row.
         assert_eq!(of(Operation::PagedAttention), 32 + 192 + 1024);
         assert_eq!(of(Operation::ThreeOperations), 192 + 512 + 1024);
-        assert_eq!(of(Operation::BestAttention), of(Operation::ThreeOperations));
+        assert_eq!(of(Operation::TopKAttention), of(Operation::ThreeOperations));
         assert_eq!(of(Operation::DenseAttention), 192 + 64 * 64);
     }
 
@@ -87,7 +87,7 @@ mod tests {
             ..SHAPE
         };
         assert_eq!(
-            bytes(&shape, Operation::BestAttention, 1000),
+            bytes(&shape, Operation::TopKAttention, 1000),
             192 + 512 + 60 * 64
         );
     }
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(of(Operation::Append), 8 * 384 + digest);
         assert_eq!(of(Operation::PageScores), 1152 + 8 * digest + 128);
         let listed = 16 * 2 * 384;
-        assert_eq!(of(Operation::BestAttention), 2304 + 8 * digest + listed);
+        assert_eq!(of(Operation::TopKAttention), 2304 + 8 * digest + listed);
         assert_eq!(of(Operation::TopPages), 128 + 32);
     }
 
@@ -140,7 +140,7 @@ mod tests {
             (8, 32768, 3.9),
             (8, 131072, 9.7),
         ] {
-            let found = floor(kv, context, Operation::BestAttention);
+            let found = floor(kv, context, Operation::TopKAttention);
             assert!((found - expected).abs() < 0.2, "{found} {expected}");
         }
         assert!((floor(32, 32768, Operation::DenseAttention) - 124.0).abs() < 1.0);

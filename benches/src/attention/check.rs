@@ -94,7 +94,7 @@ fn floats(
     // The whole attention is compared with its three parts, each of which is compared with the
     // host; every other operation with itself.
     let reference = match operation {
-        Operation::BestAttention => Operation::ThreeOperations,
+        Operation::TopKAttention => Operation::ThreeOperations,
         other => other,
     };
     let Computed::Float(expected) = problem.compute(reference, entry, tokens) else {
@@ -113,7 +113,7 @@ fn floats(
     // Rounding may turn a near tie of two pages the other way: another page of random tokens moves
     // a head's result, and few heads are concerned.
     let allowed = match operation {
-        Operation::BestAttention => distances.len().div_ceil(8).max(group(problem)),
+        Operation::TopKAttention => distances.len().div_ceil(8).max(group(problem)),
         _ => 0,
     };
     let strict = distances.len().saturating_sub(allowed).max(1);
@@ -133,7 +133,7 @@ fn floats(
             let pages = first_list(problem, entry, tokens)?;
             attention_on_host(problem, entry, Some(&pages))?
         }
-        Operation::ThreeOperations | Operation::BestAttention => {
+        Operation::ThreeOperations | Operation::TopKAttention => {
             three_on_host(problem, entry, tokens)?;
             return Ok(largest);
         }

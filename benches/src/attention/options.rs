@@ -28,7 +28,7 @@ pub enum Operation {
     /// The three above, one after another
     ThreeOperations,
     /// The three above as one operation, as the models call it
-    BestAttention,
+    TopKAttention,
     /// Attention over every page
     DenseAttention,
 }
@@ -41,7 +41,7 @@ impl Operation {
         Self::TopPages,
         Self::PagedAttention,
         Self::ThreeOperations,
-        Self::BestAttention,
+        Self::TopKAttention,
         Self::DenseAttention,
     ];
 

@@ -131,7 +131,7 @@ impl Problem {
                 let pages = self.top_pages(scores, &selection);
                 self.attention(index, &pages)
             }
-            Operation::BestAttention => Computed::Float(ops::best_attention(
+            Operation::TopKAttention => Computed::Float(ops::top_k_attention(
                 entry.query.clone(),
                 self.caches.layer_mut(cache),
                 &self.step,

@@ -53,6 +53,6 @@ pub fn assert_times_are_ordered(line: &Value) {
             .as_f64()
             .unwrap_or_else(|| panic!("{key}: {line}"))
     };
-    let times = ["least_us", "q1_us", "median_us", "q3_us", "most_us"].map(of);
+    let times = ["min_us", "q1_us", "median_us", "q3_us", "max_us"].map(of);
     assert!(times[0] > 0.0 && times.is_sorted(), "{line}");
 }

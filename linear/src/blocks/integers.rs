@@ -40,15 +40,15 @@ pub trait Integers: Copy + Send + Sync {
     }
     /// A part's integers.
     fn integers(block: &[u8], part: usize) -> [u8; PART];
-    /// What a block has beside its integers, in as many words as [`OnDevice::Heads`] says.
+    /// What a block has besides its integers, in as many words as [`OnDevice::Heads`] says.
     #[cfg_attr(not(feature = "cube"), allow(dead_code))]
-    fn head(_block: &[u8]) -> [u32; MOST_HEAD_WORDS] {
-        [0; MOST_HEAD_WORDS]
+    fn head(_block: &[u8]) -> [u32; MAX_HEAD_WORDS] {
+        [0; MAX_HEAD_WORDS]
     }
 }
 
 /// Most words of a head.
-pub const MOST_HEAD_WORDS: usize = 4;
+pub const MAX_HEAD_WORDS: usize = 4;
 
 /// How a GPU keeps a format. Integers are laid in words of 4 or 8 bits, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

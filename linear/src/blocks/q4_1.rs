@@ -1,7 +1,7 @@
 #[cfg(feature = "cube")]
 use cubecl::prelude::*;
 
-use super::integers::{Integers, MOST_HEAD_WORDS, OnDevice, PART, bytes_at, half_at, nibbles};
+use super::integers::{Integers, MAX_HEAD_WORDS, OnDevice, PART, bytes_at, half_at, nibbles};
 #[cfg(feature = "cube")]
 use crate::kernels::{half::half_of, linear::GroupLoad};
 
@@ -39,7 +39,7 @@ impl Integers for Q4_1 {
         nibbles(bytes_at(block, 4))
     }
 
-    fn head(block: &[u8]) -> [u32; MOST_HEAD_WORDS] {
+    fn head(block: &[u8]) -> [u32; MAX_HEAD_WORDS] {
         [u32::from_le_bytes(*bytes_at(block, 0)), 0, 0, 0]
     }
 }

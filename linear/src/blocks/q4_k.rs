@@ -1,7 +1,7 @@
 #[cfg(feature = "cube")]
 use cubecl::prelude::*;
 
-use super::integers::{Integers, MOST_HEAD_WORDS, OnDevice, PART, bytes_at, half_at, six_bits};
+use super::integers::{Integers, MAX_HEAD_WORDS, OnDevice, PART, bytes_at, half_at, six_bits};
 #[cfg(feature = "cube")]
 use crate::kernels::{half::half_of, linear::GroupLoad};
 
@@ -86,7 +86,7 @@ impl Integers for Q4_K {
         integers
     }
 
-    fn head(block: &[u8]) -> [u32; MOST_HEAD_WORDS] {
+    fn head(block: &[u8]) -> [u32; MAX_HEAD_WORDS] {
         [0, 4, 8, 12].map(|at| u32::from_le_bytes(*bytes_at(block, at)))
     }
 }

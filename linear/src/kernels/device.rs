@@ -25,11 +25,11 @@ pub fn is_cube_with(device: &Device, such: impl FnOnce(&DeviceProperties) -> boo
 pub fn supported(device: &Device) -> bool {
     is_cube_with(device, |properties| {
         let hardware = &properties.hardware;
-        let (least, most) = (hardware.plane_size_min, hardware.plane_size_max);
+        let (min, max) = (hardware.plane_size_min, hardware.plane_size_max);
         // wgpu does not claim plane operations for drivers that run on the CPU, which have
         // them; where they are truly missing it reports a made-up range of sizes.
-        let exchanges = properties.features.plane.contains(Plane::Ops) || least == most;
-        exchanges && least.is_power_of_two()
+        let exchanges = properties.features.plane.contains(Plane::Ops) || min == max;
+        exchanges && min.is_power_of_two()
     })
 }
 

@@ -6,7 +6,7 @@ use cubecl::ir::{DeviceProperties, ElemType, FloatKind, IntKind, UIntKind, featu
 
 /// Units of a plane, which execute it together.
 pub const PLANE: usize = 32;
-/// Rows of the left side.
+/// LHS rows.
 pub const ROWS: usize = 16;
 /// Columns of the right side.
 pub const COLUMNS: usize = 8;

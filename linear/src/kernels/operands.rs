@@ -21,7 +21,7 @@ use crate::blocks::BlockFormat;
 pub enum Weights<B: Backend> {
     /// `[d_output, d_input]`
     Full(FloatTensor<B>),
-    /// With a scale for each group. Zero points that are absent are not read; the scales stand for them.
+    /// With a scale for each group. Absent zero points are bound to a placeholder, the scales.
     Groups {
         words: IntTensor<B>,
         scales: FloatTensor<B>,
@@ -37,7 +37,7 @@ pub enum Weights<B: Backend> {
     },
 }
 
-/// What a layer takes beside its weights. What is absent is not read; the rows stand for it.
+/// Operands other than the weights. Absent ones are bound to a placeholder, the rows, that no kernel reads.
 #[derive(ExtensionType)]
 #[extension_type(fusion: cfg(feature = "fusion"))]
 pub struct Inputs<B: Backend> {
@@ -79,10 +79,10 @@ impl From<KernelWeight> for Weights<Dispatch> {
 impl Inputs<Dispatch> {
     /// # Panics
     ///
-    /// When they do not fit a layer of `n` outputs, or there are more than `most` rows.
+    /// When they do not fit a layer of `n` outputs, or there are more than `max_rows` rows.
     pub fn new(
         rows: Tensor<2>,
-        most: usize,
+        max_rows: usize,
         norm: Option<(Tensor<1>, f64)>,
         n: usize,
         bias: Option<Tensor<1>>,
@@ -91,8 +91,8 @@ impl Inputs<Dispatch> {
     ) -> Self {
         let [m, d_input] = rows.dims();
         assert!(
-            (1..=most).contains(&m) && n > 0 && d_input > 0,
-            "rows of a matrix-vector product: expected 1 to {most}, found {m} of {d_input} for {n} \
+            (1..=max_rows).contains(&m) && n > 0 && d_input > 0,
+            "rows of a matrix-vector product: expected 1 to {max_rows}, found {m} of {d_input} for {n} \
              outputs"
         );
         assert!(

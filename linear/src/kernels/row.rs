@@ -133,13 +133,13 @@ pub fn lanes_scatter_sum(
 /// Maximum over an aligned run of `lanes` units; each of them gets it.
 #[cube]
 pub fn lanes_max(value: f32, #[comptime] lanes: usize) -> f32 {
-    let mut most = value;
+    let mut largest = value;
     let steps = comptime!(lanes.ilog2());
     #[unroll]
     for step in 0..steps {
-        most = max(most, plane_shuffle_xor(most, comptime!(1u32 << step)));
+        largest = max(largest, plane_shuffle_xor(largest, comptime!(1u32 << step)));
     }
-    most
+    largest
 }
 
 /// Inclusive prefix sum over an aligned run of `plane` units.

@@ -6,7 +6,7 @@ pub fn joined<const D: usize, K: Basic>(mut parts: Vec<Tensor<D, K>>) -> Tensor<
         1 => parts.remove(0),
         _ => Tensor::cat(parts, 0),
     };
-    // A transposed or pitched tensor is laid out anew; any other is as it was.
+    // A transposed or pitched tensor is laid out again; any other is as it was.
     let shape = joined.dims();
     joined
         .reshape([shape.iter().product::<usize>()])

@@ -1,4 +1,4 @@
-//! Blocks on a GPU: the integers in words, in order, and what else blocks have beside them.
+//! Blocks on a GPU: the integers in words, in order, and what else blocks have besides.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 

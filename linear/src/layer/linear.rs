@@ -246,7 +246,7 @@ impl InferenceLinear {
         let [m, d_input] = rows.dims();
         let norm = norm.map(|norm| (norm.gamma.val(), norm.epsilon));
         let dtype = self.weight.dtype();
-        let runs = m <= kernels::linear::most_rows(&rows.device(), dtype, d_input)
+        let runs = m <= kernels::linear::max_rows(&rows.device(), dtype, d_input)
             && rows.dtype() == dtype
             && (norm.as_ref()).is_none_or(|(gamma, _)| gamma.dtype() == rows.dtype())
             && residual.is_none_or(|residual| residual.dtype() == rows.dtype())

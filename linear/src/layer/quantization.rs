@@ -103,14 +103,14 @@ pub struct QuantizationConfig {
     /// is not a multiple of it, as many as divide the row.
     #[config(default = 128)]
     pub group: usize,
-    /// Whether a group's range goes from its least to its greatest weight, with a zero point;
+    /// Whether a group's range goes from its minimum to its maximum, with a zero point;
     /// otherwise it is symmetric around zero.
     #[config(default = false)]
     pub asymmetric: bool,
 }
 
 /// Fewest weights that share a scale.
-pub const LEAST_GROUP: usize = 16;
+pub const MIN_GROUP: usize = 16;
 
 /// Weights that cannot be rounded as asked for.
 #[derive(Error, Debug, Clone)]
@@ -122,11 +122,11 @@ pub enum QuantizationError {
     #[error("quantised weights: expected 4 or 8 bits, found {0}")]
     Bits(usize),
     /// Groups are not supported.
-    #[error("quantised weights: expected groups of a power of two from {LEAST_GROUP}, found {0}")]
+    #[error("quantised weights: expected groups of a power of two from {MIN_GROUP}, found {0}")]
     Group(usize),
     /// A row does not consist of whole groups.
     #[error(
-        "quantised weights: expected a multiple of {LEAST_GROUP} input channels, found a layer of {0}"
+        "quantised weights: expected a multiple of {MIN_GROUP} input channels, found a layer of {0}"
     )]
     Input(usize),
     /// The device failed.
@@ -144,7 +144,7 @@ impl QuantizationConfig {
         if !matches!(self.bits, 4 | 8) {
             return Err(QuantizationError::Bits(self.bits));
         }
-        if self.group < LEAST_GROUP || !self.group.is_power_of_two() {
+        if self.group < MIN_GROUP || !self.group.is_power_of_two() {
             return Err(QuantizationError::Group(self.group));
         }
         Ok(())
@@ -157,7 +157,7 @@ impl QuantizationConfig {
     /// When the configuration is not valid, or the input channels make no groups.
     pub fn group_of(&self, d_input: usize) -> Result<usize, QuantizationError> {
         self.validate()?;
-        if d_input == 0 || !d_input.is_multiple_of(LEAST_GROUP) {
+        if d_input == 0 || !d_input.is_multiple_of(MIN_GROUP) {
             return Err(QuantizationError::Input(d_input));
         }
         Ok(self.group.min(1 << d_input.trailing_zeros()))
@@ -180,8 +180,8 @@ impl QuantizationConfig {
         Ok(row.saturating_mul(d_output as u64))
     }
 
-    /// The largest integer of a weight; the least is zero.
-    pub(super) fn most(&self) -> i32 {
+    /// The largest integer of a weight; the smallest is zero.
+    pub(super) fn max(&self) -> i32 {
         (1 << self.bits) - 1
     }
 

@@ -143,9 +143,9 @@ impl QuantizedWeight {
 
     /// Bytes of weights, scales and zero points.
     pub fn bytes(&self) -> u64 {
-        let beside = self.scales.shape().num_elements() * self.scales.dtype().size();
-        let beside = beside * (1 + usize::from(self.zeros.is_some()));
-        (self.words.shape().num_elements() * size_of::<i32>() + beside) as u64
+        let group_bytes = self.scales.shape().num_elements() * self.scales.dtype().size();
+        let group_bytes = group_bytes * (1 + usize::from(self.zeros.is_some()));
+        (self.words.shape().num_elements() * size_of::<i32>() + group_bytes) as u64
     }
 
     /// The rounded weights in the dtype that they had, by a kernel where it runs.
@@ -178,7 +178,7 @@ impl QuantizedWeight {
         let values = (self.words.clone().unsqueeze_dim::<3>(2))
             .expand([n, words, per_word])
             .bitwise_right_shift(shifts.expand([n, words, per_word]))
-            .bitwise_and_scalar(self.config.most());
+            .bitwise_and_scalar(self.config.max());
         let values = (values.float().cast(DType::F32)).reshape([n, groups, self.group()]);
         let values = match &self.zeros {
             Some(zeros) => values - zeros.clone().cast(DType::F32).unsqueeze_dim::<3>(2),
@@ -208,10 +208,10 @@ fn rounded(weight: Tensor<2>, config: QuantizationConfig, group: usize) -> Quant
     let weight = weight.cast(DType::F32).reshape([n, d_input / group, group]);
     let (scales, zeros) = if config.asymmetric {
         // Zero is in the range, so that it is exact.
-        let least = weight.clone().min_dim(2).clamp_max(0.0);
+        let min = weight.clone().min_dim(2).clamp_max(0.0);
         let greatest = weight.clone().max_dim(2).clamp_min(0.0);
-        let scales = stored((greatest - least.clone()).div_scalar(config.most()), dtype);
-        let zeros = (-least / nonzero(scales.clone())).round();
+        let scales = stored((greatest - min.clone()).div_scalar(config.max()), dtype);
+        let zeros = (-min / nonzero(scales.clone())).round();
         (scales, Some(zeros))
     } else {
         let greatest = weight.clone().abs().max_dim(2);
@@ -223,7 +223,7 @@ fn rounded(weight: Tensor<2>, config: QuantizationConfig, group: usize) -> Quant
         Some(zeros) => quotients + zeros.clone(),
         None => quotients.add_scalar(config.middle()),
     };
-    let values = values.clamp(0.0, f64::from(config.most()));
+    let values = values.clamp(0.0, f64::from(config.max()));
     let per_word = config.per_word();
     let values = (values.int().cast(DType::I32)).reshape([n, d_input / per_word, per_word]);
     let words = (0..per_word)
@@ -233,7 +233,7 @@ fn rounded(weight: Tensor<2>, config: QuantizationConfig, group: usize) -> Quant
                 // With the sign that its highest bit is in the word: not every backend lets a number
                 // be shifted into the sign.
                 let is_high = values.clone().greater_equal_elem(config.middle());
-                let negative = values.clone().sub_scalar(config.most() + 1);
+                let negative = values.clone().sub_scalar(config.max() + 1);
                 values = values.mask_where(is_high, negative);
             }
             values.mul_scalar(1 << (i * config.bits))
@@ -252,14 +252,14 @@ fn rounded(weight: Tensor<2>, config: QuantizationConfig, group: usize) -> Quant
 /// Scales as they are stored, rounded up, so that no weight is beyond the range.
 fn stored(scales: Tensor<3>, dtype: DType) -> Tensor<3> {
     let rounded = |scales: Tensor<3>| scales.cast(dtype).cast(DType::F32);
-    // One unit in the last place, and the least number above zero.
-    let (unit, least) = match dtype {
+    // One unit in the last place, and the smallest number above zero.
+    let (unit, smallest) = match dtype {
         DType::F16 => (1.0 / 1024.0, 1.0 / (1 << 24) as f64),
         DType::BF16 => (1.0 / 128.0, 0.0),
         _ => return scales,
     };
     let nearest = rounded(scales.clone());
-    let above = rounded(scales.clone().mul_scalar(1.0 + unit).add_scalar(least));
+    let above = rounded(scales.clone().mul_scalar(1.0 + unit).add_scalar(smallest));
     let is_less = nearest.clone().lower(scales);
     nearest.mask_where(is_less, above)
 }

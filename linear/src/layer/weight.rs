@@ -112,7 +112,7 @@ impl LinearWeight {
         }
     }
 
-    /// Bytes of the weights and of what lies beside them.
+    /// Bytes of the weights and of what lies next to them.
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Full(weight) => (weight.shape().num_elements() * weight.dtype().size()) as u64,

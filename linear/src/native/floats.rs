@@ -67,7 +67,7 @@ pub fn widen<L: Level, F: Float>(weights: &[F], output: &mut [f32]) {
 /// Sums of a row, so that an addition need not wait for the one before.
 const CHAINS: usize = 4;
 
-/// Products of [`TILE`] weight rows with `M` rows of the left side.
+/// Products of [`TILE`] weight rows with `M` LHS rows.
 ///
 /// A weight row is read to its end before the next one: the processor foresees one stream of neighbours,
 /// and reads rows side by side at half the speed.
@@ -75,30 +75,30 @@ const CHAINS: usize = 4;
 pub fn tile<L: Level, F: Float, const M: usize>(
     weights: &[F],
     rows: [usize; TILE],
-    left: &[f32],
+    lhs: &[f32],
     d_input: usize,
-    first_left: usize,
+    first_lhs: usize,
 ) -> [[f32; M]; TILE] {
     let mut products = [[0.0; M]; TILE];
     for t in 0..TILE {
         let weights = &weights[rows[t] * d_input..][..d_input];
-        products[t] = row::<L, F, M>(weights, &left[first_left * d_input..][..M * d_input]);
+        products[t] = row::<L, F, M>(weights, &lhs[first_lhs * d_input..][..M * d_input]);
     }
     products
 }
 
 #[inline(always)]
-fn row<L: Level, F: Float, const M: usize>(weights: &[F], left: &[f32]) -> [f32; M] {
+fn row<L: Level, F: Float, const M: usize>(weights: &[F], lhs: &[f32]) -> [f32; M] {
     let d_input = weights.len();
     let vectors = d_input / LANES;
     let mut sums = [[L::zeros(); M]; CHAINS];
     for i in 0..vectors / CHAINS {
         for (chain, sums) in sums.iter_mut().enumerate() {
-            add::<L, F, M>(weights, left, i * CHAINS + chain, sums);
+            add::<L, F, M>(weights, lhs, i * CHAINS + chain, sums);
         }
     }
     for i in vectors / CHAINS * CHAINS..vectors {
-        add::<L, F, M>(weights, left, i, &mut sums[i % CHAINS]);
+        add::<L, F, M>(weights, lhs, i, &mut sums[i % CHAINS]);
     }
     let ones = L::floats(&[1.0; LANES]);
     let mut products = [0.0; M];
@@ -107,7 +107,7 @@ fn row<L: Level, F: Float, const M: usize>(weights: &[F], left: &[f32]) -> [f32;
         let last = L::multiply_add(ones, sums[2][m], sums[3][m]);
         products[m] = L::sum(L::multiply_add(ones, first, last));
         for i in vectors * LANES..d_input {
-            products[m] += weights[i].float() * left[m * d_input + i];
+            products[m] += weights[i].float() * lhs[m * d_input + i];
         }
     }
     products
@@ -117,14 +117,14 @@ fn row<L: Level, F: Float, const M: usize>(weights: &[F], left: &[f32]) -> [f32;
 #[inline(always)]
 fn add<L: Level, F: Float, const M: usize>(
     weights: &[F],
-    left: &[f32],
+    lhs: &[f32],
     i: usize,
     sums: &mut [L::Floats; M],
 ) {
     let d_input = weights.len();
     let weights = F::widen::<L>(vector(weights, i));
     for (m, sum) in sums.iter_mut().enumerate() {
-        let x = L::floats(vector(&left[m * d_input..], i));
+        let x = L::floats(vector(&lhs[m * d_input..], i));
         *sum = L::multiply_add(weights, x, *sum);
     }
 }

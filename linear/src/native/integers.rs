@@ -1,8 +1,8 @@
 //! Weights that are integers with scales.
 
 use super::{
-    left::{Left, Part},
     level::{LANES, Level},
+    lhs::{LhsBytes, Part},
     product::TILE,
     weights::Groups,
 };
@@ -84,7 +84,7 @@ impl<'a, F: Integers> IntegerRows for BlockRows<'a, F> {
     }
 }
 
-/// Words of `BITS` bits with the scales of groups beside them; `ZEROS` where there are zero points.
+/// Words of `BITS` bits with the scales of groups next to them; `ZEROS` where there are zero points.
 #[derive(Clone, Copy)]
 pub struct GroupRows<'a, const BITS: usize, const ZEROS: bool> {
     groups: Groups<'a>,
@@ -214,19 +214,19 @@ pub fn widen<L: Level, W: IntegerRows>(weights: &W, row: usize, output: &mut [f3
 /// Sums of a row, so that an addition need not wait for the one before.
 const CHAINS: usize = 2;
 
-/// Products of [`TILE`] weight rows with `M` rows of the left side.
+/// Products of [`TILE`] weight rows with `M` LHS rows.
 ///
 /// A weight row is read to its end before the next one, as the processor foresees one stream of neighbours.
 #[inline(always)]
 pub fn tile<L: Level, W: IntegerRows, const M: usize>(
     weights: &W,
     rows: [usize; TILE],
-    left: &Left,
-    first_left: usize,
+    lhs: &LhsBytes,
+    first_lhs: usize,
 ) -> [[f32; M]; TILE] {
     let mut lefts: [&[Part]; M] = [&[]; M];
     for (m, parts) in lefts.iter_mut().enumerate() {
-        *parts = left.row(first_left + m);
+        *parts = lhs.row(first_lhs + m);
     }
     let mut products = [[0.0; M]; TILE];
     for (products, row) in products.iter_mut().zip(rows) {
@@ -252,7 +252,7 @@ pub fn tile<L: Level, W: IntegerRows, const M: usize>(
     products
 }
 
-/// Sums of one weight row with `M` rows of the left side.
+/// Sums of one weight row with `M` LHS rows.
 struct Sums<L: Level, const M: usize> {
     products: [[L::Floats; M]; CHAINS],
     /// What is added to weights, times the sums of parts.
@@ -264,7 +264,7 @@ impl<L: Level, const M: usize> Sums<L, M> {
     #[inline(always)]
     #[allow(
         clippy::needless_range_loop,
-        reason = "a part is one of the weights and of each left side"
+        reason = "a part is one of the weights and of each LHS row"
     )]
     fn add<W: IntegerRows>(
         &mut self,
@@ -272,7 +272,7 @@ impl<L: Level, const M: usize> Sums<L, M> {
         row: usize,
         block: usize,
         chain: usize,
-        left: &[&[Part]; M],
+        lhs: &[&[Part]; M],
     ) {
         let bytes = weights.block(row, block);
         let scales = weights.scales::<L>(row, block, bytes);
@@ -281,7 +281,7 @@ impl<L: Level, const M: usize> Sums<L, M> {
             let [first, second] = W::scale(&scales, part);
             let chain = (chain + part) % CHAINS;
             for m in 0..M {
-                let x = &left[m][block * W::PARTS..][..W::PARTS][part];
+                let x = &lhs[m][block * W::PARTS..][..W::PARTS][part];
                 let scale = [first * x.scale, second * x.scale];
                 let sum = &mut self.products[chain][m];
                 *sum = if W::WIDE {

@@ -13,7 +13,7 @@ use super::{
 /// Bytes of widened weights that a thread has at a time.
 const AT_ONCE: usize = 1 << 18;
 
-/// Fewest weight rows at a time: the left side is read once for each so many.
+/// Fewest weight rows at a time: the LHS is read once for each so many.
 const FEWEST_ROWS: usize = 64;
 
 /// `rows * weights^T`, `[m, d_output]`.
@@ -23,7 +23,7 @@ pub fn product(level: LevelName, rows: &[f32], d_input: usize, weights: Weights<
     let mut output = vec![0.0; m * n];
     let matrices = Matrices {
         level,
-        left: rows,
+        lhs: rows,
         d_input,
         m,
         n,
@@ -42,7 +42,7 @@ pub fn product(level: LevelName, rows: &[f32], d_input: usize, weights: Weights<
 struct Matrices<'a> {
     level: LevelName,
     /// `[m, d_input]`
-    left: &'a [f32],
+    lhs: &'a [f32],
     d_input: usize,
     m: usize,
     n: usize,
@@ -82,13 +82,13 @@ impl Matrices<'_> {
     fn multiply(&self, weights: &[f32], first: usize, parallelism: gemm::Parallelism) {
         let rows = weights.len() / self.d_input;
         assert!(
-            first + rows <= self.n && self.left.len() == self.m * self.d_input,
+            first + rows <= self.n && self.lhs.len() == self.m * self.d_input,
             "columns of a product: expected {} at most, found {}",
             self.n,
             first + rows
         );
         let (d_input, n) = (self.d_input as isize, self.n as isize);
-        // SAFETY: the left side is [m, d_input], the weights are [rows, d_input], and the output has
+        // SAFETY: the LHS is [m, d_input], the weights are [rows, d_input], and the output has
         // columns from `first` on as many as there are weight rows, which were asserted above.
         unsafe {
             gemm::gemm(
@@ -99,7 +99,7 @@ impl Matrices<'_> {
                 1,
                 n,
                 false,
-                self.left.as_ptr(),
+                self.lhs.as_ptr(),
                 1,
                 d_input,
                 weights.as_ptr(),

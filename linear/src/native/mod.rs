@@ -4,20 +4,20 @@
 //! | file | what it is |
 //! |---|---|
 //! | `level` | AVX-512 with VNNI, AVX2, and what every processor has |
-//! | `left` | the rows of the left side in bytes |
+//! | `lhs` | the LHS rows in bytes |
 //! | `integers` | weights that are integers with scales: products of bytes |
 //! | `floats` | weights that are floats |
-//! | `product` | weight rows shared among threads, a few rows of the left side |
+//! | `product` | weight rows shared among threads, a few LHS rows |
 //! | `matrices` | many rows: weights widened a block at a time, products of matrices |
 //!
 //! A thread takes neighbouring weight rows one after the other, and the sum of an output depends on its
-//! weight row and its left side only: results do not depend on the number of threads, nor on the other
+//! weight row and its LHS row only: results do not depend on the number of threads, nor on the other
 //! rows.
 
 mod floats;
 mod integers;
-mod left;
 mod level;
+mod lhs;
 mod matrices;
 mod product;
 mod weights;

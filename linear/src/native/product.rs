@@ -3,13 +3,13 @@ use rayon::prelude::*;
 use super::{
     floats::{self, Float},
     integers::{self, IntegerRows, with_integer_rows},
-    left::Left,
     level::{Level, LevelName, Work},
+    lhs::LhsBytes,
     matrices,
     weights::Weights,
 };
 
-/// Weight rows that are multiplied with a few rows of the left side, before others of those.
+/// Weight rows that are multiplied with a few LHS rows, before others of those.
 pub const TILE: usize = 4;
 
 /// Bytes of weights below which threads cost more than they save.
@@ -18,7 +18,7 @@ const WORTH_THREADS: usize = 1 << 16;
 /// Tasks of a thread, as threads do not all run at the same speed.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Rows of the left side from which on weights are widened, a block of them at a time, and multiplied
+/// LHS rows from which on weights are widened, a block of them at a time, and multiplied
 /// as matrices of floats.
 pub const MANY_ROWS: usize = 9;
 
@@ -92,7 +92,7 @@ struct Problem<'a> {
     level: LevelName,
     rows: &'a [f32],
     d_input: usize,
-    /// Rows of the left side.
+    /// LHS rows.
     m: usize,
     /// Weight rows.
     n: usize,
@@ -103,21 +103,18 @@ impl Problem<'_> {
     fn floats<F: Float>(self, weights: &[F]) -> Vec<f32> {
         self.tiles(FloatTiles {
             weights,
-            left: self.rows,
+            lhs: self.rows,
             d_input: self.d_input,
         })
     }
 
     fn integers<W: IntegerRows>(self, weights: W) -> Vec<f32> {
-        let left = self.level.run(InBytes {
+        let lhs = self.level.run(InBytes {
             rows: self.rows,
             d_input: self.d_input,
             offset: W::OFFSET,
         });
-        self.tiles(IntegerTiles {
-            weights,
-            left: &left,
-        })
+        self.tiles(IntegerTiles { weights, lhs: &lhs })
     }
 
     fn tiles<T: Tiles>(self, tiles: T) -> Vec<f32> {
@@ -147,7 +144,7 @@ impl Problem<'_> {
     }
 }
 
-/// Rows of the left side as bytes.
+/// LHS rows as bytes.
 struct InBytes<'a> {
     rows: &'a [f32],
     d_input: usize,
@@ -155,43 +152,43 @@ struct InBytes<'a> {
 }
 
 impl Work for InBytes<'_> {
-    type Output = Left;
+    type Output = LhsBytes;
 
     #[inline(always)]
-    fn run<L: Level>(self) -> Left {
-        Left::new(self.rows, self.d_input, self.offset)
+    fn run<L: Level>(self) -> LhsBytes {
+        LhsBytes::new(self.rows, self.d_input, self.offset)
     }
 }
 
-/// Products of a tile: [`TILE`] weight rows with `M` rows of the left side, from `left` on.
+/// Products of a tile: [`TILE`] weight rows with `M` LHS rows, from `lhs` on.
 trait Tiles: Copy + Send + Sync {
-    fn tile<L: Level, const M: usize>(&self, rows: [usize; TILE], left: usize) -> [[f32; M]; TILE];
+    fn tile<L: Level, const M: usize>(&self, rows: [usize; TILE], lhs: usize) -> [[f32; M]; TILE];
 }
 
 #[derive(Clone, Copy)]
 struct FloatTiles<'a, F> {
     weights: &'a [F],
-    left: &'a [f32],
+    lhs: &'a [f32],
     d_input: usize,
 }
 
 impl<F: Float> Tiles for FloatTiles<'_, F> {
     #[inline(always)]
-    fn tile<L: Level, const M: usize>(&self, rows: [usize; TILE], left: usize) -> [[f32; M]; TILE] {
-        floats::tile::<L, F, M>(self.weights, rows, self.left, self.d_input, left)
+    fn tile<L: Level, const M: usize>(&self, rows: [usize; TILE], lhs: usize) -> [[f32; M]; TILE] {
+        floats::tile::<L, F, M>(self.weights, rows, self.lhs, self.d_input, lhs)
     }
 }
 
 #[derive(Clone, Copy)]
 struct IntegerTiles<'a, W> {
     weights: W,
-    left: &'a Left,
+    lhs: &'a LhsBytes,
 }
 
 impl<W: IntegerRows> Tiles for IntegerTiles<'_, W> {
     #[inline(always)]
-    fn tile<L: Level, const M: usize>(&self, rows: [usize; TILE], left: usize) -> [[f32; M]; TILE] {
-        integers::tile::<L, W, M>(&self.weights, rows, self.left, left)
+    fn tile<L: Level, const M: usize>(&self, rows: [usize; TILE], lhs: usize) -> [[f32; M]; TILE] {
+        integers::tile::<L, W, M>(&self.weights, rows, self.lhs, lhs)
     }
 }
 
@@ -209,13 +206,13 @@ impl<T: Tiles> Task<'_, T> {
     fn write<L: Level, const M: usize>(
         tiles: T,
         rows: [usize; TILE],
-        left: usize,
+        lhs: usize,
         m: usize,
         output: &mut [f32],
     ) {
-        let sums = tiles.tile::<L, M>(rows, left);
+        let sums = tiles.tile::<L, M>(rows, lhs);
         for (sums, output) in sums.iter().zip(output.chunks_exact_mut(m)) {
-            output[left..left + M].copy_from_slice(sums);
+            output[lhs..lhs + M].copy_from_slice(sums);
         }
     }
 }
@@ -234,22 +231,22 @@ impl<T: Tiles> Work for Task<'_, T> {
                 // A row past the end is the last one; what comes of it is not written.
                 *row = (*row + t).min(n - 1);
             }
-            let mut left = 0;
-            if L::MOST_ROWS >= 4 {
-                while left + 4 <= m {
-                    Self::write::<L, 4>(tiles, rows, left, m, output);
-                    left += 4;
+            let mut lhs = 0;
+            if L::MAX_ROWS >= 4 {
+                while lhs + 4 <= m {
+                    Self::write::<L, 4>(tiles, rows, lhs, m, output);
+                    lhs += 4;
                 }
             }
-            if L::MOST_ROWS >= 2 {
-                while left + 2 <= m {
-                    Self::write::<L, 2>(tiles, rows, left, m, output);
-                    left += 2;
+            if L::MAX_ROWS >= 2 {
+                while lhs + 2 <= m {
+                    Self::write::<L, 2>(tiles, rows, lhs, m, output);
+                    lhs += 2;
                 }
             }
-            while left < m {
-                Self::write::<L, 1>(tiles, rows, left, m, output);
-                left += 1;
+            while lhs < m {
+                Self::write::<L, 1>(tiles, rows, lhs, m, output);
+                lhs += 1;
             }
         }
     }

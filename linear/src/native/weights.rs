@@ -18,7 +18,7 @@ pub enum Weights<'a> {
         /// The blocks.
         bytes: &'a [u8],
     },
-    /// In words of 4 or 8 bits, with the scales of groups beside them.
+    /// In words of 4 or 8 bits, with the scales of groups next to them.
     Groups(Groups<'a>),
 }
 
@@ -57,7 +57,7 @@ impl Weights<'_> {
         }
     }
 
-    /// Bytes of a weight row, without what lies beside it.
+    /// Bytes of a weight row, without what lies next to it.
     pub(super) fn row_bytes(&self, d_input: usize) -> usize {
         match self {
             Self::F32(_) => d_input * 4,

@@ -65,7 +65,7 @@ const CHANNELS_PER_LOAD: usize = 16;
 /// [`OUTWARD`] takes, so that no quotient leaves -127 to 127.
 pub(crate) const SCALE_OF_LARGEST: f32 = (1.0 + 1.0 / (1 << 18) as f32) / 127.0;
 /// The least scale: quotients stay finite where all channels are zero or denormal.
-pub(crate) const LEAST_SCALE: f32 = 1.0 / (1u128 << 100) as f32;
+pub(crate) const MIN_SCALE: f32 = 1.0 / (1u128 << 100) as f32;
 /// How far a quotient is moved outwards, in shares of itself, before it is rounded: more than the
 /// division may be wrong on any device, so that `scale * integer` bounds the exact value.
 pub(crate) const OUTWARD: f32 = 1.0 / (1 << 20) as f32;

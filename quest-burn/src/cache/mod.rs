@@ -30,7 +30,7 @@ pub(crate) use contiguous::zeros;
 #[cfg(feature = "cube")]
 pub(crate) use digests::stored_scales;
 pub(crate) use digests::{
-    CHANNELS_PER_SCALE, CHANNELS_PER_WORD, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST, check_head_dim,
+    CHANNELS_PER_SCALE, CHANNELS_PER_WORD, MIN_SCALE, OUTWARD, SCALE_OF_LARGEST, check_head_dim,
     n_scales,
 };
 pub use digests::{DigestStorage, Int8Digests};

@@ -5,7 +5,7 @@ use core::ops::Range;
 use burn::tensor::{DType, Int, Tensor};
 
 use super::{
-    CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Digests, KvPool, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST,
+    CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Digests, KvPool, MIN_SCALE, OUTWARD, SCALE_OF_LARGEST,
     digests::n_scales,
 };
 use crate::digest::DigestKind;
@@ -71,7 +71,7 @@ pub fn quantized(
     };
     let digests: Tensor<5> = digests.reshape([heads, n_pages, rows, groups, group]);
     let largest = digests.clone().abs().max_dim(4).max_dim(2);
-    let scales = (largest * SCALE_OF_LARGEST).clamp_min(LEAST_SCALE);
+    let scales = (largest * SCALE_OF_LARGEST).clamp_min(MIN_SCALE);
 
     let quotients = digests / scales.clone();
     let rounded = if kind.is_bound() {

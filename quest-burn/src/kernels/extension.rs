@@ -8,10 +8,10 @@ use burn::{
 use burn_cubecl::CubeBackend;
 
 use super::{
-    append, best_attention, decode_state, int8,
+    append, decode_state, int8,
     operands::{Digests, Norms, PageList, Places, Pool, State},
     page_scores::{self, Scoring},
-    paged_attention, prefill_attention, rotate_append,
+    paged_attention, prefill_attention, rotate_append, top_k_attention,
     top_pages::{self, TopPages},
 };
 
@@ -76,11 +76,11 @@ pub trait QuestOps: Backend {
 
     /// Page scores, selection and attention together.
     #[fusion(dtype = query, shape = query)]
-    fn best_attention(
+    fn top_k_attention(
         query: FloatTensor<Self>,
         #[extension_type] pool: Pool<Self>,
         #[extension_type] places: Places<Self>,
-        pages: best_attention::BestPages,
+        pages: top_k_attention::TopKPages,
         scale: f32,
     ) -> FloatTensor<Self>;
 
@@ -164,14 +164,14 @@ impl QuestOps for CubeBackend {
         paged_attention::launch(query, keys, values, pages, places, scale)
     }
 
-    fn best_attention(
+    fn top_k_attention(
         query: FloatTensor<Self>,
         pool: Pool<Self>,
         places: Places<Self>,
-        pages: best_attention::BestPages,
+        pages: top_k_attention::TopKPages,
         scale: f32,
     ) -> FloatTensor<Self> {
-        best_attention::launch(query, pool, places, pages, scale)
+        top_k_attention::launch(query, pool, places, pages, scale)
     }
 
     fn prefill_attention(

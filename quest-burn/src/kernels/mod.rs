@@ -18,7 +18,6 @@
 
 pub(crate) mod append;
 mod args;
-pub(crate) mod best_attention;
 mod check;
 pub(crate) mod decode_state;
 pub(crate) mod extension;
@@ -31,6 +30,7 @@ pub(crate) mod prefill_attention;
 pub(crate) mod rotate_append;
 #[cfg(feature = "fusion")]
 mod shapes;
+pub(crate) mod top_k_attention;
 pub(crate) mod top_pages;
 
 pub use quest_burn_linear::kernels::device::{supported, supports};
@@ -39,12 +39,12 @@ use quest_burn_linear::kernels::{device, matrix_instruction, rms_norm, row};
 pub(crate) use self::launch::check_held_alone;
 pub use self::{
     append::append,
-    best_attention::{BestPages, best_attention},
     decode_state::{DecodeState, assign, next_tokens},
     int8::quantize_digests,
     page_scores::{Scoring, page_scores},
     paged_attention::{ReadPages, paged_attention},
     prefill_attention::{prefill_attention, prefills},
     rotate_append::{rotate_append, rotates},
+    top_k_attention::{TopKPages, top_k_attention},
     top_pages::{TopPages, top_pages},
 };

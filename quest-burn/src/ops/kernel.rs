@@ -5,7 +5,7 @@ use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 use super::HeadNorms;
 use crate::{
     cache::{Digests, Int8Digests, KvPool, LayerCache, Sequences, Step},
-    kernels::{self, BestPages, ReadPages, Scoring, TopPages},
+    kernels::{self, ReadPages, Scoring, TopKPages, TopPages},
     pages::{PageScoring, PageSelection, Pages},
     rope::Rotations,
 };
@@ -166,7 +166,7 @@ pub fn paged_attention(
     zero_where_idle(output.cast(dtype), step)
 }
 
-pub fn best_attention(
+pub fn top_k_attention(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,
@@ -175,14 +175,14 @@ pub fn best_attention(
     scale: f64,
 ) -> Tensor<3> {
     let dtype = query.dtype();
-    let pages = BestPages {
+    let pages = TopKPages {
         selection: *selection,
         rule,
         n_pages_bound: step.max_pages(),
     };
     let query = query.cast(cache.pool.keys.dtype());
     let scale = scale as f32;
-    let output = kernels::best_attention(query, &cache.pool, step.sequences(), pages, scale);
+    let output = kernels::top_k_attention(query, &cache.pool, step.sequences(), pages, scale);
     zero_where_idle(output.cast(dtype), step)
 }
 

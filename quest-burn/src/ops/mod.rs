@@ -7,7 +7,7 @@
 //! | [`page_scores`] | scores pages by their digests |
 //! | [`top_pages`] | the pages with the highest scores |
 //! | [`paged_attention`] | attention of one query token over the chosen pages |
-//! | [`best_attention`] | the three above together |
+//! | [`top_k_attention`] | the three above together |
 //! | [`prefill_attention`] | causal attention of many query tokens over all pages |
 //! | [`prefill_attention_within`] | the same in a sliding window |
 //! | [`token_attention`], [`token_weights`] | attention of one query token over listed tokens |
@@ -170,7 +170,7 @@ pub fn paged_attention(
 /// # Panics
 ///
 /// When the shapes do not fit the cache and the step.
-pub fn best_attention(
+pub fn top_k_attention(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,
@@ -188,9 +188,9 @@ pub fn best_attention(
     }
     match Body::of_layer(cache, &query.device()) {
         #[cfg(feature = "cube")]
-        Body::Kernels => kernel::best_attention(query, cache, step, selection, scoring, scale),
+        Body::Kernels => kernel::top_k_attention(query, cache, step, selection, scoring, scale),
         #[cfg(feature = "flex")]
-        Body::Native => simd::best_attention(query, cache, step, selection, scoring, scale),
+        Body::Native => simd::top_k_attention(query, cache, step, selection, scoring, scale),
         Body::Reference => {
             let scores = reference::page_scores(query.clone(), cache, step, scoring);
             let pages = reference::top_pages(scores, step, selection);

@@ -87,7 +87,7 @@ impl PagePolicy for QuestPolicy {
         match self.config.layer_selection(cache, step) {
             Some(selection) => {
                 let scoring = self.config.scoring();
-                ops::best_attention(query, cache, step, &selection, scoring, scale)
+                ops::top_k_attention(query, cache, step, &selection, scoring, scale)
             }
             None => ops::paged_attention(query, cache, &Pages::All, step, scale),
         }

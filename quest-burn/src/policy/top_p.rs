@@ -17,7 +17,7 @@ policy_options! {
     TopPOptions {
         mass: Share = Share::of_millionths(950_000), "mass",
             "Share of the attention, as the digests estimate it, that the pages must hold";
-        least: NonZeroUsize = NonZeroUsize::MIN, "least", "Pages that are read at least";
+        min_pages: NonZeroUsize = NonZeroUsize::MIN, "min_pages", "Pages that are read at least";
     }
 }
 
@@ -50,10 +50,10 @@ impl TopPPolicy {
         page_size: usize,
     ) -> Result<Self, PolicyError> {
         quest.validate_for(page_size)?;
-        if quest.budget_pages(page_size) < options.least.get() {
+        if quest.budget_pages(page_size) < options.min_pages.get() {
             return Err(PolicyError::TokenBudget {
                 policy: "top-p",
-                least: options.least.get().saturating_mul(page_size),
+                least: options.min_pages.get().saturating_mul(page_size),
                 why: "the pages that are read at least",
                 found: quest.token_budget,
             });
@@ -77,11 +77,11 @@ impl TopPPolicy {
         let worth = worth(scores, selection);
         let total = (0..n).map(weight).sum::<f64>();
         let always = (0..n).filter(|&page| selection.always_keeps(page, n));
-        let least = always.count().max(self.options.least.get());
+        let min_pages = always.count().max(self.options.min_pages.get());
         let mut mass = 0.0;
         let mut k = 0;
         for page in super::lists::ranked(&worth) {
-            if k >= least && mass >= self.options.mass.value() * total {
+            if k >= min_pages && mass >= self.options.mass.value() * total {
                 break;
             }
             mass += weight(page);
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(first("mass=0.6"), [1, 5]);
         assert_eq!(first("mass=0.7"), [1, 4, 5]);
         assert_eq!(first("mass=0.85"), [0, 1, 4, 5]);
-        assert_eq!(first("mass=0.6,least=4"), [0, 1, 4, 5]);
+        assert_eq!(first("mass=0.6,min_pages=4"), [0, 1, 4, 5]);
         assert_eq!(first("mass=1"), [0, 1, 2, 4, 5], "the budget bounds it");
     }
 
@@ -188,9 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn the_old_name_of_an_option_is_refused_with_those_that_there_are() {
+        let error = "least=3".parse::<TopPOptions>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "expected one of mass, min_pages, found `least`"
+        );
+    }
+
+    #[test]
     fn a_budget_below_the_least_number_of_pages_is_refused() {
         let quest = QuestConfig::new().with_token_budget(32);
-        let error = TopPPolicy::new(quest, "least=3".parse().unwrap(), 16).unwrap_err();
+        let error = TopPPolicy::new(quest, "min_pages=3".parse().unwrap(), 16).unwrap_err();
         assert_eq!(
             error.to_string(),
             "token budget of top-p: expected at least 48 (the pages that are read at least), found \

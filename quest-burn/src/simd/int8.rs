@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cache::{
-        CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Digests, Int8Digests, LEAST_SCALE, LayerCache,
+        CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Digests, Int8Digests, LayerCache, MIN_SCALE,
         OUTWARD, SCALE_OF_LARGEST, Step, n_scales,
     },
     digest::{NativeDigest, with_digest},
@@ -113,7 +113,7 @@ fn pack<E: Element, D: NativeDigest>(digest: &[E], words: &mut [i32], scales: &m
         let of_row = |i: usize| &digest[i * head_dim..][channels.clone()];
         let all = (0..D::ROWS).flat_map(of_row);
         let largest = all.fold(0.0, |largest: f32, x| largest.max(x.float().abs()));
-        *scale = (largest * SCALE_OF_LARGEST).max(LEAST_SCALE);
+        *scale = (largest * SCALE_OF_LARGEST).max(MIN_SCALE);
         for i in 0..D::ROWS {
             let round: fn(f32) -> f32 = match (D::IS_BOUND, i) {
                 (true, 0) => |x| (x - x.abs() * OUTWARD).floor(),

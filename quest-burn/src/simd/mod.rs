@@ -28,7 +28,7 @@ mod select;
 mod softmax;
 
 pub use append::append;
-pub use attention::{best_attention, paged_attention};
+pub use attention::{paged_attention, top_k_attention};
 pub use int8::{packed, quantize_digests};
 pub use prefill::prefill_attention;
 pub use scores::page_scores;

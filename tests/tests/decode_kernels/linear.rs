@@ -90,7 +90,7 @@ fn linear_layers_of_a_batch_equal_sums_in_f64() {
 fn rows_of_a_batch_need_matrix_instructions_and_whole_steps() {
     let devices = devices().into_iter();
     for device in devices.filter(|device| kernels::device::supported(&device.device)) {
-        let most = |dtype, d_input| kernels::linear::most_rows(&device.device, dtype, d_input);
+        let most = |dtype, d_input| kernels::linear::max_rows(&device.device, dtype, d_input);
         assert_eq!(most(DType::F32, 128), kernels::linear::MAX_ROWS, "{device}");
         for dtype in [DType::F16, DType::BF16] {
             assert_eq!(most(dtype, 96), kernels::linear::MAX_ROWS, "{device}");

@@ -49,7 +49,7 @@ fn targets() -> Vec<(Device, DType)> {
 fn matrix_targets() -> impl Iterator<Item = (Device, DType)> {
     let targets = targets().into_iter();
     targets.filter(|(device, dtype)| {
-        kernels::linear::most_rows(device, *dtype, 64) > kernels::linear::MAX_ROWS
+        kernels::linear::max_rows(device, *dtype, 64) > kernels::linear::MAX_ROWS
     })
 }
 

@@ -203,7 +203,7 @@ fn best_attention_reads_the_pages_of_the_packed_scores() {
             let scores = ops::page_scores(query.clone(), layer, &step, sharing);
             let pages = ops::top_pages(scores, &step, &selection);
             let expected = ops::paged_attention(query.clone(), layer, &pages, &step, scale);
-            let found = ops::best_attention(query, layer, &step, &selection, sharing, scale);
+            let found = ops::top_k_attention(query, layer, &step, &selection, sharing, scale);
             let (found, expected) = (rows(&found).concat(), rows(&expected).concat());
             assert_close(&found, &expected, TOLERANCE, &format!("{device}, {shape}"));
         }

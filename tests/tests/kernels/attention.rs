@@ -216,18 +216,18 @@ fn a_list_of_every_page_equals_dense_exactly() {
     });
 }
 
-fn best_attention(
+fn top_k_attention(
     bench: &Bench,
     k: usize,
     sink_pages: usize,
     recent_pages: usize,
     sharing: PageSharing,
 ) -> Vec<f32> {
-    floats(kernels::best_attention(
+    floats(kernels::top_k_attention(
         bench.device_query(),
         &bench.kv_pool(),
         &bench.sequences(),
-        kernels::BestPages {
+        kernels::TopKPages {
             selection: PageSelection {
                 k,
                 sink_pages,
@@ -273,7 +273,7 @@ fn selection_within_attention_reads_the_same_pages() {
                 let ids = ints(kernels::top_pages(scores, bench.lengths(), top));
                 let expected = listed_attention(bench, &ids, lists, k);
                 poison(expected.len(), &bench.device);
-                let found = best_attention(bench, k, sink_pages, recent_pages, sharing);
+                let found = top_k_attention(bench, k, sink_pages, recent_pages, sharing);
                 let name = bench.name();
                 assert_eq!(found, expected, "{name} {sharing:?} {k}");
             }
@@ -307,7 +307,7 @@ fn of_equal_scores_those_of_the_lowest_pages_are_chosen_within_attention() {
             for k in [1, 6, 100, 160] {
                 let (recent_pages, sink_pages) = (usize::from(k > 1), usize::from(k > 2));
                 let sharing = PageSharing::KvHead;
-                let found = best_attention(&bench, k, sink_pages, recent_pages, sharing);
+                let found = top_k_attention(&bench, k, sink_pages, recent_pages, sharing);
                 for sequence in 0..bench.batch() {
                     let n = bench.n_pages(sequence);
                     let kept = |page| page < sink_pages || page + recent_pages >= n;

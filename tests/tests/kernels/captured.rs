@@ -83,12 +83,12 @@ fn a_captured_step_replays_at_any_position() {
                 &sequences,
                 scale,
             );
-            let pages = kernels::BestPages {
+            let pages = kernels::TopKPages {
                 selection,
                 rule: PageSharing::KvHead.into(),
                 n_pages_bound: max_pages,
             };
-            let best = kernels::best_attention(query.clone(), &pool, &sequences, pages, scale);
+            let best = kernels::top_k_attention(query.clone(), &pool, &sequences, pages, scale);
             drop(sequences);
             let position = kernels::next_tokens(logits.clone(), active.clone(), position);
             state = Some((pool, position));

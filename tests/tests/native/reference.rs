@@ -89,7 +89,7 @@ fn attention_is_that_of_the_reference_over_the_same_pages() {
             let context = format!("{sharing:?}, {}", pair.context);
             close(&found, &expected, &context);
             // Chosen and attended to at once: the same computation.
-            let at_once = ops::best_attention(
+            let at_once = ops::top_k_attention(
                 pair.query.clone(),
                 pair.native.layer_mut(0),
                 &pair.step,

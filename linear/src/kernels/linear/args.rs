@@ -18,7 +18,7 @@ pub(super) struct ActivationsArg<F: Float, N: Size> {
 pub(super) struct WeightsArg<E: Numeric, W: Size, S: Numeric, G: Size> {
     /// Loads of weights, row after row.
     pub words: OwnedTensor<Vector<E, W>>,
-    /// What the groups of packed weights have beside the integers: scales, or the heads of blocks.
+    /// What the groups of packed weights have besides the integers: scales, or the heads of blocks.
     pub heads: OwnedTensor<Vector<S, G>>,
     pub zeros: OwnedTensor<Vector<S, G>>,
 }

@@ -10,10 +10,10 @@ use super::{
     Packing,
     args::{ActivationsArg, ActivationsArgLaunch, BoundWeights, OutputArg, WeightsArg, output_arg},
     batch::batch_gemv,
-    finish::finish,
-    left::left_side,
+    epilogue::reduce_and_write,
     load::{Full, Loaded, Packed, Scales, WeightLoad, nothing_loaded},
     matrix::{MatrixShape, matrix_gemv},
+    normed::norm_rows,
     plan::Plan,
     shape::{GemvShape, MAX_ROWS},
 };
@@ -59,7 +59,7 @@ fn load<L: WeightLoad, E: Numeric, W: Size, S: Numeric, H: Size>(
     }
 }
 
-/// Weights of any form with a few left sides; see [`GemvShape`].
+/// Weights of any form with a few LHS rows; see [`GemvShape`].
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric, H: Size>(
     activations: &ActivationsArg<F, N>,
@@ -98,10 +98,10 @@ fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric
     let mut shared = Shared::<[f32]>::new_slice(comptime!(2 * (units / plane) * n_sums));
     let mut loaded = nothing_loaded::<E, W, S, H>(n_loaded, n_groups);
     let mut sums = Array::<f32>::new(n_sums);
-    // The first weights are on their way while the left side is normed.
+    // The first weights are on their way while the LHS row is normed.
     let mut weight_rows = first_rows(cube_output + own_output, columns, shape);
     load::<L, E, W, S, H>(&mut loaded, weights, &weight_rows, start, packing, shape);
-    let left = left_side::<F, N>(activations, width, shape);
+    let normed = norm_rows::<F, N>(activations, width, shape);
     let mut turn = 0usize;
     while cube_output < columns {
         #[unroll]
@@ -115,7 +115,7 @@ fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric
                 L::add_products::<F, N, E, W, S, H>(
                     &mut sums,
                     &loaded,
-                    &left,
+                    &normed,
                     &activations.rows,
                     first + i * stride,
                     comptime!(i * shape.weights()),
@@ -135,7 +135,7 @@ fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric
             weight_rows = first_rows(next + own_output, columns, shape);
             load::<L, E, W, S, H>(&mut loaded, weights, &weight_rows, start, packing, shape);
         }
-        finish::<F>(&mut sums, &mut shared, turn, cube_output, output, shape);
+        reduce_and_write::<F>(&mut sums, &mut shared, turn, cube_output, output, shape);
         cube_output = next;
         turn += 1;
     }

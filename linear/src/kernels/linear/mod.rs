@@ -2,11 +2,11 @@
 
 mod args;
 mod batch;
-mod finish;
+mod epilogue;
 mod gemv;
-mod left;
 mod load;
 mod matrix;
+mod normed;
 mod packing;
 mod plan;
 mod shape;
@@ -50,7 +50,7 @@ impl Epilogue {
 
 /// Most rows of `d_input` channels that [`gemv`] takes on a device: more than [`MAX_ROWS`] where it has
 /// matrix instructions for the dtype.
-pub fn most_rows(device: &Device, dtype: DType, d_input: usize) -> usize {
+pub fn max_rows(device: &Device, dtype: DType, d_input: usize) -> usize {
     let takes = supported(device)
         && is_cube_with(device, |properties| {
             batch::takes(properties, dtype, d_input)
@@ -63,7 +63,7 @@ pub fn most_rows(device: &Device, dtype: DType, d_input: usize) -> usize {
 ///
 /// # Shapes
 ///
-/// - rows: `[m, d_input]`, m from 1 to [`most_rows`], or to [`MAX_ROWS`] where weights are packed
+/// - rows: `[m, d_input]`, m from 1 to [`max_rows`], or to [`MAX_ROWS`] where weights are packed
 /// - norm: weight, `[d_input]`, and epsilon
 /// - weight: `[d_output, d_input]`
 /// - bias: `[d_output]`
@@ -85,12 +85,12 @@ pub fn gemv(
     let [_, d_input] = rows.dims();
     let [n, weight_input] = weight.dims();
     assert_eq!(weight_input, d_input, "input channels of a linear layer");
-    let mut most = MAX_ROWS;
+    let mut max = MAX_ROWS;
     if let KernelWeight::Full(weight) = &weight {
         check_dtype("weights", weight.dtype(), rows.dtype());
-        most = most_rows(&rows.device(), rows.dtype(), d_input);
+        max = max_rows(&rows.device(), rows.dtype(), d_input);
     }
-    let inputs = Inputs::new(rows, most, norm, n, bias, residual, gated);
+    let inputs = Inputs::new(rows, max, norm, n, bias, residual, gated);
     Tensor::from_dispatch(Dispatch::gemv(inputs, weight.into()))
 }
 

@@ -7,17 +7,17 @@ use super::{
         rms_norm::launch_rms_norm,
     },
     Epilogue,
-    left::fits,
+    normed::fits,
     shape::{GemvShape, vector_width},
 };
 
 /// What a launch computes with, whatever form its weights have.
 pub(super) struct Plan {
-    /// Left sides and the weight of their norm.
+    /// LHS rows and the weight of their norm.
     pub rows: CubeTensor,
     pub gamma: CubeTensor,
     pub output: CubeTensor,
-    /// Channels of a left side's vector.
+    /// Channels of an LHS row's vector.
     pub width: usize,
     pub shape: GemvShape,
     pub cubes: CubeCount,
@@ -26,7 +26,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// For `n` weight rows, of which a unit loads `per_load` channels at once, or as many as a
-    /// vector of a left side has. Norms left sides that do not fit into shared memory.
+    /// vector of an LHS row has. Norms LHS rows that do not fit into shared memory.
     pub fn new(
         rows: CubeTensor,
         gamma: CubeTensor,

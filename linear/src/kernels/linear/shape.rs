@@ -3,7 +3,7 @@ use cubecl::ir::HardwareProperties;
 
 use super::Epilogue;
 
-/// Most rows of the left side on any device; with more, a matrix product reads weights as few times.
+/// Most LHS rows on any device; with more, a matrix product reads weights as few times.
 pub const MAX_ROWS: usize = 8;
 /// Most units of a cube.
 const UNITS: usize = 512;
@@ -11,18 +11,18 @@ const UNITS: usize = 512;
 const LOAD_BYTES: usize = 16;
 /// Widest vector where the runtime does not say that any width will do.
 const PORTABLE_VECTOR: usize = 4;
-/// Weight rows that a cube reads at a time: neighbours, and so one stretch of memory.
+/// Weight rows that a cube reads at a time: neighbours, and so one run of memory.
 const WEIGHT_ROWS: usize = 8;
 /// Loads of weights that a unit has in flight.
 const IN_FLIGHT: usize = 8;
 /// Sums that a unit keeps.
-const MOST_SUMS: usize = 32;
+const MAX_SUMS: usize = 32;
 /// Cubes that a multiprocessor is meant to hold.
 const CUBES_PER_MULTIPROCESSOR: usize = 2;
 
 /// How the products of a linear layer are shared among units.
 ///
-/// A cube takes the products of `rows` left sides with a few neighbouring weight rows, then with
+/// A cube takes the products of `rows` LHS rows with a few neighbouring weight rows, then with
 /// those that come as many cubes later as there are. `split` of its planes share a weight row, each a
 /// part of the input channels; the fewer streams a memory serves, and the longer they are, the faster
 /// it is.
@@ -31,13 +31,13 @@ pub struct GemvShape {
     pub plane: usize,
     pub units: usize,
     pub split: usize,
-    /// Rows of the left side.
+    /// LHS rows.
     pub rows: usize,
     /// Loads of a weight row.
     pub vectors: usize,
-    /// Vectors of a left side to each load of a weight row: more than one where weights are packed.
+    /// Vectors of an LHS row to each load of a weight row: more than one where weights are packed.
     pub pieces: usize,
-    /// Whether the left side is normed first, and kept in shared memory.
+    /// Whether the LHS row is normed first, and kept in shared memory.
     pub normed: bool,
     /// Output channels of a plane at a time.
     pub outputs: usize,
@@ -70,7 +70,7 @@ impl GemvShape {
         let at_once = CUBES_PER_MULTIPROCESSOR * multiprocessors;
         let mut outputs = (WEIGHT_ROWS / per_output).max(1);
         while outputs > 1
-            && (outputs * per_output * rows > MOST_SUMS
+            && (outputs * per_output * rows > MAX_SUMS
                 || columns.div_ceil(planes / split * outputs) < at_once)
         {
             outputs /= 2;
@@ -95,8 +95,8 @@ impl GemvShape {
         (shape, turns.min(at_once))
     }
 
-    /// Vectors of a left side.
-    pub fn left_vectors(&self) -> usize {
+    /// Vectors of an LHS row.
+    pub fn row_vectors(&self) -> usize {
         self.vectors * self.pieces
     }
 

@@ -72,10 +72,10 @@ pub fn launch_rms_norm(x: CubeTensor, gamma: CubeTensor, epsilon: f32) -> CubeTe
     let client = x.client.clone();
     let hardware = &client.properties().hardware;
     let plane = layout.plane;
-    let most = UNITS.min(hardware.max_units_per_cube as usize).max(plane);
+    let max_units = UNITS.min(hardware.max_units_per_cube as usize).max(plane);
     let units = (d_model / layout.width)
         .next_power_of_two()
-        .clamp(plane, 1 << most.ilog2());
+        .clamp(plane, 1 << max_units.ilog2());
     let output = empty(&x, [rows, d_model], x.dtype);
     let address = address_type(&[&x, &output]);
     let dtype = dtype_to_storage_type(x.dtype);

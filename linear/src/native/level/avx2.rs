@@ -29,7 +29,7 @@ impl Level for Avx2 {
     type Floats = __m256;
     type Sums = __m256i;
 
-    const MOST_ROWS: usize = 2;
+    const MAX_ROWS: usize = 2;
 
     #[inline(always)]
     fn zeros() -> Self::Floats {

@@ -30,7 +30,7 @@ impl Level for Avx512 {
     type Floats = __m256;
     type Sums = __m256i;
 
-    const MOST_ROWS: usize = 4;
+    const MAX_ROWS: usize = 4;
 
     #[inline(always)]
     fn zeros() -> Self::Floats {

@@ -29,8 +29,8 @@ pub trait Level: Copy {
     /// 8 sums of products.
     type Sums: Copy;
 
-    /// Rows of the left side whose sums registers have room for, with four weight rows.
-    const MOST_ROWS: usize;
+    /// LHS rows whose sums registers have room for, with four weight rows.
+    const MAX_ROWS: usize;
 
     /// 8 zeros.
     fn zeros() -> Self::Floats;

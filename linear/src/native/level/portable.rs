@@ -8,7 +8,7 @@ impl Level for Portable {
     type Floats = [f32; LANES];
     type Sums = [i32; LANES];
 
-    const MOST_ROWS: usize = 1;
+    const MAX_ROWS: usize = 1;
 
     #[inline(always)]
     fn zeros() -> Self::Floats {

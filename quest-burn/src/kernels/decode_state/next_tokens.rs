@@ -127,10 +127,10 @@ pub(crate) fn launch_next_tokens(
     let (batch, vocab_size) = (logits.meta.shape()[0], logits.meta.shape()[1]);
     let width = RowLayout::of(&logits).width;
     let client = logits.client.clone();
-    let most = UNITS.min(client.properties().hardware.max_units_per_cube as usize);
+    let max_units = UNITS.min(client.properties().hardware.max_units_per_cube as usize);
     let units = (vocab_size / width)
         .next_power_of_two()
-        .clamp(32.min(most), 1 << most.ilog2());
+        .clamp(32.min(max_units), 1 << max_units.ilog2());
     let address = address_type(&[&logits, &history]);
     let dtype = dtype_to_storage_type(logits.dtype);
     // SAFETY: columns are masked by the vocabulary, slots by the size of the history; the shapes

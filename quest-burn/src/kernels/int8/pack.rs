@@ -3,7 +3,7 @@ use cubecl::prelude::*;
 
 use super::super::{launch::assert_in_place, operands::Digests};
 use crate::{
-    cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD, LEAST_SCALE, OUTWARD, SCALE_OF_LARGEST},
+    cache::{CHANNELS_PER_SCALE, CHANNELS_PER_WORD, MIN_SCALE, OUTWARD, SCALE_OF_LARGEST},
     digest::KernelDigest,
 };
 
@@ -98,12 +98,12 @@ pub(in crate::kernels) fn pack<D: KernelDigest, N: Size>(
     let n_groups = comptime!(row.vectors.div_ceil(per_scale));
     let n_scales = comptime!(n_groups + if D::SCALAR { 1 } else { 0 });
     let group = vector / per_scale;
-    let mut most = f32::new(0.0);
+    let mut largest_of_group = f32::new(0.0);
     #[unroll]
     for i in 0..per_scale {
-        most = max(most, largest[min(group * per_scale + i, last)]);
+        largest_of_group = max(largest_of_group, largest[min(group * per_scale + i, last)]);
     }
-    let scale = max(most * SCALE_OF_LARGEST, f32::new(LEAST_SCALE));
+    let scale = max(largest_of_group * SCALE_OF_LARGEST, f32::new(MIN_SCALE));
     #[unroll]
     for w in 0..of_vector {
         let mut of_low = i32::new(0);

@@ -1,6 +1,6 @@
 //! Page scores by digests in 8 bits and matrix instructions, for the query heads of a group at once.
 //!
-//! The left side has the positive parts of the queries in its upper 8 rows and the negative ones in its
+//! The LHS has the positive parts of the queries in its upper 8 rows and the negative ones in its
 //! lower 8: of its product with 8 maxima the upper half counts, of that with 8 minima the lower one.
 //! Bytes become numbers two at a time, those of a word that are 16 bits apart; channels may be summed up
 //! in any order.
@@ -99,7 +99,7 @@ fn channel(instruction: usize, half: usize, place: usize) -> usize {
 
 /// Four registers for each 16 channels: positive and negative parts of the queries.
 #[cube]
-fn left_sides<F: Float, N: Size, P: Size>(
+fn lhs_registers<F: Float, N: Size, P: Size>(
     query: &Tensor<Vector<F, N>>,
     first_head: usize,
     #[comptime] shape: MatrixScores,
@@ -201,7 +201,7 @@ fn int8_matrix_kernel<F: Float, N: Size, W: Size, P: Size>(
             steps[p] = scales[digests[p] * blocks + min(t, comptime!(blocks - 1))];
         }
         let first_head = (sequence * n_kv_heads + head) * shape.group;
-        let left_sides = left_sides::<F, N, P>(query, first_head, shape);
+        let lhs_registers = lhs_registers::<F, N, P>(query, first_head, shape);
         #[unroll]
         for p in 0..in_flight {
             // Of head `g` and pages `2 t` and `2 t + 1`.
@@ -217,16 +217,16 @@ fn int8_matrix_kernel<F: Float, N: Size, W: Size, P: Size>(
                 }
                 #[unroll]
                 for instruction in 0..2usize {
-                    let mut left = Array::<Vector<F, P>>::new(4usize);
+                    let mut lhs = Array::<Vector<F, P>>::new(4usize);
                     #[unroll]
                     for i in 0..4usize {
-                        left[i] = left_sides[comptime!((2 * b + instruction) * 4 + i)];
+                        lhs[i] = lhs_registers[comptime!((2 * b + instruction) * 4 + i)];
                     }
                     let at = comptime!(p * blocks + b);
                     let maxima = numbers::<F, P>(high[at].extract(instruction));
                     let minima = numbers::<F, P>(low[at].extract(instruction));
-                    of_high = definition.execute(&left, &maxima, &of_high);
-                    of_low = definition.execute(&left, &minima, &of_low);
+                    of_high = definition.execute(&lhs, &maxima, &of_high);
+                    of_low = definition.execute(&lhs, &minima, &of_low);
                 }
                 let mut scale = Vector::<f32, P>::new(0.0f32);
                 #[unroll]

@@ -22,6 +22,6 @@ pub(super) struct ReadArg<F: Float, N: Size> {
 pub(super) struct SplitsArg<N: Size> {
     /// `[heads, n_splits, vectors]`
     pub sums: OwnedTensor<Vector<f32, N>>,
-    /// Highest score, and total of the weights: `[heads, n_splits, 2]`.
+    /// Row max and row sum: `[heads, n_splits, 2]`.
     pub stats: OwnedTensor<f32>,
 }

@@ -83,7 +83,7 @@ impl Problem {
         )
     }
 
-    /// Room for the sums of the splits, and for their highest scores and totals.
+    /// Room for the sums of the splits, and for their row maxima and row sums.
     fn splits(&self, n_splits: usize) -> Splits {
         let rows = self.batch * self.n_heads;
         Splits {

@@ -62,10 +62,10 @@ fn listing(
     }
 }
 
-/// What a unit has read of its first page before the length of the sequence is known, as if the
-/// sequence had at least as many pages as a list: of loads that wait for one another two fewer.
+/// The first list entry of a unit and its pool page, loaded before the length of the sequence is there, as
+/// if the sequence had as many pages as a list; removes two dependent loads.
 #[derive(CubeType, Clone, Copy)]
-struct Ahead {
+struct PrefetchedPage {
     /// The entry of the list, of which split it is, and how many pages a list has.
     id: i32,
     first: usize,
@@ -75,28 +75,28 @@ struct Ahead {
 }
 
 #[cube]
-fn read_ahead(
+fn prefetch_page(
     place: &Place,
     pages: &Tensor<i32>,
     places: &PlacesArg,
     split: usize,
     splitting: &Splitting,
     #[comptime] listed: bool,
-) -> Ahead {
+) -> PrefetchedPage {
     if comptime!(listed) {
         let k = pages.shape(2);
         let first = split * pages_per_split(k, splitting.min_pages, splitting.max_splits);
         let entry = min(first + UNIT_POS as usize, k - 1);
         let id = pages[list_row(place, pages) * k + entry];
         let page = min(max(id, 0i32) as usize, place.max_pages - 1);
-        Ahead {
+        PrefetchedPage {
             id,
             first,
             k,
             pool_page: places.page_table[place.sequence * place.max_pages + page],
         }
     } else {
-        Ahead {
+        PrefetchedPage {
             id: 0i32.runtime(),
             first: 0usize.runtime(),
             k: 0usize.runtime(),
@@ -110,7 +110,7 @@ fn read_ahead(
 pub(super) struct Reading {
     pub place: Place,
     listing: Listing,
-    ahead: Ahead,
+    prefetched: PrefetchedPage,
     pub first: usize,
     pub end: usize,
 }
@@ -127,7 +127,7 @@ pub(super) fn reading<F: Float, N: Size>(
     let (sequence, row) = (CUBE_POS_Z as usize, CUBE_POS_Y as usize);
     let place = place(read, sequence, row, heads);
     let split = CUBE_POS_X as usize;
-    let ahead = read_ahead(&place, &read.pages, &read.places, split, splitting, listed);
+    let prefetched = prefetch_page(&place, &read.pages, &read.places, split, splitting, listed);
     let listing = listing(&place, &read.pages, listed, page_size);
     let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
     let first = split * per_split;
@@ -135,7 +135,7 @@ pub(super) fn reading<F: Float, N: Size>(
     Reading {
         place,
         listing,
-        ahead,
+        prefetched,
         first,
         end,
     }
@@ -156,22 +156,22 @@ pub(super) fn stage_chunk<F: Float, N: Size>(
     if slot < n_slots {
         let mut page = chunk + slot;
         let mut valid = true.runtime();
-        let mut is_ahead = false.runtime();
+        let mut is_prefetched = false.runtime();
         if comptime!(listed) {
-            is_ahead = chunk == reading.ahead.first
-                && reading.listing.n_pages == reading.ahead.k
-                && reading.ahead.id >= 0i32
-                && (reading.ahead.id as usize) * page_size < reading.place.length;
-            if is_ahead {
-                page = reading.ahead.id as usize;
+            is_prefetched = chunk == reading.prefetched.first
+                && reading.listing.n_pages == reading.prefetched.k
+                && reading.prefetched.id >= 0i32
+                && (reading.prefetched.id as usize) * page_size < reading.place.length;
+            if is_prefetched {
+                page = reading.prefetched.id as usize;
             } else {
                 let id = read.pages[reading.listing.list + page];
                 valid = id >= 0i32;
                 page = max(id, 0i32) as usize;
             }
         }
-        if is_ahead {
-            let pool_page = reading.ahead.pool_page as usize;
+        if is_prefetched {
+            let pool_page = reading.prefetched.pool_page as usize;
             put_page(slots, slot, page, pool_page, &reading.place, page_size);
         } else {
             stage_page(

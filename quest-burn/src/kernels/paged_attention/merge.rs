@@ -12,7 +12,7 @@ pub(super) struct Merge {
     row: usize,
     width: usize,
     units: usize,
-    /// Units that find the highest score together.
+    /// Units that find the row max together.
     lanes: usize,
     /// Room for the splits.
     slots: usize,
@@ -40,12 +40,12 @@ impl Merge {
     }
 }
 
-/// `out / total`, or 0 where no token was attended to.
+/// `accumulator / row_sum`, or 0 where no token was attended to.
 #[cube]
-fn ratio<N: Size>(out: Vector<f32, N>, total: f32) -> Vector<f32, N> {
-    let none = total == 0.0f32;
-    let inverse = 1.0f32 / select(none, f32::new(1.0), total);
-    out * Vector::new(select(none, f32::new(0.0), inverse))
+fn ratio<N: Size>(accumulator: Vector<f32, N>, row_sum: f32) -> Vector<f32, N> {
+    let none = row_sum == 0.0f32;
+    let inverse = 1.0f32 / select(none, f32::new(1.0), row_sum);
+    accumulator * Vector::new(select(none, f32::new(0.0), inverse))
 }
 
 /// Loads what a unit has in flight: a vector of the splits from `first` on, as many apart as are read
@@ -92,29 +92,29 @@ pub(super) fn merge_kernel<F: Float, N: Size>(
     let mut values = Array::<Vector<f32, N>>::new(in_flight);
     load_rows::<N>(&mut values, &splits.sums, head, row, column, merge);
 
-    let mut highests = Shared::<[f32]>::new_slice(merge.slots);
-    let mut totals = Shared::<[f32]>::new_slice(merge.slots);
+    let mut row_maxima = Shared::<[f32]>::new_slice(merge.slots);
+    let mut row_sums = Shared::<[f32]>::new_slice(merge.slots);
     let mut split = unit;
     while split < n_splits {
         let at = (head * n_splits + split) * 2;
-        highests[split] = splits.stats[at];
-        totals[split] = splits.stats[at + 1];
+        row_maxima[split] = splits.stats[at];
+        row_sums[split] = splits.stats[at + 1];
         split += merge.units;
     }
     sync_cube();
-    let mut highest = f32::new(NO_SCORE);
+    let mut row_max = f32::new(NO_SCORE);
     let mut split = unit % merge.lanes;
     while split < n_splits {
-        highest = max(highest, highests[split]);
+        row_max = max(row_max, row_maxima[split]);
         split += merge.lanes;
     }
-    let highest = lanes_max(highest, merge.lanes);
+    let row_max = lanes_max(row_max, merge.lanes);
 
-    let mut row_outs = Shared::<[Vector<f32, N>]>::new_slice(comptime!(rows * columns));
-    let mut row_totals = Shared::<[f32]>::new_slice(comptime!(rows * columns));
+    let mut partial_accumulators = Shared::<[Vector<f32, N>]>::new_slice(comptime!(rows * columns));
+    let mut partial_sums = Shared::<[f32]>::new_slice(comptime!(rows * columns));
     let zero = Vector::<f32, N>::new(0.0f32);
-    let mut total = f32::new(0.0);
-    let mut out = zero;
+    let mut row_sum = f32::new(0.0);
+    let mut accumulator = zero;
     let mut first = row;
     while first < n_splits {
         #[unroll]
@@ -123,26 +123,30 @@ pub(super) fn merge_kernel<F: Float, N: Size>(
             // A split without tokens has not written its output. Selects, not a branch: into a
             // branch the loads would sink, and wait for one another.
             let slot = min(split, n_splits - 1);
-            let used = split < n_splits && totals[slot] > 0.0f32;
-            let weight = f32::exp(highests[slot] - highest);
+            let used = split < n_splits && row_sums[slot] > 0.0f32;
+            let weight = f32::exp(row_maxima[slot] - row_max);
             let weight = select(used, weight, f32::new(0.0));
-            total += weight * totals[slot];
-            out = fma(Vector::new(weight), select(used, values[i], zero), out);
+            row_sum += weight * row_sums[slot];
+            accumulator = fma(
+                Vector::new(weight),
+                select(used, values[i], zero),
+                accumulator,
+            );
         }
         first += comptime!(rows * in_flight);
         if first < n_splits {
             load_rows::<N>(&mut values, &splits.sums, head, first, column, merge);
         }
     }
-    row_outs[unit] = out;
-    row_totals[unit] = total;
+    partial_accumulators[unit] = accumulator;
+    partial_sums[unit] = row_sum;
     sync_cube();
     if unit < columns {
         #[unroll]
         for other in 1..rows {
-            total += row_totals[other * columns + unit];
-            out += row_outs[other * columns + unit];
+            row_sum += partial_sums[other * columns + unit];
+            accumulator += partial_accumulators[other * columns + unit];
         }
-        output[head * columns + unit] = Vector::cast_from(ratio::<N>(out, total));
+        output[head * columns + unit] = Vector::cast_from(ratio::<N>(accumulator, row_sum));
     }
 }

@@ -12,21 +12,21 @@ const UNITS: usize = 256;
 const IN_FLIGHT: usize = 4;
 /// Cubes that a multiprocessor is meant to hold.
 const CUBES_PER_MULTIPROCESSOR: usize = 2;
-/// As many by matrix instructions, for a run of 8 query heads and for two of them: registers allow no
-/// more.
+/// The same for the kernel with matrix instructions, with one and two groups of 8 query heads;
+/// register-bound.
 const MATRIX_CUBES_PER_MULTIPROCESSOR: [usize; 2] = [3, 2];
 /// Splits of a head that the merge can hold.
 pub(super) const MAX_SPLITS: usize = 512;
-/// Splits of a head that are many.
+/// Above this many splits the merge reads `MANY_MERGE_ROWS` at a time.
 const MANY_SPLITS: usize = 128;
-/// Splits that a merge in a launch of its own reads at a time, and as many where there may be many.
+/// Splits that the merge reads at a time.
 const MERGE_ROWS: usize = 8;
 const MANY_MERGE_ROWS: usize = 32;
-/// Units of a merge, at most.
+/// Most units of a merge.
 const MERGE_UNITS: usize = 512;
 /// Channels of queries that a unit keeps in registers, and as many of outputs.
 const QUERY_REGISTERS: usize = 64;
-/// Of these, at most as many where the next tokens are loaded ahead, which takes registers too.
+/// Of these, at most as many where the next tokens are prefetched, which takes registers too.
 const PREFETCH_REGISTERS: usize = 8;
 /// Shared memory that a cube may take, so that several fit on a multiprocessor.
 const SHARED_BYTES: usize = 24 * 1024;
@@ -234,8 +234,8 @@ mod tests {
             for partition in partitions(1, group, list_heads, 16) {
                 assert_eq!(partition.kernel.heads(), group);
                 let cubes = partition.n_splits(128) * list_heads;
-                let most = 132 * partition.kernel.cubes_per_multiprocessor();
-                assert!((200..=most).contains(&cubes), "{partition:?}: {cubes}");
+                let max = 132 * partition.kernel.cubes_per_multiprocessor();
+                assert!((200..=max).contains(&cubes), "{partition:?}: {cubes}");
             }
         }
     }

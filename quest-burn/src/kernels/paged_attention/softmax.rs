@@ -15,9 +15,9 @@ pub(super) const NO_SCORE: f32 = -1e30;
 pub(super) struct Softmax<N: Size> {
     /// Query, scaled.
     query: Array<Vector<f32, N>>,
-    pub out: Array<Vector<f32, N>>,
-    pub highest: Array<f32>,
-    pub total: Array<f32>,
+    pub accumulator: Array<Vector<f32, N>>,
+    pub row_max: Array<f32>,
+    pub row_sum: Array<f32>,
 }
 
 #[cube]
@@ -30,26 +30,26 @@ pub(super) fn softmax<F: Float, N: Size>(
     let lane = UNIT_POS as usize % shape.lanes;
     let row = comptime!(shape.row());
     let mut scaled = Array::<Vector<f32, N>>::new(comptime!(shape.heads * shape.vectors));
-    let mut out = Array::<Vector<f32, N>>::new(comptime!(shape.heads * shape.vectors));
-    let mut highest = Array::<f32>::new(shape.heads);
-    let mut total = Array::<f32>::new(shape.heads);
+    let mut accumulator = Array::<Vector<f32, N>>::new(comptime!(shape.heads * shape.vectors));
+    let mut row_max = Array::<f32>::new(shape.heads);
+    let mut row_sum = Array::<f32>::new(shape.heads);
     #[unroll]
     for h in 0..shape.heads {
-        highest[h] = f32::new(NO_SCORE);
-        total[h] = f32::new(0.0);
+        row_max[h] = f32::new(NO_SCORE);
+        row_sum[h] = f32::new(0.0);
         #[unroll]
         for c in 0..shape.vectors {
             let head = place.sequence * place.n_heads + place.query_head + h;
             let q = query[head * row + c * shape.lanes + lane];
             scaled[h * shape.vectors + c] = Vector::<f32, N>::cast_from(q) * Vector::new(scale);
-            out[h * shape.vectors + c] = Vector::new(0.0f32);
+            accumulator[h * shape.vectors + c] = Vector::new(0.0f32);
         }
     }
     Softmax::<N> {
         query: scaled,
-        out,
-        highest,
-        total,
+        accumulator,
+        row_max,
+        row_sum,
     }
 }
 
@@ -107,7 +107,7 @@ fn fold_tokens<F: Float, N: Size>(
     #[unroll]
     for h in 0..shape.heads {
         let mut scores = Array::<f32>::new(in_flight);
-        let mut highest = state.highest[h];
+        let mut row_max = state.row_max[h];
         #[unroll]
         for u in 0..in_flight {
             let mut product = f32::new(0.0);
@@ -118,27 +118,31 @@ fn fold_tokens<F: Float, N: Size>(
             }
             let score = lanes_sum(product, shape.lanes);
             scores[u] = select(tokens.used[u], score, f32::new(NO_SCORE));
-            highest = max(highest, scores[u]);
+            row_max = max(row_max, scores[u]);
         }
-        let correction = f32::exp(state.highest[h] - highest);
-        state.highest[h] = highest;
-        let mut sum = state.total[h] * correction;
+        let correction = f32::exp(state.row_max[h] - row_max);
+        state.row_max[h] = row_max;
+        let mut sum = state.row_sum[h] * correction;
         #[unroll]
         for c in 0..vectors {
-            state.out[h * vectors + c] = state.out[h * vectors + c] * Vector::new(correction);
+            state.accumulator[h * vectors + c] =
+                state.accumulator[h * vectors + c] * Vector::new(correction);
         }
         #[unroll]
         for u in 0..in_flight {
-            let weight = select(tokens.used[u], f32::exp(scores[u] - highest), f32::new(0.0));
+            let weight = select(tokens.used[u], f32::exp(scores[u] - row_max), f32::new(0.0));
             sum += weight;
             #[unroll]
             for c in 0..vectors {
                 let value = Vector::<f32, N>::cast_from(tokens.values[u * vectors + c]);
-                state.out[h * vectors + c] =
-                    fma(Vector::new(weight), value, state.out[h * vectors + c]);
+                state.accumulator[h * vectors + c] = fma(
+                    Vector::new(weight),
+                    value,
+                    state.accumulator[h * vectors + c],
+                );
             }
         }
-        state.total[h] = sum;
+        state.row_sum[h] = sum;
     }
 }
 
@@ -182,24 +186,24 @@ fn fold_transposed<F: Float, N: Size>(
         used = used || (own == u && tokens.used[u]);
     }
     let score = select(used, score, f32::new(NO_SCORE));
-    let mut highest = score;
+    let mut row_max = score;
     let token_steps = comptime!(in_flight.ilog2());
     #[unroll]
     for s in 0..token_steps {
         let mask = comptime!(((spread * heads) as u32) << s);
-        highest = max(highest, plane_shuffle_xor(highest, mask));
+        row_max = max(row_max, plane_shuffle_xor(row_max, mask));
     }
-    let highest = max(highest, state.highest[0]);
-    let weight = select(used, f32::exp(score - highest), f32::new(0.0));
+    let row_max = max(row_max, state.row_max[0]);
+    let weight = select(used, f32::exp(score - row_max), f32::new(0.0));
     let mut sum = weight;
     #[unroll]
     for s in 0..token_steps {
         let mask = comptime!(((spread * heads) as u32) << s);
         sum += plane_shuffle_xor(sum, mask);
     }
-    let correction = f32::exp(state.highest[0] - highest);
-    state.highest[0] = highest;
-    state.total[0] = state.total[0] * correction + sum;
+    let correction = f32::exp(state.row_max[0] - row_max);
+    state.row_max[0] = row_max;
+    state.row_sum[0] = state.row_sum[0] * correction + sum;
 
     let base = UNIT_POS_PLANE / comptime!(lanes as u32) * comptime!(lanes as u32);
     #[unroll]
@@ -207,7 +211,8 @@ fn fold_transposed<F: Float, N: Size>(
         let correction = plane_shuffle(correction, base + comptime!((spread * h) as u32));
         #[unroll]
         for c in 0..vectors {
-            state.out[h * vectors + c] = state.out[h * vectors + c] * Vector::new(correction);
+            state.accumulator[h * vectors + c] =
+                state.accumulator[h * vectors + c] * Vector::new(correction);
         }
         #[unroll]
         for u in 0..in_flight {
@@ -216,8 +221,11 @@ fn fold_transposed<F: Float, N: Size>(
             #[unroll]
             for c in 0..vectors {
                 let value = Vector::<f32, N>::cast_from(tokens.values[u * vectors + c]);
-                state.out[h * vectors + c] =
-                    fma(Vector::new(weight), value, state.out[h * vectors + c]);
+                state.accumulator[h * vectors + c] = fma(
+                    Vector::new(weight),
+                    value,
+                    state.accumulator[h * vectors + c],
+                );
             }
         }
     }

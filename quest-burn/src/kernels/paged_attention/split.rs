@@ -144,15 +144,15 @@ pub(super) fn put_page(
 /// What the planes of a cube have summed up, in shared memory: `[plane, head, vector]` and `[plane,
 /// head]`.
 #[derive(CubeType)]
-pub(super) struct Parts<N: Size> {
-    pub outs: Shared<[Vector<f32, N>]>,
-    pub highests: Shared<[f32]>,
-    pub totals: Shared<[f32]>,
+pub(super) struct PlaneSums<N: Size> {
+    pub accumulators: Shared<[Vector<f32, N>]>,
+    pub row_maxima: Shared<[f32]>,
+    pub row_sums: Shared<[f32]>,
 }
 
 /// How many there are of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PartsShape {
+pub(super) struct PlaneSumsShape {
     pub planes: usize,
     /// Query heads of a cube.
     pub heads: usize,
@@ -161,56 +161,56 @@ pub(super) struct PartsShape {
 }
 
 #[cube]
-pub(super) fn parts<N: Size>(#[comptime] shape: PartsShape) -> Parts<N> {
+pub(super) fn plane_sums<N: Size>(#[comptime] shape: PlaneSumsShape) -> PlaneSums<N> {
     let n = comptime!(shape.planes * shape.heads);
-    Parts::<N> {
-        outs: Shared::new_slice(comptime!(n * shape.row)),
-        highests: Shared::new_slice(n),
-        totals: Shared::new_slice(n),
+    PlaneSums::<N> {
+        accumulators: Shared::new_slice(comptime!(n * shape.row)),
+        row_maxima: Shared::new_slice(n),
+        row_sums: Shared::new_slice(n),
     }
 }
 
-/// Merges the parts of the planes and writes the split's sum and its
-/// highest score and total to `splits`. Every unit of the cube must reach it.
+/// Merges what the planes have summed up and writes the split's sum, row max and row sum to `splits`. Every
+/// unit of the cube must reach it.
 #[cube]
-pub(super) fn publish_parts<N: Size>(
-    parts: &Parts<N>,
+pub(super) fn publish_sums<N: Size>(
+    plane_sums: &PlaneSums<N>,
     splits: &mut SplitsArg<N>,
     split: usize,
     place: &Place,
     #[comptime] units: usize,
-    #[comptime] shape: PartsShape,
+    #[comptime] shape: PlaneSumsShape,
 ) {
-    let PartsShape { planes, heads, row } = comptime!(shape);
+    let PlaneSumsShape { planes, heads, row } = comptime!(shape);
     let n_splits = splits.sums.shape(1);
     sync_cube();
     let mut element = UNIT_POS as usize;
     while element < comptime!(heads * row) {
         let h = element / row;
         let c = element % row;
-        let mut highest = f32::new(NO_SCORE);
+        let mut row_max = f32::new(NO_SCORE);
         #[unroll]
         for p in 0..planes {
-            highest = max(highest, parts.highests[p * heads + h]);
+            row_max = max(row_max, plane_sums.row_maxima[p * heads + h]);
         }
-        let mut total = f32::new(0.0);
-        let mut out = Vector::<f32, N>::new(0.0f32);
+        let mut row_sum = f32::new(0.0);
+        let mut accumulator = Vector::<f32, N>::new(0.0f32);
         #[unroll]
         for p in 0..planes {
-            let weight = f32::exp(parts.highests[p * heads + h] - highest);
-            total += weight * parts.totals[p * heads + h];
-            out = fma(
+            let weight = f32::exp(plane_sums.row_maxima[p * heads + h] - row_max);
+            row_sum += weight * plane_sums.row_sums[p * heads + h];
+            accumulator = fma(
                 Vector::new(weight),
-                parts.outs[(p * heads + h) * row + c],
-                out,
+                plane_sums.accumulators[(p * heads + h) * row + c],
+                accumulator,
             );
         }
         let head = place.sequence * place.n_heads + place.query_head + h;
         let at = head * n_splits + split;
-        splits.sums[at * row + c] = out;
+        splits.sums[at * row + c] = accumulator;
         if c == 0 {
-            splits.stats[at * 2] = highest;
-            splits.stats[at * 2 + 1] = total;
+            splits.stats[at * 2] = row_max;
+            splits.stats[at * 2 + 1] = row_sum;
         }
         element += units;
     }
@@ -230,15 +230,15 @@ pub(super) fn publish<N: Size>(
     let lane = UNIT_POS as usize % shape.lanes;
 
     if comptime!(shape.transposed) {
-        // Each lane has kept one head's highest score and total.
-        let (highest, total) = (state.highest[0], state.total[0]);
+        // Each lane has kept one head's row max and row sum.
+        let (row_max, row_sum) = (state.row_max[0], state.row_sum[0]);
         let base = UNIT_POS_PLANE / comptime!(shape.lanes as u32) * comptime!(shape.lanes as u32);
         let spread = comptime!(shape.lanes / shape.n_scores());
         #[unroll]
         for h in 0..shape.heads {
             let from = base + comptime!((spread * h) as u32);
-            state.highest[h] = plane_shuffle(highest, from);
-            state.total[h] = plane_shuffle(total, from);
+            state.row_max[h] = plane_shuffle(row_max, from);
+            state.row_sum[h] = plane_shuffle(row_sum, from);
         }
     }
     // The runs of a plane, then the planes of the cube.
@@ -248,45 +248,45 @@ pub(super) fn publish<N: Size>(
         #[unroll]
         for s in 0..steps {
             let mask = comptime!((shape.lanes as u32) << s);
-            let other_highest = plane_shuffle_xor(state.highest[h], mask);
-            let highest = max(state.highest[h], other_highest);
-            let correction = f32::exp(state.highest[h] - highest);
-            let other_correction = f32::exp(other_highest - highest);
-            let other_total = plane_shuffle_xor(state.total[h], mask);
-            state.highest[h] = highest;
-            state.total[h] = state.total[h] * correction + other_total * other_correction;
+            let other_max = plane_shuffle_xor(state.row_max[h], mask);
+            let row_max = max(state.row_max[h], other_max);
+            let correction = f32::exp(state.row_max[h] - row_max);
+            let other_correction = f32::exp(other_max - row_max);
+            let other_sum = plane_shuffle_xor(state.row_sum[h], mask);
+            state.row_max[h] = row_max;
+            state.row_sum[h] = state.row_sum[h] * correction + other_sum * other_correction;
             #[unroll]
             for c in 0..vectors {
-                let own = state.out[h * vectors + c];
+                let own = state.accumulator[h * vectors + c];
                 let other = plane_shuffle_xor(own, mask);
-                state.out[h * vectors + c] =
+                state.accumulator[h * vectors + c] =
                     own * Vector::new(correction) + other * Vector::new(other_correction);
             }
         }
     }
     let planes = comptime!(shape.units / shape.plane);
-    let parts_shape = comptime!(PartsShape {
+    let sums_shape = comptime!(PlaneSumsShape {
         planes,
         heads: shape.heads,
         row,
     });
     let plane = UNIT_POS as usize / shape.plane;
-    let mut parts = parts::<N>(parts_shape);
+    let mut plane_sums = plane_sums::<N>(sums_shape);
     if (UNIT_POS as usize) % shape.plane < shape.lanes {
         #[unroll]
         for h in 0..shape.heads {
             #[unroll]
             for c in 0..vectors {
                 let at = (plane * shape.heads + h) * row + c * shape.lanes + lane;
-                parts.outs[at] = state.out[h * vectors + c];
+                plane_sums.accumulators[at] = state.accumulator[h * vectors + c];
             }
             if lane == 0 {
-                parts.highests[plane * shape.heads + h] = state.highest[h];
-                parts.totals[plane * shape.heads + h] = state.total[h];
+                plane_sums.row_maxima[plane * shape.heads + h] = state.row_max[h];
+                plane_sums.row_sums[plane * shape.heads + h] = state.row_sum[h];
             }
         }
     }
-    publish_parts::<N>(&parts, splits, split, place, shape.units, parts_shape);
+    publish_sums::<N>(&plane_sums, splits, split, place, shape.units, sums_shape);
 }
 
 /// Writes a split of no tokens, which the merge leaves out.

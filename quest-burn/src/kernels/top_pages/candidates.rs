@@ -17,8 +17,8 @@ pub(super) struct Walk {
     pub chunks: usize,
     /// Scores of a load.
     pub width: usize,
-    /// Whether pages are those of a shortlist, not all of a head.
-    pub shortlisted: bool,
+    /// Whether pages are the survivors of the first stage, not all of a head.
+    pub second_stage: bool,
 }
 
 impl Walk {
@@ -32,10 +32,10 @@ impl Walk {
         Self::with_width(units, plane, n_pages, width)
     }
 
-    /// The walk of a cube of `units` over a shortlist of `n_pages`.
-    pub fn of_shortlist(units: usize, plane: usize, n_pages: usize) -> Self {
+    /// The walk of a cube of `units` over `n_pages` survivors of the first stage.
+    pub fn second_stage(units: usize, plane: usize, n_pages: usize) -> Self {
         Self {
-            shortlisted: true,
+            second_stage: true,
             ..Self::with_width(units, plane, n_pages, 1)
         }
     }
@@ -44,32 +44,32 @@ impl Walk {
         let per_unit = n_pages.div_ceil(units).next_power_of_two();
         let per_unit = per_unit.max(width);
         // Drivers that run on the CPU, whose planes are small, are slow to compile long kernels.
-        let most = if plane < 32 { CACHED / 4 } else { CACHED };
-        let items = per_unit.min(most);
+        let max_items = if plane < 32 { CACHED / 4 } else { CACHED };
+        let items = per_unit.min(max_items);
         Self {
             units,
             plane,
             items,
             chunks: per_unit / items,
             width,
-            shortlisted: false,
+            second_stage: false,
         }
     }
 }
 
-/// The pages of one head that a cube chooses from: a stretch of them, or those of a shortlist.
+/// The pages of one head that a cube chooses from: a segment of them, or the survivors of all segments.
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct Pages {
-    /// Where the scores of the head begin, and its shortlist if there is one.
+    /// Where the scores of the head begin, and its survivors if there are some.
     pub scores: usize,
-    pub shortlist: usize,
-    /// The first page of the stretch, and how many pages there are.
+    pub survivors: usize,
+    /// The first page of the segment, and how many pages there are.
     pub base: usize,
     pub count: usize,
     /// Pages before this one are kept, and from this one on.
     pub sinks: usize,
     pub recent: usize,
-    /// Pages to choose beside those that are kept.
+    /// Pages to choose besides those that are kept.
     pub missing: u32,
 }
 
@@ -95,14 +95,14 @@ pub(super) fn candidates(pages: Pages, #[comptime] walk: Walk) -> Candidates {
 /// The page of a head that stands at `index`, or -1 where there is none.
 #[cube]
 pub(super) fn page_at(
-    shortlist: &Tensor<i32>,
+    survivors: &Tensor<i32>,
     candidates: &Candidates,
     index: usize,
     #[comptime] walk: Walk,
 ) -> i32 {
-    if comptime!(walk.shortlisted) {
+    if comptime!(walk.second_stage) {
         let last = candidates.pages.count - 1;
-        shortlist[candidates.pages.shortlist + min(index, last)]
+        survivors[candidates.pages.survivors + min(index, last)]
     } else {
         (candidates.pages.base + index) as i32
     }

@@ -15,7 +15,7 @@ use super::{
 fn count_chosen<N: Size>(
     keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
-    shortlist: &Tensor<i32>,
+    survivors: &Tensor<i32>,
     candidates: &Candidates,
     threshold: &Threshold,
     plane_sums: &mut Shared<[u32]>,
@@ -23,7 +23,7 @@ fn count_chosen<N: Size>(
 ) -> (u32, u32) {
     let mut counts = 0u32;
     for chunk in 0..walk.chunks {
-        turn_to::<N>(keys, scores, shortlist, candidates, chunk, walk);
+        turn_to::<N>(keys, scores, survivors, candidates, chunk, walk);
         #[unroll]
         for i in 0..walk.items {
             let key = keys[i];
@@ -40,7 +40,7 @@ fn count_chosen<N: Size>(
 #[cube]
 pub(super) fn choose_pages<N: Size>(
     scores: &Tensor<Vector<f32, N>>,
-    shortlist: &Tensor<i32>,
+    survivors: &Tensor<i32>,
     ids: &mut Tensor<i32>,
     list: usize,
     pages: Pages,
@@ -49,11 +49,11 @@ pub(super) fn choose_pages<N: Size>(
     let mut plane_sums = Shared::<[u32]>::new_slice(comptime!(walk.units / walk.plane));
     let candidates = candidates(pages, walk);
     let mut keys = Array::<u32>::new(walk.items);
-    load_keys::<N>(&mut keys, scores, shortlist, &candidates, 0usize, walk);
+    load_keys::<N>(&mut keys, scores, survivors, &candidates, 0usize, walk);
     let threshold = find_threshold::<N>(
         &mut keys,
         scores,
-        shortlist,
+        survivors,
         &candidates,
         &mut plane_sums,
         walk,
@@ -61,14 +61,14 @@ pub(super) fn choose_pages<N: Size>(
     let (mut above, mut equal) = count_chosen::<N>(
         &mut keys,
         scores,
-        shortlist,
+        survivors,
         &candidates,
         &threshold,
         &mut plane_sums,
         walk,
     );
     for chunk in 0..walk.chunks {
-        turn_to::<N>(&mut keys, scores, shortlist, &candidates, chunk, walk);
+        turn_to::<N>(&mut keys, scores, survivors, &candidates, chunk, walk);
         #[unroll]
         for i in 0..walk.items {
             let key = keys[i];
@@ -77,7 +77,7 @@ pub(super) fn choose_pages<N: Size>(
             if is_above || (is_equal && equal < threshold.ties) {
                 let slot = above + min(equal, threshold.ties);
                 let index = candidates.first + chunk * walk.items + i;
-                ids[list + slot as usize] = page_at(shortlist, &candidates, index, walk);
+                ids[list + slot as usize] = page_at(survivors, &candidates, index, walk);
             }
             above += select(is_above, 1u32, 0u32);
             equal += select(is_equal, 1u32, 0u32);

@@ -66,7 +66,7 @@ fn load_scores<N: Size>(
 pub(super) fn load_keys<N: Size>(
     keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
-    shortlist: &Tensor<i32>,
+    survivors: &Tensor<i32>,
     candidates: &Candidates,
     first: usize,
     #[comptime] walk: Walk,
@@ -75,12 +75,12 @@ pub(super) fn load_keys<N: Size>(
     let mut pages = Array::<i32>::new(walk.items);
     #[unroll]
     for item in 0..walk.items {
-        pages[item] = page_at(shortlist, candidates, candidates.first + first + item, walk);
+        pages[item] = page_at(survivors, candidates, candidates.first + first + item, walk);
     }
     let mut loaded = Array::<Vector<f32, N>>::new(loads);
     #[unroll]
     for i in 0..loads {
-        if comptime!(walk.shortlisted) {
+        if comptime!(walk.second_stage) {
             loaded[i] = scores[candidates.pages.scores + max(pages[i], 0i32) as usize];
         } else {
             loaded[i] = load_scores::<N>(scores, candidates, first + i * walk.width, walk);
@@ -106,7 +106,7 @@ pub(super) fn load_keys<N: Size>(
 pub(super) fn turn_to<N: Size>(
     keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
-    shortlist: &Tensor<i32>,
+    survivors: &Tensor<i32>,
     candidates: &Candidates,
     chunk: usize,
     #[comptime] walk: Walk,
@@ -115,7 +115,7 @@ pub(super) fn turn_to<N: Size>(
         load_keys::<N>(
             keys,
             scores,
-            shortlist,
+            survivors,
             candidates,
             chunk * walk.items,
             walk,

@@ -4,7 +4,7 @@ mod candidates;
 mod choice;
 mod kernel;
 mod keys;
-mod shortlist;
+mod segments;
 mod threshold;
 
 use burn::{

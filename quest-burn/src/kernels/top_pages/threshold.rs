@@ -34,7 +34,7 @@ pub(super) struct Threshold {
 pub(super) fn find_threshold<N: Size>(
     keys: &mut Array<u32>,
     scores: &Tensor<Vector<f32, N>>,
-    shortlist: &Tensor<i32>,
+    survivors: &Tensor<i32>,
     candidates: &Candidates,
     plane_sums: &mut Shared<[u32]>,
     #[comptime] walk: Walk,
@@ -53,7 +53,7 @@ pub(super) fn find_threshold<N: Size>(
     let mut low = f32::new(FAR);
     let mut high = f32::new(-FAR);
     for chunk in 0..walk.chunks {
-        turn_to::<N>(keys, scores, shortlist, candidates, chunk, walk);
+        turn_to::<N>(keys, scores, survivors, candidates, chunk, walk);
         #[unroll]
         for i in 0..walk.items {
             let key = keys[i];
@@ -87,7 +87,7 @@ pub(super) fn find_threshold<N: Size>(
     }
 
     for chunk in 0..walk.chunks {
-        turn_to::<N>(keys, scores, shortlist, candidates, chunk, walk);
+        turn_to::<N>(keys, scores, survivors, candidates, chunk, walk);
         #[unroll]
         for i in 0..walk.items {
             let key = keys[i];
@@ -111,13 +111,13 @@ pub(super) fn find_threshold<N: Size>(
     sync_cube();
 
     if count <= units as u32 {
-        // Stands when no page is missing beside those that are kept.
+        // Stands when no page is missing besides those that are kept.
         if unit == 0 {
             found[0] = comptime!(KEPT - 1);
             found[1] = 0u32;
         }
         for chunk in 0..walk.chunks {
-            turn_to::<N>(keys, scores, shortlist, candidates, chunk, walk);
+            turn_to::<N>(keys, scores, survivors, candidates, chunk, walk);
             #[unroll]
             for i in 0..walk.items {
                 let key = keys[i];
@@ -156,7 +156,7 @@ pub(super) fn find_threshold<N: Size>(
             clear(&histogram, units);
             sync_cube();
             for chunk in 0..walk.chunks {
-                turn_to::<N>(keys, scores, shortlist, candidates, chunk, walk);
+                turn_to::<N>(keys, scores, survivors, candidates, chunk, walk);
                 #[unroll]
                 for i in 0..walk.items {
                     let key = keys[i];

@@ -49,8 +49,8 @@ pub fn paged_attention(
     pool::tensor(output, shape, &device).cast(dtype)
 }
 
-/// [`crate::ops::best_attention`].
-pub fn best_attention(
+/// [`crate::ops::top_k_attention`].
+pub fn top_k_attention(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,

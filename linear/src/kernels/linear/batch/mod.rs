@@ -7,7 +7,7 @@
 //! take more weight rows then and only a segment of the channels each, and a launch of its own adds up the
 //! segments.
 
-mod left;
+mod lhs;
 mod products;
 mod shape;
 
@@ -28,10 +28,10 @@ use super::{
     },
     Epilogue,
     args::{OutputArg, output_arg},
-    finish::{addend, write},
+    epilogue::{addend, write},
 };
 
-/// Most left sides, whose sums fit into the registers of a plane.
+/// Most LHS rows, whose sums fit into the registers of a plane.
 pub(super) const MAX_ROWS: usize = 64;
 /// Words of a vector.
 const WORDS: usize = 4;
@@ -152,15 +152,15 @@ fn batch_kernel<O: Sink, F: Float, N: Size, W: Size, P: Size>(
         sync_cube();
         let mut i = UNIT_POS as usize;
         while i < outputs * m {
-            let (left_side, channel) = (i / outputs, i % outputs);
+            let (lhs_row, channel) = (i / outputs, i % outputs);
             let (tile, row) = (channel / ROWS, channel % ROWS);
-            let sum = total(&mut sums, tile, left_side, row, shape);
+            let sum = total(&mut sums, tile, lhs_row, row, shape);
             let mut up = f32::new(0.0);
             if comptime!(shape.epilogue.gated) {
-                up = total(&mut sums, tile + output_tiles, left_side, row, shape);
+                up = total(&mut sums, tile + output_tiles, lhs_row, row, shape);
             }
             let channel = first_output + channel;
-            O::put::<F>(output, sum, up, left_side, channel, m, shape.epilogue);
+            O::put::<F>(output, sum, up, lhs_row, channel, m, shape.epilogue);
             i += comptime!(shape.units());
         }
         first_output += CUBE_COUNT_X as usize * outputs;
@@ -209,7 +209,7 @@ pub(super) fn batch_gemv(inputs: Inputs<CubeBackend>, weight: CubeTensor) -> Cub
         epsilon,
         epilogue,
     } = inputs;
-    // Read by every cube, left sides are normed once.
+    // Read by every cube, LHS rows are normed once.
     let rows = match normed {
         true => launch_rms_norm(rows, gamma, epsilon),
         false => into_contiguous(rows),

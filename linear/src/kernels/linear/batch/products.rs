@@ -1,14 +1,14 @@
-//! Products of left sides with runs of 16 weight rows.
+//! Products of LHS rows with runs of 16 weight rows.
 //!
-//! Of the instruction's left side lane `4 g + t` holds channels of weight rows `g` and `g + 8`, of its
-//! right side the same channels of row `g` of the batch. It sums up channels in any order, so that a lane's
+//! Lane `4 g + t` holds channels of weight rows `g` and `g + 8` as the instruction's first operand, and the
+//! same channels of LHS row `g` as its second one. It sums up channels in any order, so that a lane's
 //! load of eight neighbours serves two of them.
 
 use cubecl::{cmma::MmaDefinition, prelude::*};
 
 use super::{
     super::super::matrix_instruction::{COLUMNS, DEPTH, PLANE, ROWS},
-    left::{Left, empty_left, load_left, store_left},
+    lhs::{Lhs, empty_lhs, load_lhs, store_lhs},
     shape::{BatchShape, LANES, STEP, SUMS, WIDTH},
 };
 
@@ -23,7 +23,7 @@ fn load<F: Float, N: Size>(
     end: usize,
     #[comptime] slot: usize,
 ) {
-    // Past the end left sides are zeros.
+    // Past the end LHS rows are zeros.
     let first = min(first, end - STEP) + UNIT_POS_PLANE as usize % LANES;
     #[unroll]
     for part in 0..2usize {
@@ -51,9 +51,9 @@ fn weight_registers<F: Float, W: Size, P: Size>(
     registers
 }
 
-/// Two registers of left sides: the `half`-th two words of a vector.
+/// Two registers of LHS rows: the `half`-th two words of a vector.
 #[cube]
-fn left_registers<F: Float, W: Size, P: Size>(
+fn lhs_registers<F: Float, W: Size, P: Size>(
     vector: Vector<i32, W>,
     #[comptime] half: usize,
 ) -> Array<Vector<F, P>> {
@@ -65,12 +65,12 @@ fn left_registers<F: Float, W: Size, P: Size>(
     registers
 }
 
-/// Adds a step's products: of each run of left sides two registers, of weight rows `g` and `g + 8`.
+/// Adds a step's products: of each run of LHS rows two registers, of weight rows `g` and `g + 8`.
 #[cube]
 fn add_step<F: Float, N: Size, W: Size, P: Size>(
     totals: &mut Array<Vector<f32, P>>,
     loaded: &Array<Vector<F, N>>,
-    left: &Left<F, N>,
+    lhs: &Lhs<F, N>,
     first: usize,
     #[comptime] slot: usize,
     #[comptime] groups: usize,
@@ -84,7 +84,7 @@ fn add_step<F: Float, N: Size, W: Size, P: Size>(
         #[unroll]
         for group in 0..groups {
             let at = first + comptime!((part * groups + group) * PLANE) + UNIT_POS_PLANE as usize;
-            let vector = Vector::<i32, W>::reinterpret(left.vectors[at]);
+            let vector = Vector::<i32, W>::reinterpret(lhs.vectors[at]);
             let mut sum = Array::<Vector<f32, P>>::new(2usize);
             #[unroll]
             for i in 0..2usize {
@@ -93,7 +93,7 @@ fn add_step<F: Float, N: Size, W: Size, P: Size>(
             #[unroll]
             for half in 0..2usize {
                 let weights = weight_registers::<F, W, P>(upper, lower, half);
-                let vector = left_registers::<F, W, P>(vector, half);
+                let vector = lhs_registers::<F, W, P>(vector, half);
                 sum = definition.execute(&weights, &vector, &sum);
             }
             #[unroll]
@@ -105,7 +105,7 @@ fn add_step<F: Float, N: Size, W: Size, P: Size>(
 }
 
 /// Sums of every plane of the products of vectors `first` to `end`, which are whole steps, with the
-/// weight rows of outputs from `first_output` on: `sums[(plane * left_sides + left_side) * SUMS + row]`.
+/// weight rows of outputs from `first_output` on: `sums[(plane * lhs_rows + lhs_row) * SUMS + row]`.
 /// Every unit must reach it; the sums may be read after the next barrier.
 #[cube]
 pub(super) fn add_products<F: Float, N: Size, W: Size, P: Size>(
@@ -142,7 +142,7 @@ pub(super) fn add_products<F: Float, N: Size, W: Size, P: Size>(
     for i in 0..comptime!(2 * groups) {
         totals[i] = Vector::new(0.0f32);
     }
-    // The first weights are on their way while left sides are staged.
+    // The first weights are on their way while LHS rows are staged.
     let mut loaded = Array::<Vector<F, N>>::new(comptime!(4 * in_flight));
     #[unroll]
     for slot in 0..in_flight {
@@ -150,13 +150,13 @@ pub(super) fn add_products<F: Float, N: Size, W: Size, P: Size>(
         load::<F, N>(&mut loaded, weight, upper, lower, at, end, slot);
     }
     let block = comptime!(shape.block());
-    let block_vectors = comptime!(shape.left_vectors());
-    let step_vectors = comptime!(STEP * shape.left_sides());
-    let mut left = empty_left::<F, N>(shape);
+    let block_vectors = comptime!(shape.lhs_vectors());
+    let step_vectors = comptime!(STEP * shape.lhs_rows());
+    let mut lhs = empty_lhs::<F, N>(shape);
     let mut staged = Array::<Vector<F, N>>::new(comptime!(shape.loads()));
-    load_left::<F, N>(&mut staged, rows, first, end, shape);
-    store_left::<F, N>(&mut left, &staged, 0usize, first, end, shape);
-    load_left::<F, N>(&mut staged, rows, first + block, end, shape);
+    load_lhs::<F, N>(&mut staged, rows, first, end, shape);
+    store_lhs::<F, N>(&mut lhs, &staged, 0usize, first, end, shape);
+    load_lhs::<F, N>(&mut staged, rows, first + block, end, shape);
     sync_cube();
 
     let round = comptime!(shape.round());
@@ -170,15 +170,15 @@ pub(super) fn add_products<F: Float, N: Size, W: Size, P: Size>(
             let of_block = comptime!(step % steps * split);
             let at = buffer * block_vectors + (of_block + part) * step_vectors;
             let slot = comptime!(step % in_flight);
-            add_step::<F, N, W, P>(&mut totals, &loaded, &left, at, slot, groups);
+            add_step::<F, N, W, P>(&mut totals, &loaded, &lhs, at, slot, groups);
             let next = comptime!((step + in_flight) * split) + part;
             let next = round_first + next * STEP;
             load::<F, N>(&mut loaded, weight, upper, lower, next, end, slot);
             if comptime!((step + 1) % steps == 0) {
                 buffer = 1 - buffer;
                 block_first += block;
-                store_left::<F, N>(&mut left, &staged, buffer, block_first, end, shape);
-                load_left::<F, N>(&mut staged, rows, block_first + block, end, shape);
+                store_lhs::<F, N>(&mut lhs, &staged, buffer, block_first, end, shape);
+                load_lhs::<F, N>(&mut staged, rows, block_first + block, end, shape);
                 sync_cube();
             }
         }
@@ -192,21 +192,21 @@ pub(super) fn add_products<F: Float, N: Size, W: Size, P: Size>(
             let pair = totals[2 * group + half];
             #[unroll]
             for c in 0..2usize {
-                let left_side = comptime!(group * COLUMNS + c) + 2 * (lane % LANES);
+                let lhs_row = comptime!(group * COLUMNS + c) + 2 * (lane % LANES);
                 let row = lane / LANES + comptime!(half * ROWS / 2);
-                let at = (plane * shape.left_sides() + left_side) * SUMS + row;
+                let at = (plane * shape.lhs_rows() + lhs_row) * SUMS + row;
                 sums[at] = pair.extract(c);
             }
         }
     }
 }
 
-/// The sum of one weight row of a run and one left side over the planes that share the run.
+/// The sum of one weight row of a run and one LHS row over the planes that share the run.
 #[cube]
 pub(super) fn total(
     sums: &mut Shared<[f32]>,
     tile: usize,
-    left_side: usize,
+    lhs_row: usize,
     row: usize,
     #[comptime] shape: BatchShape,
 ) -> f32 {
@@ -215,7 +215,7 @@ pub(super) fn total(
     #[unroll]
     for part in 0..split {
         let plane = tile * split + part;
-        total += sums[(plane * shape.left_sides() + left_side) * SUMS + row];
+        total += sums[(plane * shape.lhs_rows() + lhs_row) * SUMS + row];
     }
     total
 }

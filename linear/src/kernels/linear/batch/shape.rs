@@ -13,46 +13,46 @@ pub const WIDTH: usize = 8;
 pub const LANES: usize = 4;
 /// Vectors of each of its weight rows that a plane reads at a time, two to a lane: a line of memory.
 pub const STEP: usize = 2 * LANES;
-/// Floats from one left side's sums to the next one's, so that few of a plane's share a bank.
+/// Floats from one LHS row's sums to the next one's, so that few of a plane's share a bank.
 pub const SUMS: usize = ROWS + 4;
 /// Bytes of weights that a cube is meant to have in flight.
 const IN_FLIGHT: usize = 32 << 10;
 /// Steps of a row that are staged at a time, where there is room.
 const BLOCK: usize = 8;
-/// Vectors of left sides that a unit loads at a time: with more, sums and weights leave the registers.
+/// Vectors of LHS rows that a unit loads at a time: with more, sums and weights leave the registers.
 const MAX_LOADS: usize = 4;
 /// Most segments of the channels.
 const MAX_SEGMENTS: usize = 8;
-/// Steps of a row that a segment has at least.
+/// Fewest steps of a row that a segment has.
 const MIN_STEPS: usize = 16;
 
 /// How the products of a batch's rows are shared among units.
 ///
-/// A cube takes the products of all left sides with a few runs of 16 weight rows, then with those that
+/// A cube takes the products of all LHS rows with a few runs of 16 weight rows, then with those that
 /// come as many cubes later as there are. Each run belongs to `split` planes, which take the steps of
 /// its rows in turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BatchShape {
-    /// Runs of 8 left sides, the last one filled up.
+    /// Runs of 8 LHS rows, the last one filled up.
     pub groups: usize,
     /// Runs of weight rows of a cube at a time: first gates, then what they gate.
     pub tiles: usize,
     /// Planes of a run.
     pub split: usize,
-    /// Steps of a plane for which left sides are staged at a time.
+    /// Steps of a plane for which LHS rows are staged at a time.
     pub steps: usize,
     /// Steps of a plane in flight.
     pub in_flight: usize,
     pub epilogue: Epilogue,
 }
 
-/// Segments into which cubes divide the channels: cubes that take too few weight rows for so many left
-/// sides would read more left sides than weights.
-pub fn segments(multiprocessors: usize, left_sides: usize, n: usize, d_input: usize) -> usize {
+/// Segments into which cubes divide the channels: cubes that take too few weight rows for so many LHS rows
+/// would read more of these than weights.
+pub fn segments(multiprocessors: usize, lhs_rows: usize, n: usize, d_input: usize) -> usize {
     let steps = d_input / (STEP * WIDTH);
     let mut segments = 1;
     while segments < MAX_SEGMENTS
-        && 2 * n * segments < 3 * left_sides * multiprocessors
+        && 2 * n * segments < 3 * lhs_rows * multiprocessors
         && steps >= 2 * segments * MIN_STEPS
     {
         segments *= 2;
@@ -65,7 +65,7 @@ impl BatchShape {
     pub fn new(
         shared_bytes: usize,
         cubes: usize,
-        left_sides: usize,
+        lhs_rows: usize,
         columns: usize,
         epilogue: Epilogue,
     ) -> Self {
@@ -76,7 +76,7 @@ impl BatchShape {
         let tiles = runs.div_ceil(turns * cubes) * per_output;
         let split = 1 << (PLANES / tiles).ilog2();
         let mut shape = Self {
-            groups: left_sides.div_ceil(COLUMNS),
+            groups: lhs_rows.div_ceil(COLUMNS),
             tiles,
             split,
             steps: (BLOCK / split).max(1),
@@ -99,9 +99,9 @@ impl BatchShape {
         shape
     }
 
-    /// Bytes of left sides and sums.
+    /// Bytes of LHS rows and sums.
     fn shared_bytes(&self) -> usize {
-        2 * self.left_vectors() * VECTOR_BYTES + self.sums() * size_of::<f32>()
+        2 * self.lhs_vectors() * VECTOR_BYTES + self.sums() * size_of::<f32>()
     }
 
     pub fn planes(&self) -> usize {
@@ -122,8 +122,8 @@ impl BatchShape {
         self.tiles / self.epilogue.per_output()
     }
 
-    /// Left sides, filled up.
-    pub fn left_sides(&self) -> usize {
+    /// LHS rows, filled up.
+    pub fn lhs_rows(&self) -> usize {
         self.groups * COLUMNS
     }
 
@@ -132,14 +132,14 @@ impl BatchShape {
         self.steps * self.split * STEP
     }
 
-    /// Vectors of left sides that are staged at a time.
-    pub fn left_vectors(&self) -> usize {
-        self.block() * self.left_sides()
+    /// Vectors of LHS rows that are staged at a time.
+    pub fn lhs_vectors(&self) -> usize {
+        self.block() * self.lhs_rows()
     }
 
-    /// Vectors of left sides that a unit loads at a time.
+    /// Vectors of LHS rows that a unit loads at a time.
     pub fn loads(&self) -> usize {
-        self.left_vectors().div_ceil(self.units())
+        self.lhs_vectors().div_ceil(self.units())
     }
 
     /// Steps after which every slot and every staged step has had its turn.
@@ -149,7 +149,7 @@ impl BatchShape {
 
     /// Floats of all planes' sums.
     pub fn sums(&self) -> usize {
-        self.planes() * self.left_sides() * SUMS
+        self.planes() * self.lhs_rows() * SUMS
     }
 }
 
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn every_shape_fits_and_leaves_no_output_out() {
         for (multiprocessors, bytes) in [(132, 227 << 10), (108, 163 << 10), (68, 99 << 10)] {
-            for left_sides in [9, 16, 17, 33, 64] {
+            for lhs_rows in [9, 16, 17, 33, 64] {
                 for columns in [1, 34, 130, 4096, 6144, 14_336, 128_256] {
                     for gated in [false, true] {
                         for n_segments in [1, 2, 8] {
@@ -169,18 +169,17 @@ mod tests {
                                 ..Epilogue::default()
                             };
                             let cubes = multiprocessors / n_segments;
-                            let shape =
-                                BatchShape::new(bytes, cubes, left_sides, columns, epilogue);
+                            let shape = BatchShape::new(bytes, cubes, lhs_rows, columns, epilogue);
                             let what = format!("{shape:?}");
                             assert!(shape.planes() <= PLANES && shape.split > 0, "{what}");
                             assert!(shape.shared_bytes() <= bytes, "{what}");
-                            assert!(shape.left_sides() >= left_sides, "{what}");
+                            assert!(shape.lhs_rows() >= lhs_rows, "{what}");
                             assert_eq!(shape.round() % shape.steps, 0, "{what}");
                             assert_eq!(shape.round() % shape.in_flight, 0, "{what}");
                             assert_eq!(shape.tiles % if gated { 2 } else { 1 }, 0, "{what}");
                             let turns = columns.div_ceil(shape.outputs()).div_ceil(cubes);
-                            let most = PLANES / if gated { 2 } else { 1 } * ROWS;
-                            assert_eq!(turns, columns.div_ceil(most * cubes), "{what}");
+                            let max = PLANES / if gated { 2 } else { 1 } * ROWS;
+                            assert_eq!(turns, columns.div_ceil(max * cubes), "{what}");
                         }
                     }
                 }

@@ -1,11 +1,11 @@
 use cubecl::prelude::*;
 
 use super::{
-    super::{Packing, args::WeightsArg, left::LeftSide, shape::GemvShape},
+    super::{Packing, args::WeightsArg, normed::NormedRows, shape::GemvShape},
     Loaded, WeightLoad,
 };
 
-/// Weights in the element type of the left sides, a vector at a time.
+/// Weights in the element type of the LHS rows, a vector at a time.
 pub(in super::super) struct Full;
 
 #[cube]
@@ -23,7 +23,7 @@ impl WeightLoad for Full {
     fn add_products<F: Float, N: Size, E: Numeric, W: Size, S: Numeric, H: Size>(
         sums: &mut Array<f32>,
         loaded: &Loaded<E, W, S, H>,
-        left: &LeftSide<F, N>,
+        normed: &NormedRows<F, N>,
         rows: &Tensor<Vector<F, N>>,
         column: usize,
         #[comptime] slot: usize,
@@ -41,7 +41,7 @@ impl WeightLoad for Full {
         for row in 0..m {
             let at = row * vectors + column;
             let x = if comptime!(shape.normed) {
-                Vector::<f32, N>::cast_from(left.normed[at])
+                Vector::<f32, N>::cast_from(normed.rows[at])
             } else {
                 Vector::<f32, N>::cast_from(rows[at])
             };

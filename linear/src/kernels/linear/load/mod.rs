@@ -2,7 +2,7 @@
 //!
 //! One kernel goes through weights of every form; what differs is how a load becomes products, which is
 //! [`WeightLoad`]: [`Full`] in an element type, [`Packed`] in integers. What differs among those is what
-//! their groups have beside the integers, [`GroupLoad`]: [`Scales`], or the heads of a format's blocks,
+//! their groups have besides the integers, [`GroupLoad`]: [`Scales`], or the heads of a format's blocks,
 //! which stand with the format.
 
 mod full;
@@ -14,7 +14,7 @@ pub(super) use full::Full;
 pub(crate) use packed::GroupLoad;
 pub(super) use packed::{Packed, Scales, unpack};
 
-use super::{Packing, args::WeightsArg, left::LeftSide, shape::GemvShape};
+use super::{Packing, args::WeightsArg, normed::NormedRows, shape::GemvShape};
 
 /// What a unit has in flight of its weight rows: loads, and what the groups of each have.
 #[derive(CubeType)]
@@ -49,12 +49,12 @@ pub(super) trait WeightLoad: Send + Sync + 'static {
         #[comptime] packing: Packing,
     );
 
-    /// Adds the products of the loads at a column, of each weight row one, with every left side. They
+    /// Adds the products of the loads at a column, of each weight row one, with every LHS row. They
     /// are in the slots from `slot` on; past the end of a row nothing is added.
     fn add_products<F: Float, N: Size, E: Numeric, W: Size, S: Numeric, H: Size>(
         sums: &mut Array<f32>,
         loaded: &Loaded<E, W, S, H>,
-        left: &LeftSide<F, N>,
+        normed: &NormedRows<F, N>,
         rows: &Tensor<Vector<F, N>>,
         column: usize,
         #[comptime] slot: usize,

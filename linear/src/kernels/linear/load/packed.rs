@@ -6,7 +6,7 @@ use super::{
     super::{
         Packing,
         args::WeightsArg,
-        left::{LeftSide, place},
+        normed::{NormedRows, place},
         packing::Place,
         shape::GemvShape,
     },
@@ -20,7 +20,7 @@ const EXPONENT_VALUE: f32 = 8_388_608.0;
 /// Weights in 4 or 8 bits: a load is a few words, whose weights are of one group.
 pub(in super::super) struct Packed<G: GroupLoad>(PhantomData<G>);
 
-/// What the groups of packed weights have beside the integers.
+/// What the groups of packed weights have besides the integers.
 #[cube]
 pub(crate) trait GroupLoad: Send + Sync + 'static {
     /// What integers are multiplied by, and what is added to the weights then, of the `group`-th group
@@ -83,7 +83,7 @@ impl<G: GroupLoad> WeightLoad for Packed<G> {
     fn add_products<F: Float, N: Size, E: Numeric, W: Size, S: Numeric, H: Size>(
         sums: &mut Array<f32>,
         loaded: &Loaded<E, W, S, H>,
-        left: &LeftSide<F, N>,
+        normed: &NormedRows<F, N>,
         rows: &Tensor<Vector<F, N>>,
         column: usize,
         #[comptime] slot: usize,
@@ -99,10 +99,10 @@ impl<G: GroupLoad> WeightLoad for Packed<G> {
         } = comptime!(shape);
         let weights = comptime!(shape.weights());
         let per_word = comptime!(packing.per_word());
-        let left_vectors = comptime!(shape.left_vectors());
+        let row_vectors = comptime!(shape.row_vectors());
         let mut parts = Array::<f32>::new(comptime!(m * weights));
         let mut x = Array::<f32>::new(comptime!(m * width));
-        // Of the left sides themselves, which a minimum is multiplied with.
+        // Of the LHS rows themselves, which a minimum is multiplied with.
         let mut x_sums = Array::<f32>::new(m);
         let is_in = column < vectors;
         let column = min(column, vectors - 1);
@@ -122,9 +122,9 @@ impl<G: GroupLoad> WeightLoad for Packed<G> {
             for row in 0..m {
                 let at = column * pieces + piece;
                 let values = if comptime!(shape.normed) {
-                    Vector::<f32, N>::cast_from(left.normed[row * left_vectors + place(at, shape)])
+                    Vector::<f32, N>::cast_from(normed.rows[row * row_vectors + place(at, shape)])
                 } else {
-                    Vector::<f32, N>::cast_from(rows[row * left_vectors + at])
+                    Vector::<f32, N>::cast_from(rows[row * row_vectors + at])
                 };
                 #[unroll]
                 for j in 0..width {

@@ -4,13 +4,13 @@ use super::{
     super::{
         super::matrix_instruction::{PLANE, ROWS},
         args::{ActivationsArg, OutputArg, WeightsArg},
-        finish::{addend, write},
+        epilogue::{addend, write},
         load::nothing_loaded,
     },
-    left::{ahead, load_pieces, root_mean_square, stage_left},
-    products::add_stretch,
+    lhs::{load_pieces, prefetched, root_mean_square, stage_lhs},
+    products::add_segment,
     shape::{LANES, MatrixShape, PLANES},
-    weights::{load_stretch, own_chunk, own_step, row_of},
+    weights::{load_segment, own_chunk, own_step, row_of},
 };
 
 /// Cubes take runs of 16 weight rows in turns.
@@ -22,11 +22,11 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size, H: Size>(
     #[comptime] shape: MatrixShape,
     #[define(F)] _dtype: ElemType,
 ) {
-    let m = comptime!(shape.left_sides);
+    let m = comptime!(shape.lhs_rows);
     let chunks = comptime!(shape.chunks());
     let sides = comptime!(shape.sides());
     let tiles = comptime!(shape.tiles());
-    let stretches = comptime!(shape.stretches());
+    let segments = comptime!(shape.segments());
     let outputs = comptime!(shape.outputs());
     let in_flight = comptime!(shape.in_flight());
     let n_sums = comptime!(PLANES * ROWS * m);
@@ -37,18 +37,18 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size, H: Size>(
     let mut first_output = CUBE_POS_X as usize * outputs;
 
     let per_round = comptime!(in_flight * PLANES);
-    let rounds = if comptime!(stretches.is_multiple_of(per_round)) {
-        comptime!(stretches / per_round).runtime()
+    let rounds = if comptime!(segments.is_multiple_of(per_round)) {
+        comptime!(segments / per_round).runtime()
     } else {
-        // Not every plane has a stretch in the last one.
-        (comptime!(stretches + per_round - 1) - plane) / per_round
+        // Not every plane has a segment in the last one.
+        (comptime!(segments + per_round - 1) - plane) / per_round
     };
 
     let mut shared = Shared::<[f32]>::new_slice(comptime!(2 * n_sums));
     let mut totals = Array::<f32>::new(comptime!(tiles * 2));
     let mut loaded =
         nothing_loaded::<i32, W, F, H>(comptime!(in_flight * chunks * 2), comptime!(in_flight * 2));
-    let first_left = load_pieces::<F, N>(&activations.rows, comptime!(ahead(shape)), shape);
+    let first_lhs = load_pieces::<F, N>(&activations.rows, comptime!(prefetched(shape)), shape);
     let norm = if comptime!(shape.normed) {
         load_pieces::<F, N>(&activations.gamma, 1usize, shape)
     } else {
@@ -56,7 +56,7 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size, H: Size>(
     };
     #[unroll]
     for i in 0..in_flight {
-        load_stretch::<F, W, H>(
+        load_segment::<F, W, H>(
             &mut loaded,
             weights,
             first_output,
@@ -66,7 +66,7 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size, H: Size>(
             shape,
         );
     }
-    let left = stage_left::<F, N, W>(&activations.rows, &first_left, &norm, shape);
+    let lhs = stage_lhs::<F, N, W>(&activations.rows, &first_lhs, &norm, shape);
     let mut turn = 0usize;
     while first_output < columns {
         let added = addend::<F>(
@@ -86,15 +86,15 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size, H: Size>(
             let is_last = round + 1 == rounds;
             #[unroll]
             for i in 0..in_flight {
-                let stretch = round * per_round + plane + i * PLANES;
-                // After the last stretches of this turn come the first ones of the next.
-                let next = select(is_last, plane + i * PLANES, stretch + per_round);
-                add_stretch::<F, W, H>(
+                let segment = round * per_round + plane + i * PLANES;
+                // After the last segments of this turn come the first ones of the next.
+                let next = select(is_last, plane + i * PLANES, segment + per_round);
+                add_segment::<F, W, H>(
                     &mut totals,
                     &mut loaded,
-                    &left,
+                    &lhs,
                     weights,
-                    stretch,
+                    segment,
                     next,
                     select(is_last, next_output, first_output),
                     columns,
@@ -137,7 +137,7 @@ pub(super) fn matrix_kernel<F: Float, N: Size, W: Size, H: Size>(
                 }
             }
             if comptime!(shape.normed) {
-                let rms = root_mean_square::<W>(&left, unit % m, activations.epsilon, shape);
+                let rms = root_mean_square::<W>(&lhs, unit % m, activations.epsilon, shape);
                 sum /= rms;
                 up /= rms;
             }

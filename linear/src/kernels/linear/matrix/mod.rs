@@ -2,18 +2,18 @@
 //! memory is the limit.
 //!
 //! A weight of 8 bits is a byte as it is; of those of 4 bits one mask keeps every second one, another the
-//! rest, 16 times as large. Left sides become integers of two digits to the base of 256, in units
+//! rest, 16 times as large. LHS rows become integers of two digits to the base of 256, in units
 //! that the largest channel of each block decides: no block is rounded by more than half precision
-//! would round it once. Zero points are left to the end of a block, where they multiply the sum of its left
-//! side; the mean of the squares is left to the very end.
+//! would round it once. Zero points are left to the end of a block, where they multiply the sum of its LHS
+//! row; the mean of the squares is left to the very end.
 //!
-//! An instruction has eight columns, of which a left side takes two. Where left sides are few, the
+//! An instruction has eight columns, of which an LHS row takes two. Where LHS rows are few, the
 //! other columns are for further blocks of them, and the instruction takes these blocks of fewer
-//! weight rows: memory is read in long stretches. Products of one block's weights with another block of
-//! the left side are not used.
+//! weight rows: memory is read in long runs. Products of one block's weights with another block of
+//! the LHS row are not used.
 
 mod kernel;
-mod left;
+mod lhs;
 mod products;
 mod shape;
 mod weights;
@@ -48,7 +48,7 @@ pub(super) fn matrix_gemv(
     let cubes = columns
         .div_ceil(shape.outputs())
         .min(CUBES_PER_MULTIPROCESSOR * multiprocessors(&rows));
-    let output = empty(&rows, [shape.left_sides, columns], rows.dtype);
+    let output = empty(&rows, [shape.lhs_rows, columns], rows.dtype);
     let client = rows.client.clone();
     let address = address_type(&[&weights.words, &rows, &output]);
     let dtype = dtype_to_storage_type(rows.dtype);

@@ -6,7 +6,7 @@ use super::{
         args::WeightsArg,
         load::Loaded,
     },
-    left::{Left, digits_at},
+    lhs::{Lhs, digits_at},
     shape::{DIGITS, LANES, MatrixShape},
     weights::{load_scales, load_words, own_chunk, own_step},
 };
@@ -47,15 +47,15 @@ fn digits<W: Size>(
     registers
 }
 
-/// The products of one load with a left side's block: those of this lane's two rows with its columns,
-/// which are the digits of one left side, put together.
+/// The products of one load with an LHS row's block: those of this lane's two rows with its columns,
+/// which are the digits of one LHS row, put together.
 ///
 /// A sum of a block's products of weights with digits has 22 bits and a sign, with 4 bits as with 8.
 #[cube]
 fn products<W: Size>(
     upper: Vector<i32, W>,
     lower: Vector<i32, W>,
-    left: &Array<Vector<i32, W>>,
+    lhs: &Array<Vector<i32, W>>,
     #[comptime] tile: usize,
     #[comptime] shape: MatrixShape,
 ) -> Array<i32> {
@@ -72,13 +72,13 @@ fn products<W: Size>(
     #[unroll]
     for pair in 0..2usize {
         if comptime!(four_bits) {
-            let vector = left[comptime!(tile * pairs + pair)];
+            let vector = lhs[comptime!(tile * pairs + pair)];
             let kept = masked::<W>(upper, lower, pair, 0x0F0F_0F0Fu32);
             low = definition.execute(&kept, &digits::<W>(vector, 0usize, 2usize), &low);
             let kept = masked::<W>(upper, lower, pair, 0xF0F0_F0F0u32);
             high = definition.execute(&kept, &digits::<W>(vector, 1usize, 3usize), &high);
         } else {
-            let vector = left[tile];
+            let vector = lhs[tile];
             let kept = masked::<W>(upper, lower, pair, 0xFFFF_FFFFu32);
             let digits = digits::<W>(vector, comptime!(2 * pair), comptime!(2 * pair + 1));
             low = definition.execute(&kept, &digits, &low);
@@ -99,22 +99,22 @@ fn products<W: Size>(
     sums
 }
 
-/// Adds a stretch's products to `totals`, those of this lane's two rows with its left side of each tile,
-/// and loads `next_stretch` of the rows from `next_output` on in its place.
+/// Adds a segment's products to `totals`, those of this lane's two rows with its LHS row of each tile,
+/// and loads `next_segment` of the rows from `next_output` on in its place.
 #[cube]
-pub(super) fn add_stretch<F: Float, W: Size, H: Size>(
+pub(super) fn add_segment<F: Float, W: Size, H: Size>(
     totals: &mut Array<f32>,
     loaded: &mut Loaded<i32, W, F, H>,
-    left: &Left<W>,
+    lhs: &Lhs<W>,
     weights: &WeightsArg<i32, W, F, H>,
-    stretch: usize,
-    next_stretch: usize,
+    segment: usize,
+    next_segment: usize,
     next_output: usize,
     columns: usize,
     #[comptime] slot: usize,
     #[comptime] shape: MatrixShape,
 ) {
-    let m = comptime!(shape.left_sides);
+    let m = comptime!(shape.lhs_rows);
     let chunks = comptime!(shape.chunks());
     let sides = comptime!(shape.sides());
     let tiles = comptime!(shape.tiles());
@@ -122,12 +122,12 @@ pub(super) fn add_stretch<F: Float, W: Size, H: Size>(
     let blocks = comptime!(shape.blocks());
     let lane = UNIT_POS_PLANE as usize;
 
-    let mut left_digits = Array::<Vector<i32, W>>::new(comptime!(tiles * pairs));
+    let mut lhs_digits = Array::<Vector<i32, W>>::new(comptime!(tiles * pairs));
     let column = lane / LANES;
-    let block = stretch * chunks + column / DIGITS / sides;
+    let block = segment * chunks + column / DIGITS / sides;
     #[unroll]
     for tile in 0..tiles {
-        // Of a column without a left side the sums are not used.
+        // Of a column without an LHS row the sums are not used.
         let side = min(tile * sides + column / DIGITS % sides, m - 1);
         #[unroll]
         for pair in 0..pairs {
@@ -139,7 +139,7 @@ pub(super) fn add_stretch<F: Float, W: Size, H: Size>(
                 lane % LANES,
                 shape,
             );
-            left_digits[tile * pairs + pair] = left.digits[at];
+            lhs_digits[tile * pairs + pair] = lhs.digits[at];
         }
     }
     let mut sums = Array::<i32>::new(comptime!(tiles * 2));
@@ -155,7 +155,7 @@ pub(super) fn add_stretch<F: Float, W: Size, H: Size>(
         let lower = loaded.words[index + 1];
         #[unroll]
         for tile in 0..tiles {
-            let found = products::<W>(upper, lower, &left_digits, tile, shape);
+            let found = products::<W>(upper, lower, &lhs_digits, tile, shape);
             #[unroll]
             for half in 0..2usize {
                 let at = comptime!(tile * 2 + half);
@@ -168,14 +168,14 @@ pub(super) fn add_stretch<F: Float, W: Size, H: Size>(
                 weights,
                 next_output,
                 columns,
-                next_stretch,
+                next_segment,
                 step,
                 slot,
                 shape,
             );
         }
     }
-    let own_block = stretch * chunks + own_chunk(shape);
+    let own_block = segment * chunks + own_chunk(shape);
     let is_in = own_block < blocks;
     let own_block = min(own_block, blocks - 1);
     #[unroll]
@@ -191,9 +191,9 @@ pub(super) fn add_stretch<F: Float, W: Size, H: Size>(
         for tile in 0..tiles {
             let at = comptime!(tile * 2 + half);
             let side = min(tile * sides + lane % LANES % sides, m - 1);
-            let of_left = side * blocks + own_block;
-            let sum = f32::cast_from(sums[at]) - zero * left.sums[of_left];
-            totals[at] = fma(sum, scale * left.units[of_left], totals[at]);
+            let of_lhs = side * blocks + own_block;
+            let sum = f32::cast_from(sums[at]) - zero * lhs.sums[of_lhs];
+            totals[at] = fma(sum, scale * lhs.units[of_lhs], totals[at]);
         }
     }
     if next_output < columns {
@@ -202,7 +202,7 @@ pub(super) fn add_stretch<F: Float, W: Size, H: Size>(
             weights,
             next_output,
             columns,
-            next_stretch,
+            next_segment,
             slot,
             shape,
         );

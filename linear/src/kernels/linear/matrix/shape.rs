@@ -15,21 +15,21 @@ pub(super) const PLANES: usize = 8;
 pub(super) const LANES: usize = 4;
 /// Words of a load.
 pub(super) const WORDS: usize = 4;
-/// Channels of a vector of a left side.
+/// Channels of a vector of an LHS row.
 pub(super) const WIDTH: usize = 8;
-/// Channels of a left side whose digits of one place fill a vector of words.
+/// Channels of an LHS row whose digits of one place fill a vector of words.
 pub(super) const PIECE: usize = 4 * WORDS;
-/// Digits of a channel of a left side, of which each takes a column.
+/// Digits of a channel of an LHS row, of which each takes a column.
 pub(super) const DIGITS: usize = 2;
-/// Left sides that the columns of an instruction have room for.
-const MOST_SIDES: usize = 4;
+/// LHS rows that the columns of an instruction have room for.
+const MAX_SIDES: usize = 4;
 /// Loads of a unit in flight, of two rows each.
 const IN_FLIGHT: usize = 4;
 
 /// What a cube's kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in super::super) struct MatrixShape {
-    pub left_sides: usize,
+    pub lhs_rows: usize,
     pub d_input: usize,
     pub normed: bool,
     pub packing: Packing,
@@ -37,19 +37,19 @@ pub(in super::super) struct MatrixShape {
 }
 
 impl MatrixShape {
-    /// None where the kernel cannot take a layer: left sides have to be of half precision, as they are
+    /// None where the kernel cannot take a layer: LHS rows have to be of half precision, as they are
     /// rounded, and to lie in shared memory; a load has to be 16 bytes, and the loads of a row's
     /// lanes have to lie within a group.
     pub fn of(
         properties: &DeviceProperties,
         dtype: DType,
-        [left_sides, d_input]: [usize; 2],
+        [lhs_rows, d_input]: [usize; 2],
         normed: bool,
         packing: Packing,
         epilogue: Epilogue,
     ) -> Option<Self> {
         let shape = Self {
-            left_sides,
+            lhs_rows,
             d_input,
             normed,
             packing,
@@ -67,7 +67,7 @@ impl MatrixShape {
 
     fn shared_bytes(&self) -> usize {
         let sums = PLANES + 2 * self.blocks() + 2 * PLANES * ROWS;
-        self.left_sides * (DIGITS * self.d_input + sums * size_of::<f32>())
+        self.lhs_rows * (DIGITS * self.d_input + sums * size_of::<f32>())
     }
 
     /// Input channels of a row of an instruction's load; they have one scale.
@@ -81,21 +81,21 @@ impl MatrixShape {
 
     /// Neighbouring blocks of a weight row that an instruction takes, each with columns of its own.
     pub fn chunks(&self) -> usize {
-        MOST_SIDES / self.left_sides.next_power_of_two().min(MOST_SIDES)
+        MAX_SIDES / self.lhs_rows.next_power_of_two().min(MAX_SIDES)
     }
 
-    /// Left sides of an instruction.
+    /// LHS rows of an instruction.
     pub fn sides(&self) -> usize {
-        MOST_SIDES / self.chunks()
+        MAX_SIDES / self.chunks()
     }
 
-    /// Instructions that share weights, for further left sides.
+    /// Instructions that share weights, for further LHS rows.
     pub fn tiles(&self) -> usize {
-        self.left_sides.div_ceil(self.sides())
+        self.lhs_rows.div_ceil(self.sides())
     }
 
     /// Runs of as many blocks of a row as an instruction takes: a plane takes one in turn.
-    pub fn stretches(&self) -> usize {
+    pub fn segments(&self) -> usize {
         self.blocks().div_ceil(self.chunks())
     }
 
@@ -112,16 +112,16 @@ impl MatrixShape {
 
     /// Stretches that a unit has in flight.
     pub fn in_flight(&self) -> usize {
-        (IN_FLIGHT / self.chunks()).min(self.stretches().div_ceil(PLANES))
+        (IN_FLIGHT / self.chunks()).min(self.segments().div_ceil(PLANES))
     }
 
-    /// Pieces of a left side to each load.
+    /// Pieces of an LHS row to each load.
     pub fn pairs(&self) -> usize {
         self.packing.per_load() / PIECE
     }
 
-    /// Pieces of a left side to each stretch.
-    pub fn stretch_pieces(&self) -> usize {
+    /// Pieces of an LHS row to each segment.
+    pub fn segment_pieces(&self) -> usize {
         self.chunks() * self.block() / PIECE
     }
 

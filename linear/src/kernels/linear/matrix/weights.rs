@@ -12,13 +12,13 @@ use super::{
     shape::{LANES, MatrixShape},
 };
 
-/// Which of a stretch's blocks this lane has sums of.
+/// Which of a segment's blocks this lane has sums of.
 #[cube]
 pub(super) fn own_chunk(#[comptime] shape: MatrixShape) -> usize {
     UNIT_POS_PLANE as usize % LANES / comptime!(shape.sides())
 }
 
-/// Which of a stretch's instructions this lane has sums of.
+/// Which of a segment's instructions this lane has sums of.
 #[cube]
 pub(super) fn own_step(#[comptime] shape: MatrixShape) -> usize {
     chunk(own_chunk(shape), shape)
@@ -66,14 +66,14 @@ pub(super) fn load_words<F: Float, W: Size, H: Size>(
     weights: &WeightsArg<i32, W, F, H>,
     first_output: usize,
     columns: usize,
-    stretch: usize,
+    segment: usize,
     #[comptime] step: usize,
     #[comptime] slot: usize,
     #[comptime] shape: MatrixShape,
 ) {
     let chunks = comptime!(shape.chunks());
     let blocks = comptime!(shape.blocks());
-    let block = min(stretch * chunks + chunk(step, shape), blocks - 1);
+    let block = min(segment * chunks + chunk(step, shape), blocks - 1);
     #[unroll]
     for half in 0..2usize {
         let row = weight_row(first_output, row_of(step, half, shape), columns, shape);
@@ -82,19 +82,19 @@ pub(super) fn load_words<F: Float, W: Size, H: Size>(
     }
 }
 
-/// Loads the scales and zero points of a stretch into a slot.
+/// Loads the scales and zero points of a segment into a slot.
 #[cube]
 pub(super) fn load_scales<F: Float, W: Size, H: Size>(
     loaded: &mut Loaded<i32, W, F, H>,
     weights: &WeightsArg<i32, W, F, H>,
     first_output: usize,
     columns: usize,
-    stretch: usize,
+    segment: usize,
     #[comptime] slot: usize,
     #[comptime] shape: MatrixShape,
 ) {
     let blocks = comptime!(shape.blocks());
-    let block = min(stretch * shape.chunks() + own_chunk(shape), blocks - 1);
+    let block = min(segment * shape.chunks() + own_chunk(shape), blocks - 1);
     #[unroll]
     for half in 0..2usize {
         let index = row_of(own_step(shape), half, shape);
@@ -107,18 +107,18 @@ pub(super) fn load_scales<F: Float, W: Size, H: Size>(
     }
 }
 
-/// Loads a whole stretch into a slot.
+/// Loads a whole segment into a slot.
 #[cube]
-pub(super) fn load_stretch<F: Float, W: Size, H: Size>(
+pub(super) fn load_segment<F: Float, W: Size, H: Size>(
     loaded: &mut Loaded<i32, W, F, H>,
     weights: &WeightsArg<i32, W, F, H>,
     first_output: usize,
     columns: usize,
-    stretch: usize,
+    segment: usize,
     #[comptime] slot: usize,
     #[comptime] shape: MatrixShape,
 ) {
-    load_scales::<F, W, H>(loaded, weights, first_output, columns, stretch, slot, shape);
+    load_scales::<F, W, H>(loaded, weights, first_output, columns, segment, slot, shape);
     #[unroll]
     for step in 0..shape.chunks() {
         load_words::<F, W, H>(
@@ -126,7 +126,7 @@ pub(super) fn load_stretch<F: Float, W: Size, H: Size>(
             weights,
             first_output,
             columns,
-            stretch,
+            segment,
             step,
             slot,
             shape,

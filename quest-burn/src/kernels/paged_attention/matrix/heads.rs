@@ -3,7 +3,7 @@
 //!
 //! An instruction multiplies `[16, 16]` by `[16, 8]`. Of a result, lane `4 g + t` holds columns `2 t`
 //! and `2 t + 1` of rows `g` and `g + 8`. Scores are the product of queries and keys, so that the lane
-//! has heads `g` and `g + 8` and two of each 8 tokens; these are the registers that the right side of
+//! has heads `g` and `g + 8` and two of each 8 tokens; these are the registers that the second operand of
 //! the next product has for 8 heads. That one is of values, transposed, and weights: there the lane has
 //! heads `2 t` and `2 t + 1` and two channels of each 16.
 
@@ -14,7 +14,7 @@ use super::{
         super::matrix_instruction::{COLUMNS, DEPTH, ROWS},
         args::SplitsArg,
         softmax::NO_SCORE,
-        split::{Place, Slots, parts, publish_parts},
+        split::{Place, Slots, plane_sums, publish_sums},
     },
     MatrixShape, PACKED, PLANE,
     tile::{Tile, run},
@@ -26,11 +26,11 @@ pub(super) struct Heads<F: Float, P: Size> {
     /// Of head `g` of each half, every pair of channels that the lane has of a key.
     query: Array<Vector<F, P>>,
     /// Of each half and channel that the lane has of a value, heads `2 t` and `2 t + 1`.
-    out: Array<Vector<f32, P>>,
+    accumulator: Array<Vector<f32, P>>,
     /// Of head `g` of each half.
-    highest: Array<f32>,
+    row_max: Array<f32>,
     /// Of this lane's tokens; lanes are summed up at the end.
-    total: Array<f32>,
+    row_sum: Array<f32>,
 }
 
 /// The `index`-th pair of channels of a vector.
@@ -57,16 +57,16 @@ pub(super) fn start_heads<F: Float, N: Size, P: Size>(
     let halves = comptime!(shape.halves());
     let vectors = comptime!(shape.key_vectors());
     let pairs = comptime!(shape.width() / PACKED);
-    let n_out = comptime!(halves * 2 * shape.steps());
+    let n_accumulators = comptime!(halves * 2 * shape.steps());
     let lane = UNIT_POS_PLANE as usize;
     let mut registers = Array::<Vector<F, P>>::new(comptime!(halves * vectors * pairs));
-    let mut out = Array::<Vector<f32, P>>::new(n_out);
-    let mut highest = Array::<f32>::new(halves);
-    let mut total = Array::<f32>::new(halves);
+    let mut accumulator = Array::<Vector<f32, P>>::new(n_accumulators);
+    let mut row_max = Array::<f32>::new(halves);
+    let mut row_sum = Array::<f32>::new(halves);
     #[unroll]
     for half in 0..halves {
-        highest[half] = f32::new(NO_SCORE);
-        total[half] = f32::new(0.0);
+        row_max[half] = f32::new(NO_SCORE);
+        row_sum[half] = f32::new(0.0);
         // Of rows past the heads the results are not used.
         let head = min(lane / 4 + half * COLUMNS, comptime!(shape.heads - 1));
         let head = place.sequence * place.n_heads + place.query_head + head;
@@ -81,14 +81,14 @@ pub(super) fn start_heads<F: Float, N: Size, P: Size>(
         }
     }
     #[unroll]
-    for i in 0..n_out {
-        out[i] = Vector::new(0.0f32);
+    for i in 0..n_accumulators {
+        accumulator[i] = Vector::new(0.0f32);
     }
     Heads::<F, P> {
         query: registers,
-        out,
-        highest,
-        total,
+        accumulator,
+        row_max,
+        row_sum,
     }
 }
 
@@ -114,21 +114,21 @@ pub(super) fn scores<F: Float, N: Size, P: Size>(
         sum[1] = Vector::new(0.0f32);
         #[unroll]
         for s in 0..steps {
-            let mut left = Array::<Vector<F, P>>::new(4usize);
-            let mut right = Array::<Vector<F, P>>::new(2usize);
+            let mut lhs = Array::<Vector<F, P>>::new(4usize);
+            let mut rhs = Array::<Vector<F, P>>::new(2usize);
             #[unroll]
             for i in 0..2usize {
                 let at = comptime!(2 * s + i);
-                left[2 * i] = heads.query[at];
+                lhs[2 * i] = heads.query[at];
                 if comptime!(halves == 2) {
-                    left[2 * i + 1] = heads.query[comptime!(2 * steps) + at];
+                    lhs[2 * i + 1] = heads.query[comptime!(2 * steps) + at];
                 } else {
-                    left[2 * i + 1] = none;
+                    lhs[2 * i + 1] = none;
                 }
                 let key = tile.keys[comptime!(of_tokens * vectors + at / pairs)];
-                right[i] = pair::<F, N, P>(key, comptime!(at % pairs));
+                rhs[i] = pair::<F, N, P>(key, comptime!(at % pairs));
             }
-            sum = definition.execute(&left, &right, &sum);
+            sum = definition.execute(&lhs, &rhs, &sum);
         }
         scores[2 * of_tokens] = sum[0];
         scores[2 * of_tokens + 1] = sum[1];
@@ -149,7 +149,7 @@ pub(super) fn weigh<F: Float, P: Size>(
     #[comptime] shape: MatrixShape,
 ) -> Array<Vector<F, P>> {
     let halves = comptime!(shape.halves());
-    let n_out = comptime!(2 * shape.steps());
+    let n_accumulators = comptime!(2 * shape.steps());
     let lane = UNIT_POS_PLANE as usize;
     let t = lane % 4;
     let upper = run(slots, first, n_slots, shape).used;
@@ -159,7 +159,7 @@ pub(super) fn weigh<F: Float, P: Size>(
     for half in 0..halves {
         let mut scaled = Array::<f32>::new(4usize);
         let mut used = Array::<bool>::new(4usize);
-        let mut highest = heads.highest[half];
+        let mut row_max = heads.row_max[half];
         #[unroll]
         for of_tokens in 0..2usize {
             #[unroll]
@@ -173,28 +173,28 @@ pub(super) fn weigh<F: Float, P: Size>(
                 used[at] = 2 * t + i < n_used;
                 let score = scores[comptime!(2 * of_tokens + half)].extract(i) * scale;
                 scaled[at] = select(used[at], score, f32::new(NO_SCORE));
-                highest = max(highest, scaled[at]);
+                row_max = max(row_max, scaled[at]);
             }
         }
-        highest = max(highest, plane_shuffle_xor(highest, 1u32));
-        highest = max(highest, plane_shuffle_xor(highest, 2u32));
-        let correction = f32::exp(heads.highest[half] - highest);
-        heads.highest[half] = highest;
-        let mut total = heads.total[half] * correction;
+        row_max = max(row_max, plane_shuffle_xor(row_max, 1u32));
+        row_max = max(row_max, plane_shuffle_xor(row_max, 2u32));
+        let correction = f32::exp(heads.row_max[half] - row_max);
+        heads.row_max[half] = row_max;
+        let mut row_sum = heads.row_sum[half] * correction;
         #[unroll]
         for of_tokens in 0..2usize {
             let mut of_pair = Vector::<f32, P>::new(0.0f32);
             #[unroll]
             for i in 0..2usize {
                 let at = comptime!(2 * of_tokens + i);
-                let weight = f32::exp(scaled[at] - highest);
+                let weight = f32::exp(scaled[at] - row_max);
                 let weight = select(used[at], weight, f32::new(0.0));
-                total += weight;
+                row_sum += weight;
                 of_pair.insert(i, weight);
             }
             weights[2 * half + of_tokens] = Vector::<F, P>::cast_from(of_pair);
         }
-        heads.total[half] = total;
+        heads.row_sum[half] = row_sum;
         // From the lanes that have a head's scores to those that have its sums.
         let mut corrections = Vector::<f32, P>::new(0.0f32);
         #[unroll]
@@ -203,8 +203,9 @@ pub(super) fn weigh<F: Float, P: Size>(
             corrections.insert(i, plane_shuffle(correction, from));
         }
         #[unroll]
-        for c in 0..n_out {
-            heads.out[half * n_out + c] = heads.out[half * n_out + c] * corrections;
+        for c in 0..n_accumulators {
+            heads.accumulator[half * n_accumulators + c] =
+                heads.accumulator[half * n_accumulators + c] * corrections;
         }
     }
     weights
@@ -226,7 +227,7 @@ pub(super) fn add_values<F: Float, N: Size, P: Size>(
     #[unroll]
     for s in 0..steps {
         // Channels of a lane for rows `g` and `g + 8`, tokens in pairs.
-        let mut left = Array::<Vector<F, P>>::new(4usize);
+        let mut lhs = Array::<Vector<F, P>>::new(4usize);
         #[unroll]
         for of_tokens in 0..2usize {
             #[unroll]
@@ -238,22 +239,22 @@ pub(super) fn add_values<F: Float, N: Size, P: Size>(
                     let at = comptime!((2 * of_tokens + j) * vectors + channel / width);
                     tokens.insert(j, tile.values[at].extract(comptime!(channel % width)));
                 }
-                left[2 * of_tokens + i] = tokens;
+                lhs[2 * of_tokens + i] = tokens;
             }
         }
         #[unroll]
         for half in 0..halves {
-            let mut right = Array::<Vector<F, P>>::new(2usize);
+            let mut rhs = Array::<Vector<F, P>>::new(2usize);
             let mut sum = Array::<Vector<f32, P>>::new(2usize);
             let at = comptime!((half * steps + s) * 2);
             #[unroll]
             for i in 0..2usize {
-                right[i] = weights[2 * half + i];
-                sum[i] = heads.out[at + i];
+                rhs[i] = weights[2 * half + i];
+                sum[i] = heads.accumulator[at + i];
             }
-            let sum = definition.execute(&left, &right, &sum);
-            heads.out[at] = sum[0];
-            heads.out[at + 1] = sum[1];
+            let sum = definition.execute(&lhs, &rhs, &sum);
+            heads.accumulator[at] = sum[0];
+            heads.accumulator[at + 1] = sum[1];
         }
     }
 }
@@ -271,20 +272,20 @@ pub(super) fn publish_heads<F: Float, N: Size, P: Size>(
     let width = comptime!(shape.width());
     let vectors = comptime!(shape.value_vectors());
     let row = comptime!(shape.row());
-    let n_out = comptime!(2 * shape.steps());
+    let n_accumulators = comptime!(2 * shape.steps());
     let lane = UNIT_POS_PLANE as usize;
     let plane = UNIT_POS as usize / PLANE;
     let (g, t) = (lane / 4, lane % 4);
-    let mut parts = parts::<N>(comptime!(shape.parts()));
+    let mut plane_sums = plane_sums::<N>(comptime!(shape.plane_sums()));
     #[unroll]
     for half in 0..halves {
-        let mut total = heads.total[half];
-        total += plane_shuffle_xor(total, 1u32);
-        total += plane_shuffle_xor(total, 2u32);
+        let mut row_sum = heads.row_sum[half];
+        row_sum += plane_shuffle_xor(row_sum, 1u32);
+        row_sum += plane_shuffle_xor(row_sum, 2u32);
         let head = g + half * COLUMNS;
         if t == 0 && head < shape.heads {
-            parts.highests[plane * shape.heads + head] = heads.highest[half];
-            parts.totals[plane * shape.heads + head] = total;
+            plane_sums.row_maxima[plane * shape.heads + head] = heads.row_max[half];
+            plane_sums.row_sums[plane * shape.heads + head] = row_sum;
         }
         #[unroll]
         for i in 0..2usize {
@@ -295,21 +296,22 @@ pub(super) fn publish_heads<F: Float, N: Size, P: Size>(
                     let mut channels = Vector::<f32, N>::new(0.0f32);
                     #[unroll]
                     for c in 0..width {
-                        let out = heads.out[comptime!(half * n_out + v * width + c)];
-                        channels.insert(c, out.extract(i));
+                        let accumulator =
+                            heads.accumulator[comptime!(half * n_accumulators + v * width + c)];
+                        channels.insert(c, accumulator.extract(i));
                     }
                     let at = (plane * shape.heads + head) * row + v * COLUMNS + g;
-                    parts.outs[at] = channels;
+                    plane_sums.accumulators[at] = channels;
                 }
             }
         }
     }
-    publish_parts::<N>(
-        &parts,
+    publish_sums::<N>(
+        &plane_sums,
         splits,
         split,
         place,
         comptime!(shape.units()),
-        comptime!(shape.parts()),
+        comptime!(shape.plane_sums()),
     );
 }

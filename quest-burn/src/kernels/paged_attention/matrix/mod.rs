@@ -19,7 +19,7 @@ use super::{
     super::matrix_instruction::{COLUMNS, DEPTH, PACKED, PLANE, ROWS, is_there},
     args::{ReadArg, SplitsArg},
     listed::{Splitting, reading, stage_chunk},
-    split::{PartsShape, publish_nothing, slots},
+    split::{PlaneSumsShape, publish_nothing, slots},
 };
 
 /// Tokens that a plane attends to at a time.
@@ -102,8 +102,8 @@ impl MatrixShape {
         self.heads.div_ceil(COLUMNS)
     }
 
-    fn parts(&self) -> PartsShape {
-        PartsShape {
+    fn plane_sums(&self) -> PlaneSumsShape {
+        PlaneSumsShape {
             planes: self.planes,
             heads: self.heads,
             row: self.row(),

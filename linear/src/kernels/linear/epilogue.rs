@@ -7,7 +7,7 @@ use super::{
     shape::GemvShape,
 };
 
-/// What is added to an output channel of a left side; past the end that of the last one.
+/// What is added to an output channel of an LHS row; past the end that of the last one.
 #[cube]
 pub(super) fn addend<F: Float>(
     residual: &Tensor<F>,
@@ -23,7 +23,7 @@ pub(super) fn addend<F: Float>(
     }
 }
 
-/// Writes an output channel of a left side: its sum, and that of its gated counterpart, with its
+/// Writes an output channel of an LHS row: its sum, and that of its gated counterpart, with its
 /// [`addend`].
 #[cube]
 pub(super) fn write<F: Float>(
@@ -55,7 +55,7 @@ pub(super) fn write<F: Float>(
     }
 }
 
-/// The sum of one weight row and one left side over the planes that share them.
+/// The sum of one weight row and one LHS row over the planes that share them.
 #[cube]
 fn total(
     sums: &mut Shared<[f32]>,
@@ -76,11 +76,11 @@ fn total(
 /// Adds up the sums of all units, and writes the outputs of a cube from `first_output` on. Every unit
 /// must reach it.
 ///
-/// `sums[w * rows + row]` is a unit's part of the product of its plane's `w`-th weight row with a left
-/// side. `shared` holds the sums of all planes twice: those of one turn are read while those of the
+/// `sums[w * rows + row]` is a unit's part of the product of its plane's `w`-th weight row with an LHS
+/// row. `shared` holds the sums of all planes twice: those of one turn are read while those of the
 /// next are written.
 #[cube]
-pub(super) fn finish<F: Float>(
+pub(super) fn reduce_and_write<F: Float>(
     sums: &mut Array<f32>,
     shared: &mut Shared<[f32]>,
     turn: usize,

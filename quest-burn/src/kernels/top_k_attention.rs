@@ -16,9 +16,9 @@ use crate::{
     pages::{PageScoring, PageSelection},
 };
 
-/// The pages that [`best_attention`] reads.
+/// The pages that [`top_k_attention`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BestPages {
+pub struct TopKPages {
     /// How they are chosen.
     pub selection: PageSelection,
     /// How pages are scored, and which query heads share a list.
@@ -38,11 +38,11 @@ pub struct BestPages {
 /// # Panics
 ///
 /// As the three operations.
-pub fn best_attention(
+pub fn top_k_attention(
     query: Tensor<3>,
     pool: &KvPool,
     sequences: &Sequences,
-    pages: BestPages,
+    pages: TopKPages,
     scale: f32,
 ) -> Tensor<3> {
     let [n_pages, n_kv_heads, _, head_dim] = pool.keys.dims();
@@ -56,7 +56,7 @@ pub fn best_attention(
     check_selection(&pages.selection);
     check_bound(pages.n_pages_bound, max_pages);
     check_scores(pages.n_pages_bound);
-    Tensor::from_dispatch(Dispatch::best_attention(
+    Tensor::from_dispatch(Dispatch::top_k_attention(
         query.into_dispatch(),
         pool.clone().into(),
         sequences.into(),
@@ -71,7 +71,7 @@ pub(super) fn launch(
     query: CubeTensor,
     pool: Pool<CubeBackend>,
     places: Places<CubeBackend>,
-    best: BestPages,
+    best: TopKPages,
     scale: f32,
 ) -> CubeTensor {
     let page_size = pool.keys.meta.shape()[2];

@@ -3,11 +3,11 @@ use crate::blocks::PART;
 
 const _: () = assert!(PART == BYTES);
 
-/// Rows of the left side in bytes: 32 neighbouring channels share a scale.
+/// LHS rows in bytes: 32 neighbouring channels share a scale.
 ///
 /// A row is off by half a step of its scale at most, `max |x| / 254` of 32 neighbours; that is what
 /// dot products of bytes cost.
-pub struct Left {
+pub struct LhsBytes {
     /// `[rows, parts]`
     parts: Vec<Part>,
     per_row: usize,
@@ -26,7 +26,7 @@ pub struct Part {
     pub sum: f32,
 }
 
-impl Left {
+impl LhsBytes {
     /// Rows of `d_input` channels, for weights whose integers are too large by `offset`.
     #[inline(always)]
     pub fn new(rows: &[f32], d_input: usize, offset: u8) -> Self {

@@ -1,4 +1,4 @@
-//! Left sides in digits.
+//! LHS rows in digits.
 //!
 //! A plane prepares what it will multiply, so that no other is waited for.
 
@@ -24,12 +24,12 @@ const ODD_BYTES: i32 = 0xFF00_FF00_u32 as i32;
 /// What the largest channel of a block counts as at least, so that it has an inverse.
 const SMALLEST: f32 = 1e-30;
 
-/// Pieces that a lane loads ahead at most, if not a whole left side has more.
-const AHEAD: usize = 4;
+/// Most pieces that a lane prefetches, unless a whole LHS row has more.
+const MAX_PREFETCHED: usize = 4;
 
-/// Left sides in shared memory.
+/// LHS rows in shared memory.
 #[derive(CubeType)]
-pub(super) struct Left<W: Size> {
+pub(super) struct Lhs<W: Size> {
     /// At [`digits_at`]: bytes in the order of the weights that a mask keeps.
     pub digits: Shared<[Vector<i32, W>]>,
     /// The sum of each block's integers.
@@ -59,13 +59,13 @@ fn pair(low: i32, high: i32) -> i32 {
     (low & 0xFFFFi32) | (high << 16i32)
 }
 
-/// The piece of a left side that this lane prepares.
+/// The piece of an LHS row that this lane prepares.
 #[cube]
 fn piece(#[comptime] round: usize, #[comptime] shape: MatrixShape) -> usize {
-    let of_stretch = comptime!(shape.stretch_pieces());
+    let of_segment = comptime!(shape.segment_pieces());
     let i = comptime!(round * PLANE) + UNIT_POS_PLANE as usize;
     let plane = UNIT_POS as usize / PLANE;
-    (plane + i / of_stretch * PLANES) * of_stretch + i % of_stretch
+    (plane + i / of_segment * PLANES) * of_segment + i % of_segment
 }
 
 /// Vectors of this lane's pieces of the first few rows, two to each piece.
@@ -100,35 +100,35 @@ fn vector_of(
     comptime!(row * shape.d_input / WIDTH) + 2 * i
 }
 
-/// Pieces of a left side that a lane prepares.
+/// Pieces of an LHS row that a lane prepares.
 fn rounds(shape: MatrixShape) -> usize {
-    (shape.stretches().div_ceil(PLANES) * shape.stretch_pieces()).div_ceil(PLANE)
+    (shape.segments().div_ceil(PLANES) * shape.segment_pieces()).div_ceil(PLANE)
 }
 
-/// Left sides that are loaded before the weights, behind which they would wait: as many as registers
+/// LHS rows that are loaded before the weights, behind which they would wait: as many as registers
 /// have room for.
-pub(super) fn ahead(shape: MatrixShape) -> usize {
-    (AHEAD / rounds(shape)).clamp(1, shape.left_sides)
+pub(super) fn prefetched(shape: MatrixShape) -> usize {
+    (MAX_PREFETCHED / rounds(shape)).clamp(1, shape.lhs_rows)
 }
 
-/// Puts this plane's part of the left sides into digits, multiplied with the norm's weight, if they are
+/// Puts this plane's part of the LHS rows into digits, multiplied with the norm's weight, if they are
 /// to be normed. `first` are the pieces of those that were
-/// loaded ahead. Every unit of the plane must reach it.
+/// prefetched. Every unit of the plane must reach it.
 #[cube]
-pub(super) fn stage_left<F: Float, N: Size, W: Size>(
+pub(super) fn stage_lhs<F: Float, N: Size, W: Size>(
     rows: &Tensor<Vector<F, N>>,
     first: &Array<Vector<F, N>>,
     gamma: &Array<Vector<F, N>>,
     #[comptime] shape: MatrixShape,
-) -> Left<W> {
-    let m = comptime!(shape.left_sides);
+) -> Lhs<W> {
+    let m = comptime!(shape.lhs_rows);
     let blocks = comptime!(shape.blocks());
     let rounds = comptime!(rounds(shape));
-    let ahead = comptime!(ahead(shape));
+    let prefetched = comptime!(prefetched(shape));
     let pieces = comptime!(shape.d_input / PIECE);
     let pairs = comptime!(shape.pairs());
     let of_block = comptime!(LANES * pairs);
-    let mut left = Left::<W> {
+    let mut lhs = Lhs::<W> {
         digits: Shared::new_slice(comptime!(m * pieces * DIGITS)),
         sums: Shared::new_slice(comptime!(m * blocks)),
         units: Shared::new_slice(comptime!(m * blocks)),
@@ -142,11 +142,11 @@ pub(super) fn stage_left<F: Float, N: Size, W: Size>(
             let i = piece(round, shape);
             let is_in = i < pieces;
             let mut values = Array::<Vector<f32, N>>::new(2usize);
-            let mut most = f32::new(0.0);
+            let mut largest = f32::new(0.0);
             #[unroll]
             for half in 0..2usize {
                 let index = comptime!(2 * round + half);
-                let loaded = if comptime!(row < ahead) {
+                let loaded = if comptime!(row < prefetched) {
                     first[comptime!(2 * row * rounds + index)]
                 } else {
                     rows[vector_of(row, round, shape) + half]
@@ -159,12 +159,12 @@ pub(super) fn stage_left<F: Float, N: Size, W: Size>(
                 }
                 #[unroll]
                 for channel in 0..WIDTH {
-                    most = max(most, f32::abs(value.extract(channel)));
+                    largest = max(largest, f32::abs(value.extract(channel)));
                 }
                 values[half] = value;
             }
-            let most = max(lanes_max(most, of_block), f32::new(SMALLEST));
-            let scale = f32::new(LARGEST) / most;
+            let largest = max(lanes_max(largest, of_block), f32::new(SMALLEST));
+            let scale = f32::new(LARGEST) / largest;
             let mut integers = Array::<i32>::new(PIECE);
             // What is no number makes the sum none.
             let mut sum = f32::new(0.0);
@@ -197,30 +197,30 @@ pub(super) fn stage_left<F: Float, N: Size, W: Size>(
                     let bytes = ((even >> 8i32) & EVEN_BYTES) | (odd & ODD_BYTES);
                     upper.insert(word, bytes ^ SIGNS);
                 }
-                left.digits[at] = upper;
-                left.digits[at + LANES] = lower;
+                lhs.digits[at] = upper;
+                lhs.digits[at + LANES] = lower;
                 if within == 0 {
-                    left.sums[row * blocks + block] = sum * comptime!(shape.factor());
-                    left.units[row * blocks + block] =
-                        most * comptime!(1.0 / (LARGEST * shape.factor()));
+                    lhs.sums[row * blocks + block] = sum * comptime!(shape.factor());
+                    lhs.units[row * blocks + block] =
+                        largest * comptime!(1.0 / (LARGEST * shape.factor()));
                 }
             }
         }
         if comptime!(shape.normed) {
             let square = lanes_sum(square, PLANE);
             if UNIT_POS_PLANE == 0 {
-                left.squares[row * PLANES + UNIT_POS as usize / PLANE] = square;
+                lhs.squares[row * PLANES + UNIT_POS as usize / PLANE] = square;
             }
         }
     }
     sync_plane();
-    left
+    lhs
 }
 
-/// What a left side is to be divided by. The sums of all planes must be there.
+/// What an LHS row is to be divided by. The sums of all planes must be there.
 #[cube]
 pub(super) fn root_mean_square<W: Size>(
-    left: &Left<W>,
+    lhs: &Lhs<W>,
     side: usize,
     epsilon: f32,
     #[comptime] shape: MatrixShape,
@@ -228,7 +228,7 @@ pub(super) fn root_mean_square<W: Size>(
     let mut total = f32::new(0.0);
     #[unroll]
     for plane in 0..PLANES {
-        total += left.squares[side * PLANES + plane];
+        total += lhs.squares[side * PLANES + plane];
     }
     f32::sqrt(total / comptime!(shape.d_input as f32) + epsilon)
 }

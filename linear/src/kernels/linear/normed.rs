@@ -6,26 +6,26 @@ use super::{
     shape::GemvShape,
 };
 
-/// Bytes of shared memory that normed left sides may take: with more, fewer cubes would fit.
-const MOST_BYTES: usize = 32 << 10;
+/// Bytes of shared memory that normed LHS rows may take: with more, fewer cubes would fit.
+const MAX_BYTES: usize = 32 << 10;
 
-/// The left sides of a linear layer.
+/// RMS-normalised LHS rows of a linear layer.
 #[derive(CubeType)]
-pub(super) struct LeftSide<F: Float, N: Size> {
-    /// Normed, where they are to be, and at [`place`]; of no meaning elsewhere.
-    pub normed: Shared<[Vector<F, N>]>,
+pub(super) struct NormedRows<F: Float, N: Size> {
+    /// In the interleaved layout of [`place`]; unused unless `shape.normed`.
+    pub rows: Shared<[Vector<F, N>]>,
 }
 
-/// Whether there is room for this many bytes of normed left sides.
+/// Whether there is room for this many bytes of normed LHS rows.
 pub(super) fn fits(bytes: usize, hardware: &HardwareProperties) -> bool {
     // Sums of planes need some room too.
-    bytes <= MOST_BYTES.min(hardware.max_shared_memory_size / 2)
+    bytes <= MAX_BYTES.min(hardware.max_shared_memory_size / 2)
 }
 
-/// Where the `i`-th vector of a normed left side lies.
+/// Where the `i`-th vector of a normed LHS row lies.
 ///
-/// Of the vectors that a load of packed weights is for, the first ones of all loads lie together, then
-/// the second ones: units that read their loads' vectors side by side read one stretch.
+/// Interleaved: lanes with consecutive weight loads read consecutive vectors of shared memory, without bank
+/// conflicts.
 #[cube]
 pub(super) fn place(i: usize, #[comptime] shape: GemvShape) -> usize {
     let GemvShape {
@@ -38,15 +38,15 @@ pub(super) fn place(i: usize, #[comptime] shape: GemvShape) -> usize {
     }
 }
 
-/// Norms the left sides, if they are to be normed. Every unit of the cube must reach it.
+/// Norms the LHS rows, if they are to be normed. Every unit of the cube must reach it.
 ///
 /// Every cube norms all of them: reading them again costs less than a launch.
 #[cube]
-pub(super) fn left_side<F: Float, N: Size>(
+pub(super) fn norm_rows<F: Float, N: Size>(
     activations: &ActivationsArg<F, N>,
     #[comptime] width: usize,
     #[comptime] shape: GemvShape,
-) -> LeftSide<F, N> {
+) -> NormedRows<F, N> {
     let GemvShape {
         plane,
         units,
@@ -54,7 +54,7 @@ pub(super) fn left_side<F: Float, N: Size>(
         normed: is_normed,
         ..
     } = comptime!(shape);
-    let vectors = comptime!(shape.left_vectors());
+    let vectors = comptime!(shape.row_vectors());
     let size = comptime!(if is_normed { m * vectors } else { 1 });
     let mut normed = Shared::<[Vector<F, N>]>::new_slice(size);
     if comptime!(is_normed) {
@@ -94,5 +94,5 @@ pub(super) fn left_side<F: Float, N: Size>(
         }
         sync_cube();
     }
-    LeftSide::<F, N> { normed }
+    NormedRows::<F, N> { rows: normed }
 }

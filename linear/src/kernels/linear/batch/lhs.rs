@@ -1,4 +1,4 @@
-//! Left sides, a block of channels at a time, in the order in which lanes take them.
+//! LHS rows (activations), a block of channels at a time, in the order in which lanes take them.
 
 use cubecl::prelude::*;
 
@@ -7,17 +7,17 @@ use super::{
     shape::{BatchShape, LANES, WIDTH},
 };
 
-/// Two blocks of left sides in shared memory, of which one is read while the other is written: for every
+/// Two blocks of LHS rows in shared memory, of which one is read while the other is written: for every
 /// four vectors of a row, and for every eight rows, a vector for each lane of a plane.
 #[derive(CubeType)]
-pub(super) struct Left<F: Float, N: Size> {
+pub(super) struct Lhs<F: Float, N: Size> {
     pub vectors: Shared<[Vector<F, N>]>,
 }
 
 #[cube]
-pub(super) fn empty_left<F: Float, N: Size>(#[comptime] shape: BatchShape) -> Left<F, N> {
-    Left::<F, N> {
-        vectors: Shared::new_slice(comptime!(2 * shape.left_vectors())),
+pub(super) fn empty_lhs<F: Float, N: Size>(#[comptime] shape: BatchShape) -> Lhs<F, N> {
+    Lhs::<F, N> {
+        vectors: Shared::new_slice(comptime!(2 * shape.lhs_vectors())),
     }
 }
 
@@ -30,7 +30,7 @@ fn column(first: usize, #[comptime] i: usize, #[comptime] shape: BatchShape) -> 
 
 /// Loads a unit's part of the block from vector `first` on.
 #[cube]
-pub(super) fn load_left<F: Float, N: Size>(
+pub(super) fn load_lhs<F: Float, N: Size>(
     loaded: &mut Array<Vector<F, N>>,
     rows: &Tensor<Vector<F, N>>,
     first: usize,
@@ -50,15 +50,15 @@ pub(super) fn load_left<F: Float, N: Size>(
 
 /// Puts what was loaded of the block from vector `first` on into shared memory, zeros past the end.
 #[cube]
-pub(super) fn store_left<F: Float, N: Size>(
-    left: &mut Left<F, N>,
+pub(super) fn store_lhs<F: Float, N: Size>(
+    lhs: &mut Lhs<F, N>,
     loaded: &Array<Vector<F, N>>,
     buffer: usize,
     first: usize,
     end: usize,
     #[comptime] shape: BatchShape,
 ) {
-    let vectors = comptime!(shape.left_vectors());
+    let vectors = comptime!(shape.lhs_vectors());
     let loads = comptime!(shape.loads());
     let zero = Vector::<F, N>::new(F::new(0.0));
     #[unroll]
@@ -66,7 +66,7 @@ pub(super) fn store_left<F: Float, N: Size>(
         let at = UNIT_POS as usize + comptime!(i * shape.units());
         let value = select(column(first, i, shape) < end, loaded[i], zero);
         if at < vectors {
-            left.vectors[buffer * vectors + at] = value;
+            lhs.vectors[buffer * vectors + at] = value;
         }
     }
 }
