@@ -9,6 +9,8 @@
 //!
 //! Keys are stored after RoPE. All layers hold the same tokens, so one page table serves them.
 
+#[cfg(feature = "cube")]
+mod captured;
 mod config;
 mod contiguous;
 mod digests;

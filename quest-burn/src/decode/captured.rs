@@ -2,14 +2,15 @@ use std::{cell::RefCell, rc::Rc};
 
 use burn::tensor::{DType, Device, Graph, Int, Tensor, TensorData, capture};
 
-use super::{DecodeError, DecodeModel};
+use super::{DecodeError, DecodeModel, run::Run};
 use crate::{
     cache::{CacheError, PagedKvCache, zeros},
     kernels::{self, DecodeState},
+    ops::Body,
 };
 
 /// Tokens of a sequence that the device keeps for the host to read.
-pub const HISTORY: usize = 64;
+const HISTORY: usize = 64;
 
 /// A model whose step is recorded, with all that a replay reads and writes.
 ///
@@ -86,38 +87,6 @@ impl<'a> Captured<'a> {
         }
     }
 
-    /// Queues one step; nothing waits for the device.
-    pub fn advance(&mut self) -> Result<(), DecodeError> {
-        if !self.active.contains(&true) {
-            return Err(CacheError::NoTokens.into());
-        }
-        let has_room = {
-            let work = self.work.borrow();
-            let mut sequences = self.active.iter().enumerate();
-            sequences.all(|(sequence, active)| !active || work.cache.room(sequence) > 0)
-        };
-        if self.graph.is_none() || !has_room {
-            self.record()?;
-        }
-        let graph = self.graph.as_mut().expect("recorded above");
-        // SAFETY: what the step reads and writes is in `work`, whose tensors are neither given
-        // away nor replaced while the graph exists (`record` drops it before it takes pages, which
-        // replaces the page table), and in the output, which the graph holds; the model and the
-        // cache are borrowed for as long. `Rc` keeps all of it on this thread, and so on the
-        // stream of the recording.
-        unsafe { graph.replay() };
-        self.work.borrow_mut().cache.advance(&self.active);
-        Ok(())
-    }
-
-    /// Records the step unless it is recorded already.
-    pub fn prepare(&mut self) -> Result<(), DecodeError> {
-        match self.graph {
-            Some(_) => Ok(()),
-            None => self.record(),
-        }
-    }
-
     fn record(&mut self) -> Result<(), DecodeError> {
         self.record_for(1)
     }
@@ -179,7 +148,7 @@ impl<'a> Captured<'a> {
 
     /// The tokens that followed the one that sequences were fed `steps` steps ago, and those after
     /// it; none for a sequence that is not active.
-    pub fn last_tokens(&self, steps: usize) -> Result<Vec<Vec<u32>>, DecodeError> {
+    fn last_tokens(&self, steps: usize) -> Result<Vec<Vec<u32>>, DecodeError> {
         assert!(steps <= HISTORY, "steps of which the tokens are kept");
         let work = self.work.borrow();
         let history = work.state.as_ref().expect(STATE).history.clone();
@@ -204,22 +173,6 @@ impl<'a> Captured<'a> {
                 false => Ok(Vec::new()),
             })
             .collect()
-    }
-
-    pub fn feed(&mut self, tokens: &[u32]) {
-        let work = &mut *self.work.borrow_mut();
-        let mut state = work.state.take().expect(STATE);
-        let tokens = ints(tokens.iter().map(|&id| id as i32), &state.tokens.device());
-        state.tokens = kernels::assign(state.tokens, tokens);
-        work.state = Some(state);
-    }
-
-    pub fn stop(&mut self, sequence: usize) -> Result<(), CacheError> {
-        let batch = self.active.len();
-        let active = self.active.get_mut(sequence);
-        *active.ok_or(CacheError::Sequence { sequence, batch })? = false;
-        self.write_active(true);
-        Ok(())
     }
 
     /// Takes back the newest tokens of the one sequence there is; the recording holds on.
@@ -250,30 +203,97 @@ impl<'a> Captured<'a> {
     pub(super) fn is_good_for(&self, tokens: usize) -> bool {
         self.graph.is_some() && self.work.borrow().cache.room(0) >= tokens
     }
+}
+
+impl Run for Captured<'_> {
+    /// Records the step unless it is recorded already.
+    fn prepare(&mut self) -> Result<(), DecodeError> {
+        match self.graph {
+            Some(_) => Ok(()),
+            None => self.record(),
+        }
+    }
+
+    /// Queues one step; nothing waits for the device.
+    fn advance(&mut self) -> Result<(), DecodeError> {
+        if !self.active.contains(&true) {
+            return Err(CacheError::NoTokens.into());
+        }
+        let has_room = {
+            let work = self.work.borrow();
+            let mut sequences = self.active.iter().enumerate();
+            sequences.all(|(sequence, active)| !active || work.cache.room(sequence) > 0)
+        };
+        if self.graph.is_none() || !has_room {
+            self.record()?;
+        }
+        let graph = self.graph.as_mut().expect("recorded above");
+        // SAFETY: what the step reads and writes is in `work`, whose tensors are neither given
+        // away nor replaced while the graph exists (`record` drops it before it takes pages, which
+        // replaces the page table), and in the output, which the graph holds; the model and the
+        // cache are borrowed for as long. `Rc` keeps all of it on this thread, and so on the
+        // stream of the recording.
+        unsafe { graph.replay() };
+        self.work.borrow_mut().cache.advance(&self.active);
+        Ok(())
+    }
+
+    /// The host waits once per [`HISTORY`] steps.
+    fn run(&mut self, n: usize) -> Result<Vec<Vec<u32>>, DecodeError> {
+        let mut tokens = vec![Vec::with_capacity(n); self.active.len()];
+        let mut to_take = n;
+        while to_take > 0 {
+            let steps = to_take.min(HISTORY);
+            for _ in 0..steps {
+                self.advance()?;
+            }
+            for (tokens, new) in tokens.iter_mut().zip(self.last_tokens(steps)?) {
+                tokens.extend(new);
+            }
+            to_take -= steps;
+        }
+        Ok(tokens)
+    }
+
+    fn feed(&mut self, tokens: &[u32]) {
+        let work = &mut *self.work.borrow_mut();
+        let mut state = work.state.take().expect(STATE);
+        let tokens = ints(tokens.iter().map(|&id| id as i32), &state.tokens.device());
+        state.tokens = kernels::assign(state.tokens, tokens);
+        work.state = Some(state);
+    }
+
+    fn stop(&mut self, sequence: usize) -> Result<(), CacheError> {
+        let batch = self.active.len();
+        let active = self.active.get_mut(sequence);
+        *active.ok_or(CacheError::Sequence { sequence, batch })? = false;
+        self.write_active(true);
+        Ok(())
+    }
 
     /// Logits of the last step.
-    pub fn logits(&self) -> Option<Tensor<2>> {
+    fn logits(&self) -> Option<Tensor<2>> {
         self.graph.as_ref().map(|graph| graph.output().clone())
     }
 
-    pub fn is_hardware(&self) -> bool {
-        self.graph.as_ref().is_some_and(Graph::is_hardware)
-    }
-
-    pub fn recordings(&self) -> usize {
-        self.recordings
-    }
-
-    pub fn active(&self) -> &[bool] {
+    fn active(&self) -> &[bool] {
         &self.active
     }
 
-    pub fn with_cache<T>(&self, read: impl FnOnce(&PagedKvCache) -> T) -> T {
-        read(self.work.borrow().cache)
+    fn lengths(&self) -> Vec<usize> {
+        self.work.borrow().cache.lengths().to_vec()
     }
 
-    pub fn vocab_size(&self) -> usize {
+    fn vocab_size(&self) -> usize {
         self.work.borrow().model.vocab_size()
+    }
+
+    fn is_hardware(&self) -> bool {
+        self.graph.as_ref().is_some_and(Graph::is_hardware)
+    }
+
+    fn recordings(&self) -> usize {
+        self.recordings
     }
 }
 
@@ -287,8 +307,13 @@ impl Drop for Captured<'_> {
     }
 }
 
+/// Whether steps over a cache are recorded: where the kernels run.
+pub fn records(cache: &PagedKvCache) -> bool {
+    Body::of_layer(cache.layer(0), &device_of(cache)) == Body::Kernels
+}
+
 /// Where a cache is.
-pub fn device_of(cache: &PagedKvCache) -> Device {
+pub(super) fn device_of(cache: &PagedKvCache) -> Device {
     cache.layer(0).keys().device()
 }
 

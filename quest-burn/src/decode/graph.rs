@@ -3,11 +3,9 @@ use core::fmt;
 use burn::tensor::{ExecutionError, Int, Tensor};
 
 #[cfg(feature = "cube")]
-use super::captured::{Captured, HISTORY, device_of};
-use super::{DecodeError, DecodeGraphConfig, uncaptured::Uncaptured};
+use super::captured;
+use super::{DecodeError, DecodeGraphConfig, run::Run, uncaptured::Uncaptured};
 use crate::cache::{PagedKvCache, Step};
-#[cfg(feature = "cube")]
-use crate::ops::Body;
 
 /// A model whose decode step can be recorded.
 ///
@@ -86,26 +84,8 @@ pub trait DecodeModel {
 /// # }
 /// ```
 pub struct DecodeGraph<'a> {
-    run: Run<'a>,
+    run: Box<dyn Run + 'a>,
     has_stepped: bool,
-}
-
-#[allow(clippy::large_enum_variant, reason = "one is made per generation")]
-enum Run<'a> {
-    #[cfg(feature = "cube")]
-    Captured(Captured<'a>),
-    Uncaptured(Uncaptured<'a>),
-}
-
-/// Calls a method of whichever run there is.
-macro_rules! on_run {
-    ($graph:expr, $run:ident => $call:expr) => {
-        match $graph {
-            #[cfg(feature = "cube")]
-            Run::Captured($run) => $call,
-            Run::Uncaptured($run) => $call,
-        }
-    };
 }
 
 impl<'a> DecodeGraph<'a> {
@@ -126,31 +106,32 @@ impl<'a> DecodeGraph<'a> {
         check_tokens(tokens, cache.batch(), model.vocab_size())?;
         let model = Box::new(model);
         #[cfg(feature = "cube")]
-        if config.capture && model.is_capturable() && Self::records(cache) {
-            let captured = Captured::new(model, cache, tokens, config.tokens_per_recording);
-            return Ok(Self {
-                run: Run::Captured(captured),
-                has_stepped: false,
-            });
+        if config.capture && model.is_capturable() && captured::records(cache) {
+            let per_recording = config.tokens_per_recording;
+            let run = captured::Captured::new(model, cache, tokens, per_recording);
+            return Ok(Self::of(run));
         }
         let _ = config;
-        Ok(Self {
-            run: Run::Uncaptured(Uncaptured::new(model, cache, tokens.to_vec())),
+        Ok(Self::of(Uncaptured::new(model, cache, tokens.to_vec())))
+    }
+
+    fn of(run: impl Run + 'a) -> Self {
+        Self {
+            run: Box::new(run),
             has_stepped: false,
-        })
+        }
     }
 
     /// Whether steps over this cache are recorded: where the kernels run.
     pub fn records(cache: &PagedKvCache) -> bool {
         #[cfg(feature = "cube")]
-        {
-            Body::of_layer(cache.layer(0), &device_of(cache)) == Body::Kernels
-        }
+        let records = captured::records(cache);
         #[cfg(not(feature = "cube"))]
-        {
+        let records = {
             let _ = cache;
             false
-        }
+        };
+        records
     }
 
     /// Records the step where the device can, instead of leaving that to the first step. The newest
@@ -163,11 +144,7 @@ impl<'a> DecodeGraph<'a> {
     ///
     /// When a sequence or the pool is full.
     pub fn prepare(&mut self) -> Result<(), DecodeError> {
-        match &mut self.run {
-            #[cfg(feature = "cube")]
-            Run::Captured(run) => run.prepare(),
-            Run::Uncaptured(_) => Ok(()),
-        }
+        self.run.prepare()
     }
 
     /// Feeds the newest token of every active sequence. On a device that replays, the step is only
@@ -181,7 +158,7 @@ impl<'a> DecodeGraph<'a> {
     ///
     /// When something else holds the tensors of the cache, or the model does not fit it.
     pub fn advance(&mut self) -> Result<(), DecodeError> {
-        on_run!(&mut self.run, run => run.advance())?;
+        self.run.advance()?;
         self.has_stepped = true;
         Ok(())
     }
@@ -207,34 +184,7 @@ impl<'a> DecodeGraph<'a> {
     ///
     /// As [`step`](Self::step). The steps before the one that failed have been taken.
     pub fn run(&mut self, n: usize) -> Result<Vec<Vec<u32>>, DecodeError> {
-        let mut tokens = vec![Vec::with_capacity(n); self.batch()];
-        match &mut self.run {
-            #[cfg(feature = "cube")]
-            Run::Captured(run) => {
-                let mut left = n;
-                while left > 0 {
-                    let steps = left.min(HISTORY);
-                    for _ in 0..steps {
-                        run.advance()?;
-                    }
-                    for (tokens, new) in tokens.iter_mut().zip(run.last_tokens(steps)?) {
-                        tokens.extend(new);
-                    }
-                    left -= steps;
-                }
-            }
-            Run::Uncaptured(run) => {
-                for _ in 0..n {
-                    run.advance()?;
-                    let newest = run.newest()?.to_vec();
-                    for (sequence, token) in newest.into_iter().enumerate() {
-                        if run.active()[sequence] {
-                            tokens[sequence].push(token);
-                        }
-                    }
-                }
-            }
-        }
+        let tokens = self.run.run(n)?;
         self.has_stepped |= n > 0;
         Ok(tokens)
     }
@@ -245,7 +195,7 @@ impl<'a> DecodeGraph<'a> {
     ///
     /// When the device fails.
     pub fn logits(&self) -> Result<Option<Vec<Vec<f32>>>, DecodeError> {
-        let logits = on_run!(&self.run, run => run.logits());
+        let logits = self.run.logits();
         match logits {
             Some(logits) if self.has_stepped => Ok(Some(read_rows(logits)?)),
             _ => Ok(None),
@@ -258,9 +208,9 @@ impl<'a> DecodeGraph<'a> {
     ///
     /// When there is not one token per sequence, or one that the model does not know.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<(), DecodeError> {
-        let vocab_size = on_run!(&self.run, run => run.vocab_size());
+        let vocab_size = self.run.vocab_size();
         check_tokens(tokens, self.batch(), vocab_size)?;
-        on_run!(&mut self.run, run => run.feed(tokens));
+        self.run.feed(tokens);
         Ok(())
     }
 
@@ -270,21 +220,17 @@ impl<'a> DecodeGraph<'a> {
     ///
     /// When there is no such sequence.
     pub fn stop(&mut self, sequence: usize) -> Result<(), DecodeError> {
-        Ok(on_run!(&mut self.run, run => run.stop(sequence))?)
+        Ok(self.run.stop(sequence)?)
     }
 
     /// Which sequences gain a token in each step.
     pub fn active(&self) -> &[bool] {
-        on_run!(&self.run, run => run.active())
+        self.run.active()
     }
 
     /// Tokens that the cache holds of each sequence.
     pub fn lengths(&self) -> Vec<usize> {
-        match &self.run {
-            #[cfg(feature = "cube")]
-            Run::Captured(run) => run.with_cache(|cache| cache.lengths().to_vec()),
-            Run::Uncaptured(run) => run.cache().lengths().to_vec(),
-        }
+        self.run.lengths()
     }
 
     /// Sequences.
@@ -295,20 +241,12 @@ impl<'a> DecodeGraph<'a> {
     /// Whether the last step was the replay of a recording that the device made, rather than the
     /// launches issued again.
     pub fn is_hardware(&self) -> bool {
-        match &self.run {
-            #[cfg(feature = "cube")]
-            Run::Captured(run) => run.is_hardware(),
-            Run::Uncaptured(_) => false,
-        }
+        self.run.is_hardware()
     }
 
     /// How often the step has been recorded.
     pub fn recordings(&self) -> usize {
-        match &self.run {
-            #[cfg(feature = "cube")]
-            Run::Captured(run) => run.recordings(),
-            Run::Uncaptured(_) => 0,
-        }
+        self.run.recordings()
     }
 }
 

@@ -20,6 +20,7 @@ mod drafts;
 mod error;
 mod graph;
 mod greedy;
+mod run;
 mod uncaptured;
 mod uncaptured_drafts;
 

@@ -1,6 +1,6 @@
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::{DecodeError, DecodeModel, graph::read_rows, greedy::most_probable};
+use super::{DecodeError, DecodeModel, graph::read_rows, greedy::most_probable, run::Run};
 use crate::cache::{CacheError, PagedKvCache};
 
 /// A model that runs step by step, with everything but its tensors on the host.
@@ -31,25 +31,6 @@ impl<'a> Uncaptured<'a> {
         }
     }
 
-    pub fn advance(&mut self) -> Result<(), DecodeError> {
-        self.choose()?;
-        let batch = self.tokens.len();
-        let step = self.cache.decode_active(&self.active)?;
-        let ids = self.tokens.iter().map(|&id| id as i32).collect::<Vec<_>>();
-        let device = step.positions().device();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, 1]), &device);
-        let logits = self.model.logits(ids, self.cache, &step);
-        self.logits = Some(logits.clone());
-        self.last_logits = Some(logits);
-        Ok(())
-    }
-
-    /// Newest token of each sequence.
-    pub fn newest(&mut self) -> Result<&[u32], DecodeError> {
-        self.choose()?;
-        Ok(&self.tokens)
-    }
-
     fn choose(&mut self) -> Result<(), DecodeError> {
         let Some(logits) = self.logits.take() else {
             return Ok(());
@@ -63,32 +44,73 @@ impl<'a> Uncaptured<'a> {
         }
         Ok(())
     }
+}
 
-    pub fn feed(&mut self, tokens: &[u32]) {
+impl Run for Uncaptured<'_> {
+    fn prepare(&mut self) -> Result<(), DecodeError> {
+        Ok(())
+    }
+
+    fn advance(&mut self) -> Result<(), DecodeError> {
+        self.choose()?;
+        let batch = self.tokens.len();
+        let step = self.cache.decode_active(&self.active)?;
+        let ids = self.tokens.iter().map(|&id| id as i32).collect::<Vec<_>>();
+        let device = step.positions().device();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, 1]), &device);
+        let logits = self.model.logits(ids, self.cache, &step);
+        self.logits = Some(logits.clone());
+        self.last_logits = Some(logits);
+        Ok(())
+    }
+
+    fn run(&mut self, n: usize) -> Result<Vec<Vec<u32>>, DecodeError> {
+        let mut tokens = vec![Vec::with_capacity(n); self.active.len()];
+        for _ in 0..n {
+            self.advance()?;
+            self.choose()?;
+            for (sequence, tokens) in tokens.iter_mut().enumerate() {
+                if self.active[sequence] {
+                    tokens.push(self.tokens[sequence]);
+                }
+            }
+        }
+        Ok(tokens)
+    }
+
+    fn feed(&mut self, tokens: &[u32]) {
         self.tokens.copy_from_slice(tokens);
         self.logits = None;
     }
 
-    pub fn stop(&mut self, sequence: usize) -> Result<(), CacheError> {
+    fn stop(&mut self, sequence: usize) -> Result<(), CacheError> {
         let batch = self.active.len();
         let active = self.active.get_mut(sequence);
         *active.ok_or(CacheError::Sequence { sequence, batch })? = false;
         Ok(())
     }
 
-    pub fn logits(&self) -> Option<Tensor<2>> {
+    fn logits(&self) -> Option<Tensor<2>> {
         self.last_logits.clone()
     }
 
-    pub fn active(&self) -> &[bool] {
+    fn active(&self) -> &[bool] {
         &self.active
     }
 
-    pub fn cache(&self) -> &PagedKvCache {
-        self.cache
+    fn lengths(&self) -> Vec<usize> {
+        self.cache.lengths().to_vec()
     }
 
-    pub fn vocab_size(&self) -> usize {
+    fn vocab_size(&self) -> usize {
         self.model.vocab_size()
+    }
+
+    fn is_hardware(&self) -> bool {
+        false
+    }
+
+    fn recordings(&self) -> usize {
+        0
     }
 }
