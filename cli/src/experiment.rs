@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
-    Progress,
+    Comparison, Progress,
+    budget::Budget,
     results::{Build, Journal, ModelInfo, RunInfo},
 };
 use quest_burn_models::{config::ModelConfig, local::LocalModel, tokenizer::Tokenizer};
@@ -16,7 +18,7 @@ use crate::{
     failure::Failure,
     memory::Work,
     model::ModelPlan,
-    options::{ModelOptions, SelectionOptions, value_name},
+    options::{LayerOptions, ModelOptions, SelectionOptions, value_name},
     output::{self, Unit, print_json, print_line},
 };
 
@@ -64,6 +66,24 @@ impl ExperimentOptions {
             })?;
         }
         Ok(LaboratoryPlan::new(&self.model, &self.selection)?)
+    }
+
+    /// Who is asked, and how.
+    pub fn comparison(
+        &self,
+        lengths: &[usize],
+        budgets: &[Budget],
+        policies: &[PolicyKind],
+        layers: &LayerOptions,
+    ) -> Comparison {
+        Comparison {
+            lengths: lengths.to_vec(),
+            budgets: budgets.to_vec(),
+            policies: policies.to_vec(),
+            prefill_chunk: self.model.prefill_chunk,
+            quest: self.selection.quest_config(layers.dense_layers),
+            page_size: self.selection.page_size,
+        }
     }
 
     /// The rows that there are, and what a run with these settings carries.

@@ -65,17 +65,17 @@ pub struct PasskeyArgs {
 impl PasskeyArgs {
     fn config(&self) -> PasskeyConfig {
         PasskeyConfig {
-            lengths: self.lengths.clone(),
-            budgets: self.budgets.clone(),
+            comparison: self.experiment.comparison(
+                &self.lengths,
+                &self.budgets,
+                &self.policies,
+                &self.layers,
+            ),
             depths: self.depths,
             trials: self.trials,
             keys: self.keys,
-            policies: self.policies.clone(),
             tail: self.tail,
             answer_tokens: self.answer_tokens,
-            prefill_chunk: self.experiment.model.prefill_chunk,
-            quest: (self.experiment.selection).quest_config(self.layers.dense_layers),
-            page_size: self.experiment.selection.page_size,
             seed: self.experiment.seed,
         }
     }
@@ -85,7 +85,7 @@ pub fn run(args: &PasskeyArgs) -> Result<(), Failure> {
     let config = args.config();
     let plan = args.experiment.plan()?;
     config.check(plan.config(), plan.tokenizer())?;
-    let longest = config.lengths.iter().copied().max().unwrap_or(0);
+    let longest = config.comparison.lengths.iter().copied().max().unwrap_or(0);
     let laboratory = plan.load(longest)?;
     let (mut journal, run) = args.experiment.journal(&laboratory, "passkey", &config)?;
     passkey::run(

@@ -94,16 +94,16 @@ pub fn run(args: &RulerArgs) -> Result<(), Failure> {
         None => String::new(),
     };
     let config = RulerConfig {
+        comparison: args.experiment.comparison(
+            &args.lengths,
+            &args.budgets,
+            &args.policies,
+            &args.layers,
+        ),
         tasks: args.tasks.clone(),
-        lengths: args.lengths.clone(),
         depths: args.depths,
         trials: args.trials,
-        budgets: args.budgets.clone(),
-        policies: args.policies.clone(),
         answer_tokens: args.answer_tokens,
-        prefill_chunk: args.experiment.model.prefill_chunk,
-        quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
-        page_size: args.experiment.selection.page_size,
         haystack: match &text {
             Some(text) => Haystack::of_text(text)
                 .with_context(|| name(&args.text))
@@ -119,7 +119,7 @@ pub fn run(args: &RulerArgs) -> Result<(), Failure> {
         seed: args.experiment.seed,
     };
     config.check(plan.config(), plan.tokenizer())?;
-    let longest = config.lengths.iter().copied().max().unwrap_or(0);
+    let longest = config.comparison.lengths.iter().copied().max().unwrap_or(0);
     let laboratory = plan.load(longest)?;
     let hash = |content: &Option<String>| content.as_ref().map(|c| sha256(c.bytes()));
     let settings = Settings {

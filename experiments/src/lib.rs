@@ -30,6 +30,7 @@ mod session;
 pub mod sparsity;
 
 pub use error::ExperimentError;
+pub use questions::Comparison;
 pub use session::require_tokenizer;
 
 /// How far an experiment has come.

@@ -2,17 +2,73 @@
 
 use std::{collections::HashSet, hash::Hash};
 
-use quest_burn::QuestConfig;
-use quest_burn_models::{local::LocalModel, session::Session, tokenizer::Tokenizer};
+use quest_burn::{QuestConfig, policy::PolicyKind};
+use quest_burn_models::{
+    config::ModelConfig, local::LocalModel, session::Session, tokenizer::Tokenizer,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     ExperimentError, Progress,
+    budget::Budget,
     contender::Contender,
     passkey::ask,
     results::Journal,
     session::{require_tokenizer, session_of},
+    unique,
 };
+
+/// Whom experiments ask that compare policies on the same prompts, and how.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Tokens of prompt and answer together.
+    pub lengths: Vec<usize>,
+    /// Token budgets of every policy but the dense one.
+    pub budgets: Vec<Budget>,
+    /// The policies.
+    pub policies: Vec<PolicyKind>,
+    /// Tokens that are prefilled at once.
+    pub prefill_chunk: usize,
+    /// Dense layers and the selection of Quest; its budget is not used.
+    pub quest: QuestConfig,
+    /// Tokens of a page of the KV cache.
+    pub page_size: usize,
+}
+
+impl Comparison {
+    /// Who answers.
+    pub(crate) fn contenders(&self) -> Vec<Contender> {
+        Contender::all(&self.policies, &self.budgets)
+    }
+
+    /// The lengths, none repeated.
+    pub(crate) fn unique_lengths(&self) -> Vec<usize> {
+        unique(self.lengths.iter().copied())
+    }
+
+    /// Settings of which there has to be one at least, and how many there are.
+    pub(crate) fn minimums(&self) -> [(&'static str, usize); 3] {
+        let needs_no_budget = self.policies.iter().all(|&p| p == PolicyKind::Dense);
+        [
+            ("lengths", self.lengths.len()),
+            ("policies", self.policies.len()),
+            ("budgets", self.budgets.len() + usize::from(needs_no_budget)),
+        ]
+    }
+
+    /// Checks that the model takes a length, and that every policy can be made for it.
+    pub(crate) fn check_length(
+        &self,
+        length: usize,
+        model: &ModelConfig,
+    ) -> Result<(), ExperimentError> {
+        ExperimentError::check_length("length", length, model)?;
+        for contender in self.contenders() {
+            contender.init(&self.quest, &model.rope, length, self.page_size)?;
+        }
+        Ok(())
+    }
+}
 
 /// What is asked, and how an answer becomes a row of the journal.
 pub(crate) trait Questions {
@@ -25,20 +81,8 @@ pub(crate) trait Questions {
     /// A row of the journal.
     type Outcome: Serialize + DeserializeOwned;
 
-    /// Who answers.
-    fn contenders(&self) -> Vec<Contender>;
-
-    /// Dense layers and the selection of Quest.
-    fn quest(&self) -> &QuestConfig;
-
-    /// Tokens of a page.
-    fn page_size(&self) -> usize;
-
-    /// Tokens that are prefilled at once.
-    fn prefill_chunk(&self) -> usize;
-
-    /// Tokens of prompt and answer together, none repeated.
-    fn lengths(&self) -> Vec<usize>;
+    /// Who is asked, and how.
+    fn comparison(&self) -> &Comparison;
 
     /// The trials of a length: as many for each.
     fn trials(&self, length: usize) -> impl Iterator<Item = Self::Trial>;
@@ -84,10 +128,11 @@ pub(crate) fn ask_all<Q: Questions>(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
     let tokenizer = require_tokenizer(model.tokenizer())?;
-    let contenders = questions.contenders();
+    let comparison = questions.comparison();
+    let contenders = comparison.contenders();
     let answered = journal.rows().iter().map(Q::answered);
     let answered = answered.collect::<HashSet<_>>();
-    let lengths = questions.lengths();
+    let lengths = comparison.unique_lengths();
     let trials = lengths.first().map_or(0, |&n| questions.trials(n).count());
     let total = lengths.len() * trials * contenders.len();
     for length in lengths {
@@ -101,13 +146,13 @@ pub(crate) fn ask_all<Q: Questions>(
             }
             let session = match &mut session {
                 Some(session) => session,
-                None => session.insert(session_of(model, length, questions.page_size())?),
+                None => session.insert(session_of(model, length, comparison.page_size)?),
             };
             let done = journal.rows().len();
             let prompt = questions.prompt(tokenizer, trial)?;
             let (prefilled, fed) = Q::ids(&prompt);
             session.truncate(0)?;
-            session.prefill(prefilled, questions.prefill_chunk(), &mut |tokens| {
+            session.prefill(prefilled, comparison.prefill_chunk, &mut |tokens| {
                 progress(Progress {
                     done,
                     total,
@@ -115,7 +160,7 @@ pub(crate) fn ask_all<Q: Questions>(
                 });
             })?;
             for contender in open {
-                let (quest, page_size) = (questions.quest(), questions.page_size());
+                let (quest, page_size) = (&comparison.quest, comparison.page_size);
                 let policy = contender.init(quest, &model.config().rope, length, page_size)?;
                 session.truncate(prefilled.len())?;
                 session.set_policy(policy.into());

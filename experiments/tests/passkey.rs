@@ -7,7 +7,7 @@ use std::fs;
 use common::{run_info, subject};
 use quest_burn::{QuestConfig, policy::PolicyKind};
 use quest_burn_experiments::{
-    ExperimentError,
+    Comparison, ExperimentError,
     passkey::{self, PasskeyConfig, PasskeyOutcome, PasskeyPrompt, rows},
     results::Journal,
 };
@@ -17,17 +17,19 @@ const TASK: &str = "There is an important info hidden inside";
 
 fn config() -> PasskeyConfig {
     PasskeyConfig {
-        lengths: vec![512, 640],
-        budgets: vec!["1/8".parse().unwrap(), "32".parse().unwrap()],
+        comparison: Comparison {
+            lengths: vec![512, 640],
+            budgets: vec!["1/8".parse().unwrap(), "32".parse().unwrap()],
+            policies: PolicyKind::ALL.to_vec(),
+            prefill_chunk: 256,
+            quest: QuestConfig::kv_group().with_dense_layers(1),
+            page_size: 8,
+        },
         depths: 2,
         keys: 1,
         trials: 1,
-        policies: PolicyKind::ALL.to_vec(),
         tail: 40,
         answer_tokens: 4,
-        prefill_chunk: 256,
-        quest: QuestConfig::kv_group().with_dense_layers(1),
-        page_size: 8,
         seed: 3,
     }
 }
@@ -96,9 +98,9 @@ fn lengths_without_room_for_the_task_or_beyond_the_model_are_refused() {
     let subject = subject();
     let check = |length| {
         let mut config = config();
-        config.lengths = vec![length];
+        config.comparison.lengths = vec![length];
         // Of so few tokens an eighth is one page, and CHESS reads two.
-        config.policies = vec![PolicyKind::QUEST];
+        config.comparison.policies = vec![PolicyKind::QUEST];
         config.check(subject.config(), subject.tokenizer())
     };
     // Task, passkey, question, four line breaks, the beginning of a text, and four new tokens.
@@ -134,20 +136,32 @@ fn settings_that_ask_for_nothing_are_refused() {
     refused(|c| c.depths = 0, "depths: expected at least 1, found 0");
     refused(|c| c.trials = 0, "trials: expected at least 1, found 0");
     refused(|c| c.tail = 0, "tail: expected at least 1");
-    refused(|c| c.policies.clear(), "policies: expected at least 1");
-    refused(|c| c.lengths.clear(), "lengths: expected at least 1");
-    refused(|c| c.budgets.clear(), "budgets: expected at least 1");
-    refused(|c| c.budgets[0] = "7".parse().unwrap(), "token budget");
-    refused(|c| c.page_size = 12, "page size");
+    refused(
+        |c| c.comparison.policies.clear(),
+        "policies: expected at least 1",
+    );
+    refused(
+        |c| c.comparison.lengths.clear(),
+        "lengths: expected at least 1",
+    );
+    refused(
+        |c| c.comparison.budgets.clear(),
+        "budgets: expected at least 1",
+    );
+    refused(
+        |c| c.comparison.budgets[0] = "7".parse().unwrap(),
+        "token budget",
+    );
+    refused(|c| c.comparison.page_size = 12, "page size");
 }
 
 #[test]
 fn what_is_asked_for_twice_is_counted_once() {
     let subject = subject();
     let mut config = config();
-    config.policies = vec![PolicyKind::Dense, PolicyKind::QUEST, PolicyKind::Dense];
-    config.lengths = vec![512, 512];
-    config.budgets.push(config.budgets[0]);
+    config.comparison.policies = vec![PolicyKind::Dense, PolicyKind::QUEST, PolicyKind::Dense];
+    config.comparison.lengths = vec![512, 512];
+    config.comparison.budgets.push(config.comparison.budgets[0]);
     let outcomes = run(&subject, &config);
     assert_eq!(outcomes.len(), 3 * 2);
     assert!(rows(&config, &outcomes).iter().all(|row| row.trials == 1));
@@ -168,7 +182,7 @@ fn policies_answer_together_as_they_answer_alone() {
     reversed.budgets.reverse();
     let mut others = run(&subject, &reversed);
     for &policy in PolicyKind::ALL {
-        for &budget in &config.budgets {
+        for &budget in &config.comparison.budgets {
             let mut alone = config.clone();
             (alone.policies, alone.budgets) = (vec![policy], vec![budget]);
             others.extend(run(&subject, &alone));
@@ -191,7 +205,7 @@ fn policies_answer_together_as_they_answer_alone() {
 fn a_budget_that_covers_the_context_answers_as_dense_attention_does() {
     let subject = subject();
     let mut config = config();
-    config.budgets = vec!["1024".parse().unwrap()];
+    config.comparison.budgets = vec!["1024".parse().unwrap()];
     let outcomes = run(&subject, &config);
     for dense in outcomes.iter().filter(|o| o.policy == PolicyKind::Dense) {
         let others = outcomes.iter();
@@ -206,8 +220,8 @@ fn a_budget_that_covers_the_context_answers_as_dense_attention_does() {
 fn a_run_that_was_cut_anywhere_ends_with_the_same_results() {
     let subject = subject();
     let mut config = config();
-    config.policies = vec![PolicyKind::Dense, PolicyKind::QUEST, PolicyKind::H2o];
-    config.lengths = vec![512];
+    config.comparison.policies = vec![PolicyKind::Dense, PolicyKind::QUEST, PolicyKind::H2o];
+    config.comparison.lengths = vec![512];
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows.jsonl");
     let info = run_info(&subject, "passkey");
@@ -244,7 +258,7 @@ fn a_run_that_was_cut_anywhere_ends_with_the_same_results() {
 fn passkeys_differ_between_trials_and_are_drawn_from_the_seed() {
     let subject = subject();
     let mut config = config();
-    config.policies = vec![PolicyKind::Dense];
+    config.comparison.policies = vec![PolicyKind::Dense];
     config.trials = 3;
     config.answer_tokens = 1;
     let passkeys = |config: &PasskeyConfig| {

@@ -7,6 +7,7 @@ use std::fs;
 use common::{run_info, subject};
 use quest_burn::{QuestConfig, policy::PolicyKind};
 use quest_burn_experiments::{
+    Comparison,
     results::Journal,
     ruler::{self, Document, Haystack, RulerConfig, RulerOutcome, RulerTask, rows},
 };
@@ -19,6 +20,14 @@ fn config() -> RulerConfig {
         answers: vec![format!("{n}{n}")],
     };
     RulerConfig {
+        comparison: Comparison {
+            lengths: vec![1400, 1600],
+            budgets: vec!["1/8".parse().unwrap()],
+            policies: vec![PolicyKind::Dense, PolicyKind::QUEST],
+            prefill_chunk: 512,
+            quest: QuestConfig::kv_group().with_dense_layers(1),
+            page_size: 8,
+        },
         tasks: vec![
             RulerTask::NeedleSingle,
             RulerTask::NeedleMultiQuery,
@@ -26,15 +35,9 @@ fn config() -> RulerConfig {
             RulerTask::FrequentWords,
             RulerTask::Questions,
         ],
-        lengths: vec![1400, 1600],
         depths: 2,
         trials: 1,
-        budgets: vec!["1/8".parse().unwrap()],
-        policies: vec![PolicyKind::Dense, PolicyKind::QUEST],
         answer_tokens: Some(4),
-        prefill_chunk: 512,
-        quest: QuestConfig::kv_group().with_dense_layers(1),
-        page_size: 8,
         haystack: Haystack::noise(),
         documents: (0..40).map(document).collect(),
         seed: 3,
@@ -72,9 +75,9 @@ fn every_task_is_asked_at_its_depths_and_prompts_fill_the_length() {
 fn policies_answer_together_as_they_answer_alone() {
     let subject = subject();
     let mut config = config();
-    config.lengths = vec![1400];
+    config.comparison.lengths = vec![1400];
     let together = run(&subject, &config);
-    config.policies = vec![PolicyKind::QUEST];
+    config.comparison.policies = vec![PolicyKind::QUEST];
     config.tasks.reverse();
     for alone in run(&subject, &config) {
         assert!(together.contains(&alone), "{alone:?}");
@@ -85,7 +88,7 @@ fn policies_answer_together_as_they_answer_alone() {
 fn a_run_that_was_cut_ends_with_the_same_results() {
     let subject = subject();
     let mut config = config();
-    config.lengths = vec![1400];
+    config.comparison.lengths = vec![1400];
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows.jsonl");
     let info = run_info(&subject, "ruler");
@@ -119,9 +122,12 @@ fn what_cannot_be_asked_is_refused() {
         |c| c.documents.clear(),
         "documents: expected a file of documents",
     );
-    refused(|c| c.lengths.push(200), "length: expected at least");
     refused(
-        |c| c.lengths.push(9999),
+        |c| c.comparison.lengths.push(200),
+        "length: expected at least",
+    );
+    refused(
+        |c| c.comparison.lengths.push(9999),
         "the model is made for at most 2048",
     );
     refused(

@@ -1,4 +1,4 @@
-use quest_burn::{QuestConfig, policy::PolicyKind};
+use quest_burn::policy::PolicyKind;
 use quest_burn_models::{config::ModelConfig, local::LocalModel, tokenizer::Tokenizer};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -11,20 +11,18 @@ use crate::{
     ExperimentError, Progress,
     budget::Budget,
     contender::Contender,
-    questions::{Questions, ask_all},
+    questions::{Comparison, Questions, ask_all},
     results::Journal,
     seed,
     session::require_tokenizer,
-    unique,
 };
 
 /// Which passkeys are asked for, and of whom.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PasskeyConfig {
-    /// Tokens of prompt and answer together.
-    pub lengths: Vec<usize>,
-    /// Token budgets of every policy but the dense one.
-    pub budgets: Vec<Budget>,
+    /// Who is asked, and how.
+    #[serde(flatten)]
+    pub comparison: Comparison,
     /// Number of evenly spaced depths: 3 are a third of the filler, two thirds, and its end.
     pub depths: usize,
     /// Passkeys for each length and depth.
@@ -32,18 +30,10 @@ pub struct PasskeyConfig {
     /// Numbers that a text hides; the owner of the one that is asked for is named where there are
     /// several.
     pub keys: usize,
-    /// The policies.
-    pub policies: Vec<PolicyKind>,
     /// Characters at the end of the prompt that are fed token by token.
     pub tail: usize,
     /// Tokens of an answer at most.
     pub answer_tokens: usize,
-    /// Tokens that are prefilled at once.
-    pub prefill_chunk: usize,
-    /// Dense layers and the selection of Quest; its budget is not used.
-    pub quest: QuestConfig,
-    /// Tokens of a page of the KV cache.
-    pub page_size: usize,
     /// Seed of the passkeys.
     #[serde(skip)]
     pub seed: u64,
@@ -113,19 +103,15 @@ impl PasskeyConfig {
         model: &ModelConfig,
         tokenizer: Option<&Tokenizer>,
     ) -> Result<(), ExperimentError> {
-        let needs_no_budget = self.policies.iter().all(|&p| p == PolicyKind::Dense);
-        let budgets = self.budgets.len() + usize::from(needs_no_budget);
         let minimums = [
             ("depths", self.depths),
             ("trials", self.trials),
             ("keys", self.keys),
             ("answer tokens", self.answer_tokens),
             ("tail", self.tail),
-            ("lengths", self.lengths.len()),
-            ("policies", self.policies.len()),
-            ("budgets", budgets),
         ];
-        for (setting, value) in minimums {
+        let shared = self.comparison.minimums();
+        for (setting, value) in minimums.into_iter().chain(shared) {
             if value == 0 {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
@@ -134,11 +120,8 @@ impl PasskeyConfig {
             let expected = format!("at most {}", owners::MAX);
             return Err(ExperimentError::setting("keys", expected, self.keys));
         }
-        for &length in &self.lengths {
-            ExperimentError::check_length("length", length, model)?;
-            for contender in self.contenders() {
-                contender.init(&self.quest, &model.rope, length, self.page_size)?;
-            }
+        for &length in &self.comparison.lengths {
+            self.comparison.check_length(length, model)?;
             // The longest passkeys leave the least room for filler.
             let mut keys = self.passkeys(self.trials(length).next().expect("a depth and a trial"));
             keys.iter_mut().for_each(|key| key.number = 50_000);
@@ -193,24 +176,8 @@ impl Questions for PasskeyConfig {
     type Prompt = PasskeyPrompt;
     type Outcome = PasskeyOutcome;
 
-    fn contenders(&self) -> Vec<Contender> {
-        Contender::all(&self.policies, &self.budgets)
-    }
-
-    fn quest(&self) -> &QuestConfig {
-        &self.quest
-    }
-
-    fn page_size(&self) -> usize {
-        self.page_size
-    }
-
-    fn prefill_chunk(&self) -> usize {
-        self.prefill_chunk
-    }
-
-    fn lengths(&self) -> Vec<usize> {
-        unique(self.lengths.iter().copied())
+    fn comparison(&self) -> &Comparison {
+        &self.comparison
     }
 
     fn trials(&self, length: usize) -> impl Iterator<Item = Trial> {
@@ -272,7 +239,7 @@ impl Questions for PasskeyConfig {
             policy: contender.policy,
             length: trial.length,
             asked_budget: contender.budget,
-            budget: contender.tokens(trial.length, self.page_size),
+            budget: contender.tokens(trial.length, self.comparison.page_size),
             depth: self.depth(trial.depth),
             trial: trial.trial,
             prompt_tokens: prompt.ids.len(),
@@ -301,8 +268,8 @@ pub fn run(
 /// Counts the answers of each policy, budget, length and depth, in this order.
 pub fn rows(config: &PasskeyConfig, outcomes: &[PasskeyOutcome]) -> Vec<PasskeyRow> {
     let mut rows = Vec::new();
-    for contender in config.contenders() {
-        for length in config.lengths() {
+    for contender in config.comparison.contenders() {
+        for length in config.comparison.unique_lengths() {
             for depth in (0..config.depths).map(|index| config.depth(index)) {
                 let answers = outcomes.iter().filter(|outcome| {
                     (outcome.policy, outcome.asked_budget) == (contender.policy, contender.budget)
@@ -311,7 +278,7 @@ pub fn rows(config: &PasskeyConfig, outcomes: &[PasskeyOutcome]) -> Vec<PasskeyR
                 rows.push(PasskeyRow {
                     policy: contender.policy,
                     length,
-                    budget: contender.tokens(length, config.page_size),
+                    budget: contender.tokens(length, config.comparison.page_size),
                     depth,
                     trials: answers.clone().count(),
                     correct: answers.filter(|outcome| outcome.correct).count(),

@@ -1,4 +1,4 @@
-use quest_burn::{QuestConfig, policy::PolicyKind};
+use quest_burn::policy::PolicyKind;
 use quest_burn_models::{config::ModelConfig, local::LocalModel, tokenizer::Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::{
     ExperimentError, Progress,
     budget::Budget,
     contender::Contender,
-    questions::{Questions, ask_all},
+    questions::{Comparison, Questions, ask_all},
     results::{Journal, round_trip},
     seed,
     session::require_tokenizer,
@@ -17,26 +17,17 @@ use crate::{
 /// What is asked, and of whom.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RulerConfig {
+    /// Who is asked, and how.
+    #[serde(flatten)]
+    pub comparison: Comparison,
     /// The tasks.
     pub tasks: Vec<RulerTask>,
-    /// Tokens of prompt and answer together.
-    pub lengths: Vec<usize>,
     /// Evenly spaced depths of needles; other tasks have none.
     pub depths: usize,
     /// Prompts for each task, length and depth.
     pub trials: usize,
-    /// Token budgets of every policy but the dense one.
-    pub budgets: Vec<Budget>,
-    /// The policies.
-    pub policies: Vec<PolicyKind>,
     /// Tokens of an answer at most; RULER's number for each task where none is given.
     pub answer_tokens: Option<usize>,
-    /// Tokens that are prefilled at once.
-    pub prefill_chunk: usize,
-    /// Dense layers and the selection of Quest; its budget is not used.
-    pub quest: QuestConfig,
-    /// Tokens of a page of the KV cache.
-    pub page_size: usize,
     /// What needles and variables lie in.
     #[serde(skip)]
     pub haystack: Haystack,
@@ -115,18 +106,14 @@ impl RulerConfig {
         model: &ModelConfig,
         tokenizer: Option<&Tokenizer>,
     ) -> Result<(), ExperimentError> {
-        let needs_no_budget = self.policies.iter().all(|&p| p == PolicyKind::Dense);
-        let budgets = self.budgets.len() + usize::from(needs_no_budget);
         let minimums = [
             ("tasks", self.tasks.len()),
             ("depths", self.depths),
             ("trials", self.trials),
             ("answer tokens", self.answer_tokens.unwrap_or(1)),
-            ("lengths", self.lengths.len()),
-            ("policies", self.policies.len()),
-            ("budgets", budgets),
         ];
-        for (setting, value) in minimums {
+        let shared = self.comparison.minimums();
+        for (setting, value) in minimums.into_iter().chain(shared) {
             if value == 0 {
                 return Err(ExperimentError::setting(setting, "at least 1", value));
             }
@@ -135,11 +122,8 @@ impl RulerConfig {
             let expected = "a file of documents for the task qa";
             return Err(ExperimentError::setting("documents", expected, "none"));
         }
-        for &length in &self.lengths {
-            ExperimentError::check_length("length", length, model)?;
-            for contender in self.contenders() {
-                contender.init(&self.quest, &model.rope, length, self.page_size)?;
-            }
+        for &length in &self.comparison.lengths {
+            self.comparison.check_length(length, model)?;
             for &task in &self.tasks {
                 let trial = self.trials_of(task, length).next().expect("a trial");
                 self.prompt(require_tokenizer(tokenizer)?, trial)?;
@@ -186,24 +170,8 @@ impl Questions for RulerConfig {
     type Prompt = RulerPrompt;
     type Outcome = RulerOutcome;
 
-    fn contenders(&self) -> Vec<Contender> {
-        Contender::all(&self.policies, &self.budgets)
-    }
-
-    fn quest(&self) -> &QuestConfig {
-        &self.quest
-    }
-
-    fn page_size(&self) -> usize {
-        self.page_size
-    }
-
-    fn prefill_chunk(&self) -> usize {
-        self.prefill_chunk
-    }
-
-    fn lengths(&self) -> Vec<usize> {
-        unique(self.lengths.iter().copied())
+    fn comparison(&self) -> &Comparison {
+        &self.comparison
     }
 
     fn trials(&self, length: usize) -> impl Iterator<Item = Trial> {
@@ -269,7 +237,7 @@ impl Questions for RulerConfig {
             task: trial.task,
             length: trial.length,
             asked_budget: contender.budget,
-            budget: contender.tokens(trial.length, self.page_size),
+            budget: contender.tokens(trial.length, self.comparison.page_size),
             depth: trial.depth.map(|index| self.depth(index)),
             trial: trial.trial,
             prompt_tokens: prompt.ids.len(),
@@ -298,9 +266,9 @@ pub fn run(
 /// The mean score of each policy and budget in each task and length, in this order.
 pub fn rows(config: &RulerConfig, outcomes: &[RulerOutcome]) -> Vec<RulerRow> {
     let mut rows = Vec::new();
-    for contender in config.contenders() {
+    for contender in config.comparison.contenders() {
         for task in config.tasks() {
-            for length in config.lengths() {
+            for length in config.comparison.unique_lengths() {
                 let answers = outcomes.iter().filter(|outcome| {
                     (outcome.policy, outcome.asked_budget) == (contender.policy, contender.budget)
                         && (outcome.task, outcome.length) == (task, length)
@@ -311,7 +279,7 @@ pub fn rows(config: &RulerConfig, outcomes: &[RulerOutcome]) -> Vec<RulerRow> {
                     policy: contender.policy,
                     task,
                     length,
-                    budget: contender.tokens(length, config.page_size),
+                    budget: contender.tokens(length, config.comparison.page_size),
                     asked_budget: contender.budget,
                     trials,
                     score: sum / trials.max(1) as f64,
