@@ -186,7 +186,7 @@ fn half_precision_caches_are_packed_and_scored_as_by_the_tensor_operations() {
 }
 
 #[test]
-fn best_attention_reads_the_pages_of_the_packed_scores() {
+fn top_k_attention_reads_the_pages_of_the_packed_scores() {
     for device in devices() {
         for (seed, shape) in shapes().enumerate() {
             let digest = DigestKind::ALL[seed % DigestKind::ALL.len()];
