@@ -178,13 +178,13 @@ fn policies_answer_together_as_they_answer_alone() {
         2 * 2 * (1 + 2 * (PolicyKind::ALL.len() - 1))
     );
     let mut reversed = config.clone();
-    reversed.policies.reverse();
-    reversed.budgets.reverse();
+    reversed.comparison.policies.reverse();
+    reversed.comparison.budgets.reverse();
     let mut others = run(&subject, &reversed);
     for &policy in PolicyKind::ALL {
         for &budget in &config.comparison.budgets {
             let mut alone = config.clone();
-            (alone.policies, alone.budgets) = (vec![policy], vec![budget]);
+            (alone.comparison.policies, alone.comparison.budgets) = (vec![policy], vec![budget]);
             others.extend(run(&subject, &alone));
         }
     }
@@ -274,7 +274,7 @@ fn passkeys_differ_between_trials_and_are_drawn_from_the_seed() {
     assert_eq!(passkeys(&config), drawn);
     // The trials at one length do not depend on those at another.
     let mut only = config.clone();
-    only.lengths = vec![640];
+    only.comparison.lengths = vec![640];
     assert_eq!(passkeys(&only), drawn[6..]);
     config.seed = 4;
     assert_ne!(passkeys(&config), drawn);

@@ -148,7 +148,7 @@ impl<'a> Captured<'a> {
 
     /// The tokens that followed the one that sequences were fed `steps` steps ago, and those after
     /// it; none for a sequence that is not active.
-    fn last_tokens(&self, steps: usize) -> Result<Vec<Vec<u32>>, DecodeError> {
+    pub(super) fn last_tokens(&self, steps: usize) -> Result<Vec<Vec<u32>>, DecodeError> {
         assert!(steps <= HISTORY, "steps of which the tokens are kept");
         let work = self.work.borrow();
         let history = work.state.as_ref().expect(STATE).history.clone();

@@ -5,6 +5,7 @@ use burn::tensor::{DType, Int, Tensor, capture};
 use super::{
     DecodeError, DecodeModel,
     captured::{Captured, STATE, StepGraph, Work, device_of, ints},
+    run::Run,
 };
 use crate::{
     cache::{CacheError, PagedKvCache, Phase, zeros},
