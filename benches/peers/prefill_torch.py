@@ -11,7 +11,7 @@ import time
 import common
 from decode_torch import fields_of, peak
 from llama_torch import SHAPES, Llama
-from pytorch import F, sdpa, torch
+from pytorch import F, causal_lower_right, sdpa, torch
 
 ROWS = ["chunks", "whole"]
 BACKENDS = ["flash", "cudnn"]
@@ -36,7 +36,7 @@ class Prompt:
         grouped = dict(enable_gqa=self.llama.group > 1)
         if start == 0:
             return F.scaled_dot_product_attention(query, keys, values, is_causal=True, **grouped)
-        mask = torch.nn.attention.bias.causal_lower_right(end - start, end)
+        mask = causal_lower_right(end - start, end)
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, **grouped)
 
     def run(self, chunk):

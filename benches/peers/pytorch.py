@@ -7,10 +7,11 @@ try:
     import torch
     import torch.nn.functional as F
     from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.attention.bias import causal_lower_right
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
-    torch = F = SDPBackend = sdpa_kernel = None
+    torch = F = SDPBackend = sdpa_kernel = causal_lower_right = None
 
 SDPA = {"flash": "FLASH_ATTENTION", "cudnn": "CUDNN_ATTENTION", "math": "MATH"}
 
