@@ -50,7 +50,7 @@ fn a_quantised_layer_is_the_layer_with_rounded_weights() {
     for test_device in devices() {
         let device = &test_device.device;
         // Fewer and more rows than the kernel takes.
-        for rows in [1, 5, 19] {
+        for rows in [1, 5, 19, 40] {
             for d_input in [256, 48] {
                 for (bits, asymmetric) in [(4, false), (4, true), (8, false), (8, true)] {
                     let config = QuantizationConfig::new(bits).with_asymmetric(asymmetric);
@@ -113,7 +113,7 @@ fn a_layer_of_blocks_is_the_layer_with_their_weights() {
         assert_eq!(weight.dims(), [38, D_INPUT]);
         let expected = InferenceLinear::new(weight.dequantize(), None);
         let found = InferenceLinear::with_weight(weight, None);
-        for rows in [1, 5, 19] {
+        for rows in [1, 5, 19, 40] {
             let (x, norm) = (random([rows, D_INPUT], device), norm(D_INPUT, device));
             let both = [&found, &expected];
             for [found, expected] in [

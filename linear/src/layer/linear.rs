@@ -257,19 +257,39 @@ impl InferenceLinear {
         if let LinearWeight::Stacked(parts) = &self.weight {
             return Some(self.forward_stacked(parts, rows.clone(), norm, residual, gated));
         }
-        let weight: kernels::linear::KernelWeight = match &self.weight {
-            LinearWeight::Quantized(weight) if m <= kernels::linear::MAX_ROWS => {
-                weight.packed().into()
-            }
+        let packed = match &self.weight {
+            LinearWeight::Quantized(weight) => Some(weight.packed().into()),
             LinearWeight::Blocks(weight) if m <= kernels::linear::MAX_ROWS => {
-                weight.kernel_weight()?
+                Some(weight.kernel_weight()?)
             }
-            weight => weight.dequantize().into(),
+            _ => None,
         };
-        let (rows, bias, residual) = (rows.clone(), self.bias.clone(), residual.cloned());
-        Some(kernels::linear::gemv(
-            rows, norm, weight, bias, residual, gated,
-        ))
+        let product = |weight, rows, residual| {
+            kernels::linear::gemv(
+                rows,
+                norm.clone(),
+                weight,
+                self.bias.clone(),
+                residual,
+                gated,
+            )
+        };
+        if let Some(packed) = packed {
+            let at_once = kernels::linear::packed_rows(&packed, dtype, norm.is_some());
+            if m <= at_once {
+                return Some(product(packed, rows.clone(), residual.cloned()));
+            }
+            if m <= MAX_TURNS * at_once {
+                let turns = (0..m).step_by(at_once).map(|first| {
+                    let of_turn =
+                        |rows: &Tensor<2>| rows.clone().narrow(0, first, at_once.min(m - first));
+                    product(packed.clone(), of_turn(rows), residual.map(of_turn))
+                });
+                return Some(Tensor::cat(turns.collect(), 0));
+            }
+        }
+        let whole = self.weight.dequantize().into();
+        Some(product(whole, rows.clone(), residual.cloned()))
     }
 
     /// The outputs of each part by a launch of its own.
@@ -314,6 +334,11 @@ impl From<Linear> for InferenceLinear {
         Self::merge([layer])
     }
 }
+
+/// Times that packed weights are read for more rows than a launch takes. Beyond, weights that are made whole
+/// once move fewer bytes.
+#[cfg(feature = "cube")]
+const MAX_TURNS: usize = 3;
 
 /// The first half of the outputs gates the second.
 fn gated(outputs: Tensor<2>) -> Tensor<2> {

@@ -19,6 +19,7 @@ use burn::{
 
 pub(crate) use gemv::gemv as launch_gemv;
 pub(crate) use load::GroupLoad;
+use matrix::MatrixShape;
 pub use packing::{KernelWeight, PackedBlocks, PackedWeight, Packing};
 pub use shape::MAX_ROWS;
 pub(crate) use widen::widen as launch_widen;
@@ -56,6 +57,29 @@ pub fn max_rows(device: &Device, dtype: DType, d_input: usize) -> usize {
             batch::takes(properties, dtype, d_input)
         });
     if takes { batch::MAX_ROWS } else { MAX_ROWS }
+}
+
+/// Most rows that [`gemv`] takes of packed weights in one launch without loss: as many as the kernel with
+/// matrix instructions has room for, where the device and the weights have one. The kernel without them keeps
+/// all rows of a load in registers, which eight rows do not fit into.
+pub fn packed_rows(weight: &KernelWeight, dtype: DType, normed: bool) -> usize {
+    let KernelWeight::Groups(groups) = weight else {
+        return MAX_ROWS;
+    };
+    let [_, d_input] = weight.dims();
+    let packing = groups.packing();
+    let fits = |rows: usize| {
+        groups.scales.dtype() == dtype
+            && is_cube_with(&groups.words.device(), |properties| {
+                let epilogue = Epilogue::default();
+                let sizes = [rows, d_input];
+                MatrixShape::of(properties, dtype, sizes, normed, packing, epilogue).is_some()
+            })
+    };
+    (1..=MAX_ROWS)
+        .rev()
+        .find(|&rows| fits(rows))
+        .unwrap_or(MAX_ROWS)
 }
 
 /// `rows * weight^T`, with an RMSNorm of the rows before it and what follows in the same launch; sums
