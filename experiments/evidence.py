@@ -43,7 +43,8 @@ def digests(folder):
     for name, run, rows in results(folder):
         experiment = name.split("-")[0]
         if experiment in ("perplexity", "recall", "needles"):
-            by_kind[(run["digest"], run["digests"])][experiment] = rows
+            pages = run["settings"].get("page_size", 16)
+            by_kind[(run["digest"], run["digests"], pages)][experiment] = rows
     if not by_kind:
         return
     rows = {e: next(iter(k[e] for k in by_kind.values() if e in k), []) for e in ("perplexity", "recall", "needles")}
@@ -51,7 +52,7 @@ def digests(folder):
     columns += [("recall", b, "recall", 3, lambda r: r["recall"]) for b in budgets_of(rows["recall"])]
     for length in sorted({r["length"] for r in rows["needles"]}):
         columns += [("needles", b, f"needles in {length}", 0, length) for b in budgets_of(rows["needles"])]
-    head(["digest", "stored", "scores"] + [f"{what} at {b}" for _, b, what, _, _ in columns])
+    head(["digest", "stored", "pages of", "scores"] + [f"{what} at {b}" for _, b, what, _, _ in columns])
 
     def found(kind, experiment, policy, budget, of):
         rows = by_kind[kind].get(experiment, [])
@@ -68,9 +69,9 @@ def digests(folder):
             cells = [found(kind, e, policy, b, of) for e, b, _, _, of in columns]
             text = [cell(c, digits) for c, (_, _, _, digits, _) in zip(cells, columns)]
             name, _, options = policy.partition(":")
-            label = ["oracle", ""] if name == "oracle" else list(kind)
+            label = ["oracle", "", kind[2]] if name == "oracle" else list(kind)
             lines.append(label + [options or "default"] + text)
-    for cells in sorted(lines):
+    for cells in sorted(lines, key=lambda cells: [str(cell) for cell in cells]):
         line(cells)
     dense = [r for k in by_kind.values() for r in k.get("perplexity", []) if r["policy"] == "dense"]
     needles = [r for k in by_kind.values() for r in k.get("needles", []) if r["policy"] == "dense"]
