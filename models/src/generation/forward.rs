@@ -41,16 +41,38 @@ impl Forward<'_> {
     }
 
     /// Logits that follow a hidden state, on the host.
-    pub fn logits(&self, hidden: Tensor<3>) -> Result<Vec<f32>, GenerateError> {
-        Ok(read(self.model.logits(hidden))?)
+    pub fn logits(&mut self, hidden: Tensor<3>) -> Result<Vec<f32>, GenerateError> {
+        let logits = self.model.logits(hidden);
+        self.hear(&logits)?;
+        Ok(read(logits)?)
+    }
+
+    /// Tells the cache how uncertain the model is after its newest token, where the policy asks for it.
+    fn hear(&mut self, logits: &Tensor<3>) -> Result<(), GenerateError> {
+        if self.policy.hears_entropy() {
+            let [_, rows, _] = logits.dims();
+            let newest = logits.clone().slice_dim(1, rows - 1..rows);
+            let log_probabilities = log_softmax(newest.cast(DType::F32), 2);
+            // Tokens that cannot follow have no part in it: their product would be 0 * -inf.
+            let terms = log_probabilities.clone().exp() * log_probabilities.clamp_min(f32::MIN);
+            let entropy = -read(terms.sum())?[0];
+            self.cache.note_entropy(0, entropy)?;
+        }
+        Ok(())
     }
 
     /// Negative log-likelihood of `targets[i]` after `hidden[0, i]`: `[targets.len()]`, in f32.
-    pub fn likelihoods(&self, hidden: Tensor<3>, targets: &[u32]) -> Tensor<1> {
-        let logits = self.model.logits(hidden).cast(DType::F32);
+    pub fn likelihoods(
+        &mut self,
+        hidden: Tensor<3>,
+        targets: &[u32],
+    ) -> Result<Tensor<1>, GenerateError> {
+        let logits = self.model.logits(hidden);
+        self.hear(&logits)?;
+        let logits = logits.cast(DType::F32);
         let log_probabilities = log_softmax(logits.squeeze_dim::<2>(0), 1);
         let targets = rows(vec![targets.to_vec()], targets.len(), self.model).swap_dims(0, 1);
-        -log_probabilities.gather(1, targets).squeeze_dim::<1>(1)
+        Ok(-log_probabilities.gather(1, targets).squeeze_dim::<1>(1))
     }
 
     /// Number of tokens that the model knows.

@@ -77,16 +77,16 @@ pub fn negative_log_likelihoods(
         LikelihoodMode::Dense { chunk } => {
             for (fed, scored) in fed.chunks(chunk).zip(scored.chunks(chunk)) {
                 let hidden = forward.prefill_all(fed)?;
-                scores.push(forward.likelihoods(hidden, scored))?;
+                scores.push(forward.likelihoods(hidden, scored)?)?;
             }
         }
         LikelihoodMode::Decode { prefill } => {
             let mut hidden = forward.prefill(&ids[..prefill], prefill, None)?;
             for &id in &ids[prefill..ids.len() - 1] {
-                scores.push(forward.likelihoods(hidden, &[id]))?;
+                scores.push(forward.likelihoods(hidden, &[id])?)?;
                 hidden = forward.decode(id)?;
             }
-            scores.push(forward.likelihoods(hidden, &ids[ids.len() - 1..]))?;
+            scores.push(forward.likelihoods(hidden, &ids[ids.len() - 1..])?)?;
         }
     }
     scores.finish()

@@ -14,6 +14,7 @@ mod captured;
 mod config;
 mod contiguous;
 mod digests;
+mod entropies;
 mod error;
 mod layer;
 mod packing;
@@ -36,6 +37,7 @@ pub(crate) use digests::{
     n_scales,
 };
 pub use digests::{DigestStorage, Int8Digests};
+pub(crate) use entropies::Entropies;
 pub use error::CacheError;
 pub use layer::LayerCache;
 #[doc(hidden)]

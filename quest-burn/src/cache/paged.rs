@@ -1,7 +1,7 @@
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::{
-    CacheError, KvPool, LayerCache, PagedKvCacheConfig, Phase, Step, contiguous::ints,
+    CacheError, Entropies, KvPool, LayerCache, PagedKvCacheConfig, Phase, Step, contiguous::ints,
     table::PageTable,
 };
 
@@ -17,6 +17,7 @@ pub struct PagedKvCache {
     pub(super) layers: Vec<LayerCache>,
     pub(super) table: PageTable,
     pub(super) device_page_table: Tensor<2, Int>,
+    pub(super) entropies: Entropies,
 }
 
 impl PagedKvCache {
@@ -38,6 +39,7 @@ impl PagedKvCache {
                 })
                 .collect(),
             device_page_table: Tensor::zeros([batch, max_pages], (device, DType::I32)),
+            entropies: Entropies::default(),
             table: PageTable::new(config.n_pages, max_pages, config.page_size, batch),
             config,
             dtype,
@@ -85,7 +87,25 @@ impl PagedKvCache {
             self.table.lengths().to_vec(),
             self.table.pages().to_vec(),
             self.device_page_table.clone(),
-        ))
+        )
+        .with_entropies(self.entropies.clone()))
+    }
+
+    /// Notes how uncertain the model is about what follows a sequence: the entropy of the next token's
+    /// distribution, in nats. Policies that [listen](crate::policy::PagePolicy::hears_entropy) find it in
+    /// later steps; truncating forgets it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such sequence.
+    pub fn note_entropy(&mut self, sequence: usize, entropy: f32) -> Result<(), CacheError> {
+        let lengths = self.table.lengths();
+        let length = *lengths.get(sequence).ok_or(CacheError::Sequence {
+            sequence,
+            batch: lengths.len(),
+        })?;
+        self.entropies.note(sequence, length, entropy);
+        Ok(())
     }
 
     pub(super) fn upload_page_table(&mut self) {
@@ -142,6 +162,8 @@ impl PagedKvCache {
     }
 
     fn forget(&mut self, sequence: usize) {
+        self.entropies
+            .truncate(sequence, self.table.lengths()[sequence]);
         for layer in &mut self.layers {
             layer.states_mut().forget(sequence);
         }

@@ -18,6 +18,7 @@ impl PagedKvCache {
                 .collect(),
             table: self.table.clone(),
             device_page_table: self.device_page_table.clone(),
+            entropies: self.entropies.clone(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::{PolicyState, PolicyStates, Sequences};
+use super::{Entropies, PolicyState, PolicyStates, Sequences};
 
 /// Whether the tokens of a [`Step`] are part of a prompt or newly decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub struct Step {
     rows: Arc<OnceLock<Sequences>>,
     /// What policies have noted in each layer, for later layers of this pass.
     notes: Arc<Mutex<PolicyStates>>,
+    entropies: Entropies,
 }
 
 impl Step {
@@ -70,6 +71,7 @@ impl Step {
             #[cfg(feature = "cube")]
             rows: Arc::default(),
             notes: Arc::default(),
+            entropies: Entropies::default(),
         }
     }
 
@@ -106,6 +108,7 @@ impl Step {
             sequences,
             rows: Arc::default(),
             notes: Arc::default(),
+            entropies: Entropies::default(),
         }
     }
 
@@ -131,6 +134,15 @@ impl Step {
                 lengths: lengths.mask_fill(is_padding, 0).reshape([batch * tokens]),
             }
         })
+    }
+
+    pub(super) fn with_entropies(self, entropies: Entropies) -> Self {
+        Self { entropies, ..self }
+    }
+
+    /// How uncertain the model was after tokens before this pass.
+    pub(crate) fn entropies(&self) -> &Entropies {
+        &self.entropies
     }
 
     /// What a policy has noted in a layer of this pass.

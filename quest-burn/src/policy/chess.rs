@@ -7,6 +7,7 @@ use super::{
     chess_tree::{Tree, TreeShape},
     lists::listed,
     options::{OptionValue, policy_options},
+    uncertainty::{Level, is_uncertain},
 };
 use crate::{
     cache::{LayerCache, Step},
@@ -20,12 +21,16 @@ pub enum Reselect {
     Once,
     /// When so many pages were opened.
     Every(NonZeroUsize),
+    /// When the model was uncertain over the last full page: [`ChessOptions::entropy`] and
+    /// [`ChessOptions::variance`].
+    Uncertain,
 }
 
 impl fmt::Display for Reselect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Once => f.write_str("once"),
+            Self::Uncertain => f.write_str("uncertain"),
             Self::Every(pages) => write!(f, "{pages}"),
         }
     }
@@ -37,6 +42,7 @@ impl FromStr for Reselect {
     fn from_str(text: &str) -> Result<Self, ()> {
         match text {
             "once" => Ok(Self::Once),
+            "uncertain" => Ok(Self::Uncertain),
             pages => pages.parse().map(Self::Every).map_err(|_| ()),
         }
     }
@@ -44,7 +50,7 @@ impl FromStr for Reselect {
 
 impl OptionValue for Reselect {
     fn expected() -> String {
-        "once, or a number of pages from 1 on".to_owned()
+        "once, uncertain, or a number of pages from 1 on".to_owned()
     }
 }
 
@@ -56,7 +62,11 @@ policy_options! {
     /// Options of a [`ChessPolicy`].
     ChessOptions {
         reselect: Reselect = Reselect::Every(at_least_one(6)), "reselect",
-            "When pages are selected anew: once, or after so many opened pages";
+            "When pages are selected anew: once, after so many opened pages, or uncertain, by the next two";
+        entropy: Level = Level::of_thousandths(3_000), "entropy",
+            "With reselect=uncertain: nats that the mean entropy of a page's tokens exceeds";
+        variance: Level = Level::of_thousandths(4_000), "variance",
+            "With reselect=uncertain: what the variance of these entropies exceeds instead";
         anchor: NonZeroUsize = at_least_one(32), "anchor",
             "Newest tokens whose mean key pages are compared with";
         chunk: NonZeroUsize = at_least_one(8), "chunk", "Pages of a chunk";
@@ -82,8 +92,12 @@ policy_options! {
 /// What the paper does not say is an option with a default of ours: the sizes of chunks and grids,
 /// the number of anchor tokens and of first pages, and that shares are of what the level above has
 /// left. The budget bounds what is read: where the shares leave fewer pages than it has room for,
-/// more grids and chunks stay, and pages that are opened later displace the worst. The paper selects
-/// anew when the model becomes uncertain; here, it is after a number of pages, its own baseline.
+/// more grids and chunks stay, and pages that are opened later displace the worst.
+///
+/// The paper selects anew when the model becomes uncertain ([`Reselect::Uncertain`]): when a page is full,
+/// the entropies of the distributions that followed its tokens are averaged. Its levels are percentiles of a
+/// test set; ours, 3 nats and a variance of 4, are no measurement. The default is the paper's own baseline, a
+/// number of pages.
 ///
 /// Digests are kept on the host, so a step that selects waits for the device and none can be
 /// recorded. Truncating a sequence forgets them.
@@ -161,6 +175,7 @@ impl ChessPolicy {
             let is_due = match self.options.reselect {
                 Reselect::Once => false,
                 Reselect::Every(pages) => opened >= pages.get(),
+                Reselect::Uncertain => self.is_uncertain(step, sequence),
             };
             // What was prefilled since has not been compared with anything.
             if !is_due && before.seen >= start {
@@ -185,6 +200,16 @@ impl ChessPolicy {
             means,
             n_pages,
         }
+    }
+
+    /// Whether the new token opens a page, and the model was uncertain over the one before.
+    fn is_uncertain(&self, step: &Step, sequence: usize) -> bool {
+        let (start, size) = (step.starts()[sequence], step.page_size());
+        if start == 0 || !start.is_multiple_of(size) {
+            return false;
+        }
+        let entropies = step.entropies().after(sequence, start - size..start);
+        is_uncertain(&entropies, self.options.entropy, self.options.variance)
     }
 
     /// The mean key of the newest tokens.
@@ -247,6 +272,10 @@ fn host(tensor: Tensor<4>) -> Vec<f32> {
 }
 
 impl PagePolicy for ChessPolicy {
+    fn hears_entropy(&self) -> bool {
+        self.options.reselect == Reselect::Uncertain
+    }
+
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
         if self.quest.layer_selection(cache, step).is_none() {
             return Pages::All;
@@ -409,6 +438,43 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_uncertain_tokens_selects_anew() {
+        let read = |entropies: [f32; 2]| {
+            let mut cache = prompt();
+            let policy = chess(4, "anchor=1,reselect=uncertain,entropy=1.5,variance=0.25");
+            assert!(policy.hears_entropy());
+            let mut reads = Vec::new();
+            for token in 0..17 {
+                let key = if token == 0 { [2., 1.] } else { [0., 1.] };
+                reads.push(decode(&mut cache, &policy, key));
+                cache.note_entropy(0, entropies[token % 2]).unwrap();
+            }
+            [reads.remove(16), reads.remove(8), reads.remove(0)]
+        };
+        // As selected once.
+        let kept = [vec![0, 8, 9, 10], vec![0, 5, 8, 9], vec![0, 4, 5, 8]];
+        assert_eq!(read([1., 1.]), kept);
+        // When page 8 was full, and page 9: as selected after each page.
+        for entropies in [[2., 2.], [0., 2.]] {
+            let found = read(entropies);
+            assert_eq!(found[2], kept[2]);
+            assert_eq!(found[1], [0, 1, 8, 9], "{entropies:?}");
+            assert_ne!(found[0], kept[0], "{entropies:?}");
+        }
+        // Nothing was noted of a prompt, and nothing is remembered of what is truncated.
+        let mut cache = prompt();
+        let policy = chess(4, "anchor=1,reselect=uncertain,entropy=0,variance=0");
+        decode(&mut cache, &policy, [2., 1.]);
+        cache.note_entropy(0, 9.0).unwrap();
+        let step = cache.decode().unwrap();
+        assert_eq!(step.entropies().after(0, 0..65), [9.0]);
+        cache.truncate(0, 64).unwrap();
+        let step = cache.decode().unwrap();
+        assert!(step.entropies().after(0, 0..65).is_empty());
+        assert!(cache.note_entropy(1, 0.0).is_err());
+    }
+
+    #[test]
     fn truncation_forgets_the_selection() {
         let mut cache = prompt();
         let policy = chess(3, "anchor=1,reselect=once");
@@ -425,7 +491,7 @@ mod tests {
         let error = "reselect=0".parse::<ChessOptions>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "reselect: expected once, or a number of pages from 1 on, found `0`"
+            "reselect: expected once, uncertain, or a number of pages from 1 on, found `0`"
         );
         let quest = QuestConfig::new().with_token_budget(32);
         let error = ChessPolicy::new(quest, "sinks=2".parse().unwrap(), 16).unwrap_err();

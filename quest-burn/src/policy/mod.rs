@@ -28,6 +28,7 @@ mod reuse;
 mod streaming;
 mod top_p;
 mod tova;
+mod uncertainty;
 mod window;
 
 use core::fmt::Debug;
@@ -50,6 +51,7 @@ pub use reuse::{ReuseOptions, ReusePolicy};
 pub use streaming::{StreamingConfig, StreamingPolicy, WindowPositions};
 pub use top_p::{TopPOptions, TopPPolicy};
 pub use tova::{TovaConfig, TovaPolicy};
+pub use uncertainty::{Level, LevelError};
 pub use window::WindowPolicy;
 pub(crate) use window::within;
 
@@ -100,6 +102,13 @@ pub trait PagePolicy: Debug + Send + Sync {
     /// so that the step can be recorded and replayed ([`crate::decode`]). A policy that looks at
     /// the host's lengths or remembers something from step to step cannot.
     fn is_capturable(&self) -> bool {
+        false
+    }
+
+    /// Whether the policy asks how uncertain the model is. Whoever decodes through such a policy, one token
+    /// at a time, notes the entropy of each next token's distribution
+    /// ([`PagedKvCache::note_entropy`](crate::cache::PagedKvCache::note_entropy)).
+    fn hears_entropy(&self) -> bool {
         false
     }
 }

@@ -184,6 +184,10 @@ impl PagePolicy for ObservedPolicy {
         }
         self.policy.attention(query, cache, step, scale)
     }
+
+    fn hears_entropy(&self) -> bool {
+        self.policy.hears_entropy()
+    }
 }
 
 fn observe(
