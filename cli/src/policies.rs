@@ -84,7 +84,7 @@ mod tests {
         }
         assert_eq!(
             error("dense,raas:prompt=pinned,seed=1"),
-            "options of raas: expected one of prompt, used, prompt-share, found `seed`"
+            "options of raas: expected one of prompt, used, prompt-share, free, found `seed`"
         );
     }
 }

@@ -35,6 +35,8 @@ impl Forward<'_> {
 
     /// Hidden state of one more token, `[1, 1, d_model]`.
     pub fn decode(&mut self, id: u32) -> Result<Tensor<3>, GenerateError> {
+        let policy = self.policy;
+        (self.cache).free_all_but(|layer, sequence| policy.pages_held(layer, sequence))?;
         let step = self.cache.decode()?;
         let ids = rows(vec![vec![id]], 1, self.model);
         Ok(self.model.hidden(ids, self.cache, &step, self.policy))
@@ -98,7 +100,11 @@ impl Forward<'_> {
         }
         let prompt = self.length() + prompt;
         check_context(prompt, new_tokens, max_context)?;
-        let capacity = capacity(self.cache);
+        let capacity = match self.policy.frees_pages() {
+            // As long as its row of the page table; what it has to keep shows as it grows.
+            true => self.cache.config().max_pages() * self.cache.page_size(),
+            false => capacity(self.cache),
+        };
         // The last new token is not fed back, so it takes no room.
         if prompt.saturating_add(new_tokens.saturating_sub(1)) > capacity {
             return Err(GenerateError::Capacity {

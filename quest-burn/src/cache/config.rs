@@ -137,7 +137,7 @@ impl PagedKvCacheConfig {
     }
 
     /// Pages that one sequence can hold.
-    pub(super) fn max_pages(&self) -> usize {
+    pub fn max_pages(&self) -> usize {
         self.max_pages_per_sequence.unwrap_or(self.n_pages)
     }
 

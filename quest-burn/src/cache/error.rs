@@ -84,4 +84,26 @@ pub enum CacheError {
         /// The length that was asked for.
         length: usize,
     },
+    /// Pages that would stay were freed.
+    #[error(
+        "KV cache: expected at most {most} tokens to stay in sequence {sequence}, as its pages from there \
+         on were freed in part, found {length}"
+    )]
+    Freed {
+        /// The sequence that was named.
+        sequence: usize,
+        /// Tokens before the first page that was freed.
+        most: usize,
+        /// The length that was asked for.
+        length: usize,
+    },
+    /// Pages were freed, and not everything that a pass may read is there.
+    #[error(
+        "KV cache: expected decode steps by the policy that freed pages of sequence {sequence}, found \
+         another pass over it"
+    )]
+    Gaps {
+        /// The sequence.
+        sequence: usize,
+    },
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::{
@@ -18,6 +20,8 @@ pub struct PagedKvCache {
     pub(super) table: PageTable,
     pub(super) device_page_table: Tensor<2, Int>,
     pub(super) entropies: Entropies,
+    /// Whether the next step may pass over gaps: its policy was asked.
+    pub(super) gaps_allowed: bool,
 }
 
 impl PagedKvCache {
@@ -40,6 +44,7 @@ impl PagedKvCache {
                 .collect(),
             device_page_table: Tensor::zeros([batch, max_pages], (device, DType::I32)),
             entropies: Entropies::default(),
+            gaps_allowed: false,
             table: PageTable::new(config.n_pages, max_pages, config.page_size, batch),
             config,
             dtype,
@@ -75,6 +80,14 @@ impl PagedKvCache {
     }
 
     fn begin(&mut self, phase: Phase, new_tokens: &[usize]) -> Result<Step, CacheError> {
+        let allowed = std::mem::take(&mut self.gaps_allowed) && phase == Phase::Decode;
+        let grows = |sequence: usize| new_tokens.get(sequence).is_some_and(|&n| n > 0);
+        let has_gaps = |&sequence: &usize| grows(sequence) && !self.table.gaps(sequence).is_empty();
+        if let Some(sequence) = (0..self.config.batch).find(has_gaps)
+            && !allowed
+        {
+            return Err(CacheError::Gaps { sequence });
+        }
         self.table.release_reserved();
         let starts = self.table.lengths().to_vec();
         if self.table.extend(new_tokens)? {
@@ -120,12 +133,52 @@ impl PagedKvCache {
         self.device_page_table = ints(entries, [batch, max_pages], &device);
     }
 
+    /// Frees full pages of each sequence that `held` names in no layer, as all layers share pages; none where
+    /// it says nothing of a layer. Says how many there were.
+    ///
+    /// It is called before each decode step, with what the step's policy
+    /// [holds](crate::policy::PagePolicy::pages_held): a cache with such gaps takes no other step.
+    ///
+    /// # Errors
+    ///
+    /// When pages were freed before, and `held` says nothing of a layer.
+    pub fn free_all_but(
+        &mut self,
+        held: impl Fn(&LayerCache, usize) -> Option<Vec<usize>>,
+    ) -> Result<usize, CacheError> {
+        let mut freed = 0;
+        for sequence in 0..self.config.batch {
+            let held = self.layers.iter().map(|layer| held(layer, sequence));
+            match held.collect::<Option<Vec<_>>>() {
+                Some(held) => {
+                    let held = held.into_iter().flatten().collect::<BTreeSet<_>>();
+                    let n_pages = self.table.pages()[sequence].len();
+                    let unread = (0..n_pages).filter(|place| !held.contains(place));
+                    freed += self.table.free(sequence, unread);
+                }
+                None if self.table.gaps(sequence).is_empty() => (),
+                None => return Err(CacheError::Gaps { sequence }),
+            }
+        }
+        self.gaps_allowed = true;
+        Ok(freed)
+    }
+
+    /// Pages of the pool that each sequence has, without those that were [freed](Self::free_all_but).
+    pub fn pages_in_use(&self) -> Vec<usize> {
+        let sequences = self.table.pages().iter().enumerate();
+        sequences
+            .map(|(sequence, pages)| pages.len() - self.table.gaps(sequence).len())
+            .collect()
+    }
+
     /// Shortens a sequence to `length` tokens and frees the pages behind it. What policies remember
     /// of the sequence is forgotten: the tokens that stay count as a prompt.
     ///
     /// # Errors
     ///
-    /// When there is no such sequence or it is shorter; the cache is then unchanged.
+    /// When there is no such sequence, it is shorter, or pages that would stay were freed; the cache is then
+    /// unchanged.
     pub fn truncate(&mut self, sequence: usize, length: usize) -> Result<(), CacheError> {
         let held = self.table.lengths().get(sequence).copied();
         self.table.truncate(sequence, length)?;

@@ -19,6 +19,7 @@ impl PagedKvCache {
             table: self.table.clone(),
             device_page_table: self.device_page_table.clone(),
             entropies: self.entropies.clone(),
+            gaps_allowed: false,
         }
     }
 

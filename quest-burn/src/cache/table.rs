@@ -1,4 +1,7 @@
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+};
 
 use super::CacheError;
 
@@ -11,6 +14,9 @@ pub(super) struct PageTable {
     free: BinaryHeap<Reverse<u32>>,
     pages: Vec<Vec<u32>>,
     lengths: Vec<usize>,
+    /// Pages of each sequence, by their places, that were freed before its end. What `pages` has there is
+    /// another's by now.
+    gaps: Vec<BTreeSet<usize>>,
 }
 
 impl PageTable {
@@ -21,7 +27,26 @@ impl PageTable {
             free: (0..n_pages as u32).map(Reverse).collect(),
             pages: vec![Vec::new(); batch],
             lengths: vec![0; batch],
+            gaps: vec![BTreeSet::new(); batch],
         }
+    }
+
+    /// Pages of a sequence, by their places, that were freed before its end.
+    pub fn gaps(&self, sequence: usize) -> &BTreeSet<usize> {
+        &self.gaps[sequence]
+    }
+
+    /// Frees pages of a sequence that no token is to be added to; says how many there were.
+    pub fn free(&mut self, sequence: usize, places: impl Iterator<Item = usize>) -> usize {
+        let full = self.lengths[sequence] / self.page_size;
+        let mut freed = 0;
+        for place in places.filter(|&place| place < full) {
+            if self.gaps[sequence].insert(place) {
+                self.free.push(Reverse(self.pages[sequence][place]));
+                freed += 1;
+            }
+        }
+        freed
     }
 
     pub fn pages(&self) -> &[Vec<u32>] {
@@ -132,6 +157,7 @@ impl PageTable {
     /// Adds the pool's new pages, and allows each sequence `max_pages`.
     pub fn grow(&mut self, n_pages: usize, max_pages: usize) {
         let held = self.pages.iter().map(Vec::len).sum::<usize>();
+        let held = held - self.gaps.iter().map(BTreeSet::len).sum::<usize>();
         let before = self.free.len() + held;
         self.free
             .extend((before as u32..n_pages as u32).map(Reverse));
@@ -151,10 +177,22 @@ impl PageTable {
                 length,
             });
         }
+        if let Some(first) = self.gaps[sequence].first() {
+            let most = first * self.page_size;
+            if length > most {
+                return Err(CacheError::Freed {
+                    sequence,
+                    most,
+                    length,
+                });
+            }
+        }
         self.lengths[sequence] = length;
         let kept = length.div_ceil(self.page_size);
-        self.free
-            .extend(self.pages[sequence].drain(kept..).map(Reverse));
+        let gaps = std::mem::take(&mut self.gaps[sequence]);
+        let left = self.pages[sequence].drain(kept..).zip(kept..);
+        let left = left.filter(|(_, place)| !gaps.contains(place));
+        self.free.extend(left.map(|(page, _)| Reverse(page)));
         Ok(())
     }
 }
@@ -197,6 +235,32 @@ mod tests {
         assert_eq!((table.pages()[0].len(), table.n_free()), (2, 1));
         table.extend(&[7, 8]).unwrap();
         assert_eq!(table.n_free(), 0);
+    }
+
+    #[test]
+    fn freed_pages_serve_others_and_are_not_freed_again() {
+        let mut table = PageTable::new(4, 9, 8, 2);
+        table.extend(&[25, 0]).unwrap();
+        assert_eq!(
+            table.free(0, [1, 2, 3].into_iter()),
+            2,
+            "the last one is not full"
+        );
+        assert_eq!(table.free(0, [1].into_iter()), 0);
+        table.extend(&[0, 16]).unwrap();
+        assert_eq!((table.pages()[1].clone(), table.n_free()), (vec![1, 2], 0));
+        table.grow(5, 9);
+        assert_eq!(table.n_free(), 1);
+        let error = table.truncate(0, 9).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "KV cache: expected at most 8 tokens to stay in sequence 0, as its pages from there on were \
+             freed in part, found 9"
+        );
+        table.truncate(0, 8).unwrap();
+        assert_eq!((table.n_free(), table.gaps(0).len()), (2, 0));
+        table.truncate(1, 0).unwrap();
+        assert_eq!(table.n_free(), 4);
     }
 
     #[test]

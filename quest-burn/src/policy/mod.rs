@@ -105,6 +105,20 @@ pub trait PagePolicy: Debug + Send + Sync {
         false
     }
 
+    /// Whether the policy gives pages up while an answer lasts, so that a sequence may become longer than the
+    /// pool has room for.
+    fn frees_pages(&self) -> bool {
+        false
+    }
+
+    /// The pages that the policy may read again in a layer, by their places in the sequence; none of a policy
+    /// that may read any. The others can be freed
+    /// ([`PagedKvCache::free_all_but`](crate::cache::PagedKvCache::free_all_but)).
+    fn pages_held(&self, cache: &LayerCache, sequence: usize) -> Option<Vec<usize>> {
+        let _ = (cache, sequence);
+        None
+    }
+
     /// Whether the policy asks how uncertain the model is. Whoever decodes through such a policy, one token
     /// at a time, notes the entropy of each next token's distribution
     /// ([`PagedKvCache::note_entropy`](crate::cache::PagedKvCache::note_entropy)).

@@ -35,6 +35,8 @@ policy_options! {
             "Share of the budget whose best pages count as used by a query";
         prompt_share: Share = Share::of_millionths(500_000), "prompt-share",
             "Share of the budget that is kept for prompt pages, with prompt=quest";
+        free: bool = false, "free",
+            "Whether pages that no layer and no head keeps go back to the pool while an answer lasts";
     }
 }
 
@@ -48,8 +50,13 @@ policy_options! {
 /// are never evicted.
 ///
 /// Times are kept on the host, so a step waits for the scores and cannot be recorded. Truncating a
-/// sequence makes a prompt of what it still holds. No page of the pool is freed: other sequences
-/// gain no room.
+/// sequence makes a prompt of what it still holds.
+///
+/// With [`RaasOptions::free`], pages that have left all lists of all layers go back to the pool, which bounds
+/// the memory of a long answer: layers share a page table, so a page stays as long as one head of one layer
+/// keeps it. With one list, no more pages are in use than the prompt and the budget hold; with `n` lists of
+/// all layers, `n` times the budget, and less where they agree. What was freed cannot be read densely: a
+/// sequence with gaps takes no prompt and no other policy, and is truncated to what is before them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RaasPolicy {
     quest: QuestConfig,
@@ -252,6 +259,26 @@ impl RaasPolicy {
 }
 
 impl PagePolicy for RaasPolicy {
+    fn frees_pages(&self) -> bool {
+        self.options.free && self.quest.dense_layers == 0
+    }
+
+    fn pages_held(&self, cache: &LayerCache, sequence: usize) -> Option<Vec<usize>> {
+        if !self.options.free || self.is_dense(cache) {
+            return None;
+        }
+        let held = cache.states().get::<HeldPages>(sequence)?;
+        if held.policy != *self {
+            return None;
+        }
+        let listed = held.lists.iter().flatten().map(|held| held.page);
+        let prompt = 0..held.prompt.n_pages();
+        let prompt = prompt.filter(|&page| {
+            self.options.prompt == RaasPrompt::Quest && held.prompt.is_prompt(page)
+        });
+        Some(listed.chain(prompt).collect())
+    }
+
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
         if self.is_dense(cache) {
             return Pages::All;
@@ -403,6 +430,69 @@ mod tests {
         // Both decoded pages are there; page 5 was the better one for the last query.
         let (read, _) = decode(&mut layer, &policy, 1, 3.0, 1.0);
         assert_eq!(read, pages(&[&[1, 2, 5, 6]]));
+    }
+
+    /// Decodes tokens whose weights and queries change, and frees what the policy has done with. What was
+    /// read, the outputs, and the most pages in use.
+    fn long_answer(
+        layer: &mut Weighted,
+        policy: &RaasPolicy,
+        n_kv_heads: usize,
+    ) -> (Vec<Read>, Vec<f32>, usize) {
+        let (mut reads, mut outputs, mut most) = (Vec::new(), Vec::new(), 0);
+        for token in 0..40usize {
+            let held = |layer: &LayerCache, sequence| policy.pages_held(layer, sequence);
+            layer.cache.free_all_but(held).unwrap();
+            let weight = |head: usize| [4.0, 0.5, 2.0, 8.0, 1.0][(token / 8 + 2 * head) % 5];
+            let weights = (0..n_kv_heads).map(weight).collect::<Vec<_>>();
+            let query = (0..n_kv_heads).map(|head| [1.0, -1.0][(token / 5 + head) % 2]);
+            let query = query.collect::<Vec<_>>();
+            let (read, output) = layer.decode(&observed(policy.clone()), &weights, &query);
+            reads.push(read);
+            outputs.extend(output);
+            most = most.max(layer.cache.pages_in_use()[0]);
+        }
+        (reads, outputs, most)
+    }
+
+    #[test]
+    fn freed_pages_bound_the_memory_of_a_long_answer_and_change_nothing() {
+        for (n_kv_heads, prompt) in [(1, "pinned"), (1, "competes"), (1, "quest"), (2, "pinned")] {
+            let answer = |free: &str| {
+                let quest = QuestConfig::new()
+                    .with_token_budget(8 * 3)
+                    .with_sink_pages(0)
+                    .with_dense_layers(0);
+                let options = format!("prompt={prompt},free={free}").parse().unwrap();
+                let policy = RaasPolicy::new(quest, options, 8).unwrap();
+                let weights = [[1.0f32; 2]; 16];
+                let weights = weights.iter().map(|w| &w[..n_kv_heads]).collect::<Vec<_>>();
+                let mut layer = Weighted::new(n_kv_heads).prompt(&weights);
+                let answer = long_answer(&mut layer, &policy, n_kv_heads);
+                (answer, layer)
+            };
+            let ((kept_reads, kept_outputs, all), _) = answer("false");
+            let ((reads, outputs, most), mut layer) = answer("true");
+            assert_eq!(reads, kept_reads, "{prompt}");
+            assert_eq!(outputs, kept_outputs, "{prompt}: to the bit");
+            assert_eq!(all, 7);
+            // The newest page is there before another one leaves.
+            let bound = 2 + 3 * n_kv_heads;
+            assert!(most <= bound.min(6), "{prompt}, {n_kv_heads}: {most} pages");
+            // Another pass would read what is not there.
+            let error = layer.cache.decode().unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("KV cache: expected decode steps by the policy")
+            );
+            assert!(layer.cache.prefill(&[1]).is_err());
+            assert!(layer.cache.free_all_but(|_, _| None).is_err());
+            assert!(layer.cache.truncate(0, 55).is_err());
+            layer.cache.release(0).unwrap();
+            assert_eq!(layer.cache.free_pages(), 8);
+            layer.cache.prefill(&[64]).unwrap();
+        }
     }
 
     #[test]
