@@ -10,8 +10,10 @@ use quest_burn_models::{
     convert::{Conversion, convert},
     source,
     tokenizer::Tokenizer,
+    weights::KeptBlocks,
 };
 use quest_burn_tests::{
+    arrays::assert_close,
     gguf::{Gguf, GgufSpec, Meta, Pair, VOCABULARY},
     loaded::Loaded,
 };
@@ -86,6 +88,35 @@ fn every_architecture_is_as_its_folder() {
                 ..GgufSpec::default()
             });
         }
+    }
+}
+
+/// Rows of a few tokens are rounded to 8 bits on the CPU, those of a prompt are not; logits are made of
+/// single rows and of many.
+#[test]
+fn a_projection_to_logits_of_its_own_stays_in_its_blocks() {
+    for (format, is_kept) in [(BlockFormat::Q6_K, true), (BlockFormat::F16, false)] {
+        let kept = |tied| {
+            let spec = GgufSpec {
+                format,
+                tied,
+                ..GgufSpec::default()
+            };
+            let dir = folder();
+            let file = dir.path().join("model.gguf");
+            Pair::new(&spec).gguf.write(&file);
+            let device = Device::flex();
+            let stored = Loaded::stored(&file, &device, DType::F32).dense_nlls(&ids(40));
+            assert_close(&stored, &nlls(&file), 1e-4, format.name());
+            let source = source::open(&file).unwrap();
+            let config = source.config().unwrap();
+            let kept = KeptBlocks::of(&*source, &config, &device).unwrap();
+            kept.map_or(0, |kept| kept.weights)
+        };
+        let (of_own, of_embedding) = (kept(false), kept(true));
+        let head = (VOCABULARY * 256) as u64;
+        let expected = of_embedding + if is_kept { head } else { 0 };
+        assert_eq!(of_own, expected, "{format}");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::model::{CausalLm, DecoderLayer, LanguageModel, capped};
 ///
 /// Should be created with `CausalLm::into`, or with [`InferenceLm::with_weights`] where the weights
 /// of the layers' projections are to be rounded. Embeddings, norms, biases and the projection to
-/// logits are in full in any case.
+/// logits are not rounded in any case; the last may stay in the blocks that a checkpoint has it in.
 #[derive(Clone, Debug)]
 pub struct InferenceLm {
     embed_tokens: Embedding,
@@ -33,7 +33,7 @@ pub struct InferenceLm {
 impl From<CausalLm> for InferenceLm {
     /// One layer at a time, so that no more than one layer's weights are there twice.
     fn from(model: CausalLm) -> Self {
-        let lm_head = lm_head(model.lm_head, &model.embed_tokens);
+        let lm_head = lm_head(model.lm_head.map(Into::into), &model.embed_tokens);
         Self {
             layers: model.layers.into_iter().map(Into::into).collect(),
             embed_tokens: model.embed_tokens,
@@ -106,6 +106,7 @@ impl InferenceLm {
                 device.sync().map_err(QuantizationError::from)?;
             }
         }
+        let lm_head = lm_head.map(InferenceLinear::from);
         Ok(Self::from_parts(embed_tokens, quantized, norm, lm_head))
     }
 
@@ -113,7 +114,7 @@ impl InferenceLm {
         embed_tokens: Embedding,
         layers: Vec<InferenceLayer>,
         norm: RmsNorm,
-        lm_head: Option<Linear>,
+        lm_head: Option<InferenceLinear>,
     ) -> Self {
         Self {
             lm_head: self::lm_head(lm_head, &embed_tokens),
@@ -126,11 +127,8 @@ impl InferenceLm {
     }
 }
 
-fn lm_head(lm_head: Option<Linear>, embed_tokens: &Embedding) -> InferenceLinear {
-    match lm_head {
-        Some(lm_head) => lm_head.into(),
-        None => InferenceLinear::new(embed_tokens.weight.val(), None),
-    }
+fn lm_head(lm_head: Option<InferenceLinear>, embed_tokens: &Embedding) -> InferenceLinear {
+    lm_head.unwrap_or_else(|| InferenceLinear::new(embed_tokens.weight.val(), None))
 }
 
 impl LanguageModel for InferenceLm {

@@ -67,6 +67,19 @@ impl KeptBlocks {
     }
 }
 
+/// The projection to logits. GPUs widen all of a packed weight for the rows of a prompt, and this is the
+/// largest one of a model: there it is widened once and for all.
+const LM_HEAD: &str = "lm_head.weight";
+
+/// Whether a device multiplies the blocks of every format of integers where they lie, as CPUs do.
+fn is_host(device: &Device) -> bool {
+    let kept = |format: &BlockFormat| {
+        let row = format.weights_per_block();
+        !format.is_integers() || LinearWeight::kept_bytes(*format, [1, row], device).is_some()
+    };
+    BlockFormat::ALL.iter().all(kept)
+}
+
 /// Format, shape and bytes on the device of a projection that stays in blocks.
 fn kept(tensor: &SourceTensor, device: &Device) -> Option<(BlockFormat, [usize; 2], u64)> {
     let TensorData::Blocks(blocks) = &tensor.data else {
@@ -77,7 +90,8 @@ fn kept(tensor: &SourceTensor, device: &Device) -> Option<(BlockFormat, [usize; 
     };
     let dims = [d_output, d_input];
     let bytes = LinearWeight::kept_bytes(blocks.format, dims, device)?;
-    is_projection(&tensor.name).then_some((blocks.format, dims, bytes))
+    let is_kept = is_projection(&tensor.name) || (tensor.name == LM_HEAD && is_host(device));
+    is_kept.then_some((blocks.format, dims, bytes))
 }
 
 /// Whether a projection stays in blocks.
@@ -113,7 +127,8 @@ impl BlockTensors {
     }
 }
 
-fn weight(
+/// The weight of a projection that stays in blocks.
+pub fn weight(
     tensor: &SourceTensor,
     device: &Device,
     dtype: DType,

@@ -7,7 +7,8 @@
 //! 3. Tensors are read one by one, cast and moved to the device. Of the model there is one copy,
 //!    beside the one tensor in hand; safetensors files are mapped rather than read, so what of them
 //!    is in memory is page cache that the system takes back when it needs it. Blocks of GGUF files are
-//!    widened as they are read; projections stay in them where the device multiplies blocks
+//!    widened as they are read; projections, on CPUs that to logits too, stay in them where the device
+//!    multiplies blocks
 //!    ([`WeightFormat::Stored`]).
 //! 4. Projections of GPTQ and AWQ checkpoints keep their bits; their words are put in order on the host.
 
@@ -22,11 +23,12 @@ use std::path::Path;
 
 use burn::{
     module::Module,
-    nn::LinearLayout,
+    nn::{Linear, LinearLayout},
     store::{Applier, FloatCastAdapter, ModuleAdapter, PyTorchToBurnAdapter, burn_pack},
     tensor::{DType, Device},
 };
 use quest_burn::inference::WeightFormat;
+use quest_burn_linear::InferenceLinear;
 
 use crate::{
     config::{ModelConfig, StoredQuantization},
@@ -39,6 +41,9 @@ use blocks::BlockTensors;
 pub use blocks::KeptBlocks;
 use checkpoint::{Checkpoint, Files, Tensors};
 use quantized::PackedTensors;
+
+/// What the name of the projection to logits begins with.
+const LM_HEAD: &str = "lm_head.";
 
 /// How far [`load`] has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +114,7 @@ pub fn load_from(
         norm: loader.fill(model.norm, "model.norm.")?,
         lm_head: model
             .lm_head
-            .map(|lm_head| loader.fill(lm_head, "lm_head."))
+            .map(|lm_head| loader.fill(lm_head, LM_HEAD))
             .transpose()?,
         embedding_scale: model.embedding_scale,
         logit_soft_cap: model.logit_soft_cap,
@@ -157,10 +162,7 @@ pub fn load_for_inference_from(
     let model = loader.config.init(device);
     let embed_tokens = loader.fill(model.embed_tokens, "model.embed_tokens.")?;
     let norm = loader.fill(model.norm, "model.norm.")?;
-    let lm_head = model
-        .lm_head
-        .map(|lm_head| loader.fill(lm_head, "lm_head."))
-        .transpose()?;
+    let lm_head = model.lm_head;
     let layers = model.layers.into_iter().enumerate();
     let layers = layers.map(|(index, layer)| (layer, format!("model.layers.{index}.")));
     let lm = match config.quantization {
@@ -172,18 +174,23 @@ pub fn load_for_inference_from(
             });
         }
         Some(quantization) => {
+            let lm_head = loader.fill_head(lm_head)?.map(Into::into);
             let layers = layers
                 .map(|(layer, prefix)| loader.fill_packed(layer, &prefix, quantization, device))
                 .collect::<Result<_, _>>()?;
             InferenceLm::from_parts(embed_tokens, layers, norm, lm_head)
         }
         None if format == WeightFormat::Stored => {
+            let lm_head = lm_head
+                .map(|lm_head| loader.fill_stored_head(lm_head, device))
+                .transpose()?;
             let layers = layers
                 .map(|(layer, prefix)| loader.fill_stored(layer, &prefix, device))
                 .collect::<Result<_, _>>()?;
             InferenceLm::from_parts(embed_tokens, layers, norm, lm_head)
         }
         None => {
+            let lm_head = loader.fill_head(lm_head)?;
             let layers = layers.map(|(layer, prefix)| loader.fill(layer, &prefix));
             InferenceLm::from_layers(embed_tokens, layers, norm, lm_head, format)?
         }
@@ -295,6 +302,30 @@ impl<'a> Loader<'a> {
         let layer = BlockTensors(blocks).layer(layer, device, self.dtype)?;
         (self.progress)(self.done);
         Ok(layer)
+    }
+
+    /// Gives the projection to logits its tensor.
+    fn fill_head(&mut self, lm_head: Option<Linear>) -> Result<Option<Linear>, ModelError> {
+        lm_head
+            .map(|lm_head| self.fill(lm_head, LM_HEAD))
+            .transpose()
+    }
+
+    /// The same of one that stays in blocks where the device keeps them.
+    fn fill_stored_head(
+        &mut self,
+        lm_head: Linear,
+        device: &Device,
+    ) -> Result<InferenceLinear, ModelError> {
+        let mut blocks = self.checkpoint.take_blocks(LM_HEAD, device).into_values();
+        let Some(tensor) = blocks.next() else {
+            return Ok(self.fill(lm_head, LM_HEAD)?.into());
+        };
+        self.done.tensors += 1;
+        self.done.bytes += tensor.stored_bytes();
+        let weight = blocks::weight(&tensor, device, self.dtype)?;
+        (self.progress)(self.done);
+        Ok(InferenceLinear::with_weight(weight, None))
     }
 
     /// The tensors whose names begin with `prefix`.
