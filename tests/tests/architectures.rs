@@ -141,6 +141,12 @@ fn weights_in_few_bits_stay_close() {
         let mean = |nlls: &[f64]| nlls.iter().sum::<f64>() / nlls.len() as f64;
         let device = burn::tensor::Device::default();
         let int8 = WeightFormat::Int8;
+        let config = ModelConfig::from_dir(&fixture.dir).unwrap();
+        if let Err(error) = config.weight_bytes(DType::F32, int8) {
+            // Experts of 24 channels make no groups.
+            assert_eq!(fixture.name, "llama4", "{error}");
+            continue;
+        }
         let loaded = Loaded::for_inference(&fixture.dir, &device, DType::F32, int8);
         let found = loaded.dense_nlls(&golden.ids);
         let difference = (mean(&found) - mean(&golden.dense_nll)).abs();

@@ -18,6 +18,8 @@ pub(crate) struct Family {
     pub absent: fn() -> Value,
     /// What its blocks are made of.
     pub blocks: fn(&Fields<'_>) -> Result<Blocks, ModelError>,
+    /// The field with the channels inside a feed-forward block without experts.
+    pub d_ff: &'static str,
     /// Whether it may be that not all channels of a head are rotated.
     pub is_rotated_in_part: bool,
     /// Parts of tensors' names that checkpoints spell in another way, and this module's spelling.

@@ -38,6 +38,7 @@ pub const FAMILY: Family = Family {
         })
     },
     blocks,
+    d_ff: "intermediate_size",
     is_rotated_in_part: false,
     renamed: &[],
     left_out: &[],

@@ -30,6 +30,7 @@ pub const FAMILY: Family = Family {
         })
     },
     blocks,
+    d_ff: "intermediate_size",
     is_rotated_in_part: false,
     renamed: &[
         ("language_model.model.", "model."),

@@ -28,6 +28,7 @@ pub const FAMILY: Family = Family {
             ..Blocks::default()
         })
     },
+    d_ff: "intermediate_size",
     is_rotated_in_part: false,
     renamed: &[],
     left_out: &[],

@@ -46,6 +46,7 @@ pub const FAMILY: Family = Family {
             ..Blocks::default()
         })
     },
+    d_ff: "intermediate_size",
     is_rotated_in_part: false,
     renamed: &[
         (".block_sparse_moe.", ".mlp."),

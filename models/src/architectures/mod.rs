@@ -8,6 +8,7 @@ mod family;
 mod gemma2;
 mod gemma3;
 mod llama;
+mod llama4;
 mod mistral;
 mod mixtral;
 mod phi3;
@@ -59,6 +60,9 @@ architectures! {
     Qwen3: qwen3::FAMILY,
     /// Qwen3 with experts.
     Qwen3Moe: qwen3_moe::FAMILY,
+    /// Llama 4, its part for text: chunks in layers with a rotary embedding, none of it in the others,
+    /// experts beside one for all tokens.
+    Llama4: llama4::FAMILY,
     /// Phi-3 and 4: queries, keys and values in one projection, and heads that are rotated in part.
     Phi3: phi3::FAMILY,
     /// Gemma 2: caps on attention scores and logits, sliding windows in every other layer.

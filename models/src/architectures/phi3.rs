@@ -37,6 +37,7 @@ pub const FAMILY: Family = Family {
             ..Blocks::default()
         })
     },
+    d_ff: "intermediate_size",
     is_rotated_in_part: true,
     renamed: &[],
     left_out: &[],

@@ -77,6 +77,7 @@ fn windows(
     };
     Ok(Some(Windows {
         tokens,
+        are_chunks: false,
         layers,
         rope: None,
     }))

@@ -1,4 +1,4 @@
-use quest_burn::attention::RopeConfig;
+use quest_burn::attention::{RopeConfig, Temperature, Window};
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, MAX_SIZE};
@@ -34,8 +34,23 @@ pub struct Blocks {
     pub logit_soft_cap: Option<f64>,
     /// Sliding windows, where some layers have one.
     pub windows: Option<Windows>,
+    /// Whether checkpoints rotate neighbouring channels of a head, not those half a head apart.
+    pub neighbours_rotated: bool,
+    /// Layers without a rotary embedding.
+    pub unrotated_layers: Vec<usize>,
+    /// What queries of those layers are multiplied by.
+    pub temperature: Option<Temperature>,
+    /// Whether norms of queries and keys, of layers with a rotary embedding only, have no weights.
+    pub plain_qk_norm: bool,
     /// Experts in the place of feed-forward blocks.
     pub experts: Option<Experts>,
+}
+
+impl Blocks {
+    /// Whether query and key heads of a layer are normed.
+    pub(crate) fn norms_queries(&self, layer: usize) -> bool {
+        self.qk_norm && !(self.plain_qk_norm && self.unrotated_layers.contains(&layer))
+    }
 }
 
 /// What the gate of a feed-forward block goes through.
@@ -67,6 +82,9 @@ impl Activation {
 pub struct Windows {
     /// Tokens that are seen, the newest among them.
     pub tokens: usize,
+    /// Whether only those of a token's own chunk are seen, in chunks of so many tokens.
+    #[serde(default)]
+    pub are_chunks: bool,
     /// Whether a layer has a window, for each of them.
     pub layers: Vec<bool>,
     /// Rotary position embedding of these layers, where it is another than that of the others.
@@ -74,6 +92,15 @@ pub struct Windows {
 }
 
 impl Windows {
+    /// What a token sees in a layer with a window.
+    pub fn window(&self) -> Window {
+        let tokens = self.tokens;
+        match self.are_chunks {
+            true => Window::Chunk { tokens },
+            false => Window::Sliding { tokens },
+        }
+    }
+
     /// Whether a layer has a window.
     pub fn has(&self, layer: usize) -> bool {
         self.layers.get(layer).copied().unwrap_or(false)
@@ -97,8 +124,25 @@ pub struct Experts {
     pub d_ff: usize,
     /// Whether the weights of the chosen experts are divided by their sum.
     pub is_normed: bool,
+    /// How the router's logits become weights.
+    #[serde(default)]
+    pub routing: Routing,
+    /// Channels inside an expert that all tokens go through beside those that are chosen.
+    #[serde(default)]
+    pub shared_d_ff: Option<usize>,
     /// Layers with one feed-forward block and no experts.
     pub dense_layers: Vec<usize>,
+}
+
+/// How a router's logits become weights of the experts that are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Routing {
+    /// By a softmax over all of them; outputs are multiplied.
+    #[default]
+    Softmax,
+    /// By a sigmoid of each; what goes into an expert is multiplied.
+    SigmoidOfInputs,
 }
 
 impl Experts {
@@ -117,6 +161,8 @@ impl Experts {
             chosen,
             d_ff,
             is_normed: false,
+            routing: Routing::default(),
+            shared_d_ff: None,
             dense_layers: Vec::new(),
         })
     }

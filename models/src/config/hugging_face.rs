@@ -94,7 +94,7 @@ pub fn parse(fields: Fields<'_>) -> Result<ModelConfig, ModelError> {
         architecture,
         vocab_size: size("vocab_size")?,
         d_model,
-        d_ff: size("intermediate_size")?,
+        d_ff: size(architecture.family().d_ff)?,
         n_layers,
         n_heads,
         n_kv_heads,

@@ -8,7 +8,7 @@ mod rope;
 mod stored_quantization;
 
 pub use crate::architectures::Architecture;
-pub use blocks::{Activation, Blocks, Experts, Windows};
+pub use blocks::{Activation, Blocks, Experts, Routing, Windows};
 pub use stored_quantization::{PackedLayout, StoredQuantization};
 
 use std::path::Path;

@@ -120,6 +120,9 @@ fn layer_shapes(config: &ModelConfig, layer: usize) -> Vec<(String, Vec<usize>)>
             for expert in 0..experts.count {
                 feed_forward(format!("mlp.experts.{expert}"), experts.d_ff);
             }
+            if let Some(d_ff) = experts.shared_d_ff {
+                feed_forward("mlp.shared_expert".into(), d_ff);
+            }
             linear("mlp.gate".into(), experts.count, d_model, false);
         }
     }
@@ -133,7 +136,7 @@ fn layer_shapes(config: &ModelConfig, layer: usize) -> Vec<(String, Vec<usize>)>
             ("post_feedforward_layernorm", d_model),
         ]);
     }
-    if blocks.qk_norm {
+    if blocks.norms_queries(layer) {
         norms.extend([
             ("self_attn.q_norm", config.head_dim),
             ("self_attn.k_norm", config.head_dim),

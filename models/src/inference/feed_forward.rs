@@ -5,7 +5,7 @@ use quest_burn::{
 };
 
 use crate::{
-    config::Activation,
+    config::{Activation, Routing},
     model::{FeedForward, Mlp, SparseMlp, route},
 };
 
@@ -138,8 +138,10 @@ pub struct InferenceExperts {
     /// In full: what it chooses must not change.
     gate: InferenceLinear,
     experts: Vec<InferenceMlp>,
+    shared_expert: Option<InferenceMlp>,
     chosen: usize,
     is_normed: bool,
+    routing: Routing,
 }
 
 impl From<SparseMlp> for InferenceExperts {
@@ -147,6 +149,8 @@ impl From<SparseMlp> for InferenceExperts {
         Self {
             gate: block.gate.into(),
             experts: block.experts.into_iter().map(Into::into).collect(),
+            shared_expert: block.shared_expert.map(Into::into),
+            routing: block.routing,
             chosen: block.chosen,
             is_normed: block.is_normed,
         }
@@ -155,12 +159,18 @@ impl From<SparseMlp> for InferenceExperts {
 
 impl InferenceExperts {
     /// The block with experts of another form.
-    pub fn from_parts(block: &SparseMlp, experts: Vec<InferenceMlp>) -> Self {
+    pub fn from_parts(
+        block: &SparseMlp,
+        experts: Vec<InferenceMlp>,
+        shared_expert: Option<InferenceMlp>,
+    ) -> Self {
         Self {
             gate: block.gate.clone().into(),
             experts,
+            shared_expert,
             chosen: block.chosen,
             is_normed: block.is_normed,
+            routing: block.routing,
         }
     }
 
@@ -170,6 +180,10 @@ impl InferenceExperts {
             experts: experts
                 .map(|expert| expert.with_weights(format))
                 .collect::<Result<_, _>>()?,
+            shared_expert: self
+                .shared_expert
+                .map(|expert| expert.with_weights(format))
+                .transpose()?,
             ..self
         })
     }
@@ -177,7 +191,13 @@ impl InferenceExperts {
     /// Of rows that are normed: `[n, d_model] -> [n, d_model]`
     fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
         let logits = self.gate.forward(rows.clone());
-        let routes = route(logits, self.chosen, self.is_normed);
-        routes.forward(rows, |expert, rows| self.experts[expert].forward(rows))
+        let routes = route(logits, self.chosen, self.is_normed, self.routing);
+        let output = routes.forward(rows.clone(), |expert, rows| {
+            self.experts[expert].forward(rows)
+        });
+        match &self.shared_expert {
+            Some(shared) => output + shared.forward(rows),
+            None => output,
+        }
     }
 }

@@ -1,6 +1,6 @@
 use burn::{nn::RmsNorm, tensor::Tensor};
 use quest_burn::{
-    attention::Rotations,
+    attention::{Rotations, Window},
     cache::{LayerCache, Step},
     inference::{InferenceAttention, QuantizationError, WeightFormat},
     policy::PagePolicy,
@@ -56,8 +56,13 @@ impl InferenceLayer {
         })
     }
 
-    /// Tokens that a token sees where the layer has a sliding window.
-    pub fn window(&self) -> Option<usize> {
+    /// Whether queries and keys are rotated.
+    pub(super) fn is_rotated(&self) -> bool {
+        self.self_attn.is_rotated()
+    }
+
+    /// Which tokens a token sees where the layer has a window.
+    pub fn window(&self) -> Option<Window> {
         self.self_attn.window()
     }
 

@@ -164,16 +164,17 @@ impl LanguageModel for InferenceLm {
         if let Some(scale) = self.embedding_scale {
             hidden = hidden * scale;
         }
-        // One for layers without a window, one for those with.
+        // One for layers without a window, one for those with; none where layers are not rotated.
         let rotations = [false, true].map(|windowed| {
-            let mut layers = self.layers.iter();
+            let mut layers = self.layers.iter().filter(|layer| layer.is_rotated());
             let first = layers.find(|layer| layer.window().is_some() == windowed);
             first.and_then(|layer| layer.rotations(step))
         });
         for (index, layer) in self.layers.iter().enumerate() {
             let rotations = &rotations[usize::from(layer.window().is_some())];
+            let rotations = rotations.as_ref().filter(|_| layer.is_rotated());
             let cache = cache.layer_mut(index);
-            hidden = layer.forward_cache(hidden, cache, step, rotations.as_ref(), policy);
+            hidden = layer.forward_cache(hidden, cache, step, rotations, policy);
         }
         rms_norm(&self.norm, hidden)
     }

@@ -1,12 +1,15 @@
 use burn::{
     module::Module,
     nn::{Linear, LinearConfig},
-    tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData, activation::softmax},
+    tensor::{
+        DType, Device, IndexingUpdateOp, Int, Tensor, TensorData,
+        activation::{sigmoid, softmax},
+    },
 };
 use quest_burn::attention::project;
 
 use super::{LAYOUT, Mlp};
-use crate::config::{Experts, ModelConfig};
+use crate::config::{Experts, ModelConfig, Routing};
 
 /// Feed-forward blocks of which a router chooses some for each token; their outputs are summed with the
 /// router's weights ([Switch Transformers](https://arxiv.org/abs/2101.03961)).
@@ -16,10 +19,15 @@ pub struct SparseMlp {
     pub gate: Linear,
     /// The experts.
     pub experts: Vec<Mlp>,
+    /// One that all tokens go through, where there is one.
+    pub shared_expert: Option<Mlp>,
     /// Experts that a token goes through.
     pub chosen: usize,
     /// Whether the weights of the chosen experts are divided by their sum.
     pub is_normed: bool,
+    /// How the router's logits become weights.
+    #[module(skip)]
+    pub routing: Routing,
 }
 
 impl SparseMlp {
@@ -32,6 +40,10 @@ impl SparseMlp {
             experts: (0..experts.count)
                 .map(|_| Mlp::new(config, experts.d_ff, device))
                 .collect(),
+            shared_expert: experts
+                .shared_d_ff
+                .map(|d_ff| Mlp::new(config, d_ff, device)),
+            routing: experts.routing,
             chosen: experts.chosen,
             is_normed: experts.is_normed,
         }
@@ -46,13 +58,18 @@ impl SparseMlp {
         let logits = project(&self.gate, hidden.clone());
         let [_, _, count] = logits.dims();
         let logits = logits.reshape([batch * tokens, count]);
-        let routes = route(logits, self.chosen, self.is_normed);
+        let routes = route(logits, self.chosen, self.is_normed, self.routing);
+        let shared = (self.shared_expert.as_ref()).map(|shared| shared.forward(hidden.clone()));
         let rows = hidden.reshape([batch * tokens, d_model]);
         let output = routes.forward(rows, |expert, rows| {
             let rows = rows.unsqueeze_dim::<3>(0);
             self.experts[expert].forward(rows).squeeze_dim::<2>(0)
         });
-        output.reshape([batch, tokens, d_model])
+        let output = output.reshape([batch, tokens, d_model]);
+        match shared {
+            Some(shared) => output + shared,
+            None => output,
+        }
     }
 }
 
@@ -60,15 +77,21 @@ impl SparseMlp {
 pub(crate) struct Routes {
     /// `[rows, chosen]`, of the rows' dtype.
     weights: Tensor<2>,
+    /// Whether rows are multiplied before they go through an expert, not after it.
+    before: bool,
     /// The experts that are chosen, ascending, each with the places in `weights` that name it.
     experts: Vec<(usize, Vec<usize>)>,
 }
 
-/// The `chosen` experts with the highest logits `[rows, experts]`, by a softmax over all of them. The
+/// The `chosen` experts with the highest logits `[rows, experts]`. The
 /// choice is read on the host, so that nothing but the experts that are chosen is computed.
-pub(crate) fn route(logits: Tensor<2>, chosen: usize, is_normed: bool) -> Routes {
+pub(crate) fn route(logits: Tensor<2>, chosen: usize, is_normed: bool, routing: Routing) -> Routes {
     let dtype = logits.dtype();
-    let weights = softmax(logits.cast(DType::F32), 1);
+    let logits = logits.cast(DType::F32);
+    let weights = match routing {
+        Routing::Softmax => softmax(logits, 1),
+        Routing::SigmoidOfInputs => sigmoid(logits),
+    };
     let (mut weights, ids) = weights.topk_with_indices(chosen, 1);
     if is_normed {
         weights = weights.clone() / weights.sum_dim(1);
@@ -84,6 +107,7 @@ pub(crate) fn route(logits: Tensor<2>, chosen: usize, is_normed: bool) -> Routes
     let experts = places.chunk_by(|(one, _), (other, _)| one == other);
     Routes {
         weights: weights.cast(dtype),
+        before: routing == Routing::SigmoidOfInputs,
         experts: experts
             .map(|places| {
                 (
@@ -118,12 +142,16 @@ impl Routes {
                 Tensor::<1, Int>::from_data(indices, &device)
             };
             let weights = weights.clone().select(0, indices(&|place| place));
+            let through = |rows: Tensor<2>| match self.before {
+                true => expert(*id, rows * weights.clone()),
+                false => expert(*id, rows) * weights.clone(),
+            };
             if n == 1 {
-                sum = sum + expert(*id, rows.clone()) * weights;
+                sum = sum + through(rows.clone());
                 continue;
             }
             let of_expert = indices(&|place| place / chosen);
-            let output = expert(*id, rows.clone().select(0, of_expert.clone())) * weights;
+            let output = through(rows.clone().select(0, of_expert.clone()));
             sum = sum.select_assign(0, of_expert, output, IndexingUpdateOp::Add);
         }
         sum
@@ -141,7 +169,7 @@ mod tests {
         // The first row goes through experts 2 and 0, the second through 1 and 2.
         let logits = Tensor::<2>::from_data([[1., 0., 2.], [-3., 2., 1.]], &device);
         let rows = Tensor::<2>::from_data([[1., 10.], [2., 20.]], &device);
-        let routes = route(logits, 2, is_normed);
+        let routes = route(logits, 2, is_normed, Routing::Softmax);
         routes.forward(rows, |expert, rows| rows * (expert as f32 + 1.0))
     }
 

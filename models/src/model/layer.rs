@@ -10,7 +10,7 @@ use quest_burn::{
 };
 
 use super::{FeedForward, LAYOUT};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Windows};
 
 /// One layer: attention and feed-forward block, each after a norm and added to its input; in some models
 /// their outputs are normed before they are added.
@@ -37,6 +37,8 @@ impl DecoderLayer {
         let blocks = &config.blocks;
         let windows = blocks.windows.as_ref().filter(|windows| windows.has(index));
         let rope = windows.and_then(|windows| windows.rope.as_ref());
+        let is_rotated = !blocks.unrotated_layers.contains(&index);
+        let norms = blocks.norms_queries(index);
         let norm = || {
             RmsNormConfig::new(config.d_model)
                 .with_epsilon(config.rms_norm_epsilon)
@@ -49,11 +51,12 @@ impl DecoderLayer {
                 .with_head_dim(Some(config.head_dim))
                 .with_qkv_bias(blocks.qkv_bias)
                 .with_output_bias(blocks.output_bias)
-                .with_qk_norm_epsilon(blocks.qk_norm.then_some(config.rms_norm_epsilon))
-                .with_rope(Some(rope.unwrap_or(&config.rope).clone()))
+                .with_qk_norm_epsilon(norms.then_some(config.rms_norm_epsilon))
+                .with_rope(is_rotated.then(|| rope.unwrap_or(&config.rope).clone()))
+                .with_temperature(blocks.temperature.filter(|_| !is_rotated))
                 .with_scale(blocks.attention_scale)
                 .with_soft_cap(blocks.attention_soft_cap)
-                .with_window(windows.map(|windows| windows.tokens))
+                .with_window(windows.map(Windows::window))
                 .with_layout(LAYOUT)
                 .init(device),
             post_attention_layernorm: norm(),

@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -122,6 +123,47 @@ impl SourceTensor {
             data,
             ..self
         }
+    }
+
+    /// Some columns of one matrix of a tensor of several, `[matrices, rows, columns]`, as rows.
+    pub(crate) fn transposed(
+        self,
+        name: String,
+        matrix: usize,
+        [rows, columns]: [usize; 2],
+        taken: Range<usize>,
+    ) -> Self {
+        let shape = vec![taken.len(), rows];
+        let stored = self.clone().into_plain(DType::F32);
+        let (dtype, size) = (stored.dtype, stored.dtype.size());
+        let read = move || {
+            let bytes = stored.clone().into_bytes()?;
+            let bytes = &bytes[matrix * rows * columns * size..];
+            let mut transposed = Vec::with_capacity(taken.len() * rows * size);
+            for (column, row) in taken.clone().flat_map(|c| (0..rows).map(move |r| (c, r))) {
+                let place = (row * columns + column) * size;
+                transposed.extend_from_slice(&bytes[place..place + size]);
+            }
+            Ok(aligned(&transposed, dtype))
+        };
+        let bytes = shape.iter().product::<usize>() * size;
+        let tensor =
+            burn_pack::Tensor::deferred(name.clone(), dtype, shape.clone(), None, bytes, read);
+        Self {
+            name,
+            shape,
+            data: TensorData::Plain(tensor),
+            ..self
+        }
+    }
+
+    /// A vector of ones that no file holds, as if it were beside `like`.
+    pub(crate) fn ones(name: String, n: usize, like: &Self) -> Self {
+        let read = move || Ok(Bytes::from_elems(vec![1f32; n]));
+        let (shape, bytes) = (vec![n], n * size_of::<f32>());
+        let tensor =
+            burn_pack::Tensor::deferred(name.clone(), DType::F32, shape, None, bytes, read);
+        Self::plain(tensor, &like.path, like.format)
     }
 
     /// An error about its content.

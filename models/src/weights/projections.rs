@@ -26,12 +26,16 @@ pub fn projections(layer: &DecoderLayer) -> Vec<Named<'_>> {
         FeedForward::Experts(block) => {
             let experts = block.experts.iter().enumerate();
             experts.for_each(|(expert, mlp)| add(expert_name(expert), mlp));
+            if let Some(mlp) = &block.shared_expert {
+                add(SHARED.into(), mlp);
+            }
         }
     }
     all
 }
 
 const MLP: &str = "mlp";
+const SHARED: &str = "mlp.shared_expert";
 
 fn expert_name(expert: usize) -> String {
     format!("{MLP}.experts.{expert}")
@@ -79,7 +83,9 @@ pub fn layer_with(
             let experts = sparse.experts.iter().enumerate();
             let experts = experts.map(|(expert, mlp)| block(&expert_name(expert), mlp));
             let experts = experts.collect::<Result<_, _>>()?;
-            InferenceFeedForward::Experts(InferenceExperts::from_parts(sparse, experts))
+            let shared = sparse.shared_expert.as_ref();
+            let shared = shared.map(|mlp| block(SHARED, mlp)).transpose()?;
+            InferenceFeedForward::Experts(InferenceExperts::from_parts(sparse, experts, shared))
         }
     };
     let norms = LayerNorms::of(&layer);

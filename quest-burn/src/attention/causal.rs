@@ -1,9 +1,9 @@
 use burn::{
     nn::Dropout,
-    tensor::{Bool, DType, Tensor, activation::softmax},
+    tensor::{Bool, DType, Int, Tensor, activation::softmax},
 };
 
-use crate::ops::reference::capped;
+use crate::{ops::reference::capped, pages::Window};
 
 /// How scores are made of products.
 pub(super) struct Scores {
@@ -12,7 +12,7 @@ pub(super) struct Scores {
     /// What scores are kept below.
     pub soft_cap: Option<f64>,
     /// Tokens that a token sees.
-    pub window: Option<usize>,
+    pub window: Option<Window>,
 }
 
 /// Causal attention over whole sequences, without a cache: for training. In a window a token sees itself
@@ -50,9 +50,22 @@ pub(super) fn causal_attention(
         .reshape([batch * n_kv_heads, group, tokens, tokens]);
     let scores = capped(scores, soft_cap);
     let mut hidden = Tensor::<2, Bool>::tril_mask([tokens, tokens], 0, &device);
-    if let Some(window) = window.filter(|window| *window < tokens) {
-        let past = Tensor::<2, Bool>::triu_mask([tokens, tokens], 1 - window as i64, &device);
-        hidden = hidden.bool_or(past);
+    match window.filter(|window| window.tokens() < tokens) {
+        None => {}
+        Some(Window::Sliding { tokens: window }) => {
+            let past = Tensor::<2, Bool>::triu_mask([tokens, tokens], 1 - window as i64, &device);
+            hidden = hidden.bool_or(past);
+        }
+        Some(Window::Chunk { tokens: chunk }) => {
+            let chunks =
+                Tensor::<1, Int>::arange(0..tokens as i64, &device).div_scalar(chunk as i32);
+            let shape = [tokens, tokens];
+            let (query, key) = (
+                chunks.clone().reshape([tokens, 1]).expand(shape),
+                chunks.reshape([1, tokens]).expand(shape),
+            );
+            hidden = hidden.bool_or(key.not_equal(query));
+        }
     }
     let hidden =
         hidden

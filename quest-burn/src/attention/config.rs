@@ -4,7 +4,8 @@ use burn::{
     tensor::Device,
 };
 
-use super::{QuestAttention, RopeConfig};
+use super::{QuestAttention, RopeConfig, Temperature};
+use crate::pages::Window;
 
 /// Configuration to create a [`QuestAttention`] layer using the [init function](Self::init).
 #[derive(Config, Debug)]
@@ -32,8 +33,10 @@ pub struct QuestAttentionConfig {
     pub scale: Option<f64>,
     /// What scores are kept below, as `soft_cap * tanh(score / soft_cap)`; not capped when not given.
     pub soft_cap: Option<f64>,
-    /// Tokens that a token sees, itself and those before it; all when not given.
-    pub window: Option<usize>,
+    /// Which of the tokens before it a token sees; all when not given.
+    pub window: Option<Window>,
+    /// What queries are multiplied by that grows with their position; nothing when not given.
+    pub temperature: Option<Temperature>,
     /// Dropout of the attention weights while training.
     #[config(default = 0.0)]
     pub dropout: f64,
@@ -71,7 +74,7 @@ impl QuestAttentionConfig {
             self.d_model / self.n_heads
         });
         assert!(
-            self.window != Some(0),
+            self.window.is_none_or(|window| window.tokens() > 0),
             "sliding window: expected at least 1 token, found 0"
         );
         assert!(
@@ -99,6 +102,7 @@ impl QuestAttentionConfig {
             scale: self.scale.unwrap_or(1.0 / (head_dim as f64).sqrt()),
             soft_cap: self.soft_cap,
             window: self.window,
+            temperature: self.temperature,
             n_heads: self.n_heads,
             n_kv_heads,
             head_dim,

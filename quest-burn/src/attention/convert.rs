@@ -34,6 +34,7 @@ impl TryFrom<MultiHeadAttention> for QuestAttention {
             scale: 1.0 / (attention.d_k as f64).sqrt(),
             soft_cap: None,
             window: None,
+            temperature: None,
             n_heads: attention.n_heads,
             n_kv_heads: attention.n_heads,
             head_dim: attention.d_k,

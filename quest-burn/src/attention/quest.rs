@@ -5,7 +5,7 @@ use burn::{
 };
 
 use super::{
-    Rope,
+    Rope, Temperature, Window,
     causal::{Scores, causal_attention},
     project, rms_norm,
 };
@@ -43,8 +43,12 @@ pub struct QuestAttention {
     pub scale: f64,
     /// What scores are kept below; see [`LayerCache::soft_cap`].
     pub soft_cap: Option<f64>,
-    /// Tokens that a token sees, itself and those before it; all of them where there is none.
-    pub window: Option<usize>,
+    /// Which of the tokens before it a token sees; all of them where there is none.
+    #[module(skip)]
+    pub window: Option<Window>,
+    /// What queries are multiplied by that grows with their position.
+    #[module(skip)]
+    pub temperature: Option<Temperature>,
     /// Query heads.
     pub n_heads: usize,
     /// KV heads.
@@ -163,11 +167,12 @@ impl QuestAttention {
                 None => heads,
             }
         };
-        (
-            prepare(query, &self.q_norm),
-            prepare(keys, &self.k_norm),
-            values,
-        )
+        let query = prepare(query, &self.q_norm);
+        let query = match &self.temperature {
+            Some(temperature) => temperature.apply(query, positions.clone()),
+            None => query,
+        };
+        (query, prepare(keys, &self.k_norm), values)
     }
 
     /// `[batch, tokens, heads * head_dim]` -> `[batch, heads, tokens, head_dim]`

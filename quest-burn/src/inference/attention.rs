@@ -5,7 +5,7 @@ use burn::{
 
 use super::{InferenceLinear, QuantizationError, WeightFormat};
 use crate::{
-    attention::{HeadNorms, QuestAttention, Rope, Rotations, rms_norm},
+    attention::{HeadNorms, QuestAttention, Rope, Rotations, Temperature, Window, rms_norm},
     cache::{LayerCache, Phase, Step},
     ops,
     policy::{PagePolicy, within},
@@ -23,7 +23,8 @@ pub struct InferenceAttention {
     output_norm: Option<RmsNorm>,
     scale: f64,
     soft_cap: Option<f64>,
-    window: Option<usize>,
+    window: Option<Window>,
+    temperature: Option<Temperature>,
     n_heads: usize,
     n_kv_heads: usize,
     head_dim: usize,
@@ -61,6 +62,7 @@ impl InferenceAttention {
             scale: layer.scale,
             soft_cap: layer.soft_cap,
             window: layer.window,
+            temperature: layer.temperature,
             n_heads: layer.n_heads,
             n_kv_heads: layer.n_kv_heads,
             head_dim: layer.head_dim,
@@ -75,8 +77,13 @@ impl InferenceAttention {
         }
     }
 
-    /// Tokens that a token sees, itself and those before it; all of them where there is no window.
-    pub fn window(&self) -> Option<usize> {
+    /// Whether queries and keys are rotated.
+    pub fn is_rotated(&self) -> bool {
+        self.rope.is_some()
+    }
+
+    /// Which of the tokens before it a token sees; all of them where there is no window.
+    pub fn window(&self) -> Option<Window> {
         self.window
     }
 
@@ -138,6 +145,10 @@ impl InferenceAttention {
         ]);
         cache.set_soft_cap(self.soft_cap);
         let query = ops::rotate_append(cache, qkv, self.norms.as_ref(), rotations, step);
+        let query = match &self.temperature {
+            Some(temperature) => temperature.apply(query, step.positions().clone()),
+            None => query,
+        };
         let heads = match step.phase() {
             Phase::Prefill => {
                 ops::prefill_attention_within(query, cache, step, self.scale, self.window)

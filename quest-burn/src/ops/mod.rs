@@ -30,7 +30,9 @@ mod tokens;
 
 use burn::tensor::{Tensor, assert_shape};
 
-pub use crate::pages::{KeyShift, PageScoring, PageSelection, PageSharing, Pages, TokenLists};
+pub use crate::pages::{
+    KeyShift, PageScoring, PageSelection, PageSharing, Pages, TokenLists, Window,
+};
 pub(crate) use body::Body;
 pub use norm::HeadNorms;
 pub use rotate_append::rotate_append;
@@ -237,8 +239,8 @@ pub(crate) fn prefills_on_kernels(cache: &LayerCache, tokens: usize) -> bool {
     Body::of_layer(cache, &device) == Body::Kernels && kernel::prefills(cache, tokens)
 }
 
-/// [`prefill_attention`] in which a token sees itself and those before it, `window` in all; where there is
-/// no window, or all of a step is in it, the same. Windows run in tensor operations on every device.
+/// [`prefill_attention`] in which a token sees those of its window; where there is no window, or all of a
+/// step is in it, the same. Windows run in tensor operations on every device.
 ///
 /// # Shapes
 ///
@@ -252,9 +254,13 @@ pub fn prefill_attention_within(
     cache: &LayerCache,
     step: &Step,
     scale: f64,
-    window: Option<usize>,
+    window: Option<Window>,
 ) -> Tensor<4> {
-    let is_left = |window: &usize| step.lengths().iter().any(|length| length > window);
+    let is_left = |window: &Window| {
+        step.lengths()
+            .iter()
+            .any(|length| *length > window.tokens())
+    };
     match window.filter(is_left) {
         None => prefill_attention(query, cache, step, scale),
         Some(window) => {

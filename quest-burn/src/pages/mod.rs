@@ -3,6 +3,7 @@
 mod scoring;
 mod selection;
 mod tokens;
+mod window;
 
 use burn::tensor::{Int, Tensor};
 
@@ -11,6 +12,7 @@ pub use self::{
     scoring::{GroupRule, GroupRuleError, PageScoring},
     selection::{PageSelection, PageSharing},
     tokens::{KeyShift, TokenLists},
+    window::Window,
 };
 
 /// A choice of what is read.

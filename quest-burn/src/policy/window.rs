@@ -3,42 +3,43 @@ use burn::tensor::Tensor;
 use super::{PagePolicy, Pages, TokenLists};
 use crate::{
     cache::{LayerCache, Step},
-    pages::one_list,
+    pages::{Window, one_list},
 };
 
-/// Reads the newest tokens: a sliding window, as layers of some models were trained with.
+/// Reads the tokens of a window, as layers of some models were trained with.
 ///
 /// Windows begin inside pages, so the tokens are listed one by one and attended to in tensor operations
 /// on every device. Sequences that are not longer than the window are read as by dense attention.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowPolicy {
-    tokens: usize,
+    window: Window,
 }
 
 impl WindowPolicy {
-    /// A window of so many tokens, the newest among them.
+    /// Of a window.
     ///
     /// # Panics
     ///
     /// When there is no token in it.
-    pub fn new(tokens: usize) -> Self {
+    pub fn new(window: Window) -> Self {
         assert!(
-            tokens > 0,
+            window.tokens() > 0,
             "sliding window: expected at least 1 token, found 0"
         );
-        Self { tokens }
+        Self { window }
     }
 }
 
 impl PagePolicy for WindowPolicy {
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
-        if step.lengths().iter().all(|length| *length <= self.tokens) {
+        let first = |length: usize| self.window.first(length.saturating_sub(1));
+        if step.lengths().iter().all(|length| first(*length) == 0) {
             return Pages::All;
         }
         let [_, n_kv_heads, _, _] = cache.keys().dims();
         let device = query.device();
         let positions = step.lengths().iter().map(|&length| {
-            let window = length.saturating_sub(self.tokens)..length;
+            let window = first(length)..length;
             one_list(window.map(|p| p as i32), n_kv_heads, &device)
         });
         Pages::Tokens(TokenLists {
@@ -48,18 +49,18 @@ impl PagePolicy for WindowPolicy {
     }
 
     fn tokens_read(&self, _layer: usize, length: usize, _page_size: usize) -> Option<usize> {
-        Some(length.min(self.tokens))
+        Some(length - self.window.first(length.saturating_sub(1)).min(length))
     }
 }
 
 /// What `attend` gives with the policy of a layer: a window where it has one, else the model's.
 pub(crate) fn within<T>(
-    window: Option<usize>,
+    window: Option<Window>,
     policy: &dyn PagePolicy,
     attend: impl FnOnce(&dyn PagePolicy) -> T,
 ) -> T {
     match window {
-        Some(tokens) => attend(&WindowPolicy::new(tokens)),
+        Some(window) => attend(&WindowPolicy::new(window)),
         None => attend(policy),
     }
 }
@@ -75,7 +76,7 @@ mod tests {
     #[test]
     fn the_newest_tokens_are_read_wherever_pages_begin() {
         let mut layer = Weighted::new(2).prompt(&[&[1., 1.][..]; 20]);
-        let policy = observed(WindowPolicy::new(9));
+        let policy = observed(WindowPolicy::new(Window::Sliding { tokens: 9 }));
         for newest in 20..23 {
             let (read, output) = layer.decode(&policy, &[1., 1.], &[1.; 4]);
             let window = (newest - 8..=newest).collect::<Vec<_>>();
@@ -87,7 +88,7 @@ mod tests {
     #[test]
     fn a_window_that_holds_the_text_reads_everything() {
         let mut layer = Weighted::new(1).prompt(&[&[1.][..]; 4]);
-        let policy = observed(WindowPolicy::new(5));
+        let policy = observed(WindowPolicy::new(Window::Sliding { tokens: 5 }));
         assert_eq!(layer.decode(&policy, &[1.], &[1.]).0, Read::All);
         let window = Read::Tokens(vec![vec![1, 2, 3, 4, 5]]);
         assert_eq!(layer.decode(&policy, &[1.], &[1.]).0, window);

@@ -7,8 +7,8 @@ fn what_is_not_supported_is_named() {
         error(&mamba),
         "config.json: unsupported architecture `MambaForCausalLM`; supported: LlamaForCausalLM, \
          MistralForCausalLM, MixtralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, \
-         Qwen3MoeForCausalLM, Phi3ForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, \
-         Gemma3ForConditionalGeneration"
+         Qwen3MoeForCausalLM, Llama4ForCausalLM, Llama4ForConditionalGeneration, \
+         Phi3ForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3ForConditionalGeneration"
     );
     let of_own = llama(json!({ "architectures": ["MambaForCausalLM"], "model_type": "mamba" }));
     assert!(error(&of_own).contains("unsupported architecture `MambaForCausalLM`"));

@@ -15,6 +15,8 @@ fn layers_have_the_experts_that_transformers_gives_them() {
         chosen: 8,
         d_ff: 32,
         is_normed: false,
+        routing: Routing::Softmax,
+        shared_d_ff: None,
         dense_layers: Vec::new(),
     };
     assert_eq!(experts(json!({})), Some(expected.clone()));

@@ -2,6 +2,7 @@ mod bad_configs;
 mod experts;
 mod gemma2;
 mod gemma3;
+mod llama4;
 
 mod phi3;
 mod positions;

@@ -4,7 +4,10 @@ use super::{
     pool::pages_of_all_heads,
     softmax::{MASKED, RunningSoftmax, capped},
 };
-use crate::cache::{LayerCache, Step};
+use crate::{
+    cache::{LayerCache, Step},
+    pages::Window,
+};
 
 /// Query tokens and key tokens of one block of scores; bounds memory whatever the prompt.
 const QUERY_TOKENS: usize = 512;
@@ -17,19 +20,25 @@ pub fn prefill_attention(
     step: &Step,
     scale: f64,
 ) -> Tensor<4> {
-    window_prefill_attention(query, cache, step, scale, usize::MAX)
+    window_prefill_attention(
+        query,
+        cache,
+        step,
+        scale,
+        Window::Sliding { tokens: usize::MAX },
+    )
 }
 
-/// The same where a token sees itself and those before it, `window` in all.
+/// The same where a token sees those of its window.
 pub fn window_prefill_attention(
     query: Tensor<4>,
     cache: &LayerCache,
     step: &Step,
     scale: f64,
-    window: usize,
+    window: Window,
 ) -> Tensor<4> {
     assert!(
-        window > 0,
+        window.tokens() > 0,
         "sliding window: expected at least 1 token, found 0"
     );
     let [batch, n_heads, tokens, head_dim] = query.dims();
@@ -71,8 +80,8 @@ struct Place<'a> {
     sequence: usize,
     /// Position of the first of them.
     position: usize,
-    /// Tokens that each of them sees.
-    window: usize,
+    /// What each of them sees.
+    window: Window,
 }
 
 /// Attention of adjacent query tokens `[1, n_heads, t, head_dim]`.
@@ -95,7 +104,7 @@ fn query_block(query: Tensor<4>, cache: &LayerCache, place: &Place<'_>, scale: f
     let page_size = step.page_size();
     let length = step.lengths()[sequence];
     let visible = (position + tokens).div_ceil(page_size);
-    let first_page = (position + 1).saturating_sub(window) / page_size;
+    let first_page = window.first(position) / page_size;
     let per_block = KEY_TOKENS / page_size;
     step.pages(sequence)[first_page..visible]
         .chunks(per_block)
@@ -109,7 +118,7 @@ fn query_block(query: Tensor<4>, cache: &LayerCache, place: &Place<'_>, scale: f
             let scores = query.clone().matmul(keys.transpose());
             let mut scores = capped(scores, cache.soft_cap());
             let [_, _, n_keys] = scores.dims();
-            let is_past = position + tokens > first_key.saturating_add(window);
+            let is_past = window.first(position + tokens - 1) > first_key;
             if is_past || first_key + n_keys > position + 1 {
                 let hidden = hidden(place, tokens, first_key, n_keys, &scores);
                 let shape = [n_kv_heads, group, tokens, n_keys];
@@ -146,10 +155,14 @@ fn hidden(
     let shape = [1, 1, tokens, n_keys];
     let (key, query) = (key.expand(shape), query.expand(shape));
     let future = key.clone().greater(query.clone());
-    match i32::try_from(place.window) {
-        Ok(window) => future.bool_or(key.lower_equal(query - window)),
-        Err(_) => future,
-    }
+    let Ok(window) = i32::try_from(place.window.tokens()) else {
+        return future;
+    };
+    let past = match place.window {
+        Window::Sliding { .. } => key.lower_equal(query - window),
+        Window::Chunk { .. } => key.lower(query.div_scalar(window).mul_scalar(window)),
+    };
+    future.bool_or(past)
 }
 
 /// `[pages, heads, page_size, head_dim]` -> `[heads, pages * page_size, head_dim]` in f32
