@@ -18,7 +18,7 @@ use quest_burn_tests::{
     arrays::{assert_close, random, rows},
     catalogue::{AttentionShape, attention_shapes},
 };
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 
 /// Sums in f32 of up to some thousand products of values in -2..2, in another order.
 const TOLERANCE: f64 = 2e-5;
