@@ -30,5 +30,8 @@ pub mod rms_norm;
 pub mod row;
 #[cfg(feature = "fusion")]
 mod shapes;
+#[cfg(feature = "cuda")]
+#[doc(hidden)]
+pub mod warpgroup;
 
 pub use self::{matmul::matmul_rows, rms_norm::rms_norm};

@@ -3,12 +3,15 @@
 //!
 //! | kernel | products | where |
 //! |---|---|---|
+//! | `warpgroup` | warpgroup instructions | H100 and H200, half precision, heads of 64 and 128 channels |
 //! | [`mod@matrix`] | matrix instructions | CUDA, half precision, heads of up to 128 channels |
 //! | [`mod@units`] | each unit its own, in f32 | every device whose shared memory holds a tile |
 
 mod matrix;
 mod place;
 mod units;
+#[cfg(feature = "cuda")]
+mod warpgroup;
 
 use burn::{
     backend::Dispatch,
@@ -136,6 +139,11 @@ pub(super) fn launch(
         lengths: places.lengths,
         scale,
     };
+    #[cfg(feature = "cuda")]
+    if warpgroup::supports(client.properties(), output.dtype, shape[3]) {
+        warpgroup::launch(inputs, output.clone());
+        return output;
+    }
     if matrix::supports(client.properties(), output.dtype, shape[3]) {
         matrix::launch(inputs, output.clone());
     } else {

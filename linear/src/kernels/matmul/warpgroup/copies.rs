@@ -3,8 +3,8 @@
 use cubecl::prelude::*;
 
 use super::{
-    instructions::{copy, end_copies},
-    tiles::{PARTS, ROW_BYTES, Tiles, WIDTH},
+    super::super::warpgroup::{PARTS, ROW_BYTES, copy, end_copies},
+    tiles::{Tiles, WIDTH},
 };
 
 /// Where a unit copies from and to. In the first row that it copies and in every eighth on, part `p` of

@@ -1,12 +1,12 @@
 use cubecl::prelude::*;
 
 use super::{
-    copies::{copies_of_unit, copy_step},
-    instructions::{
-        complete, multiply, publish, shared_address, wait_for_copies, wait_for_products,
+    super::super::warpgroup::{
+        ALIGNMENT, complete, multiply, publish, shared_address, wait_for_copies, wait_for_products,
     },
+    copies::{copies_of_unit, copy_step},
     outputs::write,
-    tiles::{ALIGNMENT, Tiles},
+    tiles::Tiles,
 };
 
 /// Cubes: tiles of the output.

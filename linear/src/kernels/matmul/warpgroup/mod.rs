@@ -1,37 +1,30 @@
-//! Products by the matrix instructions of NVIDIA's Hopper (H100, H200), which four planes execute together
-//! on tiles in shared memory.
-//!
-//! CubeCL 0.11 knows neither these instructions nor copies to shared memory that go on while a unit
-//! computes; [`ptx`] adds them as an operation with a lowering of its own. `docs/prefill.md` has times.
+//! Products by the matrix instructions of H100 and H200, on tiles in shared memory. `docs/prefill.md` has
+//! times.
 
 mod copies;
-mod instructions;
 mod kernel;
 mod outputs;
-mod ptx;
 #[cfg(test)]
 mod tests;
 mod tiles;
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::{cuda::compiler::CudaBackend, prelude::*};
+use cubecl::prelude::*;
 
 use self::{
     kernel::warpgroup_matmul,
     tiles::{Tiles, WIDTH},
 };
-use super::super::launch::{address_type, multiprocessors};
-
-/// The architecture that has the instructions. Later ones have others.
-const HOPPER: &str = "ptx_sm90";
+use super::super::{
+    launch::{address_type, multiprocessors},
+    warpgroup::is_there,
+};
 
 /// Whether the kernel multiplies these, on their device.
 pub(super) fn takes(rows: &CubeTensor, weight: &CubeTensor) -> bool {
     let [d_output, d_input] = weight.meta.shape().dims::<2>();
-    // C++ would have to know the operation as well.
-    CudaBackend::default() == CudaBackend::Llvm
-        && rows.client.properties().identity.fingerprint == HOPPER
+    is_there(rows.client.properties())
         && matches!(rows.dtype, DType::F16 | DType::BF16)
         && d_input > 0
         && d_input.is_multiple_of(WIDTH)

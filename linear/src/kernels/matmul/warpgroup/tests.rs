@@ -20,7 +20,7 @@ use cubecl_llvm::{
 };
 
 use super::{
-    HOPPER,
+    super::super::warpgroup::HOPPER,
     kernel::warpgroup_matmul,
     tiles::{Tiles, WIDTH},
 };

@@ -2,20 +2,13 @@
 
 use burn::tensor::DType;
 
-use super::super::super::matrix_instruction::PLANE;
+use super::super::super::{
+    matrix_instruction::PLANE,
+    warpgroup::{ALIGNMENT, GROUP_PLANES, GROUP_ROWS, PARTS, ROW_BYTES},
+};
 
 /// Elements of a copy of 16 bytes.
 pub(super) const WIDTH: usize = 8;
-/// Copies of a row of a tile, of 128 bytes: what the permutation of shared memory is made for.
-pub(super) const PARTS: usize = 8;
-/// Bytes of a row of a tile.
-pub(super) const ROW_BYTES: usize = PARTS * 16;
-/// Rows of an instruction.
-const GROUP_ROWS: usize = 64;
-/// Planes that execute it.
-const GROUP_PLANES: usize = 4;
-/// Eight rows of a tile, with which the permutation repeats, begin at multiples of so many bytes.
-pub(super) const ALIGNMENT: usize = 8 * ROW_BYTES;
 
 /// What the kernel is compiled for: a cube multiplies a tile of rows by a tile of weight rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -33,12 +33,17 @@ const SHARED: u32 = 3;
 /// Instructions in PTX, with operands `$0` and on, which they read as they do shared memory.
 ///
 /// With sums, the first operand points at so many `f32` of this unit, which are outputs and inputs: `$0` and
-/// on, twice as many, before the other operands. With a result, `$0` is the result, there are no effects,
+/// on, twice as many, before the other operands. With words, the next operand points at so many words of this
+/// unit, which follow one by one. With a result, `$0` is the result, there are no effects,
 /// and pointers are those of shared memory.
 #[pliron_op(
     name = "quest.ptx",
     format,
-    attributes = (quest_ptx_text: StringAttr, quest_ptx_sums: IndexAttr),
+    attributes = (
+        quest_ptx_text: StringAttr,
+        quest_ptx_sums: IndexAttr,
+        quest_ptx_words: IndexAttr
+    ),
     verifier = "succ"
 )]
 #[op_traits(CanMaterialize)]
@@ -47,28 +52,28 @@ pub(super) struct PtxOp;
 impl PtxOp {
     /// Instructions without sums and without a result.
     pub(super) fn new(ctx: &mut Context, text: &str, operands: Vec<Value>) -> Self {
-        Self::build(ctx, text, 0, operands, vec![])
+        Self::build(ctx, text, [0, 0], operands, vec![])
     }
 
-    /// Instructions that add to sums, the first operand.
+    /// Instructions that add to sums, the first operand, and may read words, the second.
     pub(super) fn with_sums(
         ctx: &mut Context,
         text: &str,
-        sums: usize,
+        [sums, words]: [usize; 2],
         operands: Vec<Value>,
     ) -> Self {
-        Self::build(ctx, text, sums, operands, vec![])
+        Self::build(ctx, text, [sums, words], operands, vec![])
     }
 
     /// An instruction that makes a word of an operand.
     pub(super) fn pure(ctx: &mut Context, text: &str, operand: Value, word: TypeHandle) -> Self {
-        Self::build(ctx, text, 0, vec![operand], vec![word])
+        Self::build(ctx, text, [0, 0], vec![operand], vec![word])
     }
 
     fn build(
         ctx: &mut Context,
         text: &str,
-        sums: usize,
+        [sums, words]: [usize; 2],
         operands: Vec<Value>,
         results: Vec<TypeHandle>,
     ) -> Self {
@@ -77,6 +82,7 @@ impl PtxOp {
         let this = Self { op };
         this.set_attr_quest_ptx_text(ctx, text.to_owned().into());
         this.set_attr_quest_ptx_sums(ctx, IndexAttr(sums));
+        this.set_attr_quest_ptx_words(ctx, IndexAttr(words));
         this
     }
 
@@ -91,6 +97,10 @@ impl PtxOp {
 
     fn sums(&self, ctx: &Context) -> usize {
         self.get_attr_quest_ptx_sums(ctx).unwrap().0
+    }
+
+    fn words(&self, ctx: &Context) -> usize {
+        self.get_attr_quest_ptx_words(ctx).unwrap().0
     }
 
     fn is_pure(&self, ctx: &Context) -> bool {
@@ -143,23 +153,23 @@ impl ToLLVMDialect for PtxOp {
         let sums = self.sums(ctx);
         let pure = self.is_pure(ctx);
 
+        let words = self.words(ctx);
         let array: TypeHandle = LlvmArrayType::get(ctx, float, sums as u64).into();
         let place = (sums > 0).then(|| operands.remove(0));
-        let mut inputs = Vec::new();
-        if let Some(place) = place {
-            let loaded = put(ctx, rewriter, |ctx| llvm::LoadOp::new(ctx, place, array));
-            for i in 0..sums {
-                inputs.push(put(ctx, rewriter, |ctx| {
-                    llvm::ExtractValueOp::new(ctx, loaded, vec![i as u32])
-                        .expect("within the array")
-                }));
-            }
+        let mut inputs = match place {
+            Some(place) => elements(ctx, rewriter, place, float, sums),
+            None => vec![],
+        };
+        if words > 0 {
+            let from = operands.remove(0);
+            inputs.extend(elements(ctx, rewriter, from, word, words));
         }
         let mut constraints: Vec<String> = vec!["=f".to_string(); sums];
         if pure {
             constraints.push("=r".to_string());
         }
         constraints.extend((0..sums).map(|i| i.to_string()));
+        constraints.extend((0..words).map(|_| "r".to_string()));
         for operand in operands {
             let is_pointer = operand.get_type(ctx).deref(ctx).is::<LlvmPointerType>();
             let input = match (is_pointer, pure) {
@@ -219,6 +229,24 @@ impl ToLLVMDialect for PtxOp {
         rewriter.erase_operation(ctx, op);
         Ok(())
     }
+}
+
+/// The elements of an array in memory of this unit, which LLVM turns into registers.
+fn elements(
+    ctx: &mut Context,
+    rewriter: &mut DialectConversionRewriter,
+    place: Value,
+    element: TypeHandle,
+    n: usize,
+) -> Vec<Value> {
+    let array: TypeHandle = LlvmArrayType::get(ctx, element, n as u64).into();
+    let loaded = put(ctx, rewriter, |ctx| llvm::LoadOp::new(ctx, place, array));
+    let elements = (0..n as u32).map(|i| {
+        put(ctx, rewriter, |ctx| {
+            llvm::ExtractValueOp::new(ctx, loaded, vec![i]).expect("within the array")
+        })
+    });
+    elements.collect()
 }
 
 fn put<O: OneResultInterface>(

@@ -6,7 +6,7 @@ use super::ptx::PtxOp;
 
 /// Where an element lies in shared memory.
 #[cube]
-pub(super) fn shared_address<E: CubePrimitive>(element: &[E]) -> u32 {
+pub fn shared_address<E: CubePrimitive>(element: &[E]) -> u32 {
     intrinsic!(|scope| {
         // SAFETY: the pointer is to a value of the scope, which outlives it.
         let pointer = unsafe { *element.__expand_as_ptr_method(scope) }.value(scope);
@@ -19,7 +19,7 @@ pub(super) fn shared_address<E: CubePrimitive>(element: &[E]) -> u32 {
 
 /// Begins to copy 16 bytes from global memory; of them `bytes` are read, the others become zeros.
 #[cube]
-pub(super) fn copy<E: CubePrimitive>(from: &[E], to: u32, bytes: u32) {
+pub fn copy<E: CubePrimitive>(from: &[E], to: u32, bytes: u32) {
     intrinsic!(|scope| {
         // SAFETY: the pointer is to a value of the scope, which outlives it.
         let from = unsafe { *from.__expand_as_ptr_method(scope) }.value(scope);
@@ -32,26 +32,26 @@ pub(super) fn copy<E: CubePrimitive>(from: &[E], to: u32, bytes: u32) {
 
 /// Ends a group of copies, which may be empty.
 #[cube]
-pub(super) fn end_copies() {
+pub fn end_copies() {
     intrinsic!(|scope| plain(scope, "cp.async.commit_group;"))
 }
 
 /// Waits until at most so many of this unit's groups of copies are under way.
 #[cube]
-pub(super) fn wait_for_copies(#[comptime] pending: usize) {
+pub fn wait_for_copies(#[comptime] pending: usize) {
     intrinsic!(|scope| plain(scope, &format!("cp.async.wait_group {pending};")))
 }
 
 /// After the next barrier, products see what this unit has copied.
 #[cube]
-pub(super) fn publish() {
+pub fn publish() {
     intrinsic!(|scope| plain(scope, "fence.proxy.async.shared::cta;"))
 }
 
 /// Begins to add the products of 64 rows of 64 channels and as many weight rows as there are `columns`.
 /// Until they are complete, nothing else may touch the sums.
 #[cube]
-pub(super) fn multiply(
+pub fn multiply(
     sums: &mut Array<f32>,
     rows: u32,
     weight_rows: u32,
@@ -66,25 +66,67 @@ pub(super) fn multiply(
             weight_rows.read_value(scope),
         ];
         let text = products(n, columns, dtype);
-        let op = PtxOp::with_sums(scope.ctx_mut(), &text, n, operands);
+        let op = PtxOp::with_sums(scope.ctx_mut(), &text, [n, 0], operands);
         scope.register(&op);
+    })
+}
+
+/// Adds the products of 64 rows in registers, in the form that sums have after rounding, and of `depth` rows of
+/// values of so many `columns` each, in blocks of 64 columns one after the other. Waits for them.
+#[cube]
+pub fn multiply_words(
+    sums: &mut Array<f32>,
+    words: &Array<u32>,
+    values: u32,
+    #[comptime] depth: usize,
+    #[comptime] columns: usize,
+    #[comptime] dtype: &'static str,
+) {
+    intrinsic!(|scope| {
+        let n = sums.__expand_len_method(scope);
+        let n_words = words.__expand_len_method(scope);
+        let operands = vec![
+            sums.__extract_list(scope),
+            words.__extract_list(scope),
+            values.read_value(scope),
+        ];
+        let text = products_of_words([n, n_words], depth, columns, dtype);
+        let op = PtxOp::with_sums(scope.ctx_mut(), &text, [n, n_words], operands);
+        scope.register(&op);
+    })
+}
+
+/// 2 to the power of `x`, to within 2 units of the last place.
+#[cube]
+pub fn exp2(x: f32) -> f32 {
+    f32::reinterpret(exp2_of_bits(u32::reinterpret(x)))
+}
+
+#[cube]
+fn exp2_of_bits(bits: u32) -> u32 {
+    intrinsic!(|scope| {
+        let word = u32::__expand_as_type(scope);
+        let bits = bits.read_value(scope);
+        let op = PtxOp::pure(scope.ctx_mut(), "ex2.approx.ftz.f32 $0, $1;", bits, word);
+        scope.register(&op);
+        op.result(scope.ctx()).into()
     })
 }
 
 /// Waits until at most so many steps of this group's products are under way.
 #[cube]
-pub(super) fn wait_for_products(#[comptime] pending: usize) {
+pub fn wait_for_products(#[comptime] pending: usize) {
     intrinsic!(|scope| plain(scope, &format!("wgmma.wait_group.sync.aligned {pending};")))
 }
 
 /// Waits for all products of the group.
 #[cube]
-pub(super) fn complete(sums: &mut Array<f32>) {
+pub fn complete(sums: &mut Array<f32>) {
     intrinsic!(|scope| {
         let n = sums.__expand_len_method(scope);
         let operands = vec![sums.__extract_list(scope)];
         let text = "wgmma.wait_group.sync.aligned 0;";
-        let op = PtxOp::with_sums(scope.ctx_mut(), text, n, operands);
+        let op = PtxOp::with_sums(scope.ctx_mut(), text, [n, 0], operands);
         scope.register(&op);
     })
 }
@@ -124,4 +166,39 @@ fn products(n: usize, columns: usize, dtype: &str) -> String {
         );
     }
     text + "wgmma.commit_group.sync.aligned;\n}"
+}
+
+/// An instruction for each 16 rows of values. They are read across: the low half of their description has
+/// the distance of the blocks of columns as well, in units of 16 bytes from bit 16 on.
+fn products_of_words([n, words]: [usize; 2], depth: usize, columns: usize, dtype: &str) -> String {
+    let sums = (0..n)
+        .map(|i| format!("${i}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let block = (depth * 128 / 16) << 16;
+    let values = 2 * n + words;
+    let mut text = format!(
+        "{{\n\
+         .reg .b32 low;\n\
+         .reg .b64 b;\n\
+         shr.u32 low, ${values}, 4;\n\
+         or.b32 low, low, {block};\n\
+         mov.b64 b, {{low, 0x40000040}};\n\
+         wgmma.fence.sync.aligned;\n"
+    );
+    for step in 0..depth / 16 {
+        if step > 0 {
+            text += "add.s64 b, b, 128;\n";
+        }
+        let first = 2 * n + 4 * step;
+        let words = (first..first + 4)
+            .map(|i| format!("${i}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        text += &format!(
+            "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{dtype}.{dtype} \
+             {{{sums}}}, {{{words}}}, b, 1, 1, 1, 1;\n"
+        );
+    }
+    text + "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n}"
 }

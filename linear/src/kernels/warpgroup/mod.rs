@@ -1,0 +1,33 @@
+//! The matrix instructions of NVIDIA's Hopper (H100, H200), which four planes execute together on tiles in
+//! shared memory, and copies to shared memory that go on while a unit computes.
+//!
+//! CubeCL 0.11 knows neither; [`ptx`] adds them as an operation with a lowering of its own.
+
+mod instructions;
+mod ptx;
+
+use cubecl::{cuda::compiler::CudaBackend, ir::DeviceProperties};
+
+pub use self::instructions::{
+    complete, copy, end_copies, exp2, multiply, multiply_words, publish, shared_address,
+    wait_for_copies, wait_for_products,
+};
+
+/// The architecture that has the instructions. Later ones have others.
+pub const HOPPER: &str = "ptx_sm90";
+/// Planes that execute an instruction.
+pub const GROUP_PLANES: usize = 4;
+/// Rows of an instruction.
+pub const GROUP_ROWS: usize = 64;
+/// Copies of 16 bytes of a row of a tile, of 128 bytes. In row `r`, copy `p` lies at `p ^ r % 8`.
+pub const PARTS: usize = 8;
+/// Bytes of a row of a tile.
+pub const ROW_BYTES: usize = PARTS * 16;
+/// Eight rows of a tile, with which the permutation repeats, begin at multiples of so many bytes.
+pub const ALIGNMENT: usize = 8 * ROW_BYTES;
+
+/// Whether a device has them, and CubeCL compiles for it through LLVM: C++ would have to know the operation
+/// as well.
+pub fn is_there(properties: &DeviceProperties) -> bool {
+    CudaBackend::default() == CudaBackend::Llvm && properties.identity.fingerprint == HOPPER
+}
