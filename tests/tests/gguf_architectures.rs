@@ -20,9 +20,11 @@ use quest_burn_tests::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+type Change = fn(&mut Value);
+
 /// Of a fixture: ggml's name, and changes to the folder's configuration where a file cannot say what it
 /// says.
-const FILES: [(&str, &str, fn(&mut Value)); 6] = [
+const FILES: [(&str, &str, Change); 6] = [
     ("gemma2", "gemma2", |config| {
         config["query_pre_attn_scalar"] = json!(16);
     }),

@@ -34,7 +34,7 @@ pub struct LocalModelBuilder {
 
 #[derive(Clone, Debug)]
 enum Policy {
-    Of(PolicyConfig),
+    Of(Box<PolicyConfig>),
     Custom(Arc<dyn PagePolicy>),
 }
 
@@ -44,7 +44,7 @@ impl LocalModelBuilder {
         let config = source.config()?;
         Ok(Self {
             tokenizer: source.tokenizer()?,
-            policy: Policy::Of(PolicyConfig::new(PolicyKind::QUEST)),
+            policy: Policy::Of(PolicyConfig::new(PolicyKind::QUEST).into()),
             dtype: None,
             weights: WeightFormat::Stored,
             page_size: LocalModel::PAGE_SIZE,
@@ -60,7 +60,7 @@ impl LocalModelBuilder {
     /// or a [`PolicyConfig`]; Quest's defaults when not given. Its rotary
     /// embedding is the model's.
     pub fn policy(mut self, policy: impl Into<PolicyConfig>) -> Self {
-        self.policy = Policy::Of(policy.into());
+        self.policy = Policy::Of(Box::new(policy.into()));
         self
     }
 

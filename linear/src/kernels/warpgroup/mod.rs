@@ -1,7 +1,7 @@
 //! The matrix instructions of NVIDIA's Hopper (H100, H200), which four planes execute together on tiles in
 //! shared memory, and copies to shared memory that go on while a unit computes.
 //!
-//! CubeCL 0.11 knows neither; [`ptx`] adds them as an operation with a lowering of its own.
+//! CubeCL 0.11 knows neither; `ptx.rs` adds them as an operation with a lowering of its own.
 
 mod instructions;
 mod ptx;
