@@ -97,7 +97,7 @@ impl Demand<'_> {
 
     fn weight_bytes(&self, form: Form) -> u64 {
         let bytes = self.config.weight_bytes(form.dtype, form.weights);
-        // A form that does not fit the model is refused elsewhere.
+        // A form that the weights cannot have fits nowhere.
         let bytes = bytes.unwrap_or(u64::MAX);
         let blocks = self.blocks_of(form);
         blocks.map_or(bytes, |blocks| blocks.weight_bytes(bytes, form.dtype))

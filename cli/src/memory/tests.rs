@@ -165,3 +165,18 @@ fn what_is_beyond_any_machine_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn a_form_that_the_weights_cannot_have_is_refused_as_such() {
+    let config = ModelConfig {
+        d_ff: 24,
+        ..config()
+    };
+    let mut demand = demand(&config, 16);
+    demand.form.weights = WeightFormat::Int8;
+    let error = check(&demand, &cpu()).unwrap_err().to_string();
+    assert!(
+        error.contains("expected a multiple of 16 input channels, found a layer of 24"),
+        "{error}"
+    );
+}
