@@ -8,7 +8,7 @@ use std::{
 };
 
 use common::Checkpoint;
-use quest_burn_models::generation::LEAST_CHUNK;
+use quest_burn_models::generation::MIN_CHUNK;
 use serde_json::{Value, json};
 
 const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n\
@@ -71,7 +71,7 @@ fn a_line_is_a_turn_and_only_what_is_new_is_prefilled() {
     // All is kept but for the end of the prompt, and of the answer what its bytes are not its tokens.
     let reused = answers[1]["reused_tokens"].as_u64().unwrap() as usize;
     assert!(
-        (1..=whole - LEAST_CHUNK).contains(&reused),
+        (1..=whole - MIN_CHUNK).contains(&reused),
         "{reused} of {whole}"
     );
 }
@@ -89,10 +89,7 @@ fn undo_goes_back_to_before_the_question() {
     assert_eq!(answers[0]["text"], answers[3]["text"]);
     let first = prompt_tokens("deep?");
     // The last tokens of a prompt are always fed.
-    assert_eq!(
-        answers[3]["reused_tokens"],
-        first.saturating_sub(LEAST_CHUNK)
-    );
+    assert_eq!(answers[3]["reused_tokens"], first.saturating_sub(MIN_CHUNK));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use anyhow::bail;
 use quest_burn::policy::PolicyConfig;
 use quest_burn_models::{
     chat::Message,
-    generation::{Finish, GenerationConfig, LEAST_CHUNK, Timings, chunk_end},
+    generation::{Finish, GenerationConfig, MIN_CHUNK, Timings, chunk_end},
     session::Session,
 };
 use serde::{Deserialize, Serialize};
@@ -188,8 +188,8 @@ impl<'a> Dialogue<'a> {
         interrupt.take();
         let mut reused = self.session.align(&ids)?;
         // Where a prompt is kept whole its end is fed again, as much as the first time.
-        if ids.len() - reused < LEAST_CHUNK {
-            reused = ids.len().saturating_sub(LEAST_CHUNK);
+        if ids.len() - reused < MIN_CHUNK {
+            reused = ids.len().saturating_sub(MIN_CHUNK);
             self.session.truncate(reused)?;
         }
         let mut answer = Answer {

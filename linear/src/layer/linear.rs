@@ -275,7 +275,7 @@ impl InferenceLinear {
             )
         };
         if let Some(packed) = packed {
-            let at_once = kernels::linear::packed_rows(&packed, dtype, norm.is_some());
+            let at_once = kernels::linear::packed_rows(&packed, dtype, norm.is_some(), m);
             if m <= at_once {
                 return Some(product(packed, rows.clone(), residual.cloned()));
             }

@@ -21,7 +21,7 @@ pub use decode::{decode_graph, draft_graph};
 pub use error::GenerateError;
 pub use generator::Generator;
 pub use likelihood::{LikelihoodMode, negative_log_likelihoods};
-pub use prefill::{LEAST_CHUNK, chunk_end, prefill};
+pub use prefill::{MIN_CHUNK, chunk_end, prefill};
 pub use text::TextDecoder;
 pub use timings::Timings;
 

@@ -67,15 +67,15 @@ pub fn prefill(
 /// Tokens of a prompt that are fed at once at least, where it has as many. Fewer rows may be multiplied
 /// with packed weights in a coarser way, that of decoded tokens, and the answer to a prompt should not
 /// depend on where its chunks end.
-pub const LEAST_CHUNK: usize = 16;
+pub const MIN_CHUNK: usize = 16;
 
-/// Where the chunk of `n` tokens that begins at `start` ends: a rest of less than [`LEAST_CHUNK`] takes
+/// Where the chunk of `n` tokens that begins at `start` ends: a rest of less than [`MIN_CHUNK`] takes
 /// tokens of the chunk before it.
 pub fn chunk_end(start: usize, n: usize, chunk: usize) -> usize {
     let end = start.saturating_add(chunk);
     match n.checked_sub(end) {
         None | Some(0) => n,
-        Some(rest) if rest < LEAST_CHUNK && chunk >= 2 * LEAST_CHUNK => n - LEAST_CHUNK,
+        Some(rest) if rest < MIN_CHUNK && chunk >= 2 * MIN_CHUNK => n - MIN_CHUNK,
         Some(_) => end,
     }
 }

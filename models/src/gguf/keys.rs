@@ -4,7 +4,7 @@ use super::{
     GgufCheckpoint,
     metadata::{Metadata, Value},
 };
-use crate::error::ModelError;
+use crate::{config::hugging_face::MAX_LAYERS, error::ModelError};
 
 /// The keys of an architecture, which begin with its name.
 pub struct Keys<'a> {
@@ -139,8 +139,7 @@ impl<'a> Keys<'a> {
     /// otherwise.
     pub fn layer_types(&self, period: usize) -> Result<Vec<&'static str>, ModelError> {
         const PATTERN: &str = "attention.sliding_window_pattern";
-        const MOST: usize = crate::config::hugging_face::MAX_LAYERS;
-        let n_layers = self.required("block_count")?.min(MOST);
+        let n_layers = self.layers()?;
         let has_window = self.has_windows()?;
         let is_local = match self.metadata().get(&self.key(PATTERN)) {
             Some(Value::Bools(layers)) if layers.len() >= n_layers => layers.clone(),
@@ -161,10 +160,14 @@ impl<'a> Keys<'a> {
 
     /// The layers that lack a tensor.
     pub fn layers_without(&self, tensor: &str) -> Result<Vec<usize>, ModelError> {
-        const MOST: usize = crate::config::hugging_face::MAX_LAYERS;
-        let n_layers = self.required("block_count")?.min(MOST);
+        let n_layers = self.layers()?;
         let lacks = |layer: &usize| !self.checkpoint.has(&format!("blk.{layer}.{tensor}"));
         Ok((0..n_layers).filter(lacks).collect())
+    }
+
+    /// Layers, but no more than a configuration may name: a list is made of them before they are checked.
+    fn layers(&self) -> Result<usize, ModelError> {
+        Ok(self.required("block_count")?.min(MAX_LAYERS))
     }
 
     fn metadata(&self) -> &'a Metadata {

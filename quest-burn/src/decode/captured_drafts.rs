@@ -190,9 +190,13 @@ impl<'a> CapturedDrafts<'a> {
         self.pass = None;
         self.draft.end();
         let cache = &mut *self.draft.work().borrow_mut().cache;
+        let is_whole = cache.lengths()[0] == length;
         cache.truncate(0, length)?;
-        // Tokens that were not kept are in its digest still; recorded steps need no other.
-        cache.fold_last_page(0);
+        if is_whole {
+            // Nothing was cut, but tokens that were not kept are in its digest still: recorded steps need no
+            // other.
+            cache.fold_last_page(0);
+        }
         Ok(())
     }
 

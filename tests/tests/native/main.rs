@@ -157,9 +157,18 @@ fn new_rows(
 }
 
 fn close<const D: usize>(found: &Tensor<D>, expected: &Tensor<D>, context: &str) {
+    close_within(TOLERANCE, found, expected, context);
+}
+
+fn close_within<const D: usize>(
+    tolerance: f64,
+    found: &Tensor<D>,
+    expected: &Tensor<D>,
+    context: &str,
+) {
     assert_eq!(found.dtype(), expected.dtype(), "{context}");
     let flat = |tensor: &Tensor<D>| rows(tensor).concat();
-    assert_close(&flat(found), &flat(expected), TOLERANCE, context);
+    assert_close(&flat(found), &flat(expected), tolerance, context);
 }
 
 /// Every way to make a list's scores of those of query heads, and other deviations than the digest's.

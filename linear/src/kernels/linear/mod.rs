@@ -59,12 +59,13 @@ pub fn max_rows(device: &Device, dtype: DType, d_input: usize) -> usize {
     if takes { batch::MAX_ROWS } else { MAX_ROWS }
 }
 
-/// Most rows that [`gemv`] takes of packed weights in one launch without loss: as many as the kernel with
-/// matrix instructions has room for, where the device and the weights have one. The kernel without them keeps
+/// Of `m` rows, those that [`gemv`] takes with packed weights in one launch without loss: as many as the kernel
+/// with matrix instructions has room for, where the device and the weights have one. The kernel without them keeps
 /// all rows of a load in registers, which eight rows do not fit into.
-pub fn packed_rows(weight: &KernelWeight, dtype: DType, normed: bool) -> usize {
+pub fn packed_rows(weight: &KernelWeight, dtype: DType, normed: bool, m: usize) -> usize {
+    let most = m.min(MAX_ROWS);
     let KernelWeight::Groups(groups) = weight else {
-        return MAX_ROWS;
+        return most;
     };
     let [_, d_input] = weight.dims();
     let packing = groups.packing();
@@ -76,10 +77,7 @@ pub fn packed_rows(weight: &KernelWeight, dtype: DType, normed: bool) -> usize {
                 MatrixShape::of(properties, dtype, sizes, normed, packing, epilogue).is_some()
             })
     };
-    (1..=MAX_ROWS)
-        .rev()
-        .find(|&rows| fits(rows))
-        .unwrap_or(MAX_ROWS)
+    (1..=most).rev().find(|&rows| fits(rows)).unwrap_or(most)
 }
 
 /// `rows * weight^T`, with an RMSNorm of the rows before it and what follows in the same launch; sums
