@@ -44,7 +44,7 @@ def digests(folder):
         experiment = name.split("-")[0]
         if experiment in ("perplexity", "recall", "needles"):
             pages = run["settings"].get("page_size", 16)
-            by_kind[(run["digest"], run["digests"], pages)][experiment] = rows
+            by_kind[(run["digest"], run["digests"], pages)].setdefault(experiment, []).extend(rows)
     if not by_kind:
         return
     rows = {e: next(iter(k[e] for k in by_kind.values() if e in k), []) for e in ("perplexity", "recall", "needles")}

@@ -4,7 +4,7 @@
 # that was cut, and OUT/evidence.jsonl has every result of every run, a line each.
 #
 # usage: experiments/evidence.sh --text FILE | --ids FILE [--model MODEL] [--device D] [--quest PATH] [--out DIR] [--jobs N]
-#                                [--only TABLE,..] [--minutes M] [--quick]
+#                                [--only TABLE,..] [--minutes M] [--quick] [-- OPTION..]
 #   --text    prose of at least 3072 tokens, which is scored and watched
 #   --ids     its token ids as JSON, instead; nothing is watched then, so the table of recall is left out
 #   --model   the model that scores it, a folder, a GGUF file or a name on the hub [default: the one that ships]
@@ -15,12 +15,14 @@
 #   --only    some of: needles, perplexity, recall, dense-layers (together: digests), policies [default: all]
 #   --minutes stop after so long; what was cut goes on with the next call
 #   --quick   the smallest part of everything, to see that it runs
+#   --        what follows goes to each command that scores the text, such as `--dtype f32 --weights full`
 set -euo pipefail
 
 model=() device=auto quest=quest out=evidence jobs=4 only= minutes= quick= text= ids=
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=1; shift; continue ;;
+    --) shift; break ;;
     --text | --ids | --model | --device | --quest | --out | --jobs | --only | --minutes)
       [ $# -ge 2 ] || { echo "$1: expected a value" >&2; exit 2; } ;;
     *) echo "expected an option that the head of this script names, found $1" >&2; exit 2 ;;
@@ -55,7 +57,7 @@ only=,${only/digests/$digests},
 wants() { case $only in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
 
 # How much of everything.
-length=3072 prefill=2048 answer=2560 prompt=512 watched=128 budgets=256,512 depths=10 trials=2 needles=4096,16384
+length=3072 prefill=2048 answer=2560 prompt=512 watched=128 budgets=128,256,512 depths=10 trials=2 needles=4096,16384
 if [ -n "$quick" ]; then
   length=640 prefill=512 answer=640 prompt=512 watched=8 budgets=128 depths=2 trials=1 needles=1024
 fi
@@ -65,7 +67,7 @@ list=$out/jobs.txt
 # job NAME COMMAND ARGUMENTS: a line of the list, each word quoted.
 job() { printf '%q ' "$@" >>"$list"; echo >>"$list"; }
 
-prose=("${model[@]}" --device "$device")
+prose=("${model[@]}" --device "$device" "$@")
 if [ -n "$text" ]; then prose+=(--text "$text"); else prose+=(--ids "$ids"); fi
 # What decides most comes first, so that a call of a few minutes gives it.
 for table in needles perplexity recall; do
@@ -78,23 +80,27 @@ for table in needles perplexity recall; do
     kind=(--digest "$digest" --digest-storage "$storage" --page-size "$page_size")
     name=$digest-$storage-$page_size
     # A sum over a group ranks pages as the mean does.
-    rules=quest:group=max,quest:group=mean
+    rules=quest:group=max,quest:group=mean factors=
     # The oracle knows no digests, and the factor is that of two kinds.
     case $made in
       min-max:full:16) rules=dense,$rules,oracle:group=max,oracle:group=mean ;;
-      mean-var:full:16 | mean-scalar:full:*) rules=$rules,quest:c=0.5,quest:c=1,quest:c=1.5,quest:c=2,quest:c=3 ;;
+      mean-var:full:16 | mean-scalar:full:*) factors=quest:c=0.5,quest:c=1,quest:c=1.5,quest:c=2,quest:c=3 ;;
     esac
-    case $table in
-      needles)
-        job needles-$name passkey --device "$device" --keys 4 --lengths $needles --budgets 1/16,1/32,1/64 \
-          --depths $depths --trials $trials "${kind[@]}" --policies $rules ;;
-      perplexity)
-        job perplexity-$name perplexity "${prose[@]}" "${kind[@]}" --length $length --prefill $prefill \
-          --budgets $budgets --policies $rules ;;
-      recall)
-        job recall-$name recall "${prose[@]}" "${kind[@]}" --length $length --steps $watched --budgets $budgets \
-          --policies "${rules#dense,}" ;;
-    esac
+    for policies in $rules $factors; do
+      job_name=$table-$name
+      [ "$policies" = "$rules" ] || job_name+=-factors
+      case $table in
+        needles)
+          job "$job_name" passkey --device "$device" --keys 4 --lengths $needles --budgets 1/16,1/32,1/64 \
+            --depths $depths --trials $trials "${kind[@]}" --policies "$policies" ;;
+        perplexity)
+          job "$job_name" perplexity "${prose[@]}" "${kind[@]}" --length $length --prefill $prefill \
+            --budgets $budgets --policies "$policies" ;;
+        recall)
+          job "$job_name" recall "${prose[@]}" "${kind[@]}" --length $length --steps $watched --budgets $budgets \
+            --policies "${policies#dense,}" ;;
+      esac
+    done
   done
 done
 if wants dense-layers; then

@@ -27,7 +27,7 @@ const BUFFERS: usize = 4;
 /// # Errors
 ///
 /// When the device fails or does not sum up what is there.
-pub fn measure(
+pub(crate) fn measure(
     target: &Target,
     stopwatch: &Stopwatch,
     limit: u64,

@@ -6,7 +6,7 @@ use quest_burn::digest::DigestKind;
 ///
 /// `digests` holds the rows of a page one after the other, with what is behind them; `queries` rows of
 /// `head_dim`.
-pub fn page_scores(
+pub(crate) fn page_scores(
     kind: DigestKind,
     queries: &[f32],
     digests: &[f32],
@@ -49,7 +49,7 @@ fn page_score(kind: DigestKind, query: &[f32], digest: &[f32]) -> Option<f64> {
 }
 
 /// The digest of a page with these keys, rows of `head_dim`; `None` for a kind that is not known here.
-pub fn digest(kind: DigestKind, keys: &[f32], head_dim: usize) -> Option<Vec<f64>> {
+pub(crate) fn digest(kind: DigestKind, keys: &[f32], head_dim: usize) -> Option<Vec<f64>> {
     let channel = |i: usize| keys.iter().skip(i).step_by(head_dim).map(|&x| f64::from(x));
     let n = (keys.len() / head_dim) as f64;
     let mean = |i: usize| channel(i).sum::<f64>() / n;
@@ -75,7 +75,12 @@ pub fn digest(kind: DigestKind, keys: &[f32], head_dim: usize) -> Option<Vec<f64
 /// Digests in 8 bits as [`page_scores`] takes them. `words` holds rows of `head_dim / 4`, as many for
 /// each page as the kind has; `scales` one number for each 32 channels of a page, then that for all
 /// channels.
-pub fn unpacked(kind: DigestKind, words: &[i32], scales: &[f32], head_dim: usize) -> Vec<f32> {
+pub(crate) fn unpacked(
+    kind: DigestKind,
+    words: &[i32],
+    scales: &[f32],
+    head_dim: usize,
+) -> Vec<f32> {
     let [rows, channels] = kind.shape(head_dim);
     let behind = channels - head_dim;
     let pages = words.chunks_exact(rows * head_dim / 4);
@@ -94,7 +99,7 @@ pub fn unpacked(kind: DigestKind, words: &[i32], scales: &[f32], head_dim: usize
 
 /// The `k` pages with the highest scores, ascending, the newest always among them; ties go to the
 /// lower page.
-pub fn top_pages(scores: &[f32], k: usize) -> Vec<i32> {
+pub(crate) fn top_pages(scores: &[f32], k: usize) -> Vec<i32> {
     let newest = scores.len() - 1;
     let mut pages = (0..newest).collect::<Vec<_>>();
     pages.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
@@ -105,7 +110,7 @@ pub fn top_pages(scores: &[f32], k: usize) -> Vec<i32> {
 }
 
 /// Attention of each query over tokens of `head_dim` channels: rows of outputs.
-pub fn attention(
+pub(crate) fn attention(
     queries: &[f32],
     keys: &[f32],
     values: &[f32],

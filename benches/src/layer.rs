@@ -10,14 +10,18 @@ use crate::BenchError;
 
 /// A tensor of normally distributed values that lies in memory without gaps: CUDA pitches the rows
 /// of tensors that are made with several axes, and the kernels would copy those.
-pub fn normal<const D: usize>(shape: [usize; D], device: &Device, dtype: DType) -> Tensor<D> {
+pub(crate) fn normal<const D: usize>(
+    shape: [usize; D],
+    device: &Device,
+    dtype: DType,
+) -> Tensor<D> {
     let n = shape.iter().product::<usize>();
     let normal = Distribution::Normal(0.0, 1.0);
     Tensor::<1>::random([n], normal, (device, dtype)).reshape(shape)
 }
 
 /// A cache every sequence of which holds `tokens` random tokens.
-pub fn filled_cache(
+pub(crate) fn filled_cache(
     config: &PagedKvCacheConfig,
     tokens: usize,
     device: &Device,
@@ -39,7 +43,10 @@ pub fn filled_cache(
 }
 
 /// A layer with full digests, and packed ones where they are asked for.
-pub fn with_storage(layer: LayerCache, storage: DigestStorage) -> Result<LayerCache, BenchError> {
+pub(crate) fn with_storage(
+    layer: LayerCache,
+    storage: DigestStorage,
+) -> Result<LayerCache, BenchError> {
     Ok(match storage {
         DigestStorage::Full => layer,
         DigestStorage::Int8 => layer.with_int8_digests()?,

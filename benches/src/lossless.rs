@@ -26,7 +26,7 @@ use crate::{
 
 /// Options of `bench lossless`.
 #[derive(Args, Clone, Debug)]
-pub struct LosslessOptions {
+pub(crate) struct LosslessOptions {
     #[command(flatten)]
     model: ModelOptions,
     /// Tokens of the prompt, as in 32K,128K
@@ -62,7 +62,11 @@ const WARM_UP: usize = 12;
 /// # Errors
 ///
 /// When an option cannot be served or the device fails.
-pub fn run(options: &LosslessOptions, target: &Target, rows: &mut Rows) -> Result<(), BenchError> {
+pub(crate) fn run(
+    options: &LosslessOptions,
+    target: &Target,
+    rows: &mut Rows,
+) -> Result<(), BenchError> {
     for &budget in &options.budgets {
         options.quest(budget).validate_for(LocalModel::PAGE_SIZE)?;
     }

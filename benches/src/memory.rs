@@ -9,7 +9,7 @@ const SHARE: f64 = 0.85;
 
 /// Bytes that caches and weights may take: the limit asked for, or a share of what the device
 /// has. Says on stderr where the device does not tell.
-pub fn limit(target: &Target, asked: Option<u64>) -> u64 {
+pub(crate) fn limit(target: &Target, asked: Option<u64>) -> u64 {
     if let Some(asked) = asked {
         return asked;
     }

@@ -10,7 +10,7 @@ use quest_burn::{
 
 /// Query and KV heads, written `32:8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
+pub(crate) struct Heads {
     /// Query heads.
     pub query: usize,
     /// KV heads.
@@ -43,17 +43,17 @@ impl fmt::Display for Heads {
 }
 
 /// A kind of page digests, by its name.
-pub fn digest(name: &str) -> Result<DigestKind, UnknownDigest> {
+pub(crate) fn digest(name: &str) -> Result<DigestKind, UnknownDigest> {
     name.parse::<DigestKind>()
 }
 
 /// A way to store page digests, by its name.
-pub fn digests(name: &str) -> Result<DigestStorage, CacheError> {
+pub(crate) fn digests(name: &str) -> Result<DigestStorage, CacheError> {
     name.parse::<DigestStorage>()
 }
 
 /// An element type by its name.
-pub fn float_dtype(text: &str) -> Result<DType, String> {
+pub(crate) fn float_dtype(text: &str) -> Result<DType, String> {
     let dtypes = [DType::F32, DType::F16, DType::BF16];
     let mut dtypes = dtypes.into_iter();
     dtypes

@@ -21,7 +21,7 @@ use crate::{
 
 /// Options of `bench prefill`.
 #[derive(Args, Clone, Debug)]
-pub struct PrefillOptions {
+pub(crate) struct PrefillOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Tokens of the prompt, as in 8K,32K
@@ -48,7 +48,11 @@ pub struct PrefillOptions {
 /// # Errors
 ///
 /// When an option cannot be served, the device fails, or a timed prompt gives wrong logits.
-pub fn run(options: &PrefillOptions, target: &Target, rows: &mut Rows) -> Result<(), BenchError> {
+pub(crate) fn run(
+    options: &PrefillOptions,
+    target: &Target,
+    rows: &mut Rows,
+) -> Result<(), BenchError> {
     let begin = Instant::now();
     QuestConfig::new()
         .with_token_budget(options.page_size)

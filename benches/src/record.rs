@@ -159,7 +159,7 @@ struct Line<'a> {
 
 /// The form in which results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     /// Aligned columns.
     Table,
     /// A JSON object per line.
@@ -170,7 +170,7 @@ pub enum Output {
 
 /// The results of a run, printed on stdout as they come.
 #[derive(Debug)]
-pub struct Rows {
+pub(crate) struct Rows {
     environment: Environment,
     output: Output,
     table: Table,
@@ -187,7 +187,7 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
 
 impl Rows {
     /// No results yet, of those that will be of a kind.
-    pub fn new(target: &Target, output: Output, kind: Kind) -> Self {
+    pub(crate) fn new(target: &Target, output: Output, kind: Kind) -> Self {
         let now = Timestamp::now();
         let now = now.round(Unit::Second).unwrap_or(now);
         Self {
@@ -209,7 +209,7 @@ impl Rows {
 
     /// The results so far.
     #[cfg(feature = "plot")]
-    pub fn records(&self) -> &[Record] {
+    pub(crate) fn records(&self) -> &[Record] {
         &self.records
     }
 

@@ -30,14 +30,14 @@ const fn number(header: &'static str, width: usize, cell: Cell) -> Column {
 
 /// The columns of a benchmark's results: those that its rows can fill.
 #[derive(Debug)]
-pub struct Table {
+pub(crate) struct Table {
     described: Vec<Column>,
     measured: Vec<Column>,
 }
 
 impl Table {
     /// For results of a kind, and the bandwidth that goes with them.
-    pub fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         let is_model = kind != Kind::Attention;
         #[cfg(feature = "models")]
         let is_prompt = kind == Kind::Prefill;
@@ -89,13 +89,13 @@ impl Table {
     }
 
     /// What the columns are.
-    pub fn header(&self) -> String {
+    pub(crate) fn header(&self) -> String {
         let columns = self.described.iter().chain(&self.measured);
         line(columns, |column| column.header.to_owned())
     }
 
     /// A result, or why there is none.
-    pub fn row(&self, record: &Record) -> String {
+    pub(crate) fn row(&self, record: &Record) -> String {
         let cell = |column: &Column| (column.cell)(record).unwrap_or_else(|| "-".into());
         let described = line(&self.described, cell);
         match &record.reason {

@@ -65,7 +65,7 @@ impl Timing {
 
 /// A call, numbered: how often all inputs have been gone through before, and which input.
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
+pub(crate) struct Call {
     /// Grows by one when the inputs start again.
     pub pass: usize,
     /// The input, less than the rotation.
@@ -73,14 +73,14 @@ pub struct Call {
 }
 
 /// A timing, and what the last timed calls gave: it is to be checked.
-pub struct Timed<T> {
+pub(crate) struct Timed<T> {
     pub timing: Timing,
     pub outputs: Vec<(Call, T)>,
 }
 
 /// How long a measurement takes.
 #[derive(Clone, Copy, Debug)]
-pub struct Stopwatch {
+pub(crate) struct Stopwatch {
     pub rounds: usize,
     /// A round is long against the clock and the host's part in it.
     pub round: Duration,
@@ -96,7 +96,7 @@ impl Stopwatch {
     /// Times calls that the host issues one by one, over `rotation` inputs in turn.
     ///
     /// At most `held` outputs are alive at once.
-    pub fn plain<T>(
+    pub(crate) fn plain<T>(
         &self,
         device: &Device,
         rotation: usize,
@@ -144,7 +144,7 @@ impl Stopwatch {
     ///
     /// Recording begins with some passes that only warm up. The last pass is what replays compute:
     /// a call that depends on its pass shows whether they do.
-    pub fn graph<T: Clone>(
+    pub(crate) fn graph<T: Clone>(
         &self,
         device: &Device,
         rotation: usize,

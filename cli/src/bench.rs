@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Auto, global = true)]
     device: DeviceName,
@@ -18,7 +18,7 @@ pub struct BenchArgs {
     bench: BenchOptions,
 }
 
-pub fn run(args: &BenchArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let selected = device::select(args.device)?;
     let target = Target::new(selected.device, value_name(selected.name));
     args.bench.run(&target).map_err(Failure::from)

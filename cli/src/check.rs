@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
     device: DeviceName,
@@ -66,7 +66,7 @@ enum Outcome {
     Skipped,
 }
 
-pub fn run(args: &CheckArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let selected = device::select(args.device)?;
     let target = Target::new(selected.device.clone(), value_name(selected.name));
     eprintln!("check: kernels");

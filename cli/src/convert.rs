@@ -33,7 +33,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct ConvertArgs {
+pub(crate) struct ConvertArgs {
     /// Folder of a Hugging Face checkpoint, a GGUF file, or a model of the hub: `org/name`,
     /// `org/name@revision`, `org/name:Q4_K_M` [default: the model that ships with the program]
     #[arg(long, value_name = "MODEL")]
@@ -83,7 +83,7 @@ struct Written<'a> {
     converted: &'a Converted,
 }
 
-pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &ConvertArgs) -> Result<(), Failure> {
     // Refused before anything is downloaded.
     let parent = free_place(&args.output)?;
     let model = ModelFolder::open(args.model.as_deref())?;

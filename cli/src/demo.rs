@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
@@ -50,7 +50,7 @@ struct Output<'a> {
     run: &'a RunInfo,
 }
 
-pub fn run(args: &DemoArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     const LENGTH: usize = 16_384;
     let plan = LaboratoryPlan::new(&args.model, &args.selection)?;
     let max = plan.config().max_positions;

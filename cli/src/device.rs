@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::options::value_name;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeviceName {
+pub(crate) enum DeviceName {
     /// A GPU that is compiled in and present, otherwise the CPU
     Auto,
     /// CPU
@@ -40,7 +40,7 @@ impl DeviceName {
     const CPUS: [Self; 2] = [Self::Flex, Self::Ndarray];
 
     /// Whether this device computes in the machine's own memory.
-    pub fn is_cpu(self) -> bool {
+    pub(crate) fn is_cpu(self) -> bool {
         Self::CPUS.contains(&self)
     }
 
@@ -52,13 +52,13 @@ impl DeviceName {
 
 /// A device that is there.
 #[derive(Clone, Debug)]
-pub struct SelectedDevice {
+pub(crate) struct SelectedDevice {
     pub name: DeviceName,
     pub device: Device,
 }
 
 /// Finds the device that was named. `auto` says on stderr which one it took.
-pub fn select(name: DeviceName) -> anyhow::Result<SelectedDevice> {
+pub(crate) fn select(name: DeviceName) -> anyhow::Result<SelectedDevice> {
     // CubeCL reads where kernels are kept when a device of its own is first asked for.
     #[cfg(feature = "gpu")]
     if !name.is_cpu() {
@@ -172,7 +172,11 @@ impl Backend {
 
 impl SelectedDevice {
     /// The element type to compute in: the one asked for, or the device's usual one.
-    pub fn dtype(&self, asked: Option<DType>, checkpoint: Option<DType>) -> anyhow::Result<DType> {
+    pub(crate) fn dtype(
+        &self,
+        asked: Option<DType>,
+        checkpoint: Option<DType>,
+    ) -> anyhow::Result<DType> {
         let supports = |dtype: &DType| self.device.supports_dtype(*dtype);
         if let Some(asked) = asked {
             if !supports(&asked) {

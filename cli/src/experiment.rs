@@ -24,7 +24,7 @@ use crate::{
 
 /// Options of every experiment.
 #[derive(Args)]
-pub struct ExperimentOptions {
+pub(crate) struct ExperimentOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     #[command(flatten)]
@@ -45,12 +45,12 @@ pub struct ExperimentOptions {
 
 /// A model to experiment with, before its weights are there: what a command asks for is checked
 /// with it.
-pub struct LaboratoryPlan<'a> {
+pub(crate) struct LaboratoryPlan<'a> {
     model: ModelPlan<'a>,
 }
 
 /// A model to experiment with, and what results say about it.
-pub struct Laboratory {
+pub(crate) struct Laboratory {
     pub model: LocalModel,
     info: ModelInfo,
     device: String,
@@ -59,7 +59,7 @@ pub struct Laboratory {
 impl ExperimentOptions {
     /// Reads everything but the weights. Refuses at once what would fail after all has been
     /// computed.
-    pub fn plan(&self) -> Result<LaboratoryPlan<'_>, Failure> {
+    pub(crate) fn plan(&self) -> Result<LaboratoryPlan<'_>, Failure> {
         for path in [&self.plot, &self.resume].into_iter().flatten() {
             check_writable(path).with_context(|| {
                 format!("{}: expected a file that can be written", path.display())
@@ -69,7 +69,7 @@ impl ExperimentOptions {
     }
 
     /// Who is asked, and how.
-    pub fn comparison(
+    pub(crate) fn comparison(
         &self,
         lengths: &[usize],
         budgets: &[Budget],
@@ -87,7 +87,7 @@ impl ExperimentOptions {
     }
 
     /// The rows that there are, and what a run with these settings carries.
-    pub fn journal<R: Serialize + DeserializeOwned>(
+    pub(crate) fn journal<R: Serialize + DeserializeOwned>(
         &self,
         laboratory: &Laboratory,
         experiment: &str,
@@ -102,7 +102,7 @@ impl ExperimentOptions {
     }
 
     /// Prints results as a table or as JSON, and draws them if that was asked for.
-    pub fn report<R: Serialize>(
+    pub(crate) fn report<R: Serialize>(
         &self,
         rows: &[R],
         run: &RunInfo,
@@ -125,24 +125,27 @@ impl ExperimentOptions {
 
 impl<'a> LaboratoryPlan<'a> {
     /// Reads everything but the weights.
-    pub fn new(options: &'a ModelOptions, selection: &'a SelectionOptions) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        options: &'a ModelOptions,
+        selection: &'a SelectionOptions,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             model: ModelPlan::new(options, selection)?,
         })
     }
 
     /// The model's configuration.
-    pub fn config(&self) -> &ModelConfig {
+    pub(crate) fn config(&self) -> &ModelConfig {
         self.model.config()
     }
 
     /// The model's tokenizer, if it has one.
-    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+    pub(crate) fn tokenizer(&self) -> Option<&Tokenizer> {
         self.model.model.tokenizer()
     }
 
     /// Loads the model for contexts of up to `tokens` tokens.
-    pub fn load(self, tokens: usize) -> Result<Laboratory, Failure> {
+    pub(crate) fn load(self, tokens: usize) -> Result<Laboratory, Failure> {
         let work = Work::chunk(self.model.options.prefill_chunk);
         let loaded = self.model.load(tokens, work)?;
         loaded.report(tokens);
@@ -159,7 +162,7 @@ impl<'a> LaboratoryPlan<'a> {
 
 impl Laboratory {
     /// What a run with this model carries.
-    pub fn run_info(
+    pub(crate) fn run_info(
         &self,
         experiment: &str,
         seed: u64,
@@ -191,7 +194,7 @@ struct Results<'a, R> {
 }
 
 /// Progress of an experiment on stderr.
-pub fn progress(label: &'static str) -> impl FnMut(Progress) {
+pub(crate) fn progress(label: &'static str) -> impl FnMut(Progress) {
     let mut bar = None;
     move |progress| {
         let total = progress.total as u64;

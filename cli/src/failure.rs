@@ -7,7 +7,7 @@ use quest_burn_models::generation::GenerateError;
 use quest_burn_report::plot::PlotError;
 
 /// The exit code of a failure that the user is not the cause of.
-pub const INTERNAL: ExitCode = ExitCode::FAILURE;
+pub(crate) const INTERNAL: ExitCode = ExitCode::FAILURE;
 
 const BAD_INPUT: u8 = 2;
 
@@ -16,7 +16,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Why the program ends without a result.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// What was asked for cannot be done.
     BadInput(anyhow::Error),
     /// Something failed on the way.
@@ -29,12 +29,12 @@ pub enum Failure {
 
 impl Failure {
     /// An error that is not the user's.
-    pub fn internal(error: impl Into<anyhow::Error>) -> Self {
+    pub(crate) fn internal(error: impl Into<anyhow::Error>) -> Self {
         Self::Internal(error.into())
     }
 
     /// Prints the error, if it is one, and says the exit code.
-    pub fn report(&self) -> ExitCode {
+    pub(crate) fn report(&self) -> ExitCode {
         let (error, code) = match self {
             Self::BadInput(error) => (error, ExitCode::from(BAD_INPUT)),
             Self::Internal(error) => (error, INTERNAL),
@@ -88,7 +88,7 @@ impl From<PlotError> for Failure {
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for.
-pub fn report_usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         // Nobody is left to tell that the help could not be printed.
         let _ = error.print();
@@ -108,6 +108,6 @@ pub fn report_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(BAD_INPUT)
 }
 
-pub fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -25,7 +25,7 @@ struct Shipped {
 
 /// A folder or file with a checkpoint.
 #[derive(Debug)]
-pub struct ModelFolder {
+pub(crate) struct ModelFolder {
     name: String,
     path: PathBuf,
     /// Removes what was unpacked.
@@ -35,7 +35,7 @@ pub struct ModelFolder {
 impl ModelFolder {
     /// What was asked for: a path that is there, or a model of the hub. Without either, the model in
     /// the program is unpacked into a folder that is gone when this value is.
-    pub fn open(asked: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn open(asked: Option<&Path>) -> anyhow::Result<Self> {
         match (asked, SHIPPED) {
             (Some(asked), _) => match on_hub(asked)? {
                 Some((name, path)) => Ok(Self {
@@ -58,18 +58,18 @@ impl ModelFolder {
     }
 
     /// Name of the folder.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Removes what was unpacked, once the model is loaded: a signal that ends the program leaves
     /// nothing behind then. A folder that was asked for stays.
-    pub fn discard(&self) {
+    pub(crate) fn discard(&self) {
         self.unpacked.take();
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     #[command(flatten)]
     common: CommonOptions,
     #[command(flatten)]
@@ -129,7 +129,7 @@ struct Generation {
     tokens_per_dense_pass: Option<f64>,
 }
 
-pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
     if args.prompt.warm_up {
         return warm_up(&plan, args);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::input;
 
 /// Ids of a text.
-pub fn from_text(text: &str, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
+pub(crate) fn from_text(text: &str, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
     if text.is_empty() {
         bail!(GenerateError::EmptyPrompt);
     }
@@ -23,12 +23,15 @@ pub fn from_text(text: &str, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Ve
 }
 
 /// Ids of a text in a file.
-pub fn from_text_file(path: &Path, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
+pub(crate) fn from_text_file(
+    path: &Path,
+    tokenizer: Option<&Tokenizer>,
+) -> anyhow::Result<Vec<u32>> {
     from_text(&text_file(path)?, tokenizer).with_context(|| path.display().to_string())
 }
 
 /// The text in a file.
-pub fn text_file(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn text_file(path: &Path) -> anyhow::Result<String> {
     String::from_utf8(input::read(path)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let path = path.display();
@@ -37,7 +40,7 @@ pub fn text_file(path: &Path) -> anyhow::Result<String> {
 }
 
 /// Ids in a JSON file: an array, or an object with a field `ids`.
-pub fn from_json_file(path: &Path) -> anyhow::Result<Vec<u32>> {
+pub(crate) fn from_json_file(path: &Path) -> anyhow::Result<Vec<u32>> {
     from_json(&input::read(path)?).with_context(|| path.display().to_string())
 }
 

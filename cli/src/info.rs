@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct InfoArgs {
+pub(crate) struct InfoArgs {
     #[command(flatten)]
     common: CommonOptions,
     /// Prints one JSON object
@@ -77,7 +77,7 @@ struct KvCacheInfo {
     bytes: u64,
 }
 
-pub fn run(args: &InfoArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     let plan = Plan::new(&args.common)?;
     let (device, dtype) = plan.model.device()?;
     let config = plan.model.config();

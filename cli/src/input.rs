@@ -14,7 +14,7 @@ use indicatif::BinaryBytes;
 const MAX_BYTES: u64 = 256 << 20;
 
 /// The content of a file, or of stdin where the path is `-`.
-pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let content = match path == Path::new("-") {
         true => read_at_most(io::stdin().lock(), MAX_BYTES),
         false => File::open(path).and_then(|file| read_at_most(file, MAX_BYTES)),

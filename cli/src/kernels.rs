@@ -23,7 +23,7 @@ static CACHE: OnceLock<KernelCache> = OnceLock::new();
 static WATCH: Watch = Watch::new();
 
 /// The cache of compiled kernels, which is opened by the first call: before the first GPU is.
-pub fn cache() -> &'static KernelCache {
+pub(crate) fn cache() -> &'static KernelCache {
     CACHE.get_or_init(|| {
         let cache = KernelCacheConfig::new().init();
         if let Some(discarded) = cache.discarded() {
@@ -38,7 +38,7 @@ pub fn cache() -> &'static KernelCache {
 
 /// Where compiled kernels are kept, and how much they take.
 #[derive(Serialize)]
-pub struct CacheInfo {
+pub(crate) struct CacheInfo {
     /// The file; `None` where kernels are compiled for one run only.
     path: Option<PathBuf>,
     bytes: u64,
@@ -46,7 +46,7 @@ pub struct CacheInfo {
 }
 
 /// What `quest info` says of the cache.
-pub fn info() -> CacheInfo {
+pub(crate) fn info() -> CacheInfo {
     let cache = cache();
     CacheInfo {
         path: match cache.state() {
@@ -69,7 +69,7 @@ impl fmt::Display for CacheInfo {
 }
 
 /// Says on stderr what was compiled and tuned, if anything was.
-pub fn report() {
+pub(crate) fn report() {
     let (compiled, tuned) = (count(&WATCH.compiled), count(&WATCH.tuned));
     if compiled + tuned == 0 {
         return;
@@ -163,7 +163,7 @@ impl Watch {
 }
 
 /// Counts what a line of the log tells of compiling and tuning.
-pub fn note(record: &Record) {
+pub(crate) fn note(record: &Record) {
     if record.level() < Level::Info || !Event::is_from(record.target()) {
         return;
     }

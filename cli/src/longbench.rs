@@ -19,7 +19,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct LongBenchArgs {
+pub(crate) struct LongBenchArgs {
     /// Folder with LongBench's files, one per task: qasper.jsonl and so on
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -91,7 +91,7 @@ impl LongBenchArgs {
     }
 }
 
-pub fn run(args: &LongBenchArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &LongBenchArgs) -> Result<(), Failure> {
     let data = args.read()?;
     let plan = args.experiment.plan()?;
     let config = LongBenchConfig {

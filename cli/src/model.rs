@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A model, before anything heavy happens.
-pub struct ModelPlan<'a> {
+pub(crate) struct ModelPlan<'a> {
     pub folder: ModelFolder,
     pub model: LocalModelBuilder,
     pub options: &'a ModelOptions,
@@ -30,7 +30,7 @@ pub struct ModelPlan<'a> {
 }
 
 /// A model that can run, and where.
-pub struct LoadedModel {
+pub(crate) struct LoadedModel {
     pub model: LocalModel,
     pub device: SelectedDevice,
 }
@@ -38,7 +38,10 @@ pub struct LoadedModel {
 impl<'a> ModelPlan<'a> {
     /// Reads everything but the weights. A cache that cannot be made is refused now rather
     /// than once the weights are there.
-    pub fn new(options: &'a ModelOptions, selection: &'a SelectionOptions) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        options: &'a ModelOptions,
+        selection: &'a SelectionOptions,
+    ) -> anyhow::Result<Self> {
         if options.prefill_chunk == 0 {
             bail!(GenerateError::Chunk);
         }
@@ -58,17 +61,17 @@ impl<'a> ModelPlan<'a> {
     }
 
     /// The model's configuration.
-    pub fn config(&self) -> &ModelConfig {
+    pub(crate) fn config(&self) -> &ModelConfig {
         self.model.config()
     }
 
     /// How the checkpoint recommends to choose tokens.
-    pub fn sampling(&self) -> anyhow::Result<SamplingDefaults> {
+    pub(crate) fn sampling(&self) -> anyhow::Result<SamplingDefaults> {
         Ok(self.model.source().generation()?.sampling)
     }
 
     /// The device, and the element type to compute in.
-    pub fn device(&self) -> anyhow::Result<(SelectedDevice, DType)> {
+    pub(crate) fn device(&self) -> anyhow::Result<(SelectedDevice, DType)> {
         let device = device::select(self.options.device)?;
         let asked = self.options.dtype.map(|name| name.dtype());
         let dtype = device.dtype(asked, self.config().dtype)?;
@@ -77,7 +80,7 @@ impl<'a> ModelPlan<'a> {
 
     /// Loads the weights, once it is known that the device has memory for them, for a cache of
     /// `tokens` tokens and for the work on them.
-    pub fn load(&self, tokens: usize, work: Work) -> Result<LoadedModel, Failure> {
+    pub(crate) fn load(&self, tokens: usize, work: Work) -> Result<LoadedModel, Failure> {
         let (device, dtype) = self.device()?;
         let demand = Demand {
             config: self.config(),
@@ -111,7 +114,7 @@ impl<'a> ModelPlan<'a> {
 
 impl LoadedModel {
     /// Says on stderr what the model and a cache for `tokens` tokens take.
-    pub fn report(&self, tokens: usize) {
+    pub(crate) fn report(&self, tokens: usize) {
         let model = &self.model;
         let bytes = model.cache(1, tokens).bytes(model.dtype());
         eprintln!(
@@ -129,13 +132,13 @@ impl LoadedModel {
 }
 
 /// What is known before anything heavy happens.
-pub struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     pub options: &'a CommonOptions,
     pub model: ModelPlan<'a>,
 }
 
 impl<'a> Plan<'a> {
-    pub fn new(options: &'a CommonOptions) -> anyhow::Result<Self> {
+    pub(crate) fn new(options: &'a CommonOptions) -> anyhow::Result<Self> {
         let mut model = ModelPlan::new(&options.model, &options.policy.selection)?;
         model.model = model.model.policy(options.policy.config());
         // Refused now rather than once the weights are there.
@@ -144,7 +147,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The longest context that is allowed: the one asked for, or the checkpoint's.
-    pub fn max_context(&self) -> anyhow::Result<usize> {
+    pub(crate) fn max_context(&self) -> anyhow::Result<usize> {
         let max = self.model.config().max_positions;
         match self.options.context {
             Some(asked) if asked > max => {
@@ -156,7 +159,11 @@ impl<'a> Plan<'a> {
     }
 
     /// Loads the weights and makes a session: for the context asked for, or for `tokens`.
-    pub fn load(&self, tokens: usize, work: Work) -> Result<(Session, SelectedDevice), Failure> {
+    pub(crate) fn load(
+        &self,
+        tokens: usize,
+        work: Work,
+    ) -> Result<(Session, SelectedDevice), Failure> {
         let tokens = self.options.context.unwrap_or(tokens);
         let loaded = self.model.load(tokens, work)?;
         self.model.folder.discard();

@@ -8,7 +8,7 @@ use crate::failure::one_line;
 struct Notes;
 
 /// Has notes and warnings of the libraries printed.
-pub fn print() {
+pub(crate) fn print() {
     // It fails where there is a logger already, which then prints them.
     if log::set_logger(&Notes).is_ok() {
         log::set_max_level(match cfg!(feature = "gpu") {

@@ -27,7 +27,7 @@ use crate::{device::DeviceName, policies::PolicyParser};
 
 /// Which model runs, and where.
 #[derive(Args)]
-pub struct ModelOptions {
+pub(crate) struct ModelOptions {
     /// Folder of a Hugging Face checkpoint, a GGUF file, or a model of the hub: `org/name`,
     /// `org/name@revision`, `org/name:Q4_K_M` for one of its GGUF files [default: the model that ships with the program]
     #[arg(long = "model", value_name = "MODEL")]
@@ -56,7 +56,7 @@ pub struct ModelOptions {
 
 /// Which model runs, where and how.
 #[derive(Args)]
-pub struct CommonOptions {
+pub(crate) struct CommonOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Most tokens in the context [default: as many as are needed, up to the checkpoint's limit]
@@ -68,7 +68,7 @@ pub struct CommonOptions {
 
 /// Which pages of the KV cache a decoded token attends to.
 #[derive(Args)]
-pub struct PolicyOptions {
+pub(crate) struct PolicyOptions {
     /// What a decoded token attends to, a name or name:key=value,.. [default: quest]
     #[arg(long, value_parser = PolicyParser)]
     pub policy: Option<PolicyKind>,
@@ -83,7 +83,7 @@ pub struct PolicyOptions {
 
 /// What all policies have in common but the budget and the layers.
 #[derive(Args)]
-pub struct SelectionOptions {
+pub(crate) struct SelectionOptions {
     /// One of the published selections, with the paper's digests and no first page that is always
     /// read [default: what loses least on real text]
     #[arg(long, value_enum)]
@@ -114,7 +114,7 @@ pub struct SelectionOptions {
 
 /// Which layers have a policy.
 #[derive(Args)]
-pub struct LayerOptions {
+pub(crate) struct LayerOptions {
     /// Leading layers that attend to everything [default: 0, or 2 with --quest-variant]
     #[arg(long, value_name = "D")]
     pub dense_layers: Option<usize>,
@@ -122,7 +122,7 @@ pub struct LayerOptions {
 
 impl SelectionOptions {
     /// The configuration of Quest with that many dense layers, or those of the variant.
-    pub fn quest_config(&self, dense_layers: Option<usize>) -> QuestConfig {
+    pub(crate) fn quest_config(&self, dense_layers: Option<usize>) -> QuestConfig {
         let config = match self.quest_variant {
             None => QuestConfig::new(),
             Some(QuestVariant::AccuracyCode) => QuestConfig::accuracy_code(),
@@ -138,14 +138,14 @@ impl SelectionOptions {
     }
 
     /// The cache with the digests that were chosen.
-    pub fn with_digests(&self, cache: PagedKvCacheConfig) -> PagedKvCacheConfig {
+    pub(crate) fn with_digests(&self, cache: PagedKvCacheConfig) -> PagedKvCacheConfig {
         cache
             .with_digest(self.digest())
             .with_digest_storage(self.digest_storage)
     }
 
     /// What the digests keep of a page's keys.
-    pub fn digest(&self) -> DigestKind {
+    pub(crate) fn digest(&self) -> DigestKind {
         let of_variant = self.quest_variant.map(|_| DigestKind::MinMax);
         self.digest.or(of_variant).unwrap_or(DigestKind::MeanVar)
     }
@@ -153,12 +153,12 @@ impl SelectionOptions {
 
 impl PolicyOptions {
     /// Which policy it is.
-    pub fn kind(&self) -> PolicyKind {
+    pub(crate) fn kind(&self) -> PolicyKind {
         self.policy.unwrap_or(PolicyKind::QUEST)
     }
 
     /// The policy that was chosen.
-    pub fn config(&self) -> PolicyConfig {
+    pub(crate) fn config(&self) -> PolicyConfig {
         let quest = self.selection.quest_config(self.layers.dense_layers);
         let budget = self.token_budget.unwrap_or(quest.token_budget);
         PolicyConfig::new(self.kind()).with_quest(quest.with_token_budget(budget))
@@ -167,7 +167,7 @@ impl PolicyOptions {
 
 /// Whether answers are those of dense attention.
 #[derive(Args)]
-pub struct LosslessOptions {
+pub(crate) struct LosslessOptions {
     /// Answers as dense attention would: the policy drafts tokens, one dense pass verifies several
     #[arg(long)]
     lossless: bool,
@@ -184,7 +184,7 @@ pub struct LosslessOptions {
 
 impl LosslessOptions {
     /// As the library takes it.
-    pub fn config(&self) -> anyhow::Result<Option<LosslessConfig>> {
+    pub(crate) fn config(&self) -> anyhow::Result<Option<LosslessConfig>> {
         let config = LosslessConfig::new().with_draft_tokens(self.draft_tokens);
         config.validate()?;
         Ok(self.lossless.then_some(config))
@@ -193,7 +193,7 @@ impl LosslessOptions {
 
 /// How the next token is chosen. What is not given is as the checkpoint asks.
 #[derive(Args)]
-pub struct SamplingOptions {
+pub(crate) struct SamplingOptions {
     /// Draws tokens at this temperature; 0 takes the most probable one [default: as the checkpoint's
     /// generation_config.json says, else 0]
     #[arg(long, value_name = "T")]
@@ -217,7 +217,7 @@ pub struct SamplingOptions {
 
 impl SamplingOptions {
     /// As the library takes it, for what a checkpoint recommends. Says on stderr what was taken of that.
-    pub fn config(&self, mut defaults: SamplingDefaults) -> anyhow::Result<SamplingConfig> {
+    pub(crate) fn config(&self, mut defaults: SamplingDefaults) -> anyhow::Result<SamplingConfig> {
         if self.temperature == Some(0.0) {
             // Nothing is drawn, so there is nothing to filter.
             let repetition_penalty = defaults.repetition_penalty;
@@ -275,7 +275,7 @@ impl SamplingOptions {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum QuestVariant {
+pub(crate) enum QuestVariant {
     /// A list per query head, the newest page competes, three pages at least
     AccuracyCode,
     /// A list per query head, the newest page is always read
@@ -285,14 +285,14 @@ pub enum QuestVariant {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum DTypeName {
+pub(crate) enum DTypeName {
     F32,
     F16,
     Bf16,
 }
 
 impl DTypeName {
-    pub fn dtype(self) -> DType {
+    pub(crate) fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
             Self::F16 => DType::F16,
@@ -302,7 +302,7 @@ impl DTypeName {
 }
 
 /// The kinds of digests that the library knows.
-pub fn digest_kinds() -> impl TypedValueParser<Value = DigestKind> {
+pub(crate) fn digest_kinds() -> impl TypedValueParser<Value = DigestKind> {
     let names = DigestKind::ALL
         .iter()
         .map(|kind| PossibleValue::new(kind.name()).help(kind.about()));
@@ -310,7 +310,7 @@ pub fn digest_kinds() -> impl TypedValueParser<Value = DigestKind> {
 }
 
 /// The ways to store digests that the library knows.
-pub fn digest_storages() -> impl TypedValueParser<Value = DigestStorage> {
+pub(crate) fn digest_storages() -> impl TypedValueParser<Value = DigestStorage> {
     let names = DigestStorage::ALL
         .iter()
         .map(|format| PossibleValue::new(format.name()).help(format.about()));
@@ -318,7 +318,7 @@ pub fn digest_storages() -> impl TypedValueParser<Value = DigestStorage> {
 }
 
 /// The forms of weights that the library knows.
-pub fn weight_formats() -> impl TypedValueParser<Value = WeightFormat> {
+pub(crate) fn weight_formats() -> impl TypedValueParser<Value = WeightFormat> {
     let names = WeightFormat::ALL
         .iter()
         .map(|format| PossibleValue::new(format.name()).help(format.about()));
@@ -326,7 +326,7 @@ pub fn weight_formats() -> impl TypedValueParser<Value = WeightFormat> {
 }
 
 /// The name of an option's value, as it is written on the command line.
-pub fn value_name(value: impl ValueEnum) -> String {
+pub(crate) fn value_name(value: impl ValueEnum) -> String {
     let value = value.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }

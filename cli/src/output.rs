@@ -11,13 +11,13 @@ use serde::Serialize;
 use crate::failure::Failure;
 
 /// Prints a line on stdout, at once.
-pub fn print_line(line: &str) -> Result<(), Failure> {
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
     print_part(line)?;
     print_part("\n")
 }
 
 /// Prints a part of a line on stdout, at once.
-pub fn print_part(part: &str) -> Result<(), Failure> {
+pub(crate) fn print_part(part: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(part.as_bytes());
     let flushed = written.and_then(|()| stdout.flush());
@@ -28,20 +28,20 @@ pub fn print_part(part: &str) -> Result<(), Failure> {
 }
 
 /// Prints a value as one line of JSON on stdout.
-pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print_line(&serde_json::to_string(value).map_err(Failure::internal)?)
 }
 
 /// What a [`Progress`] counts.
 #[derive(Clone, Copy)]
-pub enum Unit {
+pub(crate) enum Unit {
     Bytes,
     Tokens,
     Rows,
 }
 
 /// Long work on stderr: a bar on a terminal, elsewhere a line now and then.
-pub struct Progress {
+pub(crate) struct Progress {
     label: &'static str,
     unit: Unit,
     total: u64,
@@ -55,7 +55,7 @@ impl Progress {
     /// Between two lines where there is no terminal. Short work needs none.
     const INTERVAL: Duration = Duration::from_secs(10);
 
-    pub fn new(label: &'static str, unit: Unit, total: u64) -> Self {
+    pub(crate) fn new(label: &'static str, unit: Unit, total: u64) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let template = match unit {
                 Unit::Bytes => "{msg} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {eta}",
@@ -78,14 +78,14 @@ impl Progress {
     }
 
     /// Notes the progress within a step, shown from the next [`set`](Self::set) on.
-    pub fn note(&mut self, note: String) {
+    pub(crate) fn note(&mut self, note: String) {
         if let Some(bar) = &self.bar {
             bar.set_message(format!("{} {note}", self.label));
         }
         self.note = note;
     }
 
-    pub fn set(&mut self, done: u64) {
+    pub(crate) fn set(&mut self, done: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
         } else if self.reported.elapsed() >= Self::INTERVAL {
@@ -114,6 +114,6 @@ impl Drop for Progress {
 }
 
 /// A rate for people.
-pub fn per_second(rate: Option<f64>) -> String {
+pub(crate) fn per_second(rate: Option<f64>) -> String {
     rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1} tokens/s"))
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct PasskeyArgs {
+pub(crate) struct PasskeyArgs {
     /// Tokens of prompt and answer together
     #[arg(
         long,
@@ -81,7 +81,7 @@ impl PasskeyArgs {
     }
 }
 
-pub fn run(args: &PasskeyArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &PasskeyArgs) -> Result<(), Failure> {
     let config = args.config();
     let plan = args.experiment.plan()?;
     config.check(plan.config(), plan.tokenizer())?;

@@ -10,7 +10,7 @@ use quest_burn::policy::{PolicyKind, PolicyKindError};
 
 /// Reads `name` or `name:key=value,..`, and names all policies and their options in the help.
 #[derive(Clone)]
-pub struct PolicyParser;
+pub(crate) struct PolicyParser;
 
 impl TypedValueParser for PolicyParser {
     type Value = PolicyKind;
@@ -40,11 +40,11 @@ impl TypedValueParser for PolicyParser {
 }
 
 /// Several policies.
-pub type PolicyList = Vec<PolicyKind>;
+pub(crate) type PolicyList = Vec<PolicyKind>;
 
 /// Reads policies that are separated by commas, as their options are: what is no name but a
 /// `key=value` adds an option to the policy before it.
-pub fn policy_list(text: &str) -> Result<PolicyList, PolicyKindError> {
+pub(crate) fn policy_list(text: &str) -> Result<PolicyList, PolicyKindError> {
     let mut policies: Vec<String> = Vec::new();
     for part in text.split(',') {
         let name = part.split(':').next().unwrap_or(part);

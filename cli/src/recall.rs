@@ -23,7 +23,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct RecallArgs {
+pub(crate) struct RecallArgs {
     /// A file with the text, `-` for stdin [default: the prompt of `quest passkey` with its answer, the passkey
     /// in the middle]
     #[arg(long, value_name = "FILE")]
@@ -86,7 +86,7 @@ impl RecallArgs {
     }
 }
 
-pub fn run(args: &RecallArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &RecallArgs) -> Result<(), Failure> {
     let plan = args.experiment.plan()?;
     let config = RecallConfig {
         steps: args.steps,

@@ -20,7 +20,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct RulerArgs {
+pub(crate) struct RulerArgs {
     /// Tasks: niah-single, niah-multikey, niah-multivalue, niah-multiquery, vt, cwe, fwe, and qa, which
     /// needs --documents
     #[arg(
@@ -86,7 +86,7 @@ struct Settings<'a> {
     documents_sha256: Option<String>,
 }
 
-pub fn run(args: &RulerArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &RulerArgs) -> Result<(), Failure> {
     let plan = args.experiment.plan()?;
     let (text, documents) = (read(&args.text)?, read(&args.documents)?);
     let name = |path: &Option<PathBuf>| match path {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct SparsityArgs {
+pub(crate) struct SparsityArgs {
     #[command(flatten)]
     text: TextOptions,
     /// Tokens that are prefilled densely; the others are decoded and scored [default: half]
@@ -66,7 +66,7 @@ impl SparsityArgs {
     }
 }
 
-pub fn run(args: &SparsityArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &SparsityArgs) -> Result<(), Failure> {
     let plan = args.experiment.plan()?;
     let ids = args.text.read(plan.tokenizer())?;
     check_ids(&ids, plan.config().vocab_size)?;

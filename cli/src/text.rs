@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::ids;
 
 #[derive(Args)]
-pub struct TextOptions {
+pub(crate) struct TextOptions {
     #[command(flatten)]
     source: TextSource,
     /// Tokens of the text, from its beginning [default: all]
@@ -34,7 +34,7 @@ struct TextSource {
 
 /// Which text it was.
 #[derive(Serialize)]
-pub struct TextInfo {
+pub(crate) struct TextInfo {
     text: String,
     length: usize,
     ids_sha256: String,
@@ -42,7 +42,7 @@ pub struct TextInfo {
 
 impl TextOptions {
     /// The ids of the text.
-    pub fn read(&self, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
+    pub(crate) fn read(&self, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
         let mut ids = match (&self.source.text, &self.source.ids) {
             (Some(path), _) => ids::from_text_file(path, tokenizer)?,
             (_, Some(path)) => ids::from_json_file(path)?,
@@ -59,7 +59,7 @@ impl TextOptions {
     }
 
     /// What results say about the text.
-    pub fn info(&self, ids: &[u32]) -> TextInfo {
+    pub(crate) fn info(&self, ids: &[u32]) -> TextInfo {
         let name = self.path().file_name().unwrap_or_default();
         TextInfo {
             text: name.to_string_lossy().into_owned(),

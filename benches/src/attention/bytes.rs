@@ -6,7 +6,7 @@ use super::{Operation, grid::Shape};
 ///
 /// What one operation hands to the next (scores, page lists) counts for each of the two, and not
 /// for the three together.
-pub fn bytes(shape: &Shape, operation: Operation, budget: usize) -> u64 {
+pub(super) fn bytes(shape: &Shape, operation: Operation, budget: usize) -> u64 {
     // One row of each KV head of each sequence.
     let row = shape.batch * shape.heads.kv * shape.head_dim * shape.dtype.size();
     let query = shape.batch * shape.heads.query * shape.head_dim * shape.dtype.size();

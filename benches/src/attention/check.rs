@@ -11,7 +11,7 @@ use crate::{BenchError, host, read, timing::Call};
 
 /// Checks the outputs of a timing: all must be numbers, the first and the last must equal an
 /// untimed computation, for one head also one on the host. Gives the largest deviation.
-pub fn outputs(
+pub(super) fn outputs(
     problem: &mut Problem,
     operation: Operation,
     tokens: usize,

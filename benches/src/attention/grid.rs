@@ -10,7 +10,7 @@ use crate::{BenchError, Record, parse::Heads, record::Kind};
 
 /// One layer's cache and queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub(super) struct Shape {
     pub batch: usize,
     pub heads: Heads,
     pub head_dim: usize,
@@ -23,12 +23,12 @@ pub struct Shape {
 
 impl Shape {
     /// Pages of a sequence.
-    pub fn n_pages(&self) -> usize {
+    pub(super) fn n_pages(&self) -> usize {
         self.context.div_ceil(self.page_size)
     }
 
     /// A cache of as many layers as there are to be caches in turn.
-    pub fn cache(&self, n_caches: usize) -> PagedKvCacheConfig {
+    pub(super) fn cache(&self, n_caches: usize) -> PagedKvCacheConfig {
         PagedKvCacheConfig::for_tokens(
             n_caches,
             self.heads.kv,
@@ -42,7 +42,7 @@ impl Shape {
     }
 
     /// A result's description, without the result.
-    pub fn record(&self, kind: Kind, operation: String, budget: Option<usize>) -> Record {
+    pub(super) fn record(&self, kind: Kind, operation: String, budget: Option<usize>) -> Record {
         Record {
             kind,
             operation,
@@ -63,7 +63,7 @@ impl Shape {
 
 /// Every combination, those first that differ from the first values in the fewest lists: what a
 /// limit of time leaves out is what matters least.
-pub fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Shape>, BenchError> {
+pub(super) fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Shape>, BenchError> {
     let mut shapes = Vec::new();
     for (i, &batch) in options.batch.iter().enumerate() {
         for (j, &heads) in options.heads.iter().enumerate() {

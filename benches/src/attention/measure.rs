@@ -19,7 +19,7 @@ const MAX_ROTATION: u64 = 64;
 const HELD_BYTES: u64 = 256 << 20;
 
 /// Measures one shape after another.
-pub struct Measurement<'a> {
+pub(super) struct Measurement<'a> {
     pub options: &'a AttentionOptions,
     pub target: &'a Target,
     pub stopwatch: Stopwatch,
@@ -28,13 +28,13 @@ pub struct Measurement<'a> {
 
 /// Bytes that a shape cannot be measured without: one cache, and room for the check of its
 /// results.
-pub fn least_bytes(shape: &Shape) -> u64 {
+pub(super) fn least_bytes(shape: &Shape) -> u64 {
     let cache = shape.cache(1).bytes(shape.dtype);
     cache.saturating_add(cache / 8)
 }
 
 impl Measurement<'_> {
-    pub fn run(&self, shape: &Shape, rows: &mut Rows) -> Result<(), BenchError> {
+    pub(super) fn run(&self, shape: &Shape, rows: &mut Rows) -> Result<(), BenchError> {
         let budgets = self.options.budgets.iter().copied();
         let (budgets, covered) =
             budgets.partition::<Vec<_>, _>(|budget| budget / shape.page_size < shape.n_pages());

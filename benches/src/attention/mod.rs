@@ -13,7 +13,7 @@ mod problem;
 use std::time::Instant;
 
 use options::Operation;
-pub use options::{AttentionOptions, Effort, Preset};
+pub(crate) use options::{AttentionOptions, Effort, Preset};
 
 use crate::{BenchError, Rows, Target, bandwidth, memory, record::Kind};
 use measure::Measurement;
@@ -23,7 +23,11 @@ use measure::Measurement;
 /// # Errors
 ///
 /// When an option cannot be served, the device fails, or a timed result is wrong.
-pub fn run(options: &AttentionOptions, target: &Target, rows: &mut Rows) -> Result<(), BenchError> {
+pub(crate) fn run(
+    options: &AttentionOptions,
+    target: &Target,
+    rows: &mut Rows,
+) -> Result<(), BenchError> {
     let begin = Instant::now();
     let mut options = options.resolved()?;
     let dtype = target.dtype("--dtype", options.dtype)?;

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
-pub enum Operation {
+pub(crate) enum Operation {
     /// Writing a token's keys and values and folding its page's digest
     Append,
     /// Bounds of the attention scores of every page
@@ -35,7 +35,7 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Append,
         Self::PageScores,
         Self::TopPages,
@@ -46,12 +46,12 @@ impl Operation {
     ];
 
     /// Whether its work depends on the token budget.
-    pub fn has_budget(self) -> bool {
+    pub(crate) fn has_budget(self) -> bool {
         !matches!(self, Self::Append | Self::PageScores | Self::DenseAttention)
     }
 
     /// The name on the command line and in the results.
-    pub fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
@@ -59,7 +59,7 @@ impl Operation {
 
 /// Lists that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Preset {
+pub(crate) enum Preset {
     /// 32 and 8 KV heads at 32K and 128K tokens, budget 2048
     Target,
     /// The contexts and budgets of the paper's figures
@@ -70,7 +70,7 @@ pub enum Preset {
 
 /// Options of `bench attention`. Lists replace those of the preset.
 #[derive(Args, Clone, Debug)]
-pub struct AttentionOptions {
+pub(crate) struct AttentionOptions {
     /// Which lists are gone through
     #[arg(long, value_enum, default_value_t = Preset::Target)]
     pub preset: Preset,
@@ -113,7 +113,7 @@ pub struct AttentionOptions {
 
 /// How much time and memory may be taken.
 #[derive(Args, Clone, Debug)]
-pub struct Effort {
+pub(crate) struct Effort {
     /// Bytes that caches and weights may take, as in 60GB [default: 85 % of what the device has]
     #[arg(long, value_name = "BYTES", value_parser = count::bytes)]
     pub memory_limit: Option<u64>,

@@ -10,7 +10,7 @@ use super::{Operation, grid::Shape};
 use crate::{BenchError, Target, layer, timing::Call};
 
 /// Caches in turn, with a query and a new token for each entry.
-pub struct Problem {
+pub(super) struct Problem {
     pub shape: Shape,
     /// A layer per cache; all hold the same number of tokens.
     pub caches: PagedKvCache,
@@ -19,7 +19,7 @@ pub struct Problem {
 }
 
 /// What an operation reads besides a cache.
-pub struct Entry {
+pub(super) struct Entry {
     pub query: Tensor<3>,
     pub new_keys: Tensor<4>,
     pub new_values: Tensor<4>,
@@ -30,7 +30,7 @@ pub struct Entry {
 
 /// What an operation gives.
 #[derive(Clone)]
-pub enum Computed {
+pub(super) enum Computed {
     /// It is in the cache.
     Appended,
     /// Scores or attention.
@@ -40,7 +40,7 @@ pub enum Computed {
 }
 
 impl Problem {
-    pub fn new(
+    pub(super) fn new(
         shape: Shape,
         n_caches: usize,
         n_entries: usize,
@@ -75,7 +75,7 @@ impl Problem {
     }
 
     /// Chooses the pages of a budget for every entry.
-    pub fn choose(&mut self, budget: usize) {
+    pub(super) fn choose(&mut self, budget: usize) {
         let selection = self.selection(budget);
         for index in 0..self.entries.len() {
             let pages = self.top_pages(self.entries[index].scores.clone(), &selection);
@@ -84,16 +84,16 @@ impl Problem {
     }
 
     /// The entry of a call: another one in each pass, so that a result tells its pass.
-    pub fn entry_of(&self, call: Call, rotation: usize) -> usize {
+    pub(super) fn entry_of(&self, call: Call, rotation: usize) -> usize {
         (call.input + call.pass) % rotation
     }
 
     /// The cache that an entry reads.
-    pub fn cache_of(&self, entry: usize) -> usize {
+    pub(super) fn cache_of(&self, entry: usize) -> usize {
         entry % self.caches.n_layers()
     }
 
-    pub fn scale(&self) -> f64 {
+    pub(super) fn scale(&self) -> f64 {
         1.0 / (self.shape.head_dim as f64).sqrt()
     }
 
@@ -102,7 +102,12 @@ impl Problem {
     /// # Panics
     ///
     /// When attention over chosen pages comes before [`choose`](Self::choose).
-    pub fn compute(&mut self, operation: Operation, index: usize, budget: usize) -> Computed {
+    pub(super) fn compute(
+        &mut self,
+        operation: Operation,
+        index: usize,
+        budget: usize,
+    ) -> Computed {
         let cache = self.cache_of(index);
         let scale = self.scale();
         let selection = self.selection(budget);

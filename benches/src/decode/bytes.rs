@@ -9,7 +9,7 @@ use crate::model::LoadedModel;
 
 /// Bytes that a step must read and write, if every byte goes once through the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepBytes {
+pub(super) struct StepBytes {
     /// Every weight but the embeddings of other tokens.
     pub weights: u64,
     /// Keys, values and digests.
@@ -18,7 +18,7 @@ pub struct StepBytes {
 
 /// What a step reads of the KV cache.
 #[derive(Clone, Copy, Debug)]
-pub struct Reads {
+pub(super) struct Reads {
     pub batch: usize,
     pub context: usize,
     pub page_size: usize,
@@ -30,7 +30,7 @@ pub struct Reads {
 }
 
 impl StepBytes {
-    pub fn of(
+    pub(super) fn of(
         options: &DecodeOptions,
         loaded: &LoadedModel,
         batch: usize,
@@ -98,7 +98,7 @@ impl StepBytes {
     }
 
     /// Both together.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.weights + self.cache
     }
 }

@@ -6,7 +6,7 @@ mod session;
 
 use std::time::Instant;
 
-pub use options::DecodeOptions;
+pub(crate) use options::DecodeOptions;
 
 use crate::{
     BenchError, Record, Rows, Target, bandwidth, memory,
@@ -22,7 +22,11 @@ use session::Session;
 /// # Errors
 ///
 /// When an option cannot be served, the device fails, or a timed step gives wrong logits.
-pub fn run(options: &DecodeOptions, target: &Target, rows: &mut Rows) -> Result<(), BenchError> {
+pub(crate) fn run(
+    options: &DecodeOptions,
+    target: &Target,
+    rows: &mut Rows,
+) -> Result<(), BenchError> {
     let begin = Instant::now();
     options.check()?;
     let time_limit = options.effort.time_limit()?;

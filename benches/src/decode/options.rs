@@ -13,7 +13,7 @@ use crate::{
 
 /// Options of `bench decode`.
 #[derive(Args, Clone, Debug)]
-pub struct DecodeOptions {
+pub(crate) struct DecodeOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Tokens that each sequence holds, as in 32K,128K
@@ -48,11 +48,11 @@ pub struct DecodeOptions {
 }
 
 /// Steps before the timed ones: kernels are compiled and tuned in them.
-pub const WARM_UP: usize = 3;
+pub(super) const WARM_UP: usize = 3;
 
 impl DecodeOptions {
     /// The configuration of Quest.
-    pub fn quest(&self, budget: usize) -> QuestConfig {
+    pub(crate) fn quest(&self, budget: usize) -> QuestConfig {
         QuestConfig::new()
             .with_token_budget(budget)
             .with_dense_layers(self.dense_layers)
@@ -74,12 +74,17 @@ impl DecodeOptions {
     }
 
     /// Tokens that a cache must have room for.
-    pub fn capacity(&self, context: usize) -> usize {
+    pub(crate) fn capacity(&self, context: usize) -> usize {
         context + WARM_UP + usize::from(self.steps)
     }
 
     /// The KV cache.
-    pub fn cache(&self, loaded: &LoadedModel, batch: usize, context: usize) -> PagedKvCacheConfig {
+    pub(crate) fn cache(
+        &self,
+        loaded: &LoadedModel,
+        batch: usize,
+        context: usize,
+    ) -> PagedKvCacheConfig {
         let capacity = self.capacity(context);
         let cache = loaded.model.config().cache(self.page_size, batch, capacity);
         cache
@@ -88,7 +93,7 @@ impl DecodeOptions {
     }
 
     /// Bytes of the KV cache.
-    pub fn cache_bytes(&self, loaded: &LoadedModel, batch: usize, context: usize) -> u64 {
+    pub(crate) fn cache_bytes(&self, loaded: &LoadedModel, batch: usize, context: usize) -> u64 {
         self.cache(loaded, batch, context)
             .bytes(loaded.model.dtype())
     }

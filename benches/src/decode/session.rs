@@ -15,7 +15,7 @@ use crate::{BenchError, Launch, Target, Timing, layer, model::LoadedModel, read}
 const QUEUED: usize = 5;
 
 /// A model with a filled KV cache.
-pub struct Session<'a> {
+pub(super) struct Session<'a> {
     options: &'a DecodeOptions,
     loaded: &'a LoadedModel,
     cache: PagedKvCache,
@@ -24,7 +24,7 @@ pub struct Session<'a> {
 }
 
 /// The times of some steps, and how far the last one is from the same step untimed.
-pub struct Steps {
+pub(super) struct Steps {
     pub timing: Timing,
     pub max_error: f64,
 }
@@ -37,7 +37,7 @@ struct Last {
 
 impl<'a> Session<'a> {
     /// Fills the cache with random tokens: what they are does not matter to the speed.
-    pub fn new(
+    pub(super) fn new(
         options: &'a DecodeOptions,
         loaded: &'a LoadedModel,
         target: &'a Target,
@@ -57,7 +57,7 @@ impl<'a> Session<'a> {
 
     /// Times steps that begin at the context, dense or with a budget; nothing where the device has
     /// no hardware graphs and one is asked for.
-    pub fn time(
+    pub(super) fn time(
         &mut self,
         budget: Option<usize>,
         launch: Launch,

@@ -5,9 +5,9 @@ mod random;
 mod shape;
 mod weights;
 
-pub use options::ModelOptions;
+pub(crate) use options::ModelOptions;
 pub(crate) use shape::ShapeName;
-pub use weights::Weights;
+pub(crate) use weights::Weights;
 
 use std::path::Path;
 
@@ -18,14 +18,14 @@ use quest_burn_models::{config::ModelConfig, local::LocalModel};
 use crate::{BenchError, Record, Target, record::Kind};
 
 /// A model on a device, with its name in results.
-pub struct LoadedModel {
+pub(crate) struct LoadedModel {
     pub name: String,
     pub model: LocalModel,
     weight_bytes: u64,
 }
 
 /// A model that is known to fit, before anything heavy happens.
-pub struct ModelPlan<'a> {
+pub(crate) struct ModelPlan<'a> {
     options: &'a ModelOptions,
     name: String,
     config: ModelConfig,
@@ -36,7 +36,11 @@ pub struct ModelPlan<'a> {
 
 impl<'a> ModelPlan<'a> {
     /// Refuses a model that cannot be had, and weights beyond the memory.
-    pub fn new(options: &'a ModelOptions, target: &Target, limit: u64) -> Result<Self, BenchError> {
+    pub(crate) fn new(
+        options: &'a ModelOptions,
+        target: &Target,
+        limit: u64,
+    ) -> Result<Self, BenchError> {
         let Weights { dtype, format } = options.weights.unwrap_or_default();
         let dtype = target.dtype("--weights", dtype)?;
         let (name, config) = match &options.model {
@@ -62,7 +66,7 @@ impl<'a> ModelPlan<'a> {
     }
 
     /// Loads the checkpoint asked for, or makes random weights on the device.
-    pub fn load(self, target: &Target) -> Result<LoadedModel, BenchError> {
+    pub(crate) fn load(self, target: &Target) -> Result<LoadedModel, BenchError> {
         let Self {
             options,
             name,
@@ -99,12 +103,18 @@ impl<'a> ModelPlan<'a> {
 
 impl LoadedModel {
     /// Bytes of all weights, with their scales and zero points.
-    pub fn weight_bytes(&self) -> u64 {
+    pub(crate) fn weight_bytes(&self) -> u64 {
         self.weight_bytes
     }
 
     /// A result's description, without the result.
-    pub fn record(&self, kind: Kind, operation: &str, batch: usize, context: usize) -> Record {
+    pub(crate) fn record(
+        &self,
+        kind: Kind,
+        operation: &str,
+        batch: usize,
+        context: usize,
+    ) -> Record {
         let (config, dtype) = (self.model.config(), self.model.dtype());
         Record {
             kind,

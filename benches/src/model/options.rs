@@ -6,7 +6,7 @@ use super::{ShapeName, Weights};
 
 /// Which model is timed.
 #[derive(Args, Clone, Debug)]
-pub struct ModelOptions {
+pub(crate) struct ModelOptions {
     /// A well-known shape, with random weights: they do not matter to the speed
     #[arg(long, value_enum, default_value_t = ShapeName::Llama2_7b, conflicts_with = "model")]
     pub shape: ShapeName,

@@ -11,7 +11,7 @@ use crate::BenchError;
 ///
 /// They are made on the device one layer after another, so that besides the model there is never more
 /// than one layer in f32 and in the element type.
-pub fn model(
+pub(super) fn model(
     config: &ModelConfig,
     device: &Device,
     dtype: DType,

@@ -4,7 +4,7 @@ use quest_burn_models::config::{Architecture, Blocks, ModelConfig};
 
 /// A model's sizes by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ShapeName {
+pub(crate) enum ShapeName {
     /// 32 layers, 32 heads of 128 channels
     #[value(name = "llama2-7b")]
     Llama2_7b,

@@ -8,7 +8,7 @@ use crate::parse;
 /// How the weights of a model are kept: in an element type, or those of its layers' projections as they
 /// are stored or in fewer bits and the others in the default element type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Weights {
+pub(crate) struct Weights {
     /// The element type, where it is given.
     pub dtype: Option<DType>,
     /// The form of the projections' weights.

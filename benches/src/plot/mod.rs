@@ -18,7 +18,7 @@ const HEIGHT: u32 = 560;
 /// # Errors
 ///
 /// When there is nothing to draw, or the file cannot be written.
-pub fn time_over_context(records: &[Record], path: &Path) -> Result<(), BenchError> {
+pub(crate) fn time_over_context(records: &[Record], path: &Path) -> Result<(), BenchError> {
     let chart = LineChart::new("", "tokens of context", "milliseconds")
         .with_x_scale(Scale::Log2)
         .with_y_scale(Scale::Log10);

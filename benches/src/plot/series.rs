@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Launch, Record};
 
 /// The points of one line: tokens of context, milliseconds.
-pub type Series = Vec<(f64, f64)>;
+pub(super) type Series = Vec<(f64, f64)>;
 
 /// What a label says of a result, where several values occur.
 type Setting = fn(&Record) -> Option<String>;
@@ -30,7 +30,7 @@ fn shown(number: Option<usize>) -> Option<String> {
 
 /// The lines by their labels: one for each operation, budget and kind of launch, and for each value
 /// of a setting that is not the same in all results.
-pub fn series(records: &[Record]) -> BTreeMap<String, Series> {
+pub(super) fn series(records: &[Record]) -> BTreeMap<String, Series> {
     let drawn = records.iter().filter_map(|record| {
         let (context, timing) = (record.context?, record.timing?);
         Some((record, (context as f64, timing.median_us / 1e3)))
@@ -70,7 +70,12 @@ pub(super) mod tests {
     use super::*;
     use crate::Timing;
 
-    pub fn record(operation: &str, budget: Option<usize>, context: usize, us: f64) -> Record {
+    pub(crate) fn record(
+        operation: &str,
+        budget: Option<usize>,
+        context: usize,
+        us: f64,
+    ) -> Record {
         Record {
             operation: operation.into(),
             budget,
@@ -80,7 +85,7 @@ pub(super) mod tests {
         }
     }
 
-    pub fn dense_and_quest() -> [Record; 3] {
+    pub(crate) fn dense_and_quest() -> [Record; 3] {
         [
             record("dense", None, 8192, 4000.0),
             record("dense", None, 4096, 2000.0),

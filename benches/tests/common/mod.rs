@@ -16,18 +16,18 @@ const QUICK: [&str; 8] = [
     "--minutes",
 ];
 
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     crate::program().args(arguments).output().unwrap()
 }
 
 /// A run in a hurry, of so many minutes at most.
-pub fn run_quickly(arguments: &[&str], minutes: &str) -> Output {
+pub(crate) fn run_quickly(arguments: &[&str], minutes: &str) -> Output {
     run(&[arguments, &QUICK, &[minutes]].concat())
 }
 
 /// The lines of a run that succeeds, in a hurry.
 #[track_caller]
-pub fn lines(arguments: &[&str]) -> Vec<Value> {
+pub(crate) fn lines(arguments: &[&str]) -> Vec<Value> {
     let output = run_quickly(arguments, "10");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
@@ -38,7 +38,7 @@ pub fn lines(arguments: &[&str]) -> Vec<Value> {
 
 /// Exit code 2 and one line on stderr that ends with what was found.
 #[track_caller]
-pub fn assert_refused(arguments: &[&str], expected: &str) {
+pub(crate) fn assert_refused(arguments: &[&str], expected: &str) {
     let output = run(arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
@@ -47,7 +47,7 @@ pub fn assert_refused(arguments: &[&str], expected: &str) {
 }
 
 #[track_caller]
-pub fn assert_times_are_ordered(line: &Value) {
+pub(crate) fn assert_times_are_ordered(line: &Value) {
     let of = |key: &str| {
         line[key]
             .as_f64()

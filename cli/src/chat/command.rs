@@ -7,7 +7,7 @@ use quest_burn::policy::PolicyKind;
 use quest_burn_report::count;
 
 /// What `/help` prints.
-pub const HELP: &str = "\
+pub(super) const HELP: &str = "\
 /help            this list
 /reset           forgets the conversation
 /undo            forgets the last question and its answer
@@ -22,7 +22,7 @@ pub const HELP: &str = "\
 A line that begins with // is a question that begins with /.";
 
 #[derive(Debug, PartialEq)]
-pub enum Command {
+pub(super) enum Command {
     Help,
     Reset,
     Undo,
@@ -40,7 +40,7 @@ pub enum Command {
 
 /// A line of the user.
 #[derive(Debug, PartialEq)]
-pub enum Turn {
+pub(super) enum Turn {
     Command(Command),
     Question(String),
     /// A line without text.
@@ -48,7 +48,7 @@ pub enum Turn {
 }
 
 impl Turn {
-    pub fn parse(line: &str) -> anyhow::Result<Self> {
+    pub(super) fn parse(line: &str) -> anyhow::Result<Self> {
         if line.trim().is_empty() {
             return Ok(Self::Nothing);
         }

@@ -17,12 +17,12 @@ use crate::{
 
 /// What `/save` writes and `/load` reads.
 #[derive(Serialize, Deserialize)]
-pub struct Saved {
+pub(super) struct Saved {
     pub messages: Vec<Message>,
 }
 
 /// An answer to a question.
-pub struct Answer {
+pub(super) struct Answer {
     pub text: String,
     /// Tokens of the whole prompt, and those of them that the session held already.
     pub prompt_tokens: usize,
@@ -35,14 +35,14 @@ pub struct Answer {
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum End {
+pub(super) enum End {
     Stop,
     Length,
     Interrupted,
 }
 
 /// A conversation with a model.
-pub struct Dialogue<'a> {
+pub(super) struct Dialogue<'a> {
     session: Session,
     prompter: &'a Prompter,
     config: GenerationConfig,
@@ -55,7 +55,7 @@ pub struct Dialogue<'a> {
 }
 
 impl<'a> Dialogue<'a> {
-    pub fn new(
+    pub(super) fn new(
         session: Session,
         prompter: &'a Prompter,
         config: GenerationConfig,
@@ -72,16 +72,16 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    pub fn session(&self) -> &Session {
+    pub(super) fn session(&self) -> &Session {
         &self.session
     }
 
-    pub fn policy(&self) -> &PolicyConfig {
+    pub(super) fn policy(&self) -> &PolicyConfig {
         &self.policy
     }
 
     /// Decodes by another policy from the next token on.
-    pub fn set_policy(&mut self, policy: PolicyConfig) -> anyhow::Result<()> {
+    pub(super) fn set_policy(&mut self, policy: PolicyConfig) -> anyhow::Result<()> {
         let rope = Some(self.session.model().config().rope.clone());
         let page_size = self.session.cache().page_size();
         let made = policy.clone().with_rope(rope).init(page_size)?;
@@ -91,13 +91,13 @@ impl<'a> Dialogue<'a> {
     }
 
     /// Forgets everything but what the model is told before all else.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.messages = self.prompter.system().into_iter().collect();
         self.documents.clear();
     }
 
     /// Forgets the last question and its answer.
-    pub fn undo(&mut self) -> anyhow::Result<()> {
+    pub(super) fn undo(&mut self) -> anyhow::Result<()> {
         let question = self
             .messages
             .iter()
@@ -110,7 +110,7 @@ impl<'a> Dialogue<'a> {
     }
 
     /// Forgets the last answer. Its question is the last message then.
-    pub fn forget_answer(&mut self) -> anyhow::Result<()> {
+    pub(super) fn forget_answer(&mut self) -> anyhow::Result<()> {
         let question = self
             .messages
             .iter()
@@ -122,30 +122,30 @@ impl<'a> Dialogue<'a> {
         Ok(())
     }
 
-    pub fn save(&self) -> Saved {
+    pub(super) fn save(&self) -> Saved {
         Saved {
             messages: self.messages.clone(),
         }
     }
 
-    pub fn load(&mut self, saved: Saved) {
+    pub(super) fn load(&mut self, saved: Saved) {
         self.messages = saved.messages;
         self.documents.clear();
     }
 
-    pub fn n_messages(&self) -> usize {
+    pub(super) fn n_messages(&self) -> usize {
         self.messages.len()
     }
 
     /// Puts a document in front of the next question; says how many tokens it has.
-    pub fn add_document(&mut self, name: &str, text: &str) -> anyhow::Result<usize> {
+    pub(super) fn add_document(&mut self, name: &str, text: &str) -> anyhow::Result<usize> {
         let tokens = self.prompter.count(text)?;
         self.documents.push(format!("{name}:\n\n{text}\n\n"));
         Ok(tokens)
     }
 
     /// Adds a question, which is to be [answered](Self::answer).
-    pub fn ask(&mut self, question: &str) {
+    pub(super) fn ask(&mut self, question: &str) {
         let text = self.documents.drain(..).collect::<String>() + question;
         self.messages.push(Message::user(text));
     }
@@ -154,7 +154,7 @@ impl<'a> Dialogue<'a> {
     ///
     /// A question without an answer is forgotten: where there is no room for one, and where it was
     /// interrupted before it began.
-    pub fn answer(
+    pub(super) fn answer(
         &mut self,
         interrupt: &Interrupt,
         show: &mut dyn FnMut(&str) -> Result<(), Failure>,

@@ -16,13 +16,13 @@ const INTERRUPTED: i32 = 130;
 
 /// Whether Ctrl-C was pressed. Pressed again before that was [taken](Self::take), it ends the program.
 #[derive(Clone, Debug)]
-pub struct Interrupt {
+pub(super) struct Interrupt {
     is_pressed: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     /// Takes Ctrl-C over from the system.
-    pub fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         let is_pressed = Arc::new(AtomicBool::new(false));
         register_conditional_shutdown(SIGINT, INTERRUPTED, is_pressed.clone())
             .and_then(|_| register(SIGINT, is_pressed.clone()))
@@ -31,7 +31,7 @@ impl Interrupt {
     }
 
     /// Whether it was pressed since this was asked last.
-    pub fn take(&self) -> bool {
+    pub(super) fn take(&self) -> bool {
         self.is_pressed.swap(false, Ordering::SeqCst)
     }
 }

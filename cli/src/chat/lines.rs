@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal};
 use anyhow::{Context, anyhow};
 
 /// Where lines come from.
-pub enum Lines {
+pub(super) enum Lines {
     /// A file or another program: a line is a turn.
     Plain,
     /// A terminal whose lines are edited by the system.
@@ -18,7 +18,7 @@ pub enum Lines {
 
 /// What comes next.
 #[derive(Debug, PartialEq)]
-pub enum Line {
+pub(super) enum Line {
     Text(String),
     /// Ctrl-C where nothing is answered.
     #[cfg_attr(not(feature = "line-editing"), allow(dead_code))]
@@ -28,7 +28,7 @@ pub enum Line {
 
 impl Lines {
     /// Stdin.
-    pub fn open() -> anyhow::Result<Self> {
+    pub(super) fn open() -> anyhow::Result<Self> {
         match io::stdin().is_terminal() {
             false => Ok(Self::Plain),
             #[cfg(not(feature = "line-editing"))]
@@ -39,12 +39,12 @@ impl Lines {
     }
 
     /// Whether a person types them.
-    pub fn is_terminal(&self) -> bool {
+    pub(super) fn is_terminal(&self) -> bool {
         !matches!(self, Self::Plain)
     }
 
     /// The next line.
-    pub fn read(&mut self) -> anyhow::Result<Line> {
+    pub(super) fn read(&mut self) -> anyhow::Result<Line> {
         match self {
             Self::Plain => plain(&mut io::stdin().lock()),
             #[cfg(not(feature = "line-editing"))]
@@ -82,15 +82,15 @@ mod editor {
 
     use super::{Line, PROMPT};
 
-    pub type Editor = LineEditor<(), MemHistory>;
+    pub(super) type Editor = LineEditor<(), MemHistory>;
 
-    pub fn open() -> anyhow::Result<Editor> {
+    pub(super) fn open() -> anyhow::Result<Editor> {
         let config = Config::default();
         let history = MemHistory::with_config(&config);
         LineEditor::with_history(config, history).context("terminal")
     }
 
-    pub fn read(editor: &mut Editor) -> anyhow::Result<Line> {
+    pub(super) fn read(editor: &mut Editor) -> anyhow::Result<Line> {
         match editor.readline(PROMPT) {
             Ok(text) => {
                 editor.add_history_entry(&text).context("terminal")?;

@@ -4,7 +4,7 @@ mod command;
 mod dialogue;
 mod interrupt;
 mod lines;
-pub mod prompt;
+pub(crate) mod prompt;
 
 use std::{fs, path::Path};
 
@@ -35,7 +35,7 @@ use crate::{
 const EXPECTED_TOKENS: usize = 4096;
 
 #[derive(Args)]
-pub struct ChatArgs {
+pub(crate) struct ChatArgs {
     #[command(flatten)]
     common: CommonOptions,
     #[command(flatten)]
@@ -65,7 +65,7 @@ struct AnswerLine<'a> {
     share_read: Option<f64>,
 }
 
-pub fn run(args: &ChatArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     let mut plan = Plan::new(&args.common)?;
     let context = plan.max_context()?;
     let prompter = Prompter::new(&plan.model, &args.template)?;

@@ -12,7 +12,7 @@ use quest_burn_models::{
 use crate::model::ModelPlan;
 
 #[derive(Args)]
-pub struct TemplateOptions {
+pub(crate) struct TemplateOptions {
     /// A message that tells the model how to behave, before all others
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
@@ -30,7 +30,7 @@ type Variables = BTreeMap<String, Value>;
 
 /// Makes prompts of messages.
 #[derive(Debug)]
-pub struct Prompter {
+pub(crate) struct Prompter {
     template: ChatTemplate,
     tokenizer: Tokenizer,
     system: Option<String>,
@@ -40,7 +40,7 @@ pub struct Prompter {
 
 impl Prompter {
     /// What a checkpoint and the options say.
-    pub fn new(plan: &ModelPlan, options: &TemplateOptions) -> anyhow::Result<Self> {
+    pub(crate) fn new(plan: &ModelPlan, options: &TemplateOptions) -> anyhow::Result<Self> {
         let path = plan.folder.path();
         let Some(tokenizer) = plan.model.tokenizer() else {
             bail!(
@@ -64,22 +64,22 @@ impl Prompter {
     }
 
     /// The checkpoint's stop tokens, and the one that its template ends an answer with.
-    pub fn stop_ids(&self) -> &[u32] {
+    pub(crate) fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
     }
 
     /// The message that all others follow.
-    pub fn system(&self) -> Option<Message> {
+    pub(crate) fn system(&self) -> Option<Message> {
         self.system.as_ref().map(Message::system)
     }
 
     /// Ids of a text alone.
-    pub fn count(&self, text: &str) -> anyhow::Result<usize> {
+    pub(crate) fn count(&self, text: &str) -> anyhow::Result<usize> {
         Ok(self.tokenizer.encode_continuation(text)?.len())
     }
 
     /// Ids of messages that an answer is to follow.
-    pub fn ids(&self, messages: &[Message]) -> anyhow::Result<Vec<u32>> {
+    pub(crate) fn ids(&self, messages: &[Message]) -> anyhow::Result<Vec<u32>> {
         let conversation = Conversation {
             variables: self.variables.clone(),
             ..Conversation::to_answer(messages.to_vec())
@@ -90,7 +90,7 @@ impl Prompter {
 
 impl TemplateOptions {
     /// Refuses options that have no effect without another one.
-    pub fn refuse(&self, without: &str) -> anyhow::Result<()> {
+    pub(crate) fn refuse(&self, without: &str) -> anyhow::Result<()> {
         let given = [
             ("--system", self.system.is_some()),
             ("--chat-template", self.chat_template.is_some()),

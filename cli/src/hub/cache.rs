@@ -9,13 +9,13 @@ use super::HubName;
 /// A model in the cache, laid out as `huggingface_hub` does: files by their content in `blobs`, links
 /// to them by their names in `snapshots/<commit>`, commits by branch and tag in `refs`.
 #[derive(Clone, Debug)]
-pub struct CachedRepository {
+pub(super) struct CachedRepository {
     folder: PathBuf,
     locks: PathBuf,
 }
 
 impl CachedRepository {
-    pub fn new(cache: &Path, name: &HubName) -> Self {
+    pub(super) fn new(cache: &Path, name: &HubName) -> Self {
         let folder = format!("models--{}", name.repository.replace('/', "--"));
         Self {
             locks: cache.join(".locks").join(&folder),
@@ -23,12 +23,12 @@ impl CachedRepository {
         }
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// The commit that a revision was when it was asked for last.
-    pub fn commit(&self, revision: &str) -> Option<String> {
+    pub(super) fn commit(&self, revision: &str) -> Option<String> {
         let reference = fs::read_to_string(self.folder.join("refs").join(revision));
         let commit = reference.map(|commit| commit.trim().to_owned());
         let commit = commit.unwrap_or_else(|_| revision.to_owned());
@@ -36,7 +36,7 @@ impl CachedRepository {
     }
 
     /// Remembers the commit of a revision.
-    pub fn set_commit(&self, revision: &str, commit: &str) -> io::Result<()> {
+    pub(super) fn set_commit(&self, revision: &str, commit: &str) -> io::Result<()> {
         if revision == commit {
             return Ok(());
         }
@@ -53,12 +53,12 @@ impl CachedRepository {
     }
 
     /// The folder of a commit's files.
-    pub fn snapshot(&self, commit: &str) -> PathBuf {
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
     /// Names of the files of a commit that are there.
-    pub fn files(&self, commit: &str) -> Vec<String> {
+    pub(super) fn files(&self, commit: &str) -> Vec<String> {
         fn walk(folder: &Path, prefix: &str, files: &mut Vec<String>) {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
@@ -75,12 +75,12 @@ impl CachedRepository {
     }
 
     /// Where content is kept.
-    pub fn blob(&self, etag: &str) -> PathBuf {
+    pub(super) fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
 
     /// Keeps others from writing the same content, as long as the file lives.
-    pub fn lock(&self, etag: &str) -> io::Result<File> {
+    pub(super) fn lock(&self, etag: &str) -> io::Result<File> {
         fs::create_dir_all(&self.locks)?;
         let file = File::create(self.locks.join(format!("{etag}.lock")))?;
         file.lock()?;
@@ -88,7 +88,7 @@ impl CachedRepository {
     }
 
     /// Gives content its name in a commit.
-    pub fn link(&self, commit: &str, file: &str, etag: &str) -> io::Result<()> {
+    pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> io::Result<()> {
         let path = self.snapshot(commit).join(file);
         if path.exists() {
             return Ok(());
@@ -111,7 +111,7 @@ impl CachedRepository {
 }
 
 /// Models that the cache holds, by their names on the hub.
-pub fn models(cache: &Path) -> Vec<String> {
+pub(super) fn models(cache: &Path) -> Vec<String> {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     let mut models = entries
         .filter_map(|entry| {
@@ -124,14 +124,14 @@ pub fn models(cache: &Path) -> Vec<String> {
 }
 
 /// Whether a name of the hub is that of one file or folder.
-pub fn is_plain(name: &str) -> bool {
+pub(super) fn is_plain(name: &str) -> bool {
     let letters = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     // Neither empty nor `..`.
     name.chars().all(letters) && !name.trim_matches('.').is_empty()
 }
 
 /// Whether a file's name stays within its repository.
-pub fn is_inside(file: &str) -> bool {
+pub(super) fn is_inside(file: &str) -> bool {
     let mut parts = Path::new(file).components();
     !file.is_empty()
         && !file.contains('\\')

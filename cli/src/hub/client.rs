@@ -10,28 +10,28 @@ use ureq::{
 use super::{HubError, HubName, Settings, cache};
 
 /// Asks the hub.
-pub struct Client<'a> {
+pub(super) struct Client<'a> {
     settings: &'a Settings,
     name: &'a HubName,
     agent: Agent,
 }
 
 /// What the hub says about a model.
-pub struct Listing {
+pub(super) struct Listing {
     pub commit: String,
     pub files: Vec<String>,
 }
 
 /// What the hub says about a file.
 #[derive(Clone, Debug)]
-pub struct FileInfo {
+pub(super) struct FileInfo {
     /// Names the content; of large files it is the SHA-256.
     pub etag: String,
     pub bytes: u64,
 }
 
 /// Why a request gave nothing.
-pub enum RequestError {
+pub(super) enum RequestError {
     /// The hub could not be reached.
     Connection(ureq::Error),
     Hub(HubError),
@@ -44,7 +44,7 @@ impl From<HubError> for RequestError {
 }
 
 impl<'a> Client<'a> {
-    pub fn new(settings: &'a Settings, name: &'a HubName) -> Self {
+    pub(super) fn new(settings: &'a Settings, name: &'a HubName) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .user_agent(concat!("quest/", env!("CARGO_PKG_VERSION")))
@@ -62,7 +62,7 @@ impl<'a> Client<'a> {
     }
 
     /// The commit that the revision is now, and its files.
-    pub fn list(&self) -> Result<Listing, RequestError> {
+    pub(super) fn list(&self) -> Result<Listing, RequestError> {
         #[derive(Deserialize)]
         struct Model {
             sha: String,
@@ -107,7 +107,7 @@ impl<'a> Client<'a> {
     }
 
     /// What a file of a commit is, without reading it.
-    pub fn info(&self, commit: &str, file: &str) -> Result<FileInfo, RequestError> {
+    pub(super) fn info(&self, commit: &str, file: &str) -> Result<FileInfo, RequestError> {
         const MOST_REDIRECTS: usize = 5;
         let mut url = self.url(commit, file);
         for _ in 0..MOST_REDIRECTS {
@@ -145,7 +145,7 @@ impl<'a> Client<'a> {
     }
 
     /// The content of a file from a byte on. The status says whether it begins there.
-    pub fn content(
+    pub(super) fn content(
         &self,
         commit: &str,
         file: &str,
@@ -157,7 +157,7 @@ impl<'a> Client<'a> {
         Ok(response)
     }
 
-    pub fn url(&self, commit: &str, file: &str) -> String {
+    pub(super) fn url(&self, commit: &str, file: &str) -> String {
         let Settings { endpoint, .. } = self.settings;
         let file = file.replace('%', "%25").replace(' ', "%20");
         let file = file.replace('#', "%23").replace('?', "%3F");

@@ -21,7 +21,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Brings the content of a file into the cache. What an earlier try has brought is kept, also that
 /// of another program. `progress` is told how many bytes are there.
-pub fn download(
+pub(super) fn download(
     client: &Client,
     cached: &CachedRepository,
     commit: &str,

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 /// Why a model of the hub is not there.
 #[derive(Error, Debug)]
-pub enum HubError {
+pub(crate) enum HubError {
     /// The hub does not know the name, or does not say.
     #[error(
         "{name}: expected a folder with a model or a model of the hub, found neither at {url} (is the \

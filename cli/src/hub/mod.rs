@@ -18,15 +18,15 @@ use crate::output::{Progress, Unit};
 use cache::CachedRepository;
 use client::{Client, Listing, RequestError};
 
-pub use error::HubError;
-pub use name::HubName;
-pub use settings::Settings;
+pub(crate) use error::HubError;
+pub(crate) use name::HubName;
+pub(crate) use settings::Settings;
 
 /// The folder or GGUF file of a model, which is brought from the hub where the cache lacks it.
 ///
 /// The hub is asked which commit the revision is now, unless `HF_HUB_OFFLINE` is set. Where it
 /// cannot be reached, what the cache has is used, and stderr says so.
-pub fn fetch(name: &HubName, settings: &Settings) -> Result<PathBuf, HubError> {
+pub(crate) fn fetch(name: &HubName, settings: &Settings) -> Result<PathBuf, HubError> {
     let cached = CachedRepository::new(&settings.cache, name);
     if settings.offline {
         return from_cache(name, settings, &cached, "HF_HUB_OFFLINE is set");

@@ -2,7 +2,7 @@ use std::fmt;
 
 /// A model on the hub: `org/name`, `org/name@revision`, `org/name:Q4_K_M`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HubName {
+pub(crate) struct HubName {
     /// Organisation and name.
     pub repository: String,
     /// A branch, a tag or a commit.
@@ -16,7 +16,7 @@ impl HubName {
     const MAIN: &str = "main";
 
     /// Nothing where the text is no name that the hub allows.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (text, quantization) = match text.rsplit_once(':') {
             Some((text, quantization)) => (text, Some(quantization)),
             None => (text, None),

@@ -16,7 +16,7 @@ const DESCRIPTIONS: [&str; 10] = [
 
 /// Files of a repository that are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selection {
+pub(super) struct Selection {
     pub files: Vec<String>,
     /// The GGUF file that is the model, the first of its shards.
     pub gguf: Option<String>,
@@ -24,7 +24,7 @@ pub struct Selection {
 
 /// The files of a model among those of its repository: one form of the weights, and what describes
 /// them.
-pub fn select(name: &HubName, files: &[String]) -> Result<Selection, HubError> {
+pub(super) fn select(name: &HubName, files: &[String]) -> Result<Selection, HubError> {
     if name.quantization.is_none() {
         let weights = ["model.safetensors", "pytorch_model.bin"];
         let mut weights = weights.into_iter().map(|single| whole(single, files));

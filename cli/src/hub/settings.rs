@@ -5,7 +5,7 @@ use std::{
 
 /// What the environment says about the hub, in the variables of `huggingface_hub`.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where models are kept.
     pub cache: PathBuf,
     /// The hub's address.
@@ -18,7 +18,7 @@ pub struct Settings {
 
 impl Settings {
     /// Reads the environment.
-    pub fn from_env() -> Self {
+    pub(crate) fn from_env() -> Self {
         Self::new(&|name| env::var(name).ok(), env::home_dir().as_deref())
     }
 

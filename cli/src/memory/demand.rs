@@ -12,7 +12,7 @@ const PROGRAM: u64 = 32 << 20;
 
 /// What a model at work takes.
 #[derive(Clone, Debug)]
-pub struct Demand<'a> {
+pub(crate) struct Demand<'a> {
     pub config: &'a ModelConfig,
     pub form: Form,
     /// What stays in blocks where weights are [stored](WeightFormat::Stored).
@@ -27,14 +27,14 @@ pub struct Demand<'a> {
 
 /// What a user can choose about a model's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form {
+pub(crate) struct Form {
     pub dtype: DType,
     pub weights: WeightFormat,
 }
 
 /// What goes through the model at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
+pub(crate) struct Work {
     pub tokens: usize,
     /// Tokens of these that logits are computed for.
     pub logits: usize,
@@ -42,21 +42,21 @@ pub struct Work {
 
 impl Work {
     /// Prefill in chunks, of which the last token alone is continued.
-    pub fn chunk(tokens: usize) -> Self {
+    pub(crate) fn chunk(tokens: usize) -> Self {
         Self { tokens, logits: 1 }
     }
 }
 
 impl Demand<'_> {
     /// Bytes of everything; the largest number where they cannot be counted.
-    pub fn bytes(&self, form: Form, tokens: usize) -> u64 {
+    pub(crate) fn bytes(&self, form: Form, tokens: usize) -> u64 {
         self.weight_bytes(form)
             .saturating_add(self.cache_bytes(form, tokens))
             .saturating_add(self.work_bytes(form, tokens))
     }
 
     /// The parts in words.
-    pub fn parts(&self) -> String {
+    pub(crate) fn parts(&self) -> String {
         let form = self.form;
         let dtype = form.dtype.name();
         let weights = match (self.blocks_of(form), self.config.weights_name(form.weights)) {
@@ -74,7 +74,7 @@ impl Demand<'_> {
     }
 
     /// Bytes of the files of the weights, which are mapped while they are read.
-    pub fn mapped_bytes(&self) -> u64 {
+    pub(crate) fn mapped_bytes(&self) -> u64 {
         self.weight_bytes(Form {
             dtype: self.config.dtype.unwrap_or(self.form.dtype),
             weights: WeightFormat::Full,
@@ -82,7 +82,7 @@ impl Demand<'_> {
     }
 
     /// The longest context of whole pages that fits, no longer than the model's.
-    pub fn longest(&self, fits: &dyn Fn(usize) -> bool) -> Option<usize> {
+    pub(crate) fn longest(&self, fits: &dyn Fn(usize) -> bool) -> Option<usize> {
         let pages = self.config.max_positions / self.page_size;
         let (mut fitting, mut beyond) = (0, pages + 1);
         while fitting + 1 < beyond {

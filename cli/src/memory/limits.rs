@@ -12,7 +12,7 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// Something that bounds the memory of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bound {
+pub(super) enum Bound {
     /// What the machine has free, page cache that it can drop included.
     Machine,
     /// A control group, in which containers and services run.
@@ -41,13 +41,13 @@ impl fmt::Display for Bound {
 
 /// How many bytes a bound leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Room {
+pub(super) struct Room {
     pub bytes: u64,
     pub bound: Bound,
 }
 
 /// Everything that bounds this process, as far as the system tells.
-pub fn of_process() -> Vec<Room> {
+pub(super) fn of_process() -> Vec<Room> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let mut rooms = Vec::new();
     rooms.extend(machine());

@@ -10,14 +10,14 @@ use quest_burn::inference::WeightFormat;
 
 use crate::{device::SelectedDevice, options::value_name};
 
-pub use demand::{Demand, Form, Work};
+pub(crate) use demand::{Demand, Form, Work};
 use limits::{Bound, Room};
 
 /// Refuses what the device has no memory for, and says what would fit; and a form that the weights
 /// cannot have, whose bytes cannot be counted.
 ///
 /// Devices and systems that do not say how much there is are trusted to have enough.
-pub fn check(demand: &Demand, device: &SelectedDevice) -> anyhow::Result<()> {
+pub(crate) fn check(demand: &Demand, device: &SelectedDevice) -> anyhow::Result<()> {
     let Form { dtype, weights } = demand.form;
     demand.config.weight_bytes(dtype, weights)?;
     let rooms = rooms(device);

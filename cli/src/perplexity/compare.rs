@@ -20,7 +20,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct ComparisonOptions {
+pub(super) struct ComparisonOptions {
     /// Scores the text through each of these policies, decoding it token by token
     #[arg(
         long,
@@ -56,7 +56,7 @@ pub struct ComparisonOptions {
 }
 
 impl ComparisonOptions {
-    pub fn is_asked_for(&self) -> bool {
+    pub(super) fn is_asked_for(&self) -> bool {
         self.policies.is_some()
     }
 }
@@ -70,7 +70,7 @@ struct Settings<'a> {
     text: TextInfo,
 }
 
-pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
+pub(super) fn run(args: PerplexityArgs) -> Result<(), Failure> {
     let PerplexityArgs {
         common,
         text,

@@ -22,7 +22,7 @@ use crate::{
 use compare::ComparisonOptions;
 
 #[derive(Args)]
-pub struct PerplexityArgs {
+pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     common: CommonOptions,
     #[command(flatten)]
@@ -51,7 +51,7 @@ struct Perplexity {
     policy: String,
 }
 
-pub fn run(args: PerplexityArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: PerplexityArgs) -> Result<(), Failure> {
     if args.comparison.is_asked_for() {
         compare::run(args)
     } else {

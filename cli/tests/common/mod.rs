@@ -18,19 +18,19 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A checkpoint in a folder of its own.
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     dir: TempDir,
 }
 
 impl Checkpoint {
-    pub fn new(spec: &CheckpointSpec) -> Self {
+    pub(crate) fn new(spec: &CheckpointSpec) -> Self {
         let dir = tempfile::tempdir().unwrap();
         checkpoint::write(dir.path(), spec);
         Self { dir }
     }
 
     /// A model of bytes with its tokenizer.
-    pub fn of_bytes() -> Self {
+    pub(crate) fn of_bytes() -> Self {
         let checkpoint = Self::new(&CheckpointSpec {
             vocab_size: BYTE_VOCABULARY,
             ..CheckpointSpec::default()
@@ -39,23 +39,23 @@ impl Checkpoint {
         checkpoint
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// Writes a file beside the weights.
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, content).unwrap();
         path
     }
 
-    pub fn write_ids(&self, ids: &[u32]) -> PathBuf {
+    pub(crate) fn write_ids(&self, ids: &[u32]) -> PathBuf {
         self.write("ids.json", json!(ids).to_string())
     }
 
     /// Changes a JSON file of the checkpoint.
-    pub fn edit_json(&self, name: &str, edit: impl FnOnce(&mut Value)) {
+    pub(crate) fn edit_json(&self, name: &str, edit: impl FnOnce(&mut Value)) {
         let path = self.path().join(name);
         let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         edit(&mut value);
@@ -63,7 +63,7 @@ impl Checkpoint {
     }
 
     /// A subcommand on this checkpoint, on the CPU unless the arguments say otherwise.
-    pub fn command<A: AsRef<OsStr>>(&self, subcommand: &str, args: &[A]) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, subcommand: &str, args: &[A]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quest"));
         command.arg(subcommand).arg("--model").arg(self.path());
         if !args.iter().any(|arg| arg.as_ref() == "--device") {
@@ -73,13 +73,13 @@ impl Checkpoint {
         command
     }
 
-    pub fn run<A: AsRef<OsStr>>(&self, subcommand: &str, args: &[A]) -> Output {
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, subcommand: &str, args: &[A]) -> Output {
         self.command(subcommand, args).output().unwrap()
     }
 
     /// The one JSON object that a subcommand prints.
     #[track_caller]
-    pub fn run_json(&self, subcommand: &str, args: &[&str]) -> Value {
+    pub(crate) fn run_json(&self, subcommand: &str, args: &[&str]) -> Value {
         let stdout = self.run_text(subcommand, &[args, &["--json"]].concat());
         let value: Value = serde_json::from_str(&stdout).unwrap();
         assert!(value.is_object(), "{stdout}");
@@ -89,7 +89,7 @@ impl Checkpoint {
 
     /// What a subcommand that succeeds prints.
     #[track_caller]
-    pub fn run_text(&self, subcommand: &str, args: &[&str]) -> String {
+    pub(crate) fn run_text(&self, subcommand: &str, args: &[&str]) -> String {
         let output = self.run(subcommand, args);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{:?}: {stderr}", output.status);
@@ -98,7 +98,11 @@ impl Checkpoint {
 
     /// The one line that says why a subcommand is refused.
     #[track_caller]
-    pub fn run_refused<A: AsRef<OsStr> + Debug>(&self, subcommand: &str, args: &[A]) -> String {
+    pub(crate) fn run_refused<A: AsRef<OsStr> + Debug>(
+        &self,
+        subcommand: &str,
+        args: &[A],
+    ) -> String {
         let output = self.run(subcommand, args);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
@@ -113,7 +117,7 @@ impl Checkpoint {
     /// Asserts that a subcommand prints the same with a file of rows, and once that has been cut.
     /// Returns the arguments with that file, and the file.
     #[track_caller]
-    pub fn assert_resumes(&self, subcommand: &str, args: &[&str]) -> (Vec<String>, PathBuf) {
+    pub(crate) fn assert_resumes(&self, subcommand: &str, args: &[&str]) -> (Vec<String>, PathBuf) {
         let whole = self.run_text(subcommand, args);
         let file = self.path().join("rows.jsonl");
         let args = [args, &["--resume", file.to_str().unwrap()]].concat();
@@ -131,7 +135,7 @@ impl Checkpoint {
 }
 
 /// Token ids that repeat nothing in particular.
-pub fn ids(n: usize, vocab_size: usize) -> Vec<u32> {
+pub(crate) fn ids(n: usize, vocab_size: usize) -> Vec<u32> {
     (0..n)
         .map(|i| ((i * i + 7 * i + 3) % vocab_size) as u32)
         .collect()

@@ -13,11 +13,11 @@ use std::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A repository of one model, and how the hub behaves.
 #[derive(Clone, Default)]
-pub struct Repository {
+pub(crate) struct Repository {
     pub name: &'static str,
     pub files: BTreeMap<String, Vec<u8>>,
     /// Bytes after which a connection that brings content ends.
@@ -30,13 +30,13 @@ pub struct Repository {
     pub garbles: bool,
 }
 
-pub struct Hub {
+pub(crate) struct Hub {
     pub endpoint: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Repository {
-    pub fn of_dir(name: &'static str, dir: &Path) -> Self {
+    pub(crate) fn of_dir(name: &'static str, dir: &Path) -> Self {
         let files = fs::read_dir(dir).unwrap().map(|entry| {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
@@ -54,13 +54,13 @@ impl Repository {
     }
 }
 
-pub fn sha256(content: &[u8]) -> String {
+pub(crate) fn sha256(content: &[u8]) -> String {
     let digest = Sha256::digest(content);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Hub {
-    pub fn serve(repository: Repository) -> Self {
+    pub(crate) fn serve(repository: Repository) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -78,7 +78,7 @@ impl Hub {
     }
 
     /// Method, path and range of the requests so far.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 
 /// Sequences of equal length; the lists hold one after the other.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// Sequences.
     pub rows: usize,
     /// Tokens of a sequence.
@@ -40,7 +40,7 @@ impl Batch {
     /// # Errors
     ///
     /// When the vocabulary cannot express a word.
-    pub fn new(
+    pub(crate) fn new(
         schedule: &Schedule,
         phase: &Phase,
         vocabulary: &Vocabulary,
@@ -78,7 +78,7 @@ impl Batch {
     }
 
     /// Targets that are part of an answer.
-    pub fn n_answers(&self) -> usize {
+    pub(crate) fn n_answers(&self) -> usize {
         self.answers.iter().filter(|answer| **answer > 0.0).count()
     }
 
@@ -126,7 +126,7 @@ fn positions(document: &Document, tokens: usize, slack: usize, rng: &mut impl Rn
 }
 
 /// The batches of a run, in order.
-pub struct Feed {
+pub(crate) struct Feed {
     schedule: Arc<Schedule>,
     vocabulary: Arc<Vocabulary>,
     seed: u64,
@@ -144,7 +144,7 @@ impl Feed {
     const AHEAD: usize = 8;
 
     /// The batches that a seed stands for.
-    pub fn new(schedule: Arc<Schedule>, vocabulary: Arc<Vocabulary>, seed: u64) -> Self {
+    pub(crate) fn new(schedule: Arc<Schedule>, vocabulary: Arc<Vocabulary>, seed: u64) -> Self {
         Self {
             schedule,
             vocabulary,
@@ -158,7 +158,7 @@ impl Feed {
     /// # Errors
     ///
     /// When the vocabulary cannot express a word.
-    pub fn batch(&mut self, step: u64, phase: usize) -> Result<Batch, VocabularyError> {
+    pub(crate) fn batch(&mut self, step: u64, phase: usize) -> Result<Batch, VocabularyError> {
         // Batches were made for another phase when this one began early.
         let fits = |next: &Pending| (next.step, next.phase) == (step, phase);
         if !self.ahead.front().is_some_and(fits) {

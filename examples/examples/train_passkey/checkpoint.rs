@@ -23,7 +23,7 @@ const PROGRESS: &str = "progress.json";
 /// # Errors
 ///
 /// When a file cannot be written.
-pub fn save(folder: &Path, trainer: &Trainer) -> anyhow::Result<PathBuf> {
+pub(crate) fn save(folder: &Path, trainer: &Trainer) -> anyhow::Result<PathBuf> {
     let partial = folder.join(PARTIAL);
     match fs::remove_dir_all(&partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -53,7 +53,7 @@ pub fn save(folder: &Path, trainer: &Trainer) -> anyhow::Result<PathBuf> {
 /// # Errors
 ///
 /// When a file cannot be read or is not of this model.
-pub fn resume(folder: &Path, trainer: &mut Trainer) -> anyhow::Result<bool> {
+pub(crate) fn resume(folder: &Path, trainer: &mut Trainer) -> anyhow::Result<bool> {
     let Some(path) = all(folder)?.pop() else {
         return Ok(false);
     };

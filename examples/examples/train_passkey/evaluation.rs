@@ -25,7 +25,7 @@ const ANSWER: usize = 10;
 
 /// Sizes of an evaluation.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Passkey {
+pub(crate) struct Passkey {
     /// Tokens of a prompt.
     pub tokens: usize,
     /// Prompts, their depths evenly spaced.
@@ -40,7 +40,7 @@ pub struct Passkey {
 
 /// How often a policy found the key.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     /// What the prompts were read with.
     pub policy: String,
     /// Tokens of a prompt.
@@ -57,7 +57,7 @@ pub struct Row {
 
 /// A key that was not found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Miss {
+pub(crate) struct Miss {
     /// Where it stood, from 0 to 1.
     pub depth: f64,
     /// The key.
@@ -68,7 +68,7 @@ pub struct Miss {
 
 /// A prompt with its key.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Trial {
+pub(crate) struct Trial {
     depth: f64,
     key: String,
     prompt: Vec<u32>,
@@ -80,7 +80,7 @@ impl Passkey {
     /// # Errors
     ///
     /// When they are too short for the task.
-    pub fn trials(&self, vocabulary: &Vocabulary) -> anyhow::Result<Vec<Trial>> {
+    pub(crate) fn trials(&self, vocabulary: &Vocabulary) -> anyhow::Result<Vec<Trial>> {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let last = self.trials.saturating_sub(1).max(1) as f64;
         let depths = (0..self.trials).map(|index| index as f64 / last);
@@ -99,7 +99,7 @@ impl Passkey {
     /// # Errors
     ///
     /// When the prompts are too short, or the device fails.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         model: &CausalLm,
         config: &ModelConfig,
@@ -208,7 +208,7 @@ impl Passkey {
 }
 
 /// A way to choose pages, under a name.
-pub struct Policy {
+pub(crate) struct Policy {
     name: String,
     budget: Option<usize>,
     policy: Box<dyn PagePolicy>,
@@ -216,7 +216,7 @@ pub struct Policy {
 
 impl Policy {
     /// Every page.
-    pub fn dense() -> Self {
+    pub(crate) fn dense() -> Self {
         Self {
             name: "dense".into(),
             budget: None,
@@ -229,7 +229,7 @@ impl Policy {
     /// # Errors
     ///
     /// When the budget holds no page.
-    pub fn quest(budget: usize) -> anyhow::Result<Self> {
+    pub(crate) fn quest(budget: usize) -> anyhow::Result<Self> {
         let config = QuestConfig::new().with_token_budget(budget);
         Ok(Self {
             name: "quest".into(),
@@ -245,7 +245,7 @@ impl Policy {
 /// # Errors
 ///
 /// When the prompts are too short or the device fails.
-pub fn with_windows(
+pub(crate) fn with_windows(
     passkey: &Passkey,
     model: &CausalLm,
     vocabulary: &Vocabulary,

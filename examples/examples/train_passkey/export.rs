@@ -20,7 +20,7 @@ const WEIGHTS: &str = "model.safetensors";
 /// # Errors
 ///
 /// When a file cannot be written or what is read back differs.
-pub fn write(
+pub(crate) fn write(
     folder: &Path,
     model: &CausalLm,
     config: &ModelConfig,

@@ -12,7 +12,7 @@ use quest_burn_models::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// The model that is shipped: 4.7 million parameters.
-pub fn standard_model(vocab_size: usize) -> ModelConfig {
+pub(crate) fn standard_model(vocab_size: usize) -> ModelConfig {
     ModelConfig {
         architecture: Architecture::Llama,
         vocab_size,
@@ -37,7 +37,7 @@ pub fn standard_model(vocab_size: usize) -> ModelConfig {
 }
 
 /// A model for machines without a GPU.
-pub fn tiny_model(vocab_size: usize) -> ModelConfig {
+pub(crate) fn tiny_model(vocab_size: usize) -> ModelConfig {
     ModelConfig {
         d_model: 32,
         d_ff: 64,
@@ -51,7 +51,7 @@ pub fn tiny_model(vocab_size: usize) -> ModelConfig {
 }
 
 /// A model whose weights follow from a seed, on every device the same.
-pub fn weights(config: &ModelConfig, seed: u64, device: &Device) -> CausalLm {
+pub(crate) fn weights(config: &ModelConfig, seed: u64, device: &Device) -> CausalLm {
     let mut initializer = Initializer {
         rng: StdRng::seed_from_u64(seed),
         path: Vec::new(),

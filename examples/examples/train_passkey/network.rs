@@ -8,14 +8,14 @@ use quest_burn_models::model::CausalLm;
 const HIDDEN: f32 = -1e30;
 
 /// What each layer sees.
-pub struct Sight {
+pub(crate) struct Sight {
     /// Added to the scores of each layer, `[1, 1, tokens, tokens]`.
     biases: Vec<Tensor<4>>,
 }
 
 impl Sight {
     /// Causal; layer `i` sees the newest `windows[i]` tokens, or all where that is `None`.
-    pub fn new(windows: &[Option<usize>], tokens: usize, device: &Device) -> Self {
+    pub(crate) fn new(windows: &[Option<usize>], tokens: usize, device: &Device) -> Self {
         let mut made: Vec<(Option<usize>, Tensor<4>)> = Vec::new();
         let mut bias = |window: Option<usize>| {
             // A window as long as the sequence hides nothing.
@@ -50,7 +50,7 @@ fn causal_bias(tokens: usize, window: Option<usize>, device: &Device) -> Tensor<
 ///
 /// As a factor of a product it looks a row up, and its gradient is a product too; the gradient of
 /// a lookup adds rows one after the other.
-pub fn one_hot(ids: Tensor<1, Int>, classes: usize) -> Tensor<2> {
+pub(crate) fn one_hot(ids: Tensor<1, Int>, classes: usize) -> Tensor<2> {
     let [rows] = ids.dims();
     let device = ids.device();
     let classes = Tensor::<1, Int>::arange(0..classes as i64, &device).unsqueeze_dim::<2>(0);
@@ -68,7 +68,7 @@ pub fn one_hot(ids: Tensor<1, Int>, classes: usize) -> Tensor<2> {
 ///
 /// - ids, positions: `[batch, tokens]`
 /// - output: `[batch * tokens, vocab_size]`
-pub fn logits(
+pub(crate) fn logits(
     model: &CausalLm,
     ids: Tensor<2, Int>,
     positions: Tensor<2, Int>,
@@ -139,7 +139,7 @@ fn attention(
 }
 
 /// A tensor of ids or positions from the host.
-pub fn rows(values: &[i32], shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
+pub(crate) fn rows(values: &[i32], shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
 }
 

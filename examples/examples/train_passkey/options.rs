@@ -8,7 +8,7 @@ use crate::schedule::Schedule;
 
 /// Trains a small Llama that finds facts far back in its context.
 #[derive(Parser, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Folder for the model, checkpoints, log and evaluation
     #[arg(long, default_value = "train-passkey")]
     pub out: PathBuf,
@@ -87,7 +87,7 @@ impl Options {
     /// # Errors
     ///
     /// When the file cannot be read or is not a schedule.
-    pub fn schedule(&self) -> anyhow::Result<Schedule> {
+    pub(crate) fn schedule(&self) -> anyhow::Result<Schedule> {
         let Some(path) = &self.schedule else {
             return Ok(match self.tiny {
                 true => Schedule::tiny(),

@@ -7,7 +7,7 @@ use crate::corpus::Recipe;
 /// A stretch of training on sequences of one length.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Phase {
+pub(crate) struct Phase {
     /// What the logs call it.
     pub name: String,
     /// Tokens of a sequence.
@@ -37,7 +37,7 @@ pub struct Phase {
 /// The phases, one after the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     /// Steps over which the learning rate rises from zero.
     pub warmup: u64,
     /// Positions that sequences jump to at most.
@@ -52,7 +52,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// Up to sequences of 16K tokens, on one GPU.
-    pub fn standard() -> Self {
+    pub(crate) fn standard() -> Self {
         let recipe = |filler| Recipe {
             passkey: 0.25,
             facts: 0.5,
@@ -126,7 +126,7 @@ impl Schedule {
     }
 
     /// A few steps on short sequences, for a machine without a GPU.
-    pub fn tiny() -> Self {
+    pub(crate) fn tiny() -> Self {
         let recipe = Recipe {
             passkey: 0.25,
             facts: 0.5,
@@ -171,7 +171,7 @@ impl Schedule {
     }
 
     /// The learning rate of a step, `step` counted over the whole run and `phase_step` in `phase`.
-    pub fn learning_rate(&self, phase: &Phase, step: u64, phase_step: u64) -> f64 {
+    pub(crate) fn learning_rate(&self, phase: &Phase, step: u64, phase_step: u64) -> f64 {
         let done = phase_step as f64 / phase.steps.max(1) as f64;
         let rate =
             phase.learning_rate + done.min(1.0) * (phase.final_learning_rate - phase.learning_rate);

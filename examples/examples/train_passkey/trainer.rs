@@ -22,7 +22,7 @@ use crate::{
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Steps done.
     pub step: u64,
     /// The phase of the next step; past the last one when the run is complete.
@@ -37,7 +37,7 @@ pub struct Progress {
 
 /// What the newest steps were like.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Where the run is.
     #[serde(flatten)]
     pub progress: Progress,
@@ -56,7 +56,7 @@ pub struct Report {
 }
 
 /// A model in training.
-pub struct Trainer {
+pub(crate) struct Trainer {
     /// The model, on a device that records gradients.
     pub model: CausalLm,
     /// The state of AdamW.
@@ -71,10 +71,10 @@ pub struct Trainer {
 
 impl Trainer {
     /// Steps between reports. Checkpoints are made at reports, where nothing is unread.
-    pub const REPORT: u64 = 10;
+    pub(crate) const REPORT: u64 = 10;
 
     /// A run at its beginning, all of it decided by `seed`.
-    pub fn new(
+    pub(crate) fn new(
         config: &ModelConfig,
         schedule: Schedule,
         vocabulary: Arc<Vocabulary>,
@@ -100,12 +100,12 @@ impl Trainer {
     }
 
     /// Whether all phases are done.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.progress.phase >= self.schedule.phases.len()
     }
 
     /// The model as it is now, without gradients.
-    pub fn snapshot(&self) -> CausalLm {
+    pub(crate) fn snapshot(&self) -> CausalLm {
         self.model.valid()
     }
 
@@ -113,7 +113,7 @@ impl Trainer {
     ///
     /// A record holds the weights of projections as a checkpoint does, and only weights that are
     /// not there yet are compared in that form.
-    pub fn unwritten_model(&self) -> CausalLm {
+    pub(crate) fn unwritten_model(&self) -> CausalLm {
         self.config.init(&self.device)
     }
 
@@ -122,7 +122,7 @@ impl Trainer {
     /// # Errors
     ///
     /// When a batch cannot be made, the device fails, or the loss is not a number any more.
-    pub fn report(&mut self) -> anyhow::Result<Option<Report>> {
+    pub(crate) fn report(&mut self) -> anyhow::Result<Option<Report>> {
         if self.is_complete() {
             return Ok(None);
         }

@@ -15,7 +15,7 @@ use quest_burn_tests::{
 use serde_json::json;
 
 /// A model of bytes with four layers.
-pub fn subject() -> LocalModel {
+pub(crate) fn subject() -> LocalModel {
     let spec = CheckpointSpec {
         vocab_size: BYTE_VOCABULARY,
         max_positions: 2048,
@@ -28,7 +28,7 @@ pub fn subject() -> LocalModel {
 }
 
 /// The model in a folder.
-pub fn subject_of(dir: &Path) -> LocalModel {
+pub(crate) fn subject_of(dir: &Path) -> LocalModel {
     let model = LocalModel::open(dir).unwrap().page_size(8);
     model
         .policy(PolicyKind::Dense)
@@ -38,7 +38,7 @@ pub fn subject_of(dir: &Path) -> LocalModel {
 }
 
 /// What a run on [`subject`] carries.
-pub fn run_info(subject: &LocalModel, experiment: &str) -> results::RunInfo {
+pub(crate) fn run_info(subject: &LocalModel, experiment: &str) -> results::RunInfo {
     results::RunInfo {
         experiment: experiment.into(),
         model: results::ModelInfo {

@@ -1,5 +1,5 @@
 /// A format of floats, each of which is a block.
-pub trait Float: Copy {
+pub(super) trait Float: Copy {
     /// ggml's name of the format.
     const NAME: &'static str;
     /// ggml's number of the format.
@@ -13,7 +13,7 @@ pub trait Float: Copy {
 
 /// 32-bit floats.
 #[derive(Clone, Copy)]
-pub struct F32;
+pub(super) struct F32;
 
 impl Float for F32 {
     const NAME: &'static str = "F32";
@@ -27,7 +27,7 @@ impl Float for F32 {
 
 /// 16-bit floats.
 #[derive(Clone, Copy)]
-pub struct F16;
+pub(super) struct F16;
 
 impl Float for F16 {
     const NAME: &'static str = "F16";
@@ -41,7 +41,7 @@ impl Float for F16 {
 
 /// The upper halves of 32-bit floats.
 #[derive(Clone, Copy)]
-pub struct BF16;
+pub(super) struct BF16;
 
 impl Float for BF16 {
     const NAME: &'static str = "BF16";

@@ -1,5 +1,5 @@
 /// Weights of a part.
-pub const PART: usize = 32;
+pub(crate) const PART: usize = 32;
 
 /// A format whose weights are integers with scales: `(integer - OFFSET) * scale`, and a minimum added
 /// where there is one.
@@ -7,7 +7,7 @@ pub const PART: usize = 32;
 /// A block is parts of 32 weights. What is generic over a format is [widening](widen) and, in native code,
 /// dot products. Functions are in plain Rust, in loops that the compiler turns into vector instructions:
 /// maps over arrays it does not.
-pub trait Integers: Copy + Send + Sync {
+pub(crate) trait Integers: Copy + Send + Sync {
     /// ggml's name of the format.
     const NAME: &'static str;
     /// ggml's number of the format.
@@ -48,12 +48,12 @@ pub trait Integers: Copy + Send + Sync {
 }
 
 /// Most words of a head.
-pub const MAX_HEAD_WORDS: usize = 4;
+pub(super) const MAX_HEAD_WORDS: usize = 4;
 
 /// How a GPU keeps a format. Integers are laid in words of 4 or 8 bits, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "cube"), allow(dead_code))]
-pub enum OnDevice {
+pub(crate) enum OnDevice {
     /// With a scale for each part, in 16 bits where the device computes in them; the zero point is the
     /// middle of the range.
     Scales { bits: usize },
@@ -64,7 +64,7 @@ pub enum OnDevice {
 
 /// Widens a block.
 #[inline(always)]
-pub fn widen<F: Integers>(block: &[u8], weights: &mut [f32], half: impl Fn(u16) -> f32) {
+pub(super) fn widen<F: Integers>(block: &[u8], weights: &mut [f32], half: impl Fn(u16) -> f32) {
     let scales = F::scales(block, half);
     for (part, weights) in weights.chunks_exact_mut(PART).enumerate() {
         let integers = F::integers(block, part);
@@ -81,13 +81,13 @@ pub fn widen<F: Integers>(block: &[u8], weights: &mut [f32], half: impl Fn(u16) 
 
 /// The bits of the 16-bit float at a place in a block.
 #[inline(always)]
-pub fn half_at(block: &[u8], at: usize) -> u16 {
+pub(super) fn half_at(block: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([block[at], block[at + 1]])
 }
 
 /// As many bytes of a block from a place on.
 #[inline(always)]
-pub fn bytes_at<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
+pub(super) fn bytes_at<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
     block[at..]
         .first_chunk()
         .expect("a block has as many bytes as its format says")
@@ -95,7 +95,7 @@ pub fn bytes_at<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
 
 /// The integers of 16 bytes: the lower halves, then the upper ones.
 #[inline(always)]
-pub fn nibbles(bytes: &[u8; 16]) -> [u8; PART] {
+pub(super) fn nibbles(bytes: &[u8; 16]) -> [u8; PART] {
     let mut integers = [0; PART];
     for (i, byte) in bytes.iter().enumerate() {
         integers[i] = byte & 0xf;
@@ -106,7 +106,7 @@ pub fn nibbles(bytes: &[u8; 16]) -> [u8; PART] {
 
 /// The same with a fifth bit each.
 #[inline(always)]
-pub fn nibbles_and_fifth(bytes: &[u8; 16], fifths: &[u8; 4]) -> [u8; PART] {
+pub(super) fn nibbles_and_fifth(bytes: &[u8; 16], fifths: &[u8; 4]) -> [u8; PART] {
     let mut integers = nibbles(bytes);
     for (eight, &fifths) in integers.chunks_exact_mut(8).zip(fifths) {
         // Each byte gets one of the bits, then 16 where that is set.
@@ -124,7 +124,7 @@ pub fn nibbles_and_fifth(bytes: &[u8; 16], fifths: &[u8; 4]) -> [u8; PART] {
 /// Of the first four they are the lower bits of bytes 0 to 3 and 4 to 7. Of the last four the lower four
 /// bits are in bytes 8 to 11, and the upper two are the highest bits of the bytes of the first four.
 #[inline(always)]
-pub fn six_bits(bytes: &[u8; 12]) -> [[u8; 8]; 2] {
+pub(super) fn six_bits(bytes: &[u8; 12]) -> [[u8; 8]; 2] {
     let word = |at: usize| u32::from_le_bytes(*bytes_at(bytes, at));
     let (scales, minima, last) = (word(0), word(4), word(8));
     let low = |word: u32| word & 0x3f3f_3f3f;

@@ -3,7 +3,7 @@ use super::integers::{Integers, PART, bytes_at, half_at, nibbles};
 /// Indices of 16 values that lie closer around zero, 32 with a scale: the scale, then 16 bytes.
 #[allow(non_camel_case_types, reason = "ggml's name")]
 #[derive(Clone, Copy)]
-pub struct IQ4_NL;
+pub(crate) struct IQ4_NL;
 
 /// The values, 128 added to each.
 const VALUES: [u8; 16] = [

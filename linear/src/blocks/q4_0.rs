@@ -2,7 +2,7 @@ use super::integers::{Integers, OnDevice, PART, bytes_at, half_at, nibbles};
 
 /// 4 bits, 32 with a scale: the scale, then 16 bytes.
 #[derive(Clone, Copy)]
-pub struct Q4_0;
+pub(crate) struct Q4_0;
 
 impl Integers for Q4_0 {
     const NAME: &'static str = "Q4_0";

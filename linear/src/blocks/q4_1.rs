@@ -7,7 +7,7 @@ use crate::kernels::{half::half_of, linear::GroupLoad};
 
 /// 4 bits, 32 with a scale and a minimum: the scale, the minimum, then 16 bytes.
 #[derive(Clone, Copy)]
-pub struct Q4_1;
+pub(crate) struct Q4_1;
 
 impl Integers for Q4_1 {
     const NAME: &'static str = "Q4_1";

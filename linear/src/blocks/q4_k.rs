@@ -11,11 +11,11 @@ use crate::kernels::{half::half_of, linear::GroupLoad};
 /// the first 32 of them.
 #[allow(non_camel_case_types, reason = "ggml's name")]
 #[derive(Clone, Copy)]
-pub struct Q4_K;
+pub(crate) struct Q4_K;
 
 /// Scales and minima of the eight parts of a block.
 #[derive(Clone, Copy)]
-pub struct ScalesAndMinima {
+pub(crate) struct ScalesAndMinima {
     scales: [f32; 8],
     minima: [f32; 8],
 }
@@ -23,7 +23,7 @@ pub struct ScalesAndMinima {
 impl ScalesAndMinima {
     /// Those of a block that begins with them.
     #[inline(always)]
-    pub fn of(block: &[u8], half: impl Fn(u16) -> f32) -> Self {
+    pub(crate) fn of(block: &[u8], half: impl Fn(u16) -> f32) -> Self {
         let [scales, minima] = six_bits(bytes_at(block, 4));
         let (scale, minimum) = (half(half_at(block, 0)), half(half_at(block, 2)));
         // Subtracting a number is adding its negative, to the last bit.
@@ -41,12 +41,12 @@ impl ScalesAndMinima {
     }
 
     #[inline(always)]
-    pub fn scale(&self, part: usize) -> [f32; 2] {
+    pub(crate) fn scale(&self, part: usize) -> [f32; 2] {
         [self.scales[part]; 2]
     }
 
     #[inline(always)]
-    pub fn minimum(&self, part: usize) -> f32 {
+    pub(crate) fn minimum(&self, part: usize) -> f32 {
         self.minima[part]
     }
 }

@@ -2,7 +2,7 @@ use super::integers::{Integers, PART, bytes_at, half_at, nibbles_and_fifth};
 
 /// 5 bits, 32 with a scale and a minimum: the scale, the minimum, 4 bytes of fifth bits, then 16 bytes.
 #[derive(Clone, Copy)]
-pub struct Q5_1;
+pub(crate) struct Q5_1;
 
 impl Integers for Q5_1 {
     const NAME: &'static str = "Q5_1";

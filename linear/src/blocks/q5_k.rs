@@ -9,7 +9,7 @@ use super::{
 /// those of the `i`-th 32 weights.
 #[allow(non_camel_case_types, reason = "ggml's name")]
 #[derive(Clone, Copy)]
-pub struct Q5_K;
+pub(crate) struct Q5_K;
 
 impl Integers for Q5_K {
     const NAME: &'static str = "Q5_K";

@@ -7,7 +7,7 @@ use super::integers::{Integers, PART, bytes_at, half_at};
 /// ones; 32 bytes hold the upper bits, the lowest of them those of the first 32 weights.
 #[allow(non_camel_case_types, reason = "ggml's name")]
 #[derive(Clone, Copy)]
-pub struct Q6_K;
+pub(crate) struct Q6_K;
 
 impl Integers for Q6_K {
     const NAME: &'static str = "Q6_K";

@@ -2,7 +2,7 @@ use super::integers::{Integers, OnDevice, PART, bytes_at, half_at};
 
 /// 8 bits, 32 with a scale: the scale, then the weights with their signs.
 #[derive(Clone, Copy)]
-pub struct Q8_0;
+pub(crate) struct Q8_0;
 
 impl Integers for Q8_0 {
     const NAME: &'static str = "Q8_0";

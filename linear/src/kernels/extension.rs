@@ -12,7 +12,7 @@ use super::{
 
 /// The operations of linear layers as kernels; [`crate::kernels`] says what each does.
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
-pub trait LinearOps: Backend {
+pub(crate) trait LinearOps: Backend {
     /// A linear layer of a few rows, and what goes before and follows in the same launch.
     #[fusion(meta = |inputs, weights| super::shapes::outputs(inputs, weights))]
     fn gemv(

@@ -18,7 +18,7 @@ use crate::blocks::BlockFormat;
 /// [`KernelWeight`]
 #[derive(ExtensionType)]
 #[extension_type(fusion: cfg(feature = "fusion"))]
-pub enum Weights<B: Backend> {
+pub(crate) enum Weights<B: Backend> {
     /// `[d_output, d_input]`
     Full(FloatTensor<B>),
     /// With a scale for each group. Absent zero points are bound to a placeholder, the scales.
@@ -40,7 +40,7 @@ pub enum Weights<B: Backend> {
 /// Operands other than the weights. Absent ones are bound to a placeholder, the rows, that no kernel reads.
 #[derive(ExtensionType)]
 #[extension_type(fusion: cfg(feature = "fusion"))]
-pub struct Inputs<B: Backend> {
+pub(crate) struct Inputs<B: Backend> {
     pub rows: FloatTensor<B>,
     /// Weight of the norm.
     pub gamma: FloatTensor<B>,
@@ -80,7 +80,7 @@ impl Inputs<Dispatch> {
     /// # Panics
     ///
     /// When they do not fit a layer of `n` outputs, or there are more than `max_rows` rows.
-    pub fn new(
+    pub(crate) fn new(
         rows: Tensor<2>,
         max_rows: usize,
         norm: Option<(Tensor<1>, f64)>,

@@ -8,7 +8,7 @@ use burn::{
 use super::operands::{InputsMetadata, WeightsMetadata};
 
 /// Outputs of a layer.
-pub fn outputs(inputs: &InputsMetadata, weights: &WeightsMetadata) -> TensorSpec {
+pub(super) fn outputs(inputs: &InputsMetadata, weights: &WeightsMetadata) -> TensorSpec {
     let [n, _] = dims(weights);
     let rows = inputs.rows.shape[0];
     let shape = Shape::from([rows, n / inputs.epilogue.per_output()]);
@@ -16,7 +16,7 @@ pub fn outputs(inputs: &InputsMetadata, weights: &WeightsMetadata) -> TensorSpec
 }
 
 /// Weights made whole.
-pub fn widened(weights: &WeightsMetadata, dtype: DType) -> TensorSpec {
+pub(super) fn widened(weights: &WeightsMetadata, dtype: DType) -> TensorSpec {
     TensorSpec::new(Shape::from(dims(weights)), dtype)
 }
 

@@ -1,7 +1,7 @@
 use burn::tensor::{Tensor, kind::Basic};
 
 /// Laid one after the other along the first axis, in one piece of memory.
-pub fn joined<const D: usize, K: Basic>(mut parts: Vec<Tensor<D, K>>) -> Tensor<D, K> {
+pub(super) fn joined<const D: usize, K: Basic>(mut parts: Vec<Tensor<D, K>>) -> Tensor<D, K> {
     let joined = match parts.len() {
         1 => parts.remove(0),
         _ => Tensor::cat(parts, 0),

@@ -13,15 +13,15 @@ use crate::{
 
 /// Weights whose kernels read them in the bits of their blocks.
 #[derive(Clone, Debug)]
-pub struct DeviceBlocks(KernelWeight);
+pub(super) struct DeviceBlocks(KernelWeight);
 
 /// Whether the device's kernels read blocks of the format.
-pub fn keeps(format: BlockFormat, device: &Device) -> bool {
+pub(super) fn keeps(format: BlockFormat, device: &Device) -> bool {
     format.on_device().is_some() && supported(device)
 }
 
 /// Bytes of so many weights.
-pub fn bytes(format: BlockFormat, [n, d_input]: [usize; 2], device: &Device) -> u64 {
+pub(super) fn bytes(format: BlockFormat, [n, d_input]: [usize; 2], device: &Device) -> u64 {
     let (bits, heads) = match format.on_device() {
         None => return 0,
         Some(OnDevice::Scales { bits }) => (bits, d_input / PART * scale_dtype(device).size()),
@@ -45,7 +45,7 @@ impl DeviceBlocks {
     /// # Panics
     ///
     /// When the device does not keep the format.
-    pub fn new(
+    pub(super) fn new(
         format: BlockFormat,
         [n, d_input]: [usize; 2],
         bytes: &[u8],
@@ -89,15 +89,15 @@ impl DeviceBlocks {
     }
 
     /// As the kernels take it.
-    pub fn kernel_weight(&self) -> KernelWeight {
+    pub(super) fn kernel_weight(&self) -> KernelWeight {
         self.0.clone()
     }
 
-    pub fn widen(&self, dtype: DType) -> Tensor<2> {
+    pub(super) fn widen(&self, dtype: DType) -> Tensor<2> {
         linear::widen(self.0.clone(), dtype)
     }
 
-    pub fn device(&self) -> Device {
+    pub(super) fn device(&self) -> Device {
         match &self.0 {
             KernelWeight::Full(weight) => weight.device(),
             KernelWeight::Groups(weight) => weight.words.device(),
@@ -106,7 +106,7 @@ impl DeviceBlocks {
     }
 
     /// Rows of both, which are of one format.
-    pub fn joined(&self, other: &Self) -> Self {
+    pub(super) fn joined(&self, other: &Self) -> Self {
         Self(match (self.0.clone(), other.0.clone()) {
             (KernelWeight::Groups(first), KernelWeight::Groups(second)) => {
                 KernelWeight::Groups(PackedWeight {

@@ -18,7 +18,7 @@ use crate::{
 const WORTH_THREADS: usize = 1 << 15;
 
 /// Whether this code multiplies rows with such weights.
-pub fn takes(weight: &LinearWeight, rows: &Tensor<2>) -> bool {
+pub(super) fn takes(weight: &LinearWeight, rows: &Tensor<2>) -> bool {
     rows.dims()[0] > 0 && runs_on(&rows.device()) && is_float(rows.dtype()) && reads(weight)
 }
 
@@ -45,7 +45,7 @@ fn is_float(dtype: DType) -> bool {
 }
 
 /// A layer's outputs.
-pub struct Layer<'a> {
+pub(super) struct Layer<'a> {
     pub weight: &'a LinearWeight,
     pub bias: Option<&'a Tensor<1>>,
     pub norm: Option<&'a RmsNorm>,
@@ -56,7 +56,7 @@ pub struct Layer<'a> {
 
 impl Layer<'_> {
     /// Applies it to rows of which there is one at least; sums are kept in f32 and rounded once.
-    pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+    pub(super) fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
         let (dtype, device) = (rows.dtype(), rows.device());
         let [m, d_input] = rows.dims();
         let [n, weight_input] = self.weight.dims();

@@ -110,7 +110,7 @@ pub struct QuantizationConfig {
 }
 
 /// Fewest weights that share a scale.
-pub const MIN_GROUP: usize = 16;
+pub(super) const MIN_GROUP: usize = 16;
 
 /// Weights that cannot be rounded as asked for.
 #[derive(Error, Debug, Clone)]

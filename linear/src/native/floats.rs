@@ -8,7 +8,7 @@ use super::{
 };
 
 /// A float that weights are in.
-pub trait Float: Copy + Send + Sync {
+pub(super) trait Float: Copy + Send + Sync {
     /// Eight of them in 32 bits.
     fn widen<L: Level>(x: &[Self; LANES]) -> L::Floats;
     /// One of them in 32 bits.
@@ -53,7 +53,7 @@ impl Float for bf16 {
 
 /// Widens weights.
 #[inline(always)]
-pub fn widen<L: Level, F: Float>(weights: &[F], output: &mut [f32]) {
+pub(super) fn widen<L: Level, F: Float>(weights: &[F], output: &mut [f32]) {
     let vectors = weights.len() / LANES;
     for i in 0..vectors {
         let floats = L::to_array(F::widen::<L>(vector(weights, i)));
@@ -72,7 +72,7 @@ const CHAINS: usize = 4;
 /// A weight row is read to its end before the next one: the processor foresees one stream of neighbours,
 /// and reads rows side by side at half the speed.
 #[inline(always)]
-pub fn tile<L: Level, F: Float, const M: usize>(
+pub(super) fn tile<L: Level, F: Float, const M: usize>(
     weights: &[F],
     rows: [usize; TILE],
     lhs: &[f32],

@@ -9,7 +9,7 @@ use super::{
 use crate::blocks::{Integers, PART};
 
 /// Rows of weights whose parts of 32 are integers with scales.
-pub trait IntegerRows: Copy + Send + Sync {
+pub(super) trait IntegerRows: Copy + Send + Sync {
     /// Parts that are read together.
     const PARTS: usize;
     /// What is subtracted from every integer.
@@ -33,14 +33,14 @@ pub trait IntegerRows: Copy + Send + Sync {
 
 /// Blocks as they lie in a file.
 #[derive(Clone, Copy)]
-pub struct BlockRows<'a, F> {
+pub(super) struct BlockRows<'a, F> {
     bytes: &'a [u8],
     blocks: usize,
     format: core::marker::PhantomData<F>,
 }
 
 impl<'a, F: Integers> BlockRows<'a, F> {
-    pub fn new(bytes: &'a [u8], d_input: usize) -> Self {
+    pub(super) fn new(bytes: &'a [u8], d_input: usize) -> Self {
         Self {
             bytes,
             blocks: d_input / (F::PARTS * PART),
@@ -86,7 +86,7 @@ impl<'a, F: Integers> IntegerRows for BlockRows<'a, F> {
 
 /// Words of `BITS` bits with the scales of groups next to them; `ZEROS` where there are zero points.
 #[derive(Clone, Copy)]
-pub struct GroupRows<'a, const BITS: usize, const ZEROS: bool> {
+pub(super) struct GroupRows<'a, const BITS: usize, const ZEROS: bool> {
     groups: Groups<'a>,
     parts: usize,
     parts_per_group: usize,
@@ -96,7 +96,7 @@ pub struct GroupRows<'a, const BITS: usize, const ZEROS: bool> {
 impl<'a, const BITS: usize, const ZEROS: bool> GroupRows<'a, BITS, ZEROS> {
     const PART_BYTES: usize = PART * BITS / 8;
 
-    pub fn new(groups: Groups<'a>, d_input: usize) -> Self {
+    pub(super) fn new(groups: Groups<'a>, d_input: usize) -> Self {
         Self {
             groups,
             parts: d_input / PART,
@@ -192,7 +192,7 @@ pub(super) use with_integer_rows;
 
 /// Widens a weight row.
 #[inline(always)]
-pub fn widen<L: Level, W: IntegerRows>(weights: &W, row: usize, output: &mut [f32]) {
+pub(super) fn widen<L: Level, W: IntegerRows>(weights: &W, row: usize, output: &mut [f32]) {
     for (block, output) in output.chunks_exact_mut(W::PARTS * PART).enumerate() {
         let bytes = weights.block(row, block);
         let scales = weights.scales::<L>(row, block, bytes);
@@ -218,7 +218,7 @@ const CHAINS: usize = 2;
 ///
 /// A weight row is read to its end before the next one, as the processor foresees one stream of neighbours.
 #[inline(always)]
-pub fn tile<L: Level, W: IntegerRows, const M: usize>(
+pub(super) fn tile<L: Level, W: IntegerRows, const M: usize>(
     weights: &W,
     rows: [usize; TILE],
     lhs: &LhsBytes,

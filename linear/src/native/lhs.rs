@@ -7,7 +7,7 @@ const _: () = assert!(PART == BYTES);
 ///
 /// A row is off by half a step of its scale at most, `max |x| / 254` of 32 neighbours; that is what
 /// dot products of bytes cost.
-pub struct LhsBytes {
+pub(super) struct LhsBytes {
     /// `[rows, parts]`
     parts: Vec<Part>,
     per_row: usize,
@@ -16,7 +16,7 @@ pub struct LhsBytes {
 /// 32 channels.
 #[derive(Clone, Copy)]
 #[repr(align(32))]
-pub struct Part {
+pub(super) struct Part {
     /// What sums of products begin with: four neighbouring values each, times what the weights' integers
     /// are too large by, taken away.
     pub start: [i32; LANES],
@@ -29,7 +29,7 @@ pub struct Part {
 impl LhsBytes {
     /// Rows of `d_input` channels, for weights whose integers are too large by `offset`.
     #[inline(always)]
-    pub fn new(rows: &[f32], d_input: usize, offset: u8) -> Self {
+    pub(super) fn new(rows: &[f32], d_input: usize, offset: u8) -> Self {
         let parts = rows.as_chunks::<PART>().0.iter();
         Self {
             parts: parts.map(|x| Part::new(x, offset)).collect(),
@@ -37,7 +37,7 @@ impl LhsBytes {
         }
     }
 
-    pub fn row(&self, row: usize) -> &[Part] {
+    pub(super) fn row(&self, row: usize) -> &[Part] {
         &self.parts[row * self.per_row..][..self.per_row]
     }
 }

@@ -17,7 +17,12 @@ const AT_ONCE: usize = 1 << 18;
 const FEWEST_ROWS: usize = 64;
 
 /// `rows * weights^T`, `[m, d_output]`.
-pub fn product(level: LevelName, rows: &[f32], d_input: usize, weights: Weights<'_>) -> Vec<f32> {
+pub(super) fn product(
+    level: LevelName,
+    rows: &[f32],
+    d_input: usize,
+    weights: Weights<'_>,
+) -> Vec<f32> {
     let n = weights.rows(d_input);
     let m = rows.len() / d_input;
     let mut output = vec![0.0; m * n];

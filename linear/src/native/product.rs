@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Weight rows that are multiplied with a few LHS rows, before others of those.
-pub const TILE: usize = 4;
+pub(super) const TILE: usize = 4;
 
 /// Bytes of weights below which threads cost more than they save.
 const WORTH_THREADS: usize = 1 << 16;

@@ -45,7 +45,7 @@ pub(crate) struct GgufFamily {
 
 impl GgufFamily {
     /// An architecture that has a name for itself and nothing of its own.
-    pub const fn new(name: &'static str) -> Self {
+    pub(crate) const fn new(name: &'static str) -> Self {
         Self {
             name,
             is_it: |_| Ok(true),
@@ -58,7 +58,7 @@ impl GgufFamily {
 
 impl Family {
     /// The fields with those that are absent.
-    pub fn complete<'a>(&self, fields: Fields<'a>) -> Fields<'a> {
+    pub(crate) fn complete<'a>(&self, fields: Fields<'a>) -> Fields<'a> {
         match (self.absent)() {
             Value::Object(absent) => fields.with_absent(absent),
             _ => fields.with_absent(Map::new()),

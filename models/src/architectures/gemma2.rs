@@ -10,7 +10,7 @@ use crate::{
     gguf::Keys,
 };
 
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     classes: &["Gemma2ForCausalLM"],
     model_types: &["gemma2"],
     gguf: Some(GgufFamily {
@@ -51,13 +51,13 @@ const LOGIT_CAP: &str = "final_logit_softcapping";
 const LAYERS_27B: usize = 46;
 
 /// A layer's norms in the files of Gemma 2 and 3.
-pub const GGUF_PARTS: &[(&str, &str)] = &[
+pub(super) const GGUF_PARTS: &[(&str, &str)] = &[
     ("post_attention_norm", "post_attention_layernorm"),
     ("ffn_norm", "pre_feedforward_layernorm"),
     ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
 
-pub fn blocks(fields: &Fields<'_>) -> Result<Blocks, ModelError> {
+pub(super) fn blocks(fields: &Fields<'_>) -> Result<Blocks, ModelError> {
     if flag(fields, "use_bidirectional_attention")? {
         let name = "use_bidirectional_attention";
         return Err(fields.unsupported("attention", name, "causal"));
@@ -89,7 +89,7 @@ pub fn blocks(fields: &Fields<'_>) -> Result<Blocks, ModelError> {
 
 /// What the files leave out is what llama.cpp knows of the models of these architectures: windows in all
 /// layers but every `period`-th, and another scale of the largest model.
-pub fn gguf_fields(
+pub(super) fn gguf_fields(
     keys: &Keys<'_>,
     period: usize,
     largest_layers: usize,

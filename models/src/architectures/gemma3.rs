@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The part for text of models that see is in their `text_config`.
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
     model_types: &["gemma3_text", "gemma3"],
     gguf: Some(GgufFamily {

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::family::{Family, GgufFamily, flag};
 use crate::config::{Activation, Blocks};
 
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     classes: &["LlamaForCausalLM"],
     model_types: &["llama"],
     gguf: Some(GgufFamily {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The part for text of models that see is in their `text_config`.
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     classes: &["Llama4ForCausalLM", "Llama4ForConditionalGeneration"],
     model_types: &["llama4_text", "llama4"],
     gguf: None,

@@ -7,7 +7,7 @@ use super::{
 use crate::config::{Activation, Blocks};
 
 /// GGUF files call it Llama, and do not say which one a model without a window is.
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     classes: &["MistralForCausalLM"],
     model_types: &["mistral"],
     gguf: Some(GgufFamily {

@@ -7,7 +7,7 @@ use super::{
 use crate::config::{Activation, Blocks, Experts, fields::MAX_SIZE};
 
 /// GGUF files call it Llama.
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     classes: &["MixtralForCausalLM"],
     model_types: &["mixtral"],
     gguf: Some(GgufFamily {

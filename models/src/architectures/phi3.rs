@@ -7,7 +7,7 @@ use super::{
 use crate::config::{Activation, Blocks};
 
 /// Phi-3 and Phi-4. Their projections are split where a checkpoint is opened.
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     classes: &["Phi3ForCausalLM"],
     model_types: &["phi3"],
     gguf: Some(GgufFamily {

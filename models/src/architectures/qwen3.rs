@@ -6,7 +6,7 @@ use super::{
 };
 use crate::config::{Activation, Blocks};
 
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     classes: &["Qwen3ForCausalLM"],
     model_types: &["qwen3"],
     gguf: Some(GgufFamily::new("qwen3")),

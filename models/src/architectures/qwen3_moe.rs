@@ -9,7 +9,7 @@ use crate::{
     error::ModelError,
 };
 
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     classes: &["Qwen3MoeForCausalLM"],
     model_types: &["qwen3_moe"],
     gguf: Some(GgufFamily {

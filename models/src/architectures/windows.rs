@@ -15,12 +15,12 @@ const SLIDING: &str = "sliding_attention";
 const FULL: &str = "full_attention";
 
 /// All layers, where the model has a window.
-pub fn everywhere(fields: &Fields<'_>) -> Result<Option<Windows>, ModelError> {
+pub(super) fn everywhere(fields: &Fields<'_>) -> Result<Option<Windows>, ModelError> {
     windows(fields, |_| true)
 }
 
 /// Layers from `max_window_layers` on, or those that are named, where the window is used.
-pub fn where_used(fields: &Fields<'_>) -> Result<Option<Windows>, ModelError> {
+pub(super) fn where_used(fields: &Fields<'_>) -> Result<Option<Windows>, ModelError> {
     if !flag(fields, "use_sliding_window")? {
         return Ok(None);
     }
@@ -31,12 +31,12 @@ pub fn where_used(fields: &Fields<'_>) -> Result<Option<Windows>, ModelError> {
 }
 
 /// All layers but every n-th, or those that are named.
-pub fn but_every(fields: &Fields<'_>, name: &str) -> Result<Option<Windows>, ModelError> {
+pub(super) fn but_every(fields: &Fields<'_>, name: &str) -> Result<Option<Windows>, ModelError> {
     let n = fields.size(name, MAX_SIZE)?;
     windows(fields, |layer| !(layer + 1).is_multiple_of(n))
 }
 
-pub fn n_layers(fields: &Fields<'_>) -> Result<usize, ModelError> {
+pub(super) fn n_layers(fields: &Fields<'_>) -> Result<usize, ModelError> {
     fields.size("num_hidden_layers", MAX_LAYERS)
 }
 

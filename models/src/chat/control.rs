@@ -10,7 +10,7 @@ const START: char = '\u{FDD0}';
 const END: char = '\u{FDD1}';
 
 /// Tokens whose text structures a prompt.
-pub struct ControlTokens {
+pub(super) struct ControlTokens {
     /// Texts and ids, longer texts first.
     tokens: Vec<(String, u32)>,
     /// First bytes of the texts.
@@ -20,7 +20,7 @@ pub struct ControlTokens {
 impl ControlTokens {
     /// The special tokens of a tokenizer, and those of its other added tokens that the template
     /// contains, but for white space.
-    pub fn new(tokenizer: &Tokenizer, template: &str) -> Self {
+    pub(super) fn new(tokenizer: &Tokenizer, template: &str) -> Self {
         let mut tokens = tokenizer
             .added_tokens()
             .into_iter()
@@ -39,7 +39,7 @@ impl ControlTokens {
     }
 
     /// The control token that a text begins with.
-    pub fn leading(&self, text: &str) -> Option<u32> {
+    pub(super) fn leading(&self, text: &str) -> Option<u32> {
         self.token_at(text).map(|(_, id)| id)
     }
 
@@ -54,7 +54,7 @@ impl ControlTokens {
     }
 
     /// A value whose texts have marks around control tokens. Keys are left alone.
-    pub fn mark(&self, value: &Value) -> Value {
+    pub(super) fn mark(&self, value: &Value) -> Value {
         match value.kind() {
             ValueKind::String => match value.as_str() {
                 Some(text) => self.mark_text(text).into(),
@@ -109,7 +109,11 @@ impl ControlTokens {
     ///
     /// A template may part marks from their token, as by `split`. Such marks are dropped, but text
     /// on either side stays apart.
-    pub fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    pub(super) fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        text: &str,
+    ) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
         let mut is_first = true;
         let mut rest = text;

@@ -18,10 +18,10 @@ use super::python::{self, JsonStyle};
 const FUEL: u64 = 100_000_000;
 
 /// What `strftime_now` reads.
-pub type Clock = fn() -> Zoned;
+pub(super) type Clock = fn() -> Zoned;
 
 /// An environment without a template.
-pub fn environment(clock: Clock) -> Environment<'static> {
+pub(super) fn environment(clock: Clock) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_syntax(
         SyntaxConfig::builder()
@@ -50,7 +50,7 @@ pub fn environment(clock: Clock) -> Environment<'static> {
 /// What marks an error that the template itself raises.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Raised(pub String);
+pub(super) struct Raised(pub String);
 
 fn raise_exception(message: String) -> Result<Value, Error> {
     let error = Error::new(ErrorKind::InvalidOperation, "the template raised an error");

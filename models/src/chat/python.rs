@@ -9,7 +9,7 @@ use minijinja::{
 
 /// How `json.dumps` writes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct JsonStyle {
+pub(super) struct JsonStyle {
     /// Whether characters beyond ASCII are escaped.
     pub ensure_ascii: bool,
     /// What a level is indented by. Without it everything is one line.
@@ -22,10 +22,10 @@ pub struct JsonStyle {
 
 /// A value that JSON has no form for.
 #[derive(Debug)]
-pub struct NotJson(pub ValueKind);
+pub(super) struct NotJson(pub ValueKind);
 
 /// The value as `json.dumps` writes it.
-pub fn to_json(value: &Value, style: &JsonStyle) -> Result<String, NotJson> {
+pub(super) fn to_json(value: &Value, style: &JsonStyle) -> Result<String, NotJson> {
     let (item, key) = match &style.separators {
         Some((item, key)) => (&**item, &**key),
         None if style.indent.is_some() => (",", ": "),
@@ -161,7 +161,7 @@ fn key_text(key: &Value) -> String {
 }
 
 /// The value as `str` gives it.
-pub fn to_str(value: &Value) -> String {
+pub(super) fn to_str(value: &Value) -> String {
     match value.kind() {
         ValueKind::Undefined => String::new(),
         ValueKind::String => value.as_str().unwrap_or_default().to_owned(),

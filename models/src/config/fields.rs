@@ -21,7 +21,7 @@ pub(crate) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Reads a file.
-    pub fn read(path: &'a Path) -> Result<Self, ModelError> {
+    pub(crate) fn read(path: &'a Path) -> Result<Self, ModelError> {
         let bytes = read_file(path)?;
         let fields = serde_json::from_slice(&bytes).map_err(|source| ModelError::Json {
             path: path.into(),
@@ -31,7 +31,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The fields that a file says in another way.
-    pub fn from_map(path: &'a Path, fields: Map<String, Value>) -> Self {
+    pub(crate) fn from_map(path: &'a Path, fields: Map<String, Value>) -> Self {
         Self {
             path,
             prefix: String::new(),
@@ -40,7 +40,7 @@ impl<'a> Fields<'a> {
     }
 
     /// With fields for those that are absent; one that is null is not.
-    pub fn with_absent(mut self, absent: Map<String, Value>) -> Self {
+    pub(crate) fn with_absent(mut self, absent: Map<String, Value>) -> Self {
         for (name, value) in absent {
             self.fields.entry(name).or_insert(value);
         }
@@ -48,7 +48,7 @@ impl<'a> Fields<'a> {
     }
 
     /// With the fields of an object in one of them, which go before its own.
-    pub fn flattened(mut self, name: &str) -> Result<Self, ModelError> {
+    pub(crate) fn flattened(mut self, name: &str) -> Result<Self, ModelError> {
         if let Some(inner) = self.object(name)? {
             self.fields.remove(name);
             self.fields.extend(inner.fields);
@@ -57,17 +57,17 @@ impl<'a> Fields<'a> {
     }
 
     /// The file that the object is in.
-    pub fn path(&self) -> &'a Path {
+    pub(crate) fn path(&self) -> &'a Path {
         self.path
     }
 
     /// Whether a field has a value.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.fields.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// The value of a field that must be there.
-    pub fn required<T: DeserializeOwned>(&self, name: &str) -> Result<T, ModelError> {
+    pub(crate) fn required<T: DeserializeOwned>(&self, name: &str) -> Result<T, ModelError> {
         self.optional(name)?
             .ok_or_else(|| ModelError::MissingField {
                 path: self.path.into(),
@@ -76,7 +76,10 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of a field that need not be there.
-    pub fn optional<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ModelError> {
+    pub(crate) fn optional<T: DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, ModelError> {
         match self.fields.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => T::deserialize(value)
@@ -86,7 +89,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The objects that are in a field which need not be there.
-    pub fn object(&self, name: &str) -> Result<Option<Fields<'a>>, ModelError> {
+    pub(crate) fn object(&self, name: &str) -> Result<Option<Fields<'a>>, ModelError> {
         let fields = self.optional::<Map<_, _>>(name)?;
         Ok(fields.map(|fields| Fields {
             path: self.path,
@@ -96,13 +99,17 @@ impl<'a> Fields<'a> {
     }
 
     /// A count of something, from one to `most`, that must be there.
-    pub fn size(&self, name: &str, most: usize) -> Result<usize, ModelError> {
+    pub(crate) fn size(&self, name: &str, most: usize) -> Result<usize, ModelError> {
         self.optional_size(name, most)?
             .ok_or_else(|| self.missing(name))
     }
 
     /// A count of something, from one to `most`, that need not be there.
-    pub fn optional_size(&self, name: &str, most: usize) -> Result<Option<usize>, ModelError> {
+    pub(crate) fn optional_size(
+        &self,
+        name: &str,
+        most: usize,
+    ) -> Result<Option<usize>, ModelError> {
         let size = self.optional::<usize>(name)?;
         match size {
             Some(size) if size == 0 || size > most => Err(self.invalid(
@@ -114,7 +121,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A token id that need not be there; a negative one stands for none.
-    pub fn token_id(&self, name: &str) -> Result<Option<u32>, ModelError> {
+    pub(crate) fn token_id(&self, name: &str) -> Result<Option<u32>, ModelError> {
         let id = self.optional::<i64>(name)?.filter(|id| *id >= 0);
         let too_large = |_| self.invalid(name, "expected a token id of 32 bits".into());
         id.map(|id| u32::try_from(id).map_err(too_large))
@@ -122,18 +129,18 @@ impl<'a> Fields<'a> {
     }
 
     /// The names of the fields that hold objects.
-    pub fn objects(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &str> {
         let objects = self.fields.iter().filter(|(_, value)| value.is_object());
         objects.map(|(name, _)| name.as_str())
     }
 
     /// Whether there is no field.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
 
     /// An error about a field that is not there.
-    pub fn missing(&self, name: &str) -> ModelError {
+    pub(crate) fn missing(&self, name: &str) -> ModelError {
         ModelError::MissingField {
             path: self.path.into(),
             field: format!("{}{name}", self.prefix),
@@ -141,7 +148,7 @@ impl<'a> Fields<'a> {
     }
 
     /// An error about a field's value.
-    pub fn invalid(&self, name: &str, problem: String) -> ModelError {
+    pub(crate) fn invalid(&self, name: &str, problem: String) -> ModelError {
         ModelError::Field {
             path: self.path.into(),
             field: format!("{}{name}", self.prefix),
@@ -150,7 +157,7 @@ impl<'a> Fields<'a> {
     }
 
     /// An error about something that is not implemented.
-    pub fn unsupported(
+    pub(crate) fn unsupported(
         &self,
         what: &'static str,
         found: impl Into<String>,

@@ -12,10 +12,10 @@ use super::{
 use crate::{error::ModelError, sampling::SamplingDefaults, source::GenerationDefaults};
 
 /// More layers than any model has.
-pub const MAX_LAYERS: usize = 1 << 12;
+pub(crate) const MAX_LAYERS: usize = 1 << 12;
 
 /// The configuration of a folder.
-pub fn read(dir: &Path) -> Result<ModelConfig, ModelError> {
+pub(crate) fn read(dir: &Path) -> Result<ModelConfig, ModelError> {
     let path = dir.join(ModelConfig::FILE);
     let mut config = parse(Fields::read(&path)?)?;
     if config.quantization.is_none() {
@@ -29,7 +29,7 @@ pub fn read(dir: &Path) -> Result<ModelConfig, ModelError> {
 }
 
 /// What `generation_config.json` of a folder recommends; nothing where there is none.
-pub fn generation(dir: &Path) -> Result<GenerationDefaults, ModelError> {
+pub(crate) fn generation(dir: &Path) -> Result<GenerationDefaults, ModelError> {
     Ok(GenerationDefaults {
         sampling: SamplingDefaults::from_dir(dir)?,
         stop_token_ids: stop_token_ids(dir)?,
@@ -45,7 +45,7 @@ fn stop_token_ids(dir: &Path) -> Result<Vec<u32>, ModelError> {
 }
 
 /// The configuration that some fields are.
-pub fn parse(fields: Fields<'_>) -> Result<ModelConfig, ModelError> {
+pub(crate) fn parse(fields: Fields<'_>) -> Result<ModelConfig, ModelError> {
     let architecture = architecture(&fields)?;
     // Models that see have one of their own for text.
     let fields = &architecture

@@ -5,7 +5,7 @@ use super::{ModelConfig, PackedLayout};
 /// The tensors of a model: name in a checkpoint, and shape there.
 ///
 /// A tied output projection is not among them.
-pub fn shapes(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
+pub(crate) fn shapes(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
     let embedding = vec![config.vocab_size, config.d_model];
     let lm_head =
         (!config.tie_word_embeddings).then(|| ("lm_head.weight".into(), embedding.clone()));
@@ -17,7 +17,7 @@ pub fn shapes(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)
 }
 
 /// A tensor of a checkpoint.
-pub struct StoredTensor {
+pub(crate) struct StoredTensor {
     pub name: String,
     pub shape: Vec<usize>,
     /// Whether it holds packed integers; otherwise it holds floating-point numbers.
@@ -29,7 +29,7 @@ pub struct StoredTensor {
 /// The tensors of a checkpoint of the model: those of [`shapes`], with others in the place of the
 /// weights that are stored quantised. Of a quantised model some projections may be in full all the
 /// same: those whose weights are there under their own name, as `has` says.
-pub fn stored(config: &ModelConfig, has: impl Fn(&str) -> bool) -> Vec<StoredTensor> {
+pub(crate) fn stored(config: &ModelConfig, has: impl Fn(&str) -> bool) -> Vec<StoredTensor> {
     let tensor = |name: String, shape: Vec<usize>| StoredTensor {
         name,
         shape,
@@ -86,7 +86,7 @@ pub fn stored(config: &ModelConfig, has: impl Fn(&str) -> bool) -> Vec<StoredTen
 }
 
 /// Whether a tensor has the weights of a layer's projection.
-pub fn is_projection(name: &str) -> bool {
+pub(crate) fn is_projection(name: &str) -> bool {
     name.starts_with("model.layers.") && name.ends_with("_proj.weight")
 }
 

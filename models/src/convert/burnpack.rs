@@ -7,7 +7,7 @@ use super::ConvertError;
 const FILE: &str = "model.bpk";
 
 /// Writes one file of Burn's own format.
-pub fn write(folder: &Path, tensors: Vec<Tensor>) -> Result<Vec<PathBuf>, ConvertError> {
+pub(super) fn write(folder: &Path, tensors: Vec<Tensor>) -> Result<Vec<PathBuf>, ConvertError> {
     let path = folder.join(FILE);
     let writer = Writer::new(tensors).with_metadata("names", "Hugging Face");
     match writer.overwrite(false).write_to_file_in_place(&path) {

@@ -11,7 +11,7 @@ use burn::store::burn_pack::{Error, Tensor};
 use super::Report;
 
 /// How much of all tensors is written, and whether to go on.
-pub struct Progress(Arc<State>);
+pub(super) struct Progress(Arc<State>);
 
 struct State {
     done: AtomicU64,
@@ -21,7 +21,7 @@ struct State {
 }
 
 impl Progress {
-    pub fn new(total: u64, report: Box<Report>) -> Self {
+    pub(super) fn new(total: u64, report: Box<Report>) -> Self {
         Self(Arc::new(State {
             done: AtomicU64::new(0),
             total,
@@ -31,12 +31,12 @@ impl Progress {
     }
 
     /// Whether a report said to stop.
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.0.is_stopped.load(Ordering::SeqCst)
     }
 
     /// Tensors that report when they are read, and are not read any more once that says to stop.
-    pub fn watch(&self, tensors: Vec<Tensor>) -> Vec<Tensor> {
+    pub(super) fn watch(&self, tensors: Vec<Tensor>) -> Vec<Tensor> {
         let watched = tensors.into_iter().map(|tensor| {
             let state = Arc::clone(&self.0);
             let (name, dtype, shape) = (tensor.name.clone(), tensor.dtype, tensor.shape.clone());

@@ -21,7 +21,7 @@ const LAYERS: [&str; 4] = [
 const PROJECTION: &str = "_proj.weight";
 
 /// Tensors with the projections of the layers rounded.
-pub struct Rounded {
+pub(super) struct Rounded {
     pub tensors: Vec<Stored>,
     /// Field `quantization_config` of the configuration.
     pub config: Value,
@@ -29,7 +29,7 @@ pub struct Rounded {
 
 /// Rounds the projections of the layers in the given form, when they are written. All of them have groups of
 /// one size, the largest that divides the rows of each.
-pub fn round(
+pub(super) fn round(
     tensors: Vec<Stored>,
     format: WeightFormat,
     device: &Device,

@@ -16,7 +16,7 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Writes one file, or several with an index where the tensors take more than `shard_bytes`.
-pub fn write(
+pub(super) fn write(
     folder: &Path,
     tensors: Vec<Tensor>,
     shard_bytes: u64,

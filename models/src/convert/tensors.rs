@@ -12,7 +12,10 @@ use crate::{
 
 /// The tensors of a checkpoint by name, not yet read: floating-point numbers in `dtype` or their own, blocks
 /// widened to f32 where none is given.
-pub fn all(source: &dyn CheckpointSource, dtype: Option<DType>) -> Result<Vec<Tensor>, ModelError> {
+pub(super) fn all(
+    source: &dyn CheckpointSource,
+    dtype: Option<DType>,
+) -> Result<Vec<Tensor>, ModelError> {
     let mut tensors = BTreeMap::<String, SourceTensor>::new();
     for tensor in source.tensors()? {
         let path = tensor.path.clone();
@@ -35,7 +38,7 @@ pub fn all(source: &dyn CheckpointSource, dtype: Option<DType>) -> Result<Vec<Te
 }
 
 /// Bytes of tensors.
-pub fn bytes(tensors: &[Tensor]) -> u64 {
+pub(super) fn bytes(tensors: &[Tensor]) -> u64 {
     tensors.iter().map(|tensor| tensor.byte_len() as u64).sum()
 }
 

@@ -43,7 +43,7 @@ pub(crate) enum Due {
 
 impl<'a> Answer<'a> {
     /// An answer to `prompt`, of which nothing is computed.
-    pub fn new(
+    pub(crate) fn new(
         forward: &Forward<'_>,
         prompt: &[u32],
         config: GenerationConfig,
@@ -66,17 +66,17 @@ impl<'a> Answer<'a> {
     }
 
     /// Calls `progress` after each chunk of the prompt with the number of tokens done.
-    pub fn on_prefill(&mut self, progress: impl FnMut(usize) + 'a) {
+    pub(crate) fn on_prefill(&mut self, progress: impl FnMut(usize) + 'a) {
         self.on_prefill = Some(Box::new(progress));
     }
 
     /// Tokens that end it.
-    pub fn stop_ids(&self) -> &[u32] {
+    pub(crate) fn stop_ids(&self) -> &[u32] {
         self.config.stop_ids.as_deref().unwrap_or_default()
     }
 
     /// Why it ended; `None` before the end and after an error.
-    pub fn finish(&self) -> Option<Finish> {
+    pub(crate) fn finish(&self) -> Option<Finish> {
         match self.state {
             State::Finished(finish) => Some(finish),
             State::Open(_) | State::Failed => None,
@@ -84,19 +84,22 @@ impl<'a> Answer<'a> {
     }
 
     /// Runs the prompt through the model: `[1, 1, d_model]` after its last token.
-    pub fn prefill(&mut self, forward: &mut Forward<'_>) -> Result<Tensor<3>, GenerateError> {
+    pub(crate) fn prefill(
+        &mut self,
+        forward: &mut Forward<'_>,
+    ) -> Result<Tensor<3>, GenerateError> {
         let progress = (self.on_prefill.as_mut()).map(|progress| progress as &mut dyn FnMut(usize));
         forward.prefill(&self.prompt, self.config.prefill_chunk, progress)
     }
 
     /// Takes note of the time from `start` to the first token.
-    pub fn prefilled(&mut self, start: Instant) {
+    pub(crate) fn prefilled(&mut self, start: Instant) {
         self.timings.prefill_tokens = self.prompt.len();
         self.timings.prefill = start.elapsed();
     }
 
     /// A token by the logits that follow `length` tokens.
-    pub fn sample(&mut self, logits: &[f32], length: usize) -> Result<u32, GenerateError> {
+    pub(crate) fn sample(&mut self, logits: &[f32], length: usize) -> Result<u32, GenerateError> {
         let sampled = self.sampler.sample(logits);
         let id = sampled.map_err(|source| GenerateError::Sample { length, source })?;
         self.sampler.observe(&[id]);
@@ -104,7 +107,7 @@ impl<'a> Answer<'a> {
     }
 
     /// What gives the next token; `None` at the end and after an error.
-    pub fn due(&self) -> Option<Due> {
+    pub(crate) fn due(&self) -> Option<Due> {
         match self.state {
             State::Open(due) => Some(due),
             State::Finished(_) | State::Failed => None,
@@ -112,7 +115,7 @@ impl<'a> Answer<'a> {
     }
 
     /// Takes note of the token that was due.
-    pub fn advance(&mut self, id: &Result<u32, GenerateError>) {
+    pub(crate) fn advance(&mut self, id: &Result<u32, GenerateError>) {
         let State::Open(due) = self.state else {
             return;
         };

@@ -9,7 +9,7 @@ use super::{
 use crate::model::LanguageModel;
 
 /// A model at work on the one sequence of a cache.
-pub struct Forward<'a> {
+pub(crate) struct Forward<'a> {
     pub model: &'a dyn LanguageModel,
     pub cache: &'a mut PagedKvCache,
     pub policy: &'a dyn PagePolicy,
@@ -17,7 +17,7 @@ pub struct Forward<'a> {
 
 impl Forward<'_> {
     /// Hidden state after the last of some prompt tokens, `[1, 1, d_model]`.
-    pub fn prefill(
+    pub(crate) fn prefill(
         &mut self,
         ids: &[u32],
         chunk: usize,
@@ -27,14 +27,14 @@ impl Forward<'_> {
     }
 
     /// Hidden states of prompt tokens that go through the model at once, `[1, ids.len(), d_model]`.
-    pub fn prefill_all(&mut self, ids: &[u32]) -> Result<Tensor<3>, GenerateError> {
+    pub(crate) fn prefill_all(&mut self, ids: &[u32]) -> Result<Tensor<3>, GenerateError> {
         let step = self.cache.prefill(&[ids.len()])?;
         let ids = rows(vec![ids.to_vec()], ids.len(), self.model);
         Ok(self.model.hidden(ids, self.cache, &step, self.policy))
     }
 
     /// Hidden state of one more token, `[1, 1, d_model]`.
-    pub fn decode(&mut self, id: u32) -> Result<Tensor<3>, GenerateError> {
+    pub(crate) fn decode(&mut self, id: u32) -> Result<Tensor<3>, GenerateError> {
         let policy = self.policy;
         (self.cache).free_all_but(|layer, sequence| policy.pages_held(layer, sequence))?;
         let step = self.cache.decode()?;
@@ -43,7 +43,7 @@ impl Forward<'_> {
     }
 
     /// Logits that follow a hidden state, on the host.
-    pub fn logits(&mut self, hidden: Tensor<3>) -> Result<Vec<f32>, GenerateError> {
+    pub(crate) fn logits(&mut self, hidden: Tensor<3>) -> Result<Vec<f32>, GenerateError> {
         let logits = self.model.logits(hidden);
         self.hear(&logits)?;
         Ok(read(logits)?)
@@ -64,7 +64,7 @@ impl Forward<'_> {
     }
 
     /// Negative log-likelihood of `targets[i]` after `hidden[0, i]`: `[targets.len()]`, in f32.
-    pub fn likelihoods(
+    pub(crate) fn likelihoods(
         &mut self,
         hidden: Tensor<3>,
         targets: &[u32],
@@ -78,17 +78,17 @@ impl Forward<'_> {
     }
 
     /// Number of tokens that the model knows.
-    pub fn vocab_size(&self) -> usize {
+    pub(crate) fn vocab_size(&self) -> usize {
         self.model.vocab_size()
     }
 
     /// Tokens that the cache holds.
-    pub fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.cache.lengths()[0]
     }
 
     /// Refuses a batch, and more tokens than there is room for.
-    pub fn check_room(
+    pub(crate) fn check_room(
         &self,
         prompt: usize,
         new_tokens: usize,
@@ -118,14 +118,14 @@ impl Forward<'_> {
 }
 
 /// Tokens that the one sequence of a cache can have.
-pub fn capacity(cache: &PagedKvCache) -> usize {
+pub(crate) fn capacity(cache: &PagedKvCache) -> usize {
     let pages = cache.pages()[0].len() + cache.free_pages();
     let per_sequence = cache.config().max_pages_per_sequence;
     per_sequence.map_or(pages, |most| most.min(pages)) * cache.page_size()
 }
 
 /// The values of a tensor on the host.
-pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ExecutionError> {
+pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ExecutionError> {
     let values = tensor.try_into_data()?.convert::<f32>().try_to_vec();
     Ok(values.expect("converted to f32 one line above"))
 }

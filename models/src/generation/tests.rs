@@ -12,7 +12,7 @@ use crate::{
 
 const VOCAB_SIZE: usize = 40;
 
-pub fn config() -> ModelConfig {
+pub(crate) fn config() -> ModelConfig {
     ModelConfig {
         architecture: Architecture::Llama,
         vocab_size: VOCAB_SIZE,

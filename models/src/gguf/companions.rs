@@ -12,7 +12,7 @@ use crate::{
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-pub fn all(checkpoint: &GgufCheckpoint) -> Result<Vec<Companion>, ModelError> {
+pub(super) fn all(checkpoint: &GgufCheckpoint) -> Result<Vec<Companion>, ModelError> {
     let metadata = checkpoint.metadata();
     let mut files = vec![Companion::json(
         ModelConfig::FILE,

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The architecture of a model.
-pub fn architecture(
+pub(super) fn architecture(
     checkpoint: &GgufCheckpoint,
 ) -> Result<(Architecture, &'static GgufFamily), ModelError> {
     let keys = Keys::new(checkpoint)?;
@@ -29,7 +29,7 @@ pub fn architecture(
 }
 
 /// The configuration of a model.
-pub fn read(checkpoint: &GgufCheckpoint) -> Result<ModelConfig, ModelError> {
+pub(super) fn read(checkpoint: &GgufCheckpoint) -> Result<ModelConfig, ModelError> {
     let fields = translate(checkpoint)?;
     let fields = Fields::from_map(checkpoint.metadata().path(), fields);
     let mut config = hugging_face::parse(fields)?;
@@ -43,7 +43,7 @@ pub fn read(checkpoint: &GgufCheckpoint) -> Result<ModelConfig, ModelError> {
 }
 
 /// The fields of a `config.json` that says the same.
-pub fn translate(checkpoint: &GgufCheckpoint) -> Result<Map<String, Json>, ModelError> {
+pub(super) fn translate(checkpoint: &GgufCheckpoint) -> Result<Map<String, Json>, ModelError> {
     let keys = Keys::new(checkpoint)?;
     let metadata = checkpoint.metadata();
     let (architecture, gguf) = architecture(checkpoint)?;

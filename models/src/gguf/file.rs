@@ -21,7 +21,7 @@ const DEFAULT_ALIGNMENT: usize = 32;
 
 /// One GGUF file: its metadata, and where its tensors lie.
 #[derive(Debug)]
-pub struct GgufFile {
+pub(super) struct GgufFile {
     pub metadata: Metadata,
     pub tensors: BTreeMap<String, TensorInfo>,
     handle: Arc<Handle>,
@@ -29,14 +29,14 @@ pub struct GgufFile {
 
 /// An open file that is read at places.
 #[derive(Debug)]
-pub struct Handle {
+pub(super) struct Handle {
     path: PathBuf,
     file: Mutex<File>,
 }
 
 /// A tensor of a file. Its bytes lie within the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
+pub(super) struct TensorInfo {
     pub format: BlockFormat,
     /// The longest axis first, as in a row-major tensor.
     pub shape: Vec<usize>,
@@ -47,7 +47,7 @@ pub struct TensorInfo {
 
 impl TensorInfo {
     /// One of `count` equal parts that lie one behind the other along the longest axis.
-    pub fn part(&self, index: usize, count: usize) -> Self {
+    pub(super) fn part(&self, index: usize, count: usize) -> Self {
         // Rows are whole blocks, so every part is.
         let bytes = self.bytes / count;
         Self {
@@ -62,7 +62,7 @@ impl TensorInfo {
 impl GgufFile {
     /// Reads the head of a file. Every size and place in it is checked against the file's length before
     /// anything of that size is allocated.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
+    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
         let mut reader = Reader::open(path)?;
         let magic = reader.array::<4>("the name of the format")?;
         if &magic != b"GGUF" {
@@ -121,14 +121,14 @@ impl GgufFile {
     }
 
     /// The file, to read tensors from.
-    pub fn handle(&self) -> &Arc<Handle> {
+    pub(super) fn handle(&self) -> &Arc<Handle> {
         &self.handle
     }
 }
 
 impl Handle {
     /// The bytes of a tensor.
-    pub fn read(&self, tensor: &TensorInfo) -> Result<Vec<u8>, ModelError> {
+    pub(super) fn read(&self, tensor: &TensorInfo) -> Result<Vec<u8>, ModelError> {
         let mut bytes = vec![0; tensor.bytes];
         let mut file = self.file.lock().unwrap_or_else(|error| error.into_inner());
         file.seek(SeekFrom::Start(tensor.offset))
@@ -140,7 +140,7 @@ impl Handle {
         Ok(bytes)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 }

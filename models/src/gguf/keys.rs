@@ -7,7 +7,7 @@ use super::{
 use crate::{config::hugging_face::MAX_LAYERS, error::ModelError};
 
 /// The keys of an architecture, which begin with its name.
-pub struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     checkpoint: &'a GgufCheckpoint,
     architecture: &'a str,
 }
@@ -27,37 +27,37 @@ impl<'a> Keys<'a> {
         self.architecture
     }
 
-    pub fn key(&self, name: &str) -> String {
+    pub(crate) fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.architecture)
     }
 
-    pub fn missing(&self, name: &str) -> ModelError {
+    pub(crate) fn missing(&self, name: &str) -> ModelError {
         ModelError::MissingField {
             path: self.metadata().path().into(),
             field: self.key(name),
         }
     }
 
-    pub fn size(&self, name: &str) -> Result<Option<usize>, ModelError> {
+    pub(crate) fn size(&self, name: &str) -> Result<Option<usize>, ModelError> {
         self.metadata().size(&self.key(name))
     }
 
-    pub fn required(&self, name: &str) -> Result<usize, ModelError> {
+    pub(crate) fn required(&self, name: &str) -> Result<usize, ModelError> {
         self.size(name)?.ok_or_else(|| self.missing(name))
     }
 
     /// A number as the shortest one that rounds to it in single precision, in which it is stored.
-    pub fn number(&self, name: &str) -> Result<Option<f64>, ModelError> {
+    pub(crate) fn number(&self, name: &str) -> Result<Option<f64>, ModelError> {
         let number = self.metadata().number(&self.key(name))?;
         Ok(number.map(|number| (number as f32).to_string().parse().unwrap_or(number)))
     }
 
-    pub fn text(&self, name: &str) -> Result<Option<&'a str>, ModelError> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>, ModelError> {
         self.checkpoint.metadata().text(&self.key(name))
     }
 
     /// A number of all layers, which may be given for each of them.
-    pub fn one(&self, name: &str) -> Result<Option<usize>, ModelError> {
+    pub(crate) fn one(&self, name: &str) -> Result<Option<usize>, ModelError> {
         let key = self.key(name);
         let metadata = self.metadata();
         let Some(Value::Integers(numbers)) = metadata.get(&key) else {
@@ -73,7 +73,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Query heads of a layer.
-    pub fn n_heads(&self) -> Result<usize, ModelError> {
+    pub(crate) fn n_heads(&self) -> Result<usize, ModelError> {
         const NAME: &str = "attention.head_count";
         match self.one(NAME)? {
             Some(0) => Err(self
@@ -85,7 +85,7 @@ impl<'a> Keys<'a> {
     }
 
     /// KV heads of a layer.
-    pub fn n_kv_heads(&self) -> Result<usize, ModelError> {
+    pub(crate) fn n_kv_heads(&self) -> Result<usize, ModelError> {
         match self.one("attention.head_count_kv")? {
             Some(n_kv_heads) => Ok(n_kv_heads),
             None => self.n_heads(),
@@ -93,7 +93,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Channels of a head.
-    pub fn head_dim(&self) -> Result<usize, ModelError> {
+    pub(crate) fn head_dim(&self) -> Result<usize, ModelError> {
         const NAME: &str = "attention.key_length";
         if let Some(head_dim) = self.size(NAME)? {
             return Ok(head_dim);
@@ -106,25 +106,25 @@ impl<'a> Keys<'a> {
     }
 
     /// Whether layers have experts.
-    pub fn has_experts(&self) -> Result<bool, ModelError> {
+    pub(crate) fn has_experts(&self) -> Result<bool, ModelError> {
         Ok(self
             .size("expert_count")?
             .is_some_and(|experts| experts > 0))
     }
 
     /// Tokens of a sliding window, where there is one.
-    pub fn window(&self) -> Result<Option<usize>, ModelError> {
+    pub(crate) fn window(&self) -> Result<Option<usize>, ModelError> {
         let window = self.size("attention.sliding_window")?;
         Ok(window.filter(|window| *window > 0))
     }
 
     /// Whether layers have a sliding window.
-    pub fn has_windows(&self) -> Result<bool, ModelError> {
+    pub(crate) fn has_windows(&self) -> Result<bool, ModelError> {
         Ok(self.window()?.is_some())
     }
 
     /// No fields, of an architecture that no file with a sliding window is known of.
-    pub fn without_windows(&self) -> Result<Json, ModelError> {
+    pub(crate) fn without_windows(&self) -> Result<Json, ModelError> {
         match self.window()? {
             None => Ok(json!({})),
             Some(window) => {
@@ -137,7 +137,7 @@ impl<'a> Keys<'a> {
 
     /// `layer_types` of a model with windows in all layers but every `period`-th, unless the file says
     /// otherwise.
-    pub fn layer_types(&self, period: usize) -> Result<Vec<&'static str>, ModelError> {
+    pub(crate) fn layer_types(&self, period: usize) -> Result<Vec<&'static str>, ModelError> {
         const PATTERN: &str = "attention.sliding_window_pattern";
         let n_layers = self.layers()?;
         let has_window = self.has_windows()?;
@@ -159,7 +159,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The layers that lack a tensor.
-    pub fn layers_without(&self, tensor: &str) -> Result<Vec<usize>, ModelError> {
+    pub(crate) fn layers_without(&self, tensor: &str) -> Result<Vec<usize>, ModelError> {
         let n_layers = self.layers()?;
         let lacks = |layer: &usize| !self.checkpoint.has(&format!("blk.{layer}.{tensor}"));
         Ok((0..n_layers).filter(lacks).collect())

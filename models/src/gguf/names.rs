@@ -18,14 +18,14 @@ const LAYER: [(&str, &str); 11] = [
 ];
 
 /// Factors of the rotary frequencies, which are part of the configuration.
-pub const ROPE_FACTORS: &str = "rope_freqs.weight";
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// What stands for the number of an expert.
 const EXPERT: char = '*';
 
 /// What a tensor is called in a Hugging Face folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Name {
+pub(super) enum Name {
     /// It belongs to the configuration.
     Configuration,
     /// One tensor.
@@ -35,7 +35,7 @@ pub enum Name {
 }
 
 /// Hugging Face's name of a tensor. One that is not known keeps its name.
-pub fn hugging_face(name: &str, family: &GgufFamily) -> Name {
+pub(super) fn hugging_face(name: &str, family: &GgufFamily) -> Name {
     Name::One(match name {
         ROPE_FACTORS => return Name::Configuration,
         "token_embd.weight" => "model.embed_tokens.weight".into(),

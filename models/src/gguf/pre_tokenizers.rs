@@ -16,7 +16,7 @@ use tokenizers::{
 
 /// How texts are cut.
 #[derive(Debug)]
-pub struct PreTokenizer {
+pub(super) struct PreTokenizer {
     /// The names that it has.
     names: &'static [&'static str],
     cuts: &'static [Cut],
@@ -156,24 +156,24 @@ static TABLE: [PreTokenizer; 12] = [
 ];
 
 /// The way to cut of a name.
-pub fn find(name: &str) -> Option<&'static PreTokenizer> {
+pub(super) fn find(name: &str) -> Option<&'static PreTokenizer> {
     TABLE.iter().find(|known| known.names.contains(&name))
 }
 
 /// All names, for messages.
-pub fn names() -> String {
+pub(super) fn names() -> String {
     let names = TABLE.iter().flat_map(|known| known.names).copied();
     names.collect::<Vec<_>>().join(", ")
 }
 
 impl PreTokenizer {
     /// What is done to characters first.
-    pub fn normalizer(&self) -> Option<NormalizerWrapper> {
+    pub(super) fn normalizer(&self) -> Option<NormalizerWrapper> {
         self.is_composed.then(|| NFC.into())
     }
 
     /// The cutting, and at its end bytes as characters.
-    pub fn init(&self) -> tokenizers::Result<PreTokenizerWrapper> {
+    pub(super) fn init(&self) -> tokenizers::Result<PreTokenizerWrapper> {
         let cuts = self.cuts.iter().map(|cut| {
             Ok(match cut {
                 Cut::Around(regex) => {

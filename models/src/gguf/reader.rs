@@ -7,7 +7,7 @@ use std::{
 use crate::error::ModelError;
 
 /// Reads the head of a file from its beginning, and never more than the file has.
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     path: &'a Path,
     file: BufReader<File>,
     position: u64,
@@ -15,7 +15,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn open(path: &'a Path) -> Result<Self, ModelError> {
+    pub(super) fn open(path: &'a Path) -> Result<Self, ModelError> {
         let error = |source| ModelError::Read {
             path: path.into(),
             source,
@@ -31,36 +31,36 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes that were read.
-    pub fn position(&self) -> u64 {
+    pub(super) fn position(&self) -> u64 {
         self.position
     }
 
     /// Bytes of the file.
-    pub fn length(&self) -> u64 {
+    pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    pub fn garbled(&self, problem: impl Into<String>) -> ModelError {
+    pub(super) fn garbled(&self, problem: impl Into<String>) -> ModelError {
         ModelError::garbled(self.path, super::NAME, problem)
     }
 
-    pub fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], ModelError> {
+    pub(super) fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], ModelError> {
         let mut bytes = [0; N];
         self.claim(N as u64, what)?;
         self.fill(&mut bytes)?;
         Ok(bytes)
     }
 
-    pub fn u32(&mut self, what: &str) -> Result<u32, ModelError> {
+    pub(super) fn u32(&mut self, what: &str) -> Result<u32, ModelError> {
         Ok(u32::from_le_bytes(self.array(what)?))
     }
 
-    pub fn u64(&mut self, what: &str) -> Result<u64, ModelError> {
+    pub(super) fn u64(&mut self, what: &str) -> Result<u64, ModelError> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
     /// A count of things that take at least `least_bytes` each.
-    pub fn count(&mut self, least_bytes: u64, what: &str) -> Result<usize, ModelError> {
+    pub(super) fn count(&mut self, least_bytes: u64, what: &str) -> Result<usize, ModelError> {
         let count = self.u64(what)?;
         let left = self.length - self.position;
         match count.checked_mul(least_bytes) {
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text with its length before it; bytes that are no UTF-8 are replaced.
-    pub fn text(&mut self, what: &str) -> Result<String, ModelError> {
+    pub(super) fn text(&mut self, what: &str) -> Result<String, ModelError> {
         let length = self.count(1, what)?;
         let mut bytes = vec![0; length];
         self.fill(&mut bytes)?;

@@ -8,7 +8,7 @@ use crate::error::ModelError;
 const LONG_FACTORS: &str = "rope_factors_long.weight";
 
 /// The fields of a `config.json` about the rotary embedding.
-pub fn fields(
+pub(super) fn fields(
     checkpoint: &GgufCheckpoint,
     keys: &Keys<'_>,
     head_dim: usize,

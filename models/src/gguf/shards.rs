@@ -4,12 +4,12 @@ use super::file::GgufFile;
 use crate::error::ModelError;
 
 /// Which shard a file is by its name, `<model>-00002-of-00005.gguf`; none where it is no shard.
-pub fn number(path: &Path) -> Option<usize> {
+pub(crate) fn number(path: &Path) -> Option<usize> {
     Some(parts(path)?.1)
 }
 
 /// The files of a model of which one is given, in order.
-pub fn all(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
+pub(super) fn all(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let Some((stem, _, count)) = parts(path) else {
         return Ok(vec![path.into()]);
     };
@@ -28,7 +28,7 @@ pub fn all(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
 }
 
 /// Refuses shards that are not those of one model.
-pub fn check(paths: &[PathBuf], files: &[GgufFile]) -> Result<(), ModelError> {
+pub(super) fn check(paths: &[PathBuf], files: &[GgufFile]) -> Result<(), ModelError> {
     for (index, file) in files.iter().enumerate() {
         for (key, expected) in [("split.no", index), ("split.count", files.len())] {
             let found = file.metadata.size(key)?;

@@ -19,7 +19,7 @@ use crate::{
 const MAX_EXPERTS: usize = 1 << 12;
 
 /// The tensors of all files.
-pub fn all(checkpoint: &GgufCheckpoint) -> Result<Vec<SourceTensor>, ModelError> {
+pub(super) fn all(checkpoint: &GgufCheckpoint) -> Result<Vec<SourceTensor>, ModelError> {
     let (_, family) = config::architecture(checkpoint)?;
     let changes = Changes::of(&config::read(checkpoint)?, family);
     let mut tensors = Vec::new();

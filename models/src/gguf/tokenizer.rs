@@ -43,7 +43,7 @@ const ENDS: [&str; 12] = [
 ];
 
 /// The tokenizer; none where the file has no tokens.
-pub fn read(metadata: &Metadata) -> Result<Option<Tokenizer>, TokenizerError> {
+pub(super) fn read(metadata: &Metadata) -> Result<Option<Tokenizer>, TokenizerError> {
     let Some(model) = metadata.text(MODEL)? else {
         return Ok(None);
     };
@@ -63,7 +63,7 @@ pub fn read(metadata: &Metadata) -> Result<Option<Tokenizer>, TokenizerError> {
 }
 
 /// The chat templates, where the file has any.
-pub fn chat_templates(metadata: &Metadata) -> Result<Option<ChatTemplates>, ModelError> {
+pub(super) fn chat_templates(metadata: &Metadata) -> Result<Option<ChatTemplates>, ModelError> {
     let mut templates = Vec::new();
     if let Some(template) = metadata.text(TEMPLATE)? {
         templates.push((ChatTemplates::DEFAULT.to_owned(), template.to_owned()));
@@ -83,7 +83,7 @@ pub fn chat_templates(metadata: &Metadata) -> Result<Option<ChatTemplates>, Mode
 }
 
 /// The special tokens that chat templates name.
-pub fn special_tokens(metadata: &Metadata) -> Result<SpecialTokens, ModelError> {
+pub(super) fn special_tokens(metadata: &Metadata) -> Result<SpecialTokens, ModelError> {
     let texts = metadata.texts(TOKENS)?.unwrap_or_default();
     let mut special = SpecialTokens::default();
     for (name, part) in [
@@ -101,7 +101,7 @@ pub fn special_tokens(metadata: &Metadata) -> Result<SpecialTokens, ModelError> 
 }
 
 /// Tokens that end a text: those that the file names, and those that are known to end a turn.
-pub fn stop_ids(metadata: &Metadata) -> Result<Vec<u32>, ModelError> {
+pub(super) fn stop_ids(metadata: &Metadata) -> Result<Vec<u32>, ModelError> {
     let mut ids = Vec::new();
     for part in ["eos", "eot", "eom"] {
         ids.extend(metadata.id(&format!("tokenizer.ggml.{part}_token_id"))?);

@@ -15,7 +15,7 @@ use crate::{
     clippy::large_enum_variant,
     reason = "there is one of them in a layer, whose other parts are as large"
 )]
-pub enum InferenceFeedForward {
+pub(crate) enum InferenceFeedForward {
     /// One for all tokens.
     Gated(InferenceMlp),
     /// Experts, of which each token goes through some.
@@ -32,7 +32,7 @@ impl From<FeedForward> for InferenceFeedForward {
 }
 
 impl InferenceFeedForward {
-    pub fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
+    pub(crate) fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
         Ok(match self {
             Self::Gated(mlp) => Self::Gated(mlp.with_weights(format)?),
             Self::Experts(experts) => Self::Experts(experts.with_weights(format)?),
@@ -41,7 +41,7 @@ impl InferenceFeedForward {
 
     /// Of what `norm` makes of `hidden`, `[batch, tokens, d_model]`; normed by `output_norm` where there
     /// is one, and added to `hidden`.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         hidden: Tensor<3>,
         norm: &RmsNorm,
@@ -73,7 +73,7 @@ impl InferenceFeedForward {
 
 /// An [`Mlp`] with its projections to the gate and to what is gated merged.
 #[derive(Clone, Debug)]
-pub struct InferenceMlp {
+pub(crate) struct InferenceMlp {
     gate_up_proj: InferenceLinear,
     down_proj: InferenceLinear,
     activation: Activation,
@@ -90,7 +90,7 @@ impl From<Mlp> for InferenceMlp {
 }
 
 impl InferenceMlp {
-    pub fn from_parts(
+    pub(crate) fn from_parts(
         gate_up_proj: InferenceLinear,
         down_proj: InferenceLinear,
         activation: Activation,
@@ -134,7 +134,7 @@ impl InferenceMlp {
 
 /// A [`SparseMlp`] with the merged projections of its experts.
 #[derive(Clone, Debug)]
-pub struct InferenceExperts {
+pub(crate) struct InferenceExperts {
     /// In full: what it chooses must not change.
     gate: InferenceLinear,
     experts: Vec<InferenceMlp>,
@@ -159,7 +159,7 @@ impl From<SparseMlp> for InferenceExperts {
 
 impl InferenceExperts {
     /// The block with experts of another form.
-    pub fn from_parts(
+    pub(crate) fn from_parts(
         block: &SparseMlp,
         experts: Vec<InferenceMlp>,
         shared_expert: Option<InferenceMlp>,

@@ -111,7 +111,7 @@ pub(crate) struct LayerNorms {
 }
 
 impl LayerNorms {
-    pub fn of(layer: &DecoderLayer) -> Self {
+    pub(crate) fn of(layer: &DecoderLayer) -> Self {
         let [after_attention, after] = layer.output_norms();
         Self {
             input: layer.input_layernorm.clone(),

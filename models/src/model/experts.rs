@@ -126,7 +126,7 @@ impl Routes {
     /// # Shapes
     ///
     /// - rows, output: `[rows, d_model]`
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         rows: Tensor<2>,
         expert: impl Fn(usize, Tensor<2>) -> Tensor<2>,

@@ -2,7 +2,7 @@ use std::{cmp::Ordering, collections::BTreeSet};
 
 /// A token that may still be drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Candidate {
+pub(super) struct Candidate {
     pub id: u32,
     /// Logarithm of the probability, up to a constant; the most probable candidate has 0.
     pub score: f64,
@@ -10,7 +10,7 @@ pub struct Candidate {
 
 impl Candidate {
     /// Probability as a share of the highest.
-    pub fn weight(&self) -> f64 {
+    pub(super) fn weight(&self) -> f64 {
         self.score.exp()
     }
 
@@ -25,7 +25,7 @@ impl Candidate {
 }
 
 /// Makes tokens that occurred before less probable (more, when `penalty` is below 1).
-pub fn repetition_penalty(logits: &mut [f64], seen: &BTreeSet<u32>, penalty: f64) {
+pub(super) fn repetition_penalty(logits: &mut [f64], seen: &BTreeSet<u32>, penalty: f64) {
     for &id in seen {
         let logit = &mut logits[id as usize];
         *logit = if *logit < 0.0 {
@@ -37,7 +37,7 @@ pub fn repetition_penalty(logits: &mut [f64], seen: &BTreeSet<u32>, penalty: f64
 }
 
 /// Keeps exactly `k` candidates. (Transformers keeps every candidate that ties with the last.)
-pub fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
+pub(super) fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
     if k < candidates.len() {
         candidates.select_nth_unstable_by(k, Candidate::order);
         candidates.truncate(k);
@@ -46,7 +46,7 @@ pub fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
 
 /// Keeps the fewest candidates whose probabilities add up to `p`, the most probable first
 /// ([nucleus sampling](https://arxiv.org/abs/1904.09751)).
-pub fn top_p(candidates: &mut Vec<Candidate>, p: f64) {
+pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f64) {
     if p >= 1.0 {
         return;
     }
@@ -68,7 +68,7 @@ pub fn top_p(candidates: &mut Vec<Candidate>, p: f64) {
 
 /// Keeps candidates of at least `p` times the highest probability
 /// ([min-p](https://arxiv.org/abs/2407.01082)).
-pub fn min_p(candidates: &mut Vec<Candidate>, p: f64) {
+pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f64) {
     let lowest = p.ln();
     candidates.retain(|candidate| candidate.score >= lowest);
 }

@@ -8,7 +8,7 @@ use crate::{
 
 /// New ids, as the policy gives them or as dense attention verifies them.
 #[allow(clippy::large_enum_variant, reason = "one is made per generation")]
-pub enum NewIds<'a> {
+pub(super) enum NewIds<'a> {
     Policy(Generator<'a>),
     Lossless(LosslessGenerator<'a>),
 }
@@ -23,7 +23,7 @@ macro_rules! either {
 }
 
 impl<'a> NewIds<'a> {
-    pub fn new(
+    pub(super) fn new(
         model: &'a dyn LanguageModel,
         cache: &'a mut PagedKvCache,
         policy: &'a dyn PagePolicy,
@@ -39,30 +39,30 @@ impl<'a> NewIds<'a> {
         })
     }
 
-    pub fn observe(&mut self, ids: &[u32]) {
+    pub(super) fn observe(&mut self, ids: &[u32]) {
         either!(self, new => new.observe(ids));
     }
 
-    pub fn on_prefill(self, progress: Box<dyn FnMut(usize) + 'a>) -> Self {
+    pub(super) fn on_prefill(self, progress: Box<dyn FnMut(usize) + 'a>) -> Self {
         match self {
             Self::Policy(new) => Self::Policy(new.on_prefill(progress)),
             Self::Lossless(new) => Self::Lossless(new.on_prefill(progress)),
         }
     }
 
-    pub fn stop_ids(&self) -> &[u32] {
+    pub(super) fn stop_ids(&self) -> &[u32] {
         either!(self, new => new.stop_ids())
     }
 
-    pub fn timings(&self) -> Timings {
+    pub(super) fn timings(&self) -> Timings {
         either!(self, new => new.timings())
     }
 
-    pub fn finish(&self) -> Option<Finish> {
+    pub(super) fn finish(&self) -> Option<Finish> {
         either!(self, new => new.finish())
     }
 
-    pub fn drafts(&self) -> Option<DraftStatistics> {
+    pub(super) fn drafts(&self) -> Option<DraftStatistics> {
         match self {
             Self::Policy(_) => None,
             Self::Lossless(new) => Some(new.statistics()),

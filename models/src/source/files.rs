@@ -20,14 +20,14 @@ const GGUF: &[u8] = b"GGUF";
 
 /// What the files of a folder's weights are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(super) enum Format {
     Safetensors,
     PyTorch,
     Burnpack,
 }
 
 impl Format {
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
             Self::PyTorch => "PyTorch",
@@ -59,7 +59,7 @@ impl Format {
     /// The tensors of a file, their bytes not yet read.
     ///
     /// The readers check that what they describe lies within the file.
-    pub fn tensors(self, path: &Path) -> Result<Vec<SourceTensor>, ModelError> {
+    pub(super) fn tensors(self, path: &Path) -> Result<Vec<SourceTensor>, ModelError> {
         self.refuse_unreadable(path)?;
         let tensors = match self {
             Self::Safetensors => SafetensorsStore::from_file(path)
@@ -136,7 +136,7 @@ fn unsupported_dtype(path: &Path) -> Option<ModelError> {
 }
 
 /// The files that the weights of a folder are in.
-pub fn find(dir: &Path) -> Result<(Format, Vec<PathBuf>), ModelError> {
+pub(super) fn find(dir: &Path) -> Result<(Format, Vec<PathBuf>), ModelError> {
     let formats = [Format::Safetensors, Format::PyTorch, Format::Burnpack];
     for format in formats {
         let single = dir.join(format.single());
@@ -214,7 +214,7 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, ModelError> {
 }
 
 /// Whether a file is GGUF by its name or its first bytes.
-pub fn is_gguf(path: &Path) -> Result<bool, ModelError> {
+pub(super) fn is_gguf(path: &Path) -> Result<bool, ModelError> {
     Ok(has_gguf_name(path) || lfs::start(path, GGUF.len())? == GGUF)
 }
 
@@ -224,7 +224,7 @@ fn has_gguf_name(path: &Path) -> bool {
 }
 
 /// The GGUF file of a folder without other weights. Of a model in shards it is the first one.
-pub fn only_gguf(dir: &Path) -> Result<Option<PathBuf>, ModelError> {
+pub(super) fn only_gguf(dir: &Path) -> Result<Option<PathBuf>, ModelError> {
     let weights = [Format::Safetensors, Format::PyTorch, Format::Burnpack];
     let mut names = weights.into_iter().flat_map(Format::names);
     if names.any(|name| dir.join(name).is_file()) {

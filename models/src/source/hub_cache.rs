@@ -8,7 +8,7 @@ use crate::error::ModelError;
 
 /// The snapshot in a folder of the hub's cache (`models--org--name/snapshots/<commit>`): the one that
 /// `refs/main` names, or the only one. Nothing for other folders.
-pub fn snapshot(dir: &Path) -> Result<Option<PathBuf>, ModelError> {
+pub(super) fn snapshot(dir: &Path) -> Result<Option<PathBuf>, ModelError> {
     let snapshots = dir.join("snapshots");
     if dir.join("config.json").exists() || !snapshots.is_dir() {
         return Ok(None);

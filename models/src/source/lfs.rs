@@ -13,7 +13,7 @@ const POINTER: &[u8] = b"version https://git-lfs.github.com/";
 const MAX_TEXT: u64 = 1 << 30;
 
 /// The content of a file beside the weights; a byte order mark is left out.
-pub fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     let mut bytes = Vec::new();
     let n = open(path, MAX_TEXT)?
         .read_to_end(&mut bytes)
@@ -34,7 +34,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
 }
 
 /// The first bytes of a file, as many as there are.
-pub fn start(path: &Path, n: usize) -> Result<Vec<u8>, ModelError> {
+pub(super) fn start(path: &Path, n: usize) -> Result<Vec<u8>, ModelError> {
     let mut bytes = Vec::new();
     open(path, n as u64)?
         .read_to_end(&mut bytes)
@@ -43,7 +43,7 @@ pub fn start(path: &Path, n: usize) -> Result<Vec<u8>, ModelError> {
 }
 
 /// Whether a file is no more than a pointer to the real one.
-pub fn is_pointer(path: &Path) -> Result<bool, ModelError> {
+pub(crate) fn is_pointer(path: &Path) -> Result<bool, ModelError> {
     Ok(start(path, POINTER.len())? == POINTER)
 }
 

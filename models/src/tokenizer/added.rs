@@ -4,7 +4,7 @@ use tokenizers::{
 };
 
 /// Has a tokenizer put tokens before and behind a text, after what it did with texts so far.
-pub fn add(
+pub(crate) fn add(
     tokenizer: &mut Tokenizer,
     before: Option<(String, u32)>,
     behind: Option<(String, u32)>,

@@ -2,7 +2,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a closure of the `tokenizers` crate gives; an error where it panics, as it does on some
 /// files that make no sense.
-pub fn caught<T>(closure: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+pub(crate) fn caught<T>(closure: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
     // A tokenizer is not changed by what runs here, so nothing is left half done.
     match catch_unwind(AssertUnwindSafe(closure)) {
         Ok(result) => result,

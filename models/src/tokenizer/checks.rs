@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Refuses a template of special tokens that names one which its own table lacks.
-pub fn template(tokenizer: &Value) -> Result<(), String> {
+pub(super) fn template(tokenizer: &Value) -> Result<(), String> {
     let Some(processor) = tokenizer.get("post_processor") else {
         return Ok(());
     };
@@ -31,7 +31,7 @@ pub fn template(tokenizer: &Value) -> Result<(), String> {
 
 /// The decoder `Strip` panics on tokens that are shorter than what it takes off their end; patterns
 /// that are replaced do the same without.
-pub fn replace_strips(tokenizer: &mut Value) {
+pub(super) fn replace_strips(tokenizer: &mut Value) {
     if let Some(decoder) = tokenizer.get_mut("decoder") {
         replace_strip(decoder);
     }

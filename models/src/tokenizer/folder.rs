@@ -8,7 +8,7 @@ use crate::{config::fields::Fields, error::ModelError, source::read_file};
 const CONFIG: &str = "tokenizer_config.json";
 
 /// The tokenizer of a folder: `tokenizer.json`, or SentencePiece's file where there is none.
-pub fn read(dir: &Path) -> Result<Option<Tokenizer>, TokenizerError> {
+pub(crate) fn read(dir: &Path) -> Result<Option<Tokenizer>, TokenizerError> {
     let path = dir.join(Tokenizer::FILE);
     let model = dir.join(sentencepiece::FILE);
     let tokenizer = if path.is_file() {

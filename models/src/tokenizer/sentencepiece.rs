@@ -15,13 +15,13 @@ use crate::source::read_file;
 mod protobuf;
 
 /// The name of SentencePiece's file.
-pub const FILE: &str = "tokenizer.model";
+pub(crate) const FILE: &str = "tokenizer.model";
 
 /// What stands for a space.
 const SPACE: &str = "\u{2581}";
 
 /// A vocabulary of SentencePiece.
-pub struct Pieces {
+pub(crate) struct Pieces {
     /// The pieces, by id.
     pub pieces: Vec<Piece>,
     /// Whether a text begins with a space in any case.
@@ -31,7 +31,7 @@ pub struct Pieces {
     pub behind: Option<u32>,
 }
 
-pub struct Piece {
+pub(crate) struct Piece {
     pub text: String,
     pub score: f32,
     pub kind: PieceKind,
@@ -39,7 +39,7 @@ pub struct Piece {
 
 /// What a piece is, numbered as in SentencePiece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PieceKind {
+pub(crate) enum PieceKind {
     Normal,
     Unknown,
     Control,
@@ -49,7 +49,7 @@ pub enum PieceKind {
 }
 
 impl PieceKind {
-    pub fn from_number(number: i64) -> Option<Self> {
+    pub(crate) fn from_number(number: i64) -> Option<Self> {
         Some(match number {
             1 => Self::Normal,
             2 => Self::Unknown,
@@ -63,7 +63,7 @@ impl PieceKind {
 }
 
 /// Reads `tokenizer.model`.
-pub fn read(path: &Path) -> Result<Tokenizer, TokenizerError> {
+pub(crate) fn read(path: &Path) -> Result<Tokenizer, TokenizerError> {
     let unsupported = |problem: String| TokenizerError::Unsupported {
         path: path.into(),
         problem,
@@ -76,7 +76,7 @@ pub fn read(path: &Path) -> Result<Tokenizer, TokenizerError> {
 
 impl Pieces {
     /// A tokenizer that merges pieces in the order of their scores, with bytes for what is in none.
-    pub fn tokenizer(self) -> tokenizers::Result<Tokenizer> {
+    pub(crate) fn tokenizer(self) -> tokenizers::Result<Tokenizer> {
         let vocab = self.vocab()?;
         let unknown = self.pieces.iter().find(|p| p.kind == PieceKind::Unknown);
         let builder = BPE::builder()

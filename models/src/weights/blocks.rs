@@ -95,16 +95,16 @@ fn kept(tensor: &SourceTensor, device: &Device) -> Option<(BlockFormat, [usize; 
 }
 
 /// Whether a projection stays in blocks.
-pub fn is_kept(tensor: &SourceTensor, device: &Device) -> bool {
+pub(super) fn is_kept(tensor: &SourceTensor, device: &Device) -> bool {
     kept(tensor, device).is_some()
 }
 
 /// The projections of a layer that stay in blocks, by the names of their weights in it.
-pub struct BlockTensors(pub HashMap<String, SourceTensor>);
+pub(super) struct BlockTensors(pub HashMap<String, SourceTensor>);
 
 impl BlockTensors {
     /// The layer in the form for inference. Of its parameters those that are not here have been loaded.
-    pub fn layer(
+    pub(super) fn layer(
         mut self,
         layer: DecoderLayer,
         device: &Device,
@@ -128,7 +128,7 @@ impl BlockTensors {
 }
 
 /// The weight of a projection that stays in blocks.
-pub fn weight(
+pub(super) fn weight(
     tensor: &SourceTensor,
     device: &Device,
     dtype: DType,

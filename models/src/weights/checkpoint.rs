@@ -23,14 +23,14 @@ const LM_HEAD: &str = "lm_head.weight";
 const NORM: &str = "norm.weight";
 
 /// The tensors of a checkpoint by name, their bytes not yet read: those of the model, no others.
-pub struct Checkpoint {
+pub(super) struct Checkpoint {
     tensors: BTreeMap<String, SourceTensor>,
     /// Whether the weights of norms are stored less one.
     norms_less_one: bool,
 }
 
 /// Tensors of one part of the model, named as the part names its parameters.
-pub struct Tensors {
+pub(super) struct Tensors {
     pub tensors: Vec<Tensor>,
     pub files: Files,
     /// Bytes of them in the checkpoint.
@@ -39,7 +39,7 @@ pub struct Tensors {
 
 /// Which file each of some tensors is in.
 #[derive(Clone)]
-pub struct Files {
+pub(super) struct Files {
     /// What the tensors' names begin with in the checkpoint.
     prefix: String,
     files: HashMap<String, (&'static str, PathBuf)>,
@@ -48,7 +48,7 @@ pub struct Files {
 impl Checkpoint {
     /// Reads names and shapes, and compares them with the model's. Gives the configuration that the
     /// tensors follow, too: whether the output projection is the embedding, they know best.
-    pub fn open(
+    pub(super) fn open(
         source: &dyn CheckpointSource,
         config: &ModelConfig,
     ) -> Result<(Self, ModelConfig), ModelError> {
@@ -95,18 +95,22 @@ impl Checkpoint {
     }
 
     /// Number of tensors.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.tensors.len()
     }
 
     /// Bytes of all tensors, as they are stored.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.tensors.values().map(SourceTensor::stored_bytes).sum()
     }
 
     /// Takes out the projections of the part `prefix` that stay in blocks on a device, by their names in
     /// it.
-    pub fn take_blocks(&mut self, prefix: &str, device: &Device) -> HashMap<String, SourceTensor> {
+    pub(super) fn take_blocks(
+        &mut self,
+        prefix: &str,
+        device: &Device,
+    ) -> HashMap<String, SourceTensor> {
         let of_part = self.tensors.extract_if(.., |name, tensor| {
             name.starts_with(prefix) && is_kept(tensor, device)
         });
@@ -118,7 +122,7 @@ impl Checkpoint {
     /// Takes out the tensors whose names begin with `prefix`; blocks will be widened to `dtype`.
     ///
     /// A file is closed when the last of its tensors is gone.
-    pub fn take(&mut self, prefix: &str, dtype: DType) -> Tensors {
+    pub(super) fn take(&mut self, prefix: &str, dtype: DType) -> Tensors {
         let mut tensors = Vec::new();
         let mut files = HashMap::new();
         let mut stored_bytes = 0;
@@ -149,7 +153,7 @@ impl Checkpoint {
 
 impl Files {
     /// Why a tensor could not be read.
-    pub fn error(&self, error: &ApplyError) -> ModelError {
+    pub(super) fn error(&self, error: &ApplyError) -> ModelError {
         let (ApplyError::ShapeMismatch { path, .. }
         | ApplyError::DTypeMismatch { path, .. }
         | ApplyError::AdapterError { path, .. }
@@ -158,18 +162,18 @@ impl Files {
     }
 
     /// An error about the content of a tensor.
-    pub fn garbled(&self, tensor: &str, problem: impl Into<String>) -> ModelError {
+    pub(super) fn garbled(&self, tensor: &str, problem: impl Into<String>) -> ModelError {
         let (format, path) = &self.files[tensor];
         ModelError::garbled(path, format, problem)
     }
 
     /// The file that a tensor is in.
-    pub fn path(&self, tensor: &str) -> &Path {
+    pub(super) fn path(&self, tensor: &str) -> &Path {
         &self.files[tensor].1
     }
 
     /// The name that a tensor has in the checkpoint.
-    pub fn name(&self, tensor: &str) -> String {
+    pub(super) fn name(&self, tensor: &str) -> String {
         format!("{}{tensor}", self.prefix)
     }
 }

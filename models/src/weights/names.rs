@@ -23,7 +23,7 @@ const CACHE_SCALES: [&str; 5] = [
 
 /// The tensors of the model by its own names. Tensors that follow from others, those of an 8-bit KV cache
 /// and those that no text needs are left out.
-pub fn of_model(mut tensors: Vec<SourceTensor>, config: &ModelConfig) -> Vec<SourceTensor> {
+pub(super) fn of_model(mut tensors: Vec<SourceTensor>, config: &ModelConfig) -> Vec<SourceTensor> {
     for wrapper in WRAPPERS {
         if !tensors.is_empty() && tensors.iter().all(|t| t.name.starts_with(wrapper)) {
             for tensor in &mut tensors {

@@ -11,10 +11,10 @@ use crate::{
 };
 
 /// A projection by its name in a layer.
-pub type Named<'a> = (String, &'a Linear);
+pub(super) type Named<'a> = (String, &'a Linear);
 
 /// The projections of a layer.
-pub fn projections(layer: &DecoderLayer) -> Vec<Named<'_>> {
+pub(super) fn projections(layer: &DecoderLayer) -> Vec<Named<'_>> {
     let mut all = queries_keys_values(layer).to_vec();
     all.push(output(layer));
     let mut add = |prefix: String, mlp| {
@@ -66,7 +66,7 @@ fn down<'a>(prefix: &str, mlp: &'a Mlp) -> Named<'a> {
 }
 
 /// A layer in the form for inference, with `projection` for each run of projections that are merged.
-pub fn layer_with(
+pub(super) fn layer_with(
     layer: DecoderLayer,
     mut projection: impl FnMut(&[Named<'_>]) -> Result<InferenceLinear, ModelError>,
 ) -> Result<InferenceLayer, ModelError> {

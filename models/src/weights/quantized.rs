@@ -28,7 +28,7 @@ const PARTS: [&str; 4] = ["qweight", "qzeros", "scales", "g_idx"];
 const AWQ_PLACES: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 
 /// The packed tensors of a layer, which are not parameters of its trainable form.
-pub struct PackedTensors {
+pub(super) struct PackedTensors {
     tensors: HashMap<String, burn_pack::Tensor>,
     files: Files,
     quantization: StoredQuantization,
@@ -38,7 +38,7 @@ pub struct PackedTensors {
 impl PackedTensors {
     /// Takes a layer's packed tensors out of all of its tensors, and biases that the model does not
     /// have: they must be zero.
-    pub fn take(
+    pub(super) fn take(
         tensors: &mut Vec<burn_pack::Tensor>,
         layer: &DecoderLayer,
         files: Files,
@@ -77,7 +77,7 @@ impl PackedTensors {
 
     /// The layer in the form for inference. Of its parameters those that are no projections' weights
     /// have been loaded.
-    pub fn layer(
+    pub(super) fn layer(
         mut self,
         layer: DecoderLayer,
         device: &Device,

@@ -5,7 +5,7 @@ use quest_burn::attention::RopeConfig;
 use crate::{config::ModelConfig, source::SourceTensor};
 
 /// The tensors of a model by its own names, with rows in its order.
-pub fn of_model(tensors: Vec<SourceTensor>, config: &ModelConfig) -> Vec<SourceTensor> {
+pub(super) fn of_model(tensors: Vec<SourceTensor>, config: &ModelConfig) -> Vec<SourceTensor> {
     let tensors = match config.blocks.merged_projections {
         true => tensors.into_iter().flat_map(|t| split(t, config)).collect(),
         false => tensors,

@@ -11,7 +11,7 @@ pub(crate) struct Entropies {
 
 impl Entropies {
     /// Notes the entropy of what followed the first `length` tokens.
-    pub fn note(&mut self, sequence: usize, length: usize, entropy: f32) {
+    pub(crate) fn note(&mut self, sequence: usize, length: usize, entropy: f32) {
         let of_sequence = Arc::make_mut(&mut self.of_sequence);
         if of_sequence.len() <= sequence {
             of_sequence.resize(sequence + 1, BTreeMap::new());
@@ -20,7 +20,7 @@ impl Entropies {
     }
 
     /// Forgets what followed tokens behind the first `length`.
-    pub fn truncate(&mut self, sequence: usize, length: usize) {
+    pub(crate) fn truncate(&mut self, sequence: usize, length: usize) {
         if self
             .of_sequence
             .get(sequence)
@@ -31,7 +31,7 @@ impl Entropies {
     }
 
     /// What was noted after the tokens at these positions.
-    pub fn after(&self, sequence: usize, positions: Range<usize>) -> Vec<f32> {
+    pub(crate) fn after(&self, sequence: usize, positions: Range<usize>) -> Vec<f32> {
         let lengths = positions.start + 1..positions.end + 1;
         let of_sequence = self.of_sequence.get(sequence);
         of_sequence.map_or_else(Vec::new, |of| of.range(lengths).map(|(_, &h)| h).collect())

@@ -20,7 +20,7 @@ pub(super) struct PageTable {
 }
 
 impl PageTable {
-    pub fn new(n_pages: usize, max_pages: usize, page_size: usize, batch: usize) -> Self {
+    pub(super) fn new(n_pages: usize, max_pages: usize, page_size: usize, batch: usize) -> Self {
         Self {
             page_size,
             max_pages,
@@ -32,12 +32,12 @@ impl PageTable {
     }
 
     /// Pages of a sequence, by their places, that were freed before its end.
-    pub fn gaps(&self, sequence: usize) -> &BTreeSet<usize> {
+    pub(super) fn gaps(&self, sequence: usize) -> &BTreeSet<usize> {
         &self.gaps[sequence]
     }
 
     /// Frees pages of a sequence that no token is to be added to; says how many there were.
-    pub fn free(&mut self, sequence: usize, places: impl Iterator<Item = usize>) -> usize {
+    pub(super) fn free(&mut self, sequence: usize, places: impl Iterator<Item = usize>) -> usize {
         let full = self.lengths[sequence] / self.page_size;
         let mut freed = 0;
         for place in places.filter(|&place| place < full) {
@@ -49,21 +49,21 @@ impl PageTable {
         freed
     }
 
-    pub fn pages(&self) -> &[Vec<u32>] {
+    pub(super) fn pages(&self) -> &[Vec<u32>] {
         &self.pages
     }
 
-    pub fn lengths(&self) -> &[usize] {
+    pub(super) fn lengths(&self) -> &[usize] {
         &self.lengths
     }
 
-    pub fn n_free(&self) -> usize {
+    pub(super) fn n_free(&self) -> usize {
         self.free.len()
     }
 
     /// Makes room for `new_tokens[i]` more tokens in sequence `i` and counts them in, or changes
     /// nothing. Says whether a sequence has taken a page.
-    pub fn extend(&mut self, new_tokens: &[usize]) -> Result<bool, CacheError> {
+    pub(super) fn extend(&mut self, new_tokens: &[usize]) -> Result<bool, CacheError> {
         let has_taken = self.reserve(new_tokens)?;
         for (length, new) in self.lengths.iter_mut().zip(new_tokens) {
             *length += new;
@@ -73,7 +73,7 @@ impl PageTable {
 
     /// Takes the pages for `new_tokens[i]` more tokens in sequence `i`, or changes nothing. Says
     /// whether a sequence has taken a page.
-    pub fn reserve(&mut self, new_tokens: &[usize]) -> Result<bool, CacheError> {
+    pub(super) fn reserve(&mut self, new_tokens: &[usize]) -> Result<bool, CacheError> {
         if new_tokens.len() != self.lengths.len() {
             return Err(CacheError::Batch {
                 what: "a token count",
@@ -117,7 +117,7 @@ impl PageTable {
 
     /// Counts one token in, in each sequence that has grown, for which a page was reserved.
     #[cfg(any(feature = "cube", test))]
-    pub fn advance(&mut self, grown: &[bool]) {
+    pub(super) fn advance(&mut self, grown: &[bool]) {
         for (sequence, _) in grown.iter().enumerate().filter(|(_, grown)| **grown) {
             debug_assert!(self.room(sequence) > 0, "pages were reserved");
             self.lengths[sequence] += 1;
@@ -126,7 +126,7 @@ impl PageTable {
 
     /// Shortens a sequence, which keeps its pages: they are reserved from then on.
     #[cfg(any(feature = "cube", test))]
-    pub fn rewind(&mut self, sequence: usize, length: usize) {
+    pub(super) fn rewind(&mut self, sequence: usize, length: usize) {
         debug_assert!(
             length <= self.lengths[sequence],
             "a rewound sequence is shorter"
@@ -136,18 +136,18 @@ impl PageTable {
 
     /// Tokens that the pages of a sequence can still take.
     #[cfg(any(feature = "cube", test))]
-    pub fn room(&self, sequence: usize) -> usize {
+    pub(super) fn room(&self, sequence: usize) -> usize {
         self.pages[sequence].len() * self.page_size - self.lengths[sequence]
     }
 
     /// Tokens that a sequence can hold.
     #[cfg(feature = "cube")]
-    pub fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.max_pages * self.page_size
     }
 
     /// Frees the pages that were reserved and hold no token.
-    pub fn release_reserved(&mut self) {
+    pub(super) fn release_reserved(&mut self) {
         for (pages, length) in self.pages.iter_mut().zip(&self.lengths) {
             let kept = length.div_ceil(self.page_size);
             self.free.extend(pages.drain(kept..).map(Reverse));
@@ -155,7 +155,7 @@ impl PageTable {
     }
 
     /// Adds the pool's new pages, and allows each sequence `max_pages`.
-    pub fn grow(&mut self, n_pages: usize, max_pages: usize) {
+    pub(super) fn grow(&mut self, n_pages: usize, max_pages: usize) {
         let held = self.pages.iter().map(Vec::len).sum::<usize>();
         let held = held - self.gaps.iter().map(BTreeSet::len).sum::<usize>();
         let before = self.free.len() + held;
@@ -165,7 +165,7 @@ impl PageTable {
     }
 
     /// Shortens a sequence and frees the pages behind its end.
-    pub fn truncate(&mut self, sequence: usize, length: usize) -> Result<(), CacheError> {
+    pub(super) fn truncate(&mut self, sequence: usize, length: usize) -> Result<(), CacheError> {
         let current = *self.lengths.get(sequence).ok_or(CacheError::Sequence {
             sequence,
             batch: self.lengths.len(),

@@ -16,7 +16,7 @@ const HISTORY: usize = 64;
 ///
 /// It belongs to the thread that made it, since a replay is ordered with the work of the stream
 /// that it was recorded on, and streams belong to threads.
-pub struct Captured<'a> {
+pub(super) struct Captured<'a> {
     /// Dropped before the tensors that it reads and writes.
     graph: Option<StepGraph<'a>>,
     work: Rc<RefCell<Work<'a>>>,
@@ -57,7 +57,7 @@ impl Work<'_> {
 pub(super) const STATE: &str = "the state is put back after each use";
 
 impl<'a> Captured<'a> {
-    pub fn new(
+    pub(super) fn new(
         model: Box<dyn DecodeModel + 'a>,
         cache: &'a mut PagedKvCache,
         tokens: &[u32],
@@ -308,7 +308,7 @@ impl Drop for Captured<'_> {
 }
 
 /// Whether steps over a cache are recorded: where the kernels run.
-pub fn records(cache: &PagedKvCache) -> bool {
+pub(super) fn records(cache: &PagedKvCache) -> bool {
     Body::of_layer(cache.layer(0), &device_of(cache)) == Body::Kernels
 }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A recorded decode step and a recorded pass over several tokens of the same sequence.
-pub struct CapturedDrafts<'a> {
+pub(super) struct CapturedDrafts<'a> {
     /// Dropped before the tensors that it reads and writes.
     pass: Option<StepGraph<'a>>,
     tokens: Rc<RefCell<PassTokens>>,
@@ -70,7 +70,7 @@ impl PassTokens {
 }
 
 impl<'a> CapturedDrafts<'a> {
-    pub fn new(
+    pub(super) fn new(
         model: Box<dyn DecodeModel + 'a>,
         cache: &'a mut PagedKvCache,
         size: usize,
@@ -102,7 +102,7 @@ impl<'a> CapturedDrafts<'a> {
     }
 
     /// Records both, unless they are recorded with room for `needed` more tokens.
-    pub fn reserve(&mut self, needed: usize) -> Result<(), DecodeError> {
+    pub(super) fn reserve(&mut self, needed: usize) -> Result<(), DecodeError> {
         if self.pass.is_some() && self.draft.is_good_for(needed) {
             return Ok(());
         }
@@ -119,13 +119,17 @@ impl<'a> CapturedDrafts<'a> {
         Ok(())
     }
 
-    pub fn draft(&mut self, token: u32) -> Result<Tensor<2>, DecodeError> {
+    pub(super) fn draft(&mut self, token: u32) -> Result<Tensor<2>, DecodeError> {
         self.draft.feed(&[token]);
         self.draft.advance()?;
         Ok(self.draft.logits().expect("a step was taken"))
     }
 
-    pub fn draft_most_probable(&mut self, token: u32, n: usize) -> Result<Vec<u32>, DecodeError> {
+    pub(super) fn draft_most_probable(
+        &mut self,
+        token: u32,
+        n: usize,
+    ) -> Result<Vec<u32>, DecodeError> {
         self.draft.feed(&[token]);
         for _ in 0..n {
             self.draft.advance()?;
@@ -133,11 +137,11 @@ impl<'a> CapturedDrafts<'a> {
         Ok(self.draft.last_tokens(n)?.remove(0))
     }
 
-    pub fn undo_drafts(&mut self) {
+    pub(super) fn undo_drafts(&mut self) {
         self.draft.rewind(self.kept);
     }
 
-    pub fn verify(&mut self, tokens: &[u32]) -> Result<(), DecodeError> {
+    pub(super) fn verify(&mut self, tokens: &[u32]) -> Result<(), DecodeError> {
         self.reserve(tokens.len())?;
         self.tokens.borrow_mut().assign(tokens, self.kept);
         let pass = self.pass.as_mut().expect("recorded above");
@@ -154,7 +158,7 @@ impl<'a> CapturedDrafts<'a> {
         Ok(())
     }
 
-    pub fn most_probable(&self, n: usize) -> Result<Vec<Option<u32>>, DecodeError> {
+    pub(super) fn most_probable(&self, n: usize) -> Result<Vec<Option<u32>>, DecodeError> {
         let tokens = self.tokens.borrow();
         let chosen = tokens.state.as_ref().expect(STATE).history.clone();
         let chosen = chosen.try_into_data()?.try_to_vec::<i32>();
@@ -163,30 +167,30 @@ impl<'a> CapturedDrafts<'a> {
         Ok(chosen.map(|id| u32::try_from(id).ok()).collect())
     }
 
-    pub fn logits(&self) -> Tensor<2> {
+    pub(super) fn logits(&self) -> Tensor<2> {
         let pass = self.pass.as_ref().expect("tokens were verified");
         pass.output().clone()
     }
 
-    pub fn keep(&mut self, n: usize) {
+    pub(super) fn keep(&mut self, n: usize) {
         self.kept += n;
         self.draft.rewind(self.kept);
     }
 
-    pub fn kept(&self) -> usize {
+    pub(super) fn kept(&self) -> usize {
         self.kept
     }
 
-    pub fn is_hardware(&self) -> bool {
+    pub(super) fn is_hardware(&self) -> bool {
         self.draft.is_hardware() && self.pass.as_ref().is_some_and(|pass| pass.is_hardware())
     }
 
-    pub fn recordings(&self) -> usize {
+    pub(super) fn recordings(&self) -> usize {
         self.draft.recordings()
     }
 
     /// Ends both recordings.
-    pub fn finish(&mut self, length: usize) -> Result<(), CacheError> {
+    pub(super) fn finish(&mut self, length: usize) -> Result<(), CacheError> {
         self.pass = None;
         self.draft.end();
         let cache = &mut *self.draft.work().borrow_mut().cache;
@@ -200,7 +204,7 @@ impl<'a> CapturedDrafts<'a> {
         Ok(())
     }
 
-    pub fn vocab_size(&self) -> usize {
+    pub(super) fn vocab_size(&self) -> usize {
         self.draft.vocab_size()
     }
 }

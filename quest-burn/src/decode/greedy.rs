@@ -2,7 +2,7 @@
 
 /// The lowest id among those with the highest logit; none where a logit is NaN or infinite, or all
 /// are negative infinity.
-pub fn most_probable(logits: &[f32]) -> Option<u32> {
+pub(super) fn most_probable(logits: &[f32]) -> Option<u32> {
     let mut best = None;
     let mut highest = f32::NEG_INFINITY;
     for (&value, id) in logits.iter().zip(0..) {

@@ -4,7 +4,7 @@ use super::{DecodeError, DecodeModel, graph::read_rows, greedy::most_probable, r
 use crate::cache::{CacheError, PagedKvCache};
 
 /// A model that runs step by step, with everything but its tensors on the host.
-pub struct Uncaptured<'a> {
+pub(super) struct Uncaptured<'a> {
     model: Box<dyn DecodeModel + 'a>,
     cache: &'a mut PagedKvCache,
     active: Vec<bool>,
@@ -16,7 +16,7 @@ pub struct Uncaptured<'a> {
 }
 
 impl<'a> Uncaptured<'a> {
-    pub fn new(
+    pub(super) fn new(
         model: Box<dyn DecodeModel + 'a>,
         cache: &'a mut PagedKvCache,
         tokens: Vec<u32>,

@@ -4,7 +4,7 @@ use super::{DecodeError, DecodeModel, graph::read_rows, greedy::most_probable};
 use crate::cache::{CacheError, PagedKvCache, Step};
 
 /// Drafts and passes that are launched anew each time.
-pub struct UncapturedDrafts<'a> {
+pub(super) struct UncapturedDrafts<'a> {
     model: Box<dyn DecodeModel + 'a>,
     cache: &'a mut PagedKvCache,
     /// Tokens of the sequence before drafts and passes.
@@ -14,7 +14,7 @@ pub struct UncapturedDrafts<'a> {
 }
 
 impl<'a> UncapturedDrafts<'a> {
-    pub fn new(model: Box<dyn DecodeModel + 'a>, cache: &'a mut PagedKvCache) -> Self {
+    pub(super) fn new(model: Box<dyn DecodeModel + 'a>, cache: &'a mut PagedKvCache) -> Self {
         Self {
             kept: cache.lengths()[0],
             model,
@@ -23,12 +23,16 @@ impl<'a> UncapturedDrafts<'a> {
         }
     }
 
-    pub fn draft(&mut self, token: u32) -> Result<Tensor<2>, DecodeError> {
+    pub(super) fn draft(&mut self, token: u32) -> Result<Tensor<2>, DecodeError> {
         let step = self.cache.decode()?;
         Ok(self.pass(&[token], &step))
     }
 
-    pub fn draft_most_probable(&mut self, token: u32, n: usize) -> Result<Vec<u32>, DecodeError> {
+    pub(super) fn draft_most_probable(
+        &mut self,
+        token: u32,
+        n: usize,
+    ) -> Result<Vec<u32>, DecodeError> {
         let mut drafts = Vec::with_capacity(n);
         let mut newest = token;
         for _ in 0..n {
@@ -42,14 +46,14 @@ impl<'a> UncapturedDrafts<'a> {
         Ok(drafts)
     }
 
-    pub fn undo_drafts(&mut self) -> Result<(), DecodeError> {
+    pub(super) fn undo_drafts(&mut self) -> Result<(), DecodeError> {
         if self.cache.lengths()[0] > self.kept {
             self.cache.truncate(0, self.kept)?;
         }
         Ok(())
     }
 
-    pub fn verify(&mut self, tokens: &[u32]) -> Result<(), DecodeError> {
+    pub(super) fn verify(&mut self, tokens: &[u32]) -> Result<(), DecodeError> {
         let step = self.cache.prefill(&[tokens.len()])?;
         self.logits = Some(self.pass(tokens, &step));
         Ok(())
@@ -62,32 +66,32 @@ impl<'a> UncapturedDrafts<'a> {
         self.model.logits(ids, self.cache, step)
     }
 
-    pub fn most_probable(&self, n: usize) -> Result<Vec<Option<u32>>, DecodeError> {
+    pub(super) fn most_probable(&self, n: usize) -> Result<Vec<Option<u32>>, DecodeError> {
         let rows = read_rows(self.logits())?;
         Ok(rows.iter().take(n).map(|row| most_probable(row)).collect())
     }
 
-    pub fn logits(&self) -> Tensor<2> {
+    pub(super) fn logits(&self) -> Tensor<2> {
         self.logits.clone().expect("tokens were verified")
     }
 
-    pub fn keep(&mut self, n: usize) -> Result<(), DecodeError> {
+    pub(super) fn keep(&mut self, n: usize) -> Result<(), DecodeError> {
         self.kept += n;
         Ok(self.cache.truncate(0, self.kept)?)
     }
 
-    pub fn kept(&self) -> usize {
+    pub(super) fn kept(&self) -> usize {
         self.kept
     }
 
-    pub fn finish(&mut self, length: usize) -> Result<(), CacheError> {
+    pub(super) fn finish(&mut self, length: usize) -> Result<(), CacheError> {
         match self.cache.lengths()[0] == length {
             true => Ok(()),
             false => self.cache.truncate(0, length),
         }
     }
 
-    pub fn vocab_size(&self) -> usize {
+    pub(super) fn vocab_size(&self) -> usize {
         self.model.vocab_size()
     }
 }

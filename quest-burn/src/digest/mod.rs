@@ -37,7 +37,9 @@ mod registry;
 
 /// The type of each kind, by its name.
 pub(crate) mod kinds {
-    pub use super::{mean::Mean, mean_scalar::MeanScalar, mean_var::MeanVar, min_max::MinMax};
+    pub(crate) use super::{
+        mean::Mean, mean_scalar::MeanScalar, mean_var::MeanVar, min_max::MinMax,
+    };
 }
 
 use burn::tensor::Tensor;

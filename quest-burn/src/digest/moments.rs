@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 
 /// `[n_pages, heads, rows, head_dim]` -> mean and variance, `[n_pages, heads, 1, head_dim]`.
-pub fn moments(keys: &Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+pub(super) fn moments(keys: &Tensor<4>) -> (Tensor<4>, Tensor<4>) {
     let [_, _, n, _] = keys.dims();
     let row = |i: usize| keys.clone().slice_dim(2, i..i + 1);
     let first = row(0);
@@ -20,7 +20,11 @@ pub fn moments(keys: &Tensor<4>) -> (Tensor<4>, Tensor<4>) {
 
 /// Mean and variance of a channel of `keys`, `[rows, head_dim]`, are given to `each`.
 #[cfg(feature = "flex")]
-pub fn for_each_channel(keys: &[f32], head_dim: usize, mut each: impl FnMut(usize, f32, f32)) {
+pub(super) fn for_each_channel(
+    keys: &[f32],
+    head_dim: usize,
+    mut each: impl FnMut(usize, f32, f32),
+) {
     let first = &keys[..head_dim];
     let mut sums = vec![0.0f32; head_dim];
     let mut squares = vec![0.0f32; head_dim];
@@ -41,18 +45,18 @@ pub fn for_each_channel(keys: &[f32], head_dim: usize, mut each: impl FnMut(usiz
 }
 
 #[cfg(feature = "cube")]
-pub use cube::{IN_FLIGHT, kernel_moments};
+pub(super) use cube::{IN_FLIGHT, kernel_moments};
 
 #[cfg(feature = "cube")]
 mod cube {
     use cubecl::prelude::*;
 
     /// Rows that a unit loads before it needs the first of them.
-    pub const IN_FLIGHT: usize = 8;
+    pub(crate) const IN_FLIGHT: usize = 8;
 
     /// Mean and variance of the channels of a unit's vector over `n` keys of a page.
     #[cube]
-    pub fn kernel_moments<F: Float, N: Size>(
+    pub(crate) fn kernel_moments<F: Float, N: Size>(
         keys: &mut Tensor<Vector<F, N>>,
         at: usize,
         row: usize,

@@ -17,7 +17,7 @@ use super::{
 
 /// The operations of a decode step as kernels; [`crate::kernels`] says what each does.
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
-pub trait QuestOps: Backend {
+pub(crate) trait QuestOps: Backend {
     /// Writes new rows and makes the digests of their pages, in place.
     #[fusion(meta = |pool, _, _, _| pool.clone())]
     fn append(

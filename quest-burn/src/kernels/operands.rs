@@ -47,7 +47,7 @@ pub enum Digests<B: Backend> {
 /// [`Sequences`]
 #[derive(Clone, ExtensionType)]
 #[extension_type(fusion: cfg(feature = "fusion"))]
-pub struct Places<B: Backend> {
+pub(crate) struct Places<B: Backend> {
     pub page_table: IntTensor<B>,
     pub starts: IntTensor<B>,
     pub lengths: IntTensor<B>,
@@ -56,7 +56,7 @@ pub struct Places<B: Backend> {
 /// The pages that a query reads.
 #[derive(ExtensionType)]
 #[extension_type(fusion: cfg(feature = "fusion"))]
-pub enum PageList<B: Backend> {
+pub(crate) enum PageList<B: Backend> {
     /// All of them; a sequence has at most `bound`, now or when a captured step is replayed.
     All { bound: usize },
     /// `[batch, heads, k]`
@@ -66,7 +66,7 @@ pub enum PageList<B: Backend> {
 /// The norms of query heads and key heads.
 #[derive(ExtensionType)]
 #[extension_type(fusion: cfg(feature = "fusion"))]
-pub enum Norms<B: Backend> {
+pub(crate) enum Norms<B: Backend> {
     None,
     Rms {
         /// Weights, `[2, head_dim]`.
@@ -78,7 +78,7 @@ pub enum Norms<B: Backend> {
 /// [`DecodeState`](super::DecodeState)
 #[derive(ExtensionType)]
 #[extension_type(fusion: cfg(feature = "fusion"))]
-pub struct State<B: Backend> {
+pub(crate) struct State<B: Backend> {
     pub tokens: IntTensor<B>,
     pub starts: IntTensor<B>,
     pub lengths: IntTensor<B>,

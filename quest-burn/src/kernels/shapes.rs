@@ -7,18 +7,18 @@ use super::{
     page_scores::Scoring,
 };
 
-pub fn scores(query: &Shape, digests: &DigestsMetadata, scoring: &Scoring) -> Shape {
+pub(super) fn scores(query: &Shape, digests: &DigestsMetadata, scoring: &Scoring) -> Shape {
     let (DigestsMetadata::Full { rows, .. } | DigestsMetadata::Int8 { rows, .. }) = digests;
     let heads = scoring.rule.lists(query[1], rows.shape[1]);
     Shape::from([query[0], heads, scoring.n_scores])
 }
 
-pub fn ids(scores: &Shape, k: usize) -> Shape {
+pub(super) fn ids(scores: &Shape, k: usize) -> Shape {
     Shape::from([scores[0], scores[1], k])
 }
 
 /// The queries of a merged projection `[batch, tokens, heads, head_dim]`.
-pub fn query_of(pool: &PoolMetadata, qkv: &TensorSpec) -> TensorSpec {
+pub(super) fn query_of(pool: &PoolMetadata, qkv: &TensorSpec) -> TensorSpec {
     let n_heads = qkv.shape[2] - 2 * pool.keys.shape[1];
     let shape = Shape::from([qkv.shape[0], n_heads, qkv.shape[1], qkv.shape[3]]);
     TensorSpec::new(shape, qkv.dtype)

@@ -19,7 +19,7 @@ impl Body {
     /// The body for keys of this dtype and head dim on a device.
     ///
     /// An autodiff device gets the reference, as only tensor operations have a backward pass.
-    pub fn of(device: &Device, dtype: DType, head_dim: usize) -> Self {
+    pub(crate) fn of(device: &Device, dtype: DType, head_dim: usize) -> Self {
         #[cfg(feature = "cube")]
         if crate::kernels::supports(device, dtype, head_dim) {
             return Self::Kernels;
@@ -33,7 +33,7 @@ impl Body {
     }
 
     /// The body for a layer's cache and an input on `device`.
-    pub fn of_layer(cache: &LayerCache, device: &Device) -> Self {
+    pub(crate) fn of_layer(cache: &LayerCache, device: &Device) -> Self {
         let [_, _, _, head_dim] = cache.pool.keys.dims();
         let dtype = cache.pool.keys.dtype();
         match Self::of(&cache.pool.keys.device(), dtype, head_dim) {
@@ -49,7 +49,7 @@ impl Body {
     }
 
     /// The same for attention: no kernel caps scores.
-    pub fn of_attention(cache: &LayerCache, device: &Device) -> Self {
+    pub(crate) fn of_attention(cache: &LayerCache, device: &Device) -> Self {
         match cache.soft_cap() {
             Some(_) => Self::Reference,
             None => Self::of_layer(cache, device),
@@ -58,7 +58,7 @@ impl Body {
 
     /// The same, unless it is kernels and the device cannot run one that the operation needs.
     #[cfg(feature = "cube")]
-    pub fn where_kernels(self, run: impl FnOnce() -> bool) -> Self {
+    pub(crate) fn where_kernels(self, run: impl FnOnce() -> bool) -> Self {
         match self {
             Self::Kernels if !run() => Self::Reference,
             body => body,

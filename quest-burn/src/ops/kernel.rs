@@ -36,14 +36,14 @@ fn write_pool<R>(
     rest
 }
 
-pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
+pub(super) fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
     write_pool("append", cache, keys.clone(), |pool| {
         let pool = kernels::append(pool, keys, values, step.sequences());
         (pool, ())
     });
 }
 
-pub fn rotate_append(
+pub(super) fn rotate_append(
     cache: &mut LayerCache,
     qkv: Tensor<4>,
     norms: Option<&HeadNorms>,
@@ -63,12 +63,12 @@ pub fn rotate_append(
 const FEW_TOKENS: usize = 16;
 
 /// Whether attention of `tokens` new tokens in all is a kernel on this cache.
-pub fn prefills(cache: &LayerCache, tokens: usize) -> bool {
+pub(super) fn prefills(cache: &LayerCache, tokens: usize) -> bool {
     let keys = &cache.pool.keys;
     tokens <= FEW_TOKENS || kernels::prefills(&keys.device(), keys.dtype(), cache.pool.head_dim())
 }
 
-pub fn prefill_attention(
+pub(super) fn prefill_attention(
     query: Tensor<4>,
     cache: &LayerCache,
     step: &Step,
@@ -94,7 +94,7 @@ pub fn prefill_attention(
 }
 
 /// Packs every digest of a pool: as those of one sequence with all its pages.
-pub fn packed(mut digests: Digests, head_dim: usize) -> Digests {
+pub(super) fn packed(mut digests: Digests, head_dim: usize) -> Digests {
     let [n_pages, n_kv_heads, _, _] = digests.rows.dims();
     let device = digests.rows.device();
     let int8 = Int8Digests::new(digests.kind, n_pages, n_kv_heads, head_dim, &device);
@@ -118,7 +118,7 @@ pub fn packed(mut digests: Digests, head_dim: usize) -> Digests {
     digests
 }
 
-pub fn page_scores(
+pub(super) fn page_scores(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,
@@ -133,7 +133,7 @@ pub fn page_scores(
     kernels::page_scores(query, &cache.pool.digests, step.sequences(), scoring)
 }
 
-pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> Pages {
+pub(super) fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> Pages {
     let top = TopPages {
         page_size: step.page_size(),
         selection: *selection,
@@ -144,7 +144,7 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
     }
 }
 
-pub fn paged_attention(
+pub(super) fn paged_attention(
     query: Tensor<3>,
     cache: &LayerCache,
     pages: &Pages,
@@ -166,7 +166,7 @@ pub fn paged_attention(
     zero_where_idle(output.cast(dtype), step)
 }
 
-pub fn top_k_attention(
+pub(super) fn top_k_attention(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,

@@ -11,13 +11,13 @@ use crate::{
 
 /// Heads of one channel, pages of 8 tokens, one sequence. With a query of 1, a token's attention is
 /// in proportion to its weight; its value is its position.
-pub struct Weighted {
+pub(super) struct Weighted {
     pub cache: PagedKvCache,
     n_kv_heads: usize,
 }
 
 impl Weighted {
-    pub fn new(n_kv_heads: usize) -> Self {
+    pub(super) fn new(n_kv_heads: usize) -> Self {
         let config = PagedKvCacheConfig::for_tokens(1, n_kv_heads, 1, 8, 1, 64)
             .with_digest(DigestKind::MinMax);
         Self {
@@ -27,7 +27,7 @@ impl Weighted {
     }
 
     /// Prompt tokens of these weights, `[token][kv head]`.
-    pub fn prompt(mut self, weights: &[&[f32]]) -> Self {
+    pub(super) fn prompt(mut self, weights: &[&[f32]]) -> Self {
         let step = self.cache.prefill(&[weights.len()]).unwrap();
         self.append(weights, &step);
         self
@@ -35,7 +35,7 @@ impl Weighted {
 
     /// One more token, with a weight for each KV head and a query for each query head. Says what
     /// was read, and the output of each head.
-    pub fn decode(
+    pub(super) fn decode(
         &mut self,
         policy: &ObservedPolicy,
         weights: &[f32],
@@ -46,7 +46,7 @@ impl Weighted {
     }
 
     /// As [`decode`](Self::decode), with all that was observed.
-    pub fn observe(
+    pub(super) fn observe(
         &mut self,
         policy: &ObservedPolicy,
         weights: &[f32],
@@ -83,12 +83,12 @@ impl Weighted {
 }
 
 /// Watches a policy.
-pub fn observed(policy: impl PagePolicy + 'static) -> ObservedPolicy {
+pub(super) fn observed(policy: impl PagePolicy + 'static) -> ObservedPolicy {
     ObservedPolicy::new(Box::new(policy))
 }
 
 /// Asserts that floats are close.
-pub fn assert_close(found: &[f32], expected: &[f32]) {
+pub(super) fn assert_close(found: &[f32], expected: &[f32]) {
     let is_close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5;
     let all = found.len() == expected.len() && found.iter().zip(expected).all(is_close);
     assert!(all, "expected {expected:?}, found {found:?}");

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// [`crate::ops::append`], in the cache's own memory unless something else holds it.
-pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
+pub(crate) fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {
     let (dtype, digest) = (cache.pool.keys.dtype(), cache.pool.digests.kind);
     let mut pools = [
         &mut cache.pool.keys,

@@ -4,7 +4,9 @@ use macerator::{Scalar, Simd, Vector};
 use super::lanes::{Floats, lanes, load, splat, width};
 
 /// An element type of the cache.
-pub trait Element: burn::backend::Element + bytemuck::Pod + Scalar + Send + Sync {
+pub(crate) trait Element:
+    burn::backend::Element + bytemuck::Pod + Scalar + Send + Sync
+{
     /// The first `2 * lanes` elements of a slice as f32, in the order of [`arrange`].
     fn widen<S: Simd>(x: &[Self]) -> [Floats<S>; 2];
 
@@ -113,7 +115,7 @@ mod x86 {
 
     /// By the instruction for it, where there is one.
     #[inline(always)]
-    pub fn widen_f16<S: Simd>(x: &[f16]) -> Option<[Floats<S>; 2]> {
+    pub(super) fn widen_f16<S: Simd>(x: &[f16]) -> Option<[Floats<S>; 2]> {
         let halves: &[u8] = bytemuck::cast_slice(&x[..2 * lanes::<S>()]);
         let (low, high) = halves.split_at(halves.len() / 2);
         match lanes::<S>() {
@@ -143,7 +145,7 @@ mod x86 {
 
 /// A row as f32; after its end come zeros.
 #[inline(always)]
-pub fn widen_row<S: Simd, E: Element>(row: &[E], out: &mut [Floats<S>]) {
+pub(super) fn widen_row<S: Simd, E: Element>(row: &[E], out: &mut [Floats<S>]) {
     let width = width::<S>();
     let whole = row.len() / width;
     for pair in 0..whole {
@@ -156,7 +158,7 @@ pub fn widen_row<S: Simd, E: Element>(row: &[E], out: &mut [Floats<S>]) {
 
 /// The end of a row, shorter than a width, followed by zeros.
 #[inline(always)]
-pub fn widen_end<S: Simd, E: Element>(end: &[E]) -> [Floats<S>; 2] {
+pub(super) fn widen_end<S: Simd, E: Element>(end: &[E]) -> [Floats<S>; 2] {
     let mut padded = [<E as bytemuck::Zeroable>::zeroed(); MAX_WIDTH];
     padded[..end.len()].copy_from_slice(end);
     E::widen(&padded)
@@ -167,7 +169,7 @@ const MAX_WIDTH: usize = 32;
 
 /// Vectors of a row of `n` elements, whole widths.
 #[inline(always)]
-pub fn vectors_of<S: Simd>(n: usize) -> usize {
+pub(super) fn vectors_of<S: Simd>(n: usize) -> usize {
     2 * n.div_ceil(width::<S>())
 }
 
@@ -184,7 +186,7 @@ fn position<S: Simd, E: Element>(channel: usize) -> usize {
 
 /// Rows of `n` numbers, each in the order of the widened elements that it meets.
 #[inline(always)]
-pub fn arrange<S: Simd, E: Element>(rows: &[f32], n: usize) -> Vec<Floats<S>> {
+pub(super) fn arrange<S: Simd, E: Element>(rows: &[f32], n: usize) -> Vec<Floats<S>> {
     let vectors = vectors_of::<S>(n);
     let mut arranged = vec![splat(0.0); rows.len() / n * vectors];
     for (row, arranged) in rows.chunks_exact(n).zip(arranged.chunks_exact_mut(vectors)) {
@@ -198,7 +200,7 @@ pub fn arrange<S: Simd, E: Element>(rows: &[f32], n: usize) -> Vec<Floats<S>> {
 
 /// The numbers of an [arranged](arrange) row in their own order.
 #[inline(always)]
-pub fn restore<S: Simd, E: Element>(arranged: &[f32], row: &mut [f32]) {
+pub(super) fn restore<S: Simd, E: Element>(arranged: &[f32], row: &mut [f32]) {
     for (channel, x) in row.iter_mut().enumerate() {
         *x = arranged[position::<S, E>(channel)];
     }

@@ -24,13 +24,13 @@ use crate::{
 };
 
 /// Whether this code reads such digests.
-pub fn reads(digests: &Int8Digests) -> bool {
+pub(super) fn reads(digests: &Int8Digests) -> bool {
     pool::is_contiguous(&digests.words) && pool::is_contiguous(&digests.scales)
 }
 
 /// Packs the digests of the pages that a step writes, in the cache's own memory unless something
 /// else holds it.
-pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
+pub(crate) fn quantize_digests(cache: &mut LayerCache, step: &Step) {
     let Some(packed) = cache.pool.digests.int8.take() else {
         return;
     };
@@ -57,7 +57,7 @@ pub fn quantize_digests(cache: &mut LayerCache, step: &Step) {
 }
 
 /// Packs every digest of a pool whose dtype [`super::supports`] allows.
-pub fn packed(digests: Digests, head_dim: usize) -> Digests {
+pub(crate) fn packed(digests: Digests, head_dim: usize) -> Digests {
     let Digests { kind, rows, .. } = digests;
     let [n_pages, n_kv_heads, _, _] = rows.dims();
     let packed = Int8Digests::new(kind, n_pages, n_kv_heads, head_dim, &rows.device());
@@ -138,7 +138,7 @@ fn pack<E: Element, D: NativeDigest>(digest: &[E], words: &mut [i32], scales: &m
 
 /// Packed digests in the cache's own memory.
 #[derive(Clone, Copy)]
-pub struct Packed<'a> {
+pub(super) struct Packed<'a> {
     words: &'a [u32],
     scales: &'a [f32],
     n_pages: usize,
@@ -149,7 +149,7 @@ pub struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    pub fn new(words: &'a FlexTensor, scales: &'a FlexTensor) -> Self {
+    pub(super) fn new(words: &'a FlexTensor, scales: &'a FlexTensor) -> Self {
         let [heads, n_pages, rows, row] = words.layout().shape().dims::<4>();
         let [_, _, n_scales] = scales.layout().shape().dims::<3>();
         let signed: &[i32] = words.as_slice().expect("only contiguous pools are read");
@@ -164,11 +164,11 @@ impl<'a> Packed<'a> {
         }
     }
 
-    pub fn heads(&self) -> usize {
+    pub(super) fn heads(&self) -> usize {
         self.heads
     }
 
-    pub fn head_dim(&self) -> usize {
+    pub(super) fn head_dim(&self) -> usize {
         self.head_dim
     }
 

@@ -1,41 +1,41 @@
 use macerator::{Scalar, Simd, Vector};
 
 /// A vector of f32.
-pub type Floats<S> = Vector<S, f32>;
+pub(super) type Floats<S> = Vector<S, f32>;
 
 /// Numbers in a vector.
 #[inline(always)]
-pub fn lanes<S: Simd>() -> usize {
+pub(super) fn lanes<S: Simd>() -> usize {
     S::lanes32()
 }
 
 /// Elements that are widened at once: two vectors of f32.
 #[inline(always)]
-pub fn width<S: Simd>() -> usize {
+pub(super) fn width<S: Simd>() -> usize {
     2 * lanes::<S>()
 }
 
 /// The same number in every lane.
 #[inline(always)]
-pub fn splat<S: Simd>(x: f32) -> Floats<S> {
+pub(super) fn splat<S: Simd>(x: f32) -> Floats<S> {
     x.splat()
 }
 
 /// The first vector of a slice.
 #[inline(always)]
-pub fn load<S: Simd, E: Scalar>(x: &[E]) -> Vector<S, E> {
+pub(super) fn load<S: Simd, E: Scalar>(x: &[E]) -> Vector<S, E> {
     bytemuck::pod_read_unaligned(bytemuck::cast_slice(&x[..E::lanes::<S>()]))
 }
 
 /// Vectors as the numbers in them.
 #[inline(always)]
-pub fn flat<S: Simd>(x: &[Floats<S>]) -> &[f32] {
+pub(super) fn flat<S: Simd>(x: &[Floats<S>]) -> &[f32] {
     bytemuck::cast_slice(x)
 }
 
 /// Vectors as the numbers in them.
 #[inline(always)]
-pub fn flat_mut<S: Simd>(x: &mut [Floats<S>]) -> &mut [f32] {
+pub(super) fn flat_mut<S: Simd>(x: &mut [Floats<S>]) -> &mut [f32] {
     bytemuck::cast_slice_mut(x)
 }
 
@@ -44,7 +44,7 @@ pub fn flat_mut<S: Simd>(x: &mut [Floats<S>]) -> &mut [f32] {
 /// The processor does not foresee which rows come next: without this, they are read at half the
 /// speed or less.
 #[inline(always)]
-pub fn prefetch<E>(x: &[E]) {
+pub(super) fn prefetch<E>(x: &[E]) {
     const LINE: usize = 64;
     #[cfg(target_arch = "x86_64")]
     for line in x.chunks(LINE / size_of::<E>()) {

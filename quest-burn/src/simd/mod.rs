@@ -27,12 +27,12 @@ mod scores;
 mod select;
 mod softmax;
 
-pub use append::append;
-pub use attention::{paged_attention, top_k_attention};
-pub use int8::{packed, quantize_digests};
-pub use prefill::prefill_attention;
-pub use scores::page_scores;
-pub use select::top_pages;
+pub(crate) use append::append;
+pub(crate) use attention::{paged_attention, top_k_attention};
+pub(crate) use int8::{packed, quantize_digests};
+pub(crate) use prefill::prefill_attention;
+pub(crate) use scores::page_scores;
+pub(crate) use select::top_pages;
 
 /// Runs a piece of code with the element type of a cache's dtype.
 macro_rules! with_element {
@@ -57,12 +57,12 @@ macro_rules! with_element {
 use with_element;
 
 use burn::tensor::{DType, Device};
-pub use quest_burn_linear::flex::runs_on;
+pub(crate) use quest_burn_linear::flex::runs_on;
 
 use crate::cache::LayerCache;
 
 /// Whether this code runs on tensors of a dtype on a device.
-pub fn supports(device: &Device, dtype: DType) -> bool {
+pub(crate) fn supports(device: &Device, dtype: DType) -> bool {
     // The bytes of a word of packed digests are channels in their order.
     cfg!(target_endian = "little")
         && runs_on(device)
@@ -70,7 +70,7 @@ pub fn supports(device: &Device, dtype: DType) -> bool {
 }
 
 /// Whether this code reads the cache of a layer on such a device as it lies.
-pub fn reads(cache: &LayerCache) -> bool {
+pub(crate) fn reads(cache: &LayerCache) -> bool {
     [
         &cache.pool.keys,
         &cache.pool.values,

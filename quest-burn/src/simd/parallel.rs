@@ -4,7 +4,7 @@ use rayon::prelude::*;
 const WORTH_THREADS: usize = 1 << 16;
 
 /// The results of all tasks, in order. `elements` is how many elements they read together.
-pub fn map<T: Send, R: Send>(
+pub(super) fn map<T: Send, R: Send>(
     tasks: Vec<T>,
     elements: usize,
     run: impl Fn(T) -> R + Send + Sync,
@@ -18,7 +18,7 @@ pub fn map<T: Send, R: Send>(
 
 /// How many of `n` things one task does, when there are `tasks` tasks even if each does all.
 /// Enough tasks are made for threads that do not run at the same speed.
-pub fn per_task(n: usize, tasks: usize) -> usize {
+pub(super) fn per_task(n: usize, tasks: usize) -> usize {
     let wanted = 8 * rayon::current_num_threads();
     n.div_ceil(wanted.div_ceil(tasks.max(1))).max(1)
 }

@@ -24,7 +24,7 @@ const KEYS: usize = 128;
 const TILE: usize = 4;
 
 /// [`crate::ops::prefill_attention`].
-pub fn prefill_attention(
+pub(crate) fn prefill_attention(
     query: Tensor<4>,
     cache: &LayerCache,
     step: &Step,

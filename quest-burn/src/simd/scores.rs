@@ -23,7 +23,7 @@ use crate::{
 const PAGES: usize = 128;
 
 /// [`crate::ops::page_scores`].
-pub fn page_scores(
+pub(crate) fn page_scores(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,
@@ -38,7 +38,7 @@ pub fn page_scores(
 }
 
 /// `[batch, lists, max_pages]` from queries `[batch, n_heads, head_dim]`.
-pub fn scores_of_all(
+pub(super) fn scores_of_all(
     query: &[f32],
     n_heads: usize,
     cache: &LayerCache,
@@ -86,7 +86,7 @@ pub(super) struct Scored {
 
 impl Scored {
     /// What the score of a list is before any query head is seen.
-    pub fn start(self) -> f32 {
+    pub(super) fn start(self) -> f32 {
         match self.scoring.group_rule {
             GroupRule::Max => f32::MIN,
             GroupRule::Mean => 0.0,
@@ -95,7 +95,7 @@ impl Scored {
 
     /// Adds the score of one of `group` query heads to that of its list.
     #[inline(always)]
-    pub fn add(self, score: &mut f32, found: f32, group: usize) {
+    pub(super) fn add(self, score: &mut f32, found: f32, group: usize) {
         *score = match (self.scoring.is_shared(), self.scoring.group_rule) {
             (false, _) => found,
             (true, GroupRule::Max) => score.max(found),

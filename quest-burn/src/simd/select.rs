@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// [`crate::ops::top_pages`].
-pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> Pages {
+pub(crate) fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> Pages {
     let [batch, lists, _] = scores.dims();
     let device = scores.device();
     let counts = selection.counts(step);
@@ -28,7 +28,7 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
 
 /// The best pages of each list of each sequence, ascending. Scores are
 /// `[batch, lists, max_pages]`.
-pub fn best_of_all(
+pub(super) fn best_of_all(
     scores: &[f32],
     lists: usize,
     step: &Step,

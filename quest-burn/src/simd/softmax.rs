@@ -3,11 +3,11 @@ use macerator::{Scalar, Simd};
 use super::lanes::{Floats, splat};
 
 /// Score of a token that must not be attended to: its weight is exactly zero.
-pub const MASKED: f32 = f32::MIN;
+pub(super) const MASKED: f32 = f32::MIN;
 
 /// The highest of some scores.
 #[inline(always)]
-pub fn highest<S: Simd>(scores: &[Floats<S>]) -> f32 {
+pub(super) fn highest<S: Simd>(scores: &[Floats<S>]) -> f32 {
     let mut highest = splat::<S>(MASKED);
     for &score in scores {
         highest = highest.max(score);
@@ -17,7 +17,7 @@ pub fn highest<S: Simd>(scores: &[Floats<S>]) -> f32 {
 
 /// Turns scores into `exp(score - highest)` and returns their sum.
 #[inline(always)]
-pub fn exponentials<S: Simd>(scores: &mut [Floats<S>], highest: f32) -> f32 {
+pub(super) fn exponentials<S: Simd>(scores: &mut [Floats<S>], highest: f32) -> f32 {
     let highest = splat(highest);
     let mut sum = splat::<S>(0.0);
     for score in scores {

@@ -36,7 +36,7 @@ fn contents(cache: &PagedKvCache, sequence: usize) -> Vec<Vec<f32>> {
 }
 
 #[track_caller]
-pub fn assert_same_contents(found: &PagedKvCache, expected: &PagedKvCache, case: &str) {
+pub(crate) fn assert_same_contents(found: &PagedKvCache, expected: &PagedKvCache, case: &str) {
     assert_eq!(found.lengths(), expected.lengths(), "{case}");
     assert_eq!(found.free_pages(), expected.free_pages(), "{case}: pages");
     for sequence in 0..expected.batch() {

@@ -5,7 +5,7 @@ use super::{
 
 /// What a token is to the model that learns from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// Ordinary text; some of it cannot be foreseen.
     Text,
     /// Text that repeats what stands before it.
@@ -16,7 +16,7 @@ pub enum Part {
 
 /// Token ids of one training text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Document {
+pub(crate) struct Document {
     /// The ids, the first of which begins a text.
     pub ids: Vec<u32>,
     /// What each of them is.
@@ -26,7 +26,7 @@ pub struct Document {
 }
 
 /// Writes a document of an exact number of tokens.
-pub struct Writer<'a> {
+pub(super) struct Writer<'a> {
     vocabulary: &'a Vocabulary,
     tokens: usize,
     document: Document,
@@ -35,7 +35,7 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// A document of `tokens` tokens that begins with the vocabulary's first.
-    pub fn new(vocabulary: &'a Vocabulary, tokens: usize) -> Self {
+    pub(super) fn new(vocabulary: &'a Vocabulary, tokens: usize) -> Self {
         Self {
             vocabulary,
             tokens,
@@ -49,17 +49,17 @@ impl<'a> Writer<'a> {
     }
 
     /// Tokens that are still to be written.
-    pub fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.tokens.saturating_sub(self.document.ids.len())
     }
 
     /// Whether all tokens are written.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.room() == 0
     }
 
     /// A sentence, after a space where it does not begin a line.
-    pub fn sentence(&mut self, text: &str, part: Part) -> Result<(), VocabularyError> {
+    pub(super) fn sentence(&mut self, text: &str, part: Part) -> Result<(), VocabularyError> {
         self.joint();
         let space = if self.at_line_start { "" } else { " " };
         self.at_line_start = false;
@@ -67,13 +67,13 @@ impl<'a> Writer<'a> {
     }
 
     /// The end of a line.
-    pub fn line(&mut self) -> Result<(), VocabularyError> {
+    pub(super) fn line(&mut self) -> Result<(), VocabularyError> {
         self.at_line_start = true;
         self.push("\n", Part::Text)
     }
 
     /// A fact as it is said first.
-    pub fn fact(&mut self, fact: &Fact) -> Result<(), VocabularyError> {
+    pub(super) fn fact(&mut self, fact: &Fact) -> Result<(), VocabularyError> {
         for (index, around) in fact.statement().iter().enumerate() {
             let part = if index == 0 { Part::Text } else { Part::Copy };
             if !around.before.is_empty() {
@@ -86,14 +86,14 @@ impl<'a> Writer<'a> {
     }
 
     /// A question with its answer.
-    pub fn question(&mut self, around: &Around, value: &str) -> Result<(), VocabularyError> {
+    pub(super) fn question(&mut self, around: &Around, value: &str) -> Result<(), VocabularyError> {
         self.sentence(&around.before, Part::Text)?;
         self.push(&format!(" {value}"), Part::Answer)?;
         self.push(&around.after, Part::Answer)
     }
 
     /// The document, cut to its length.
-    pub fn finish(mut self) -> Document {
+    pub(super) fn finish(mut self) -> Document {
         self.document.ids.truncate(self.tokens);
         self.document.parts.truncate(self.tokens);
         self.document.joints.retain(|&joint| joint < self.tokens);

@@ -8,7 +8,7 @@ use super::words::{
 
 /// Something that a text says once and asks for later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fact {
+pub(crate) struct Fact {
     /// What tells facts of one text apart: no two have the same.
     pub key: String,
     /// The statement up to the value.
@@ -25,7 +25,7 @@ pub struct Fact {
 
 /// A stretch of text around a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Around {
+pub(crate) struct Around {
     /// Up to the value.
     pub before: String,
     /// What follows it.
@@ -34,7 +34,7 @@ pub struct Around {
 
 impl Fact {
     /// The fact of the passkey task.
-    pub fn passkey(value: String) -> Self {
+    pub(crate) fn passkey(value: String) -> Self {
         Self {
             key: "pass key".into(),
             before: "The pass key is".into(),
@@ -46,7 +46,7 @@ impl Fact {
     }
 
     /// A random fact about a random subject.
-    pub fn random(rng: &mut impl Rng) -> Self {
+    pub(crate) fn random(rng: &mut impl Rng) -> Self {
         let subject = subject(rng);
         match rng.random_range(0..10) {
             0..=5 => Self::number(rng, &subject),
@@ -124,7 +124,7 @@ impl Fact {
     }
 
     /// The statement in stretches, each around the value.
-    pub fn statement(&self) -> Vec<Around> {
+    pub(crate) fn statement(&self) -> Vec<Around> {
         let first = Around {
             before: self.before.clone(),
             after: self.after.clone(),
@@ -137,7 +137,7 @@ impl Fact {
     }
 
     /// A question, and what follows the answer.
-    pub fn question(&self, rng: &mut impl Rng) -> Around {
+    pub(crate) fn question(&self, rng: &mut impl Rng) -> Around {
         let index = rng.random_range(0..self.questions.len());
         let end = self.after.split(' ').next().unwrap_or(".");
         Around {

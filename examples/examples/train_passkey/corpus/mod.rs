@@ -9,23 +9,23 @@ mod words;
 use rand::{Rng, RngExt, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
 
-pub use document::{Document, Part};
-pub use facts::Fact;
-pub use prose::GRASS;
-pub use vocabulary::{Vocabulary, VocabularyError};
+pub(crate) use document::{Document, Part};
+pub(crate) use facts::Fact;
+pub(crate) use prose::GRASS;
+pub(crate) use vocabulary::{Vocabulary, VocabularyError};
 
 use document::Writer;
 use words::{COLOURS, NAMES, PLACES, THINGS, invented, number, pick};
 
 /// The task sentence of the passkey task.
-pub const TASK: &str = "There is an important info hidden inside a lot of irrelevant text. Find \
+pub(crate) const TASK: &str = "There is an important info hidden inside a lot of irrelevant text. Find \
                         it and memorize them. I will quiz you about the important information \
                         there.";
 
 /// How documents are made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Recipe {
+pub(crate) struct Recipe {
     /// Share of documents that are passkey tasks.
     pub passkey: f64,
     /// Share of documents with many facts and questions.
@@ -42,7 +42,7 @@ impl Recipe {
     /// # Errors
     ///
     /// When the vocabulary cannot express a word.
-    pub fn document(
+    pub(crate) fn document(
         &self,
         vocabulary: &Vocabulary,
         tokens: usize,
@@ -235,7 +235,7 @@ impl Filler {
 }
 
 /// Text of every kind, to make a vocabulary from.
-pub fn sample(rng: &mut impl Rng) -> String {
+pub(crate) fn sample(rng: &mut impl Rng) -> String {
     let mut parts = vec![
         TASK.to_owned(),
         GRASS.join(" "),

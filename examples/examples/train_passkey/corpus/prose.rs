@@ -7,7 +7,7 @@ use super::words::{
 };
 
 /// The filler of the passkey task.
-pub const GRASS: &[&str] = &[
+pub(crate) const GRASS: &[&str] = &[
     "The grass is green.",
     "The sky is blue.",
     "The sun is yellow.",
@@ -16,7 +16,7 @@ pub const GRASS: &[&str] = &[
 ];
 
 /// A sentence of a simple grammar.
-pub fn sentence(rng: &mut impl Rng) -> String {
+pub(super) fn sentence(rng: &mut impl Rng) -> String {
     let subject = subject(rng);
     let deed = pick(DEEDS, rng);
     match rng.random_range(0..8) {
@@ -52,7 +52,7 @@ pub fn sentence(rng: &mut impl Rng) -> String {
 }
 
 /// A loop of sentences that repeats, as the filler of the passkey task does.
-pub fn refrain(rng: &mut impl Rng) -> Vec<String> {
+pub(super) fn refrain(rng: &mut impl Rng) -> Vec<String> {
     (0..rng.random_range(2..=6))
         .map(|_| sentence(rng))
         .collect()

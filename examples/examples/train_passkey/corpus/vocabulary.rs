@@ -11,7 +11,7 @@ use tokenizers::{
 
 /// Why there is no vocabulary, or a text cannot be expressed in it.
 #[derive(Error, Debug)]
-pub enum VocabularyError {
+pub(crate) enum VocabularyError {
     /// The tokenizer failed.
     #[error("vocabulary: {0}")]
     Tokenizer(tokenizers::Error),
@@ -22,7 +22,7 @@ pub enum VocabularyError {
 
 /// A byte-level BPE vocabulary, in which every digit is a token of its own.
 #[derive(Clone, Debug)]
-pub struct Vocabulary {
+pub(crate) struct Vocabulary {
     tokenizer: Tokenizer,
 }
 
@@ -36,7 +36,7 @@ impl Vocabulary {
     /// # Errors
     ///
     /// When the tokenizer's trainer fails.
-    pub fn train(size: usize, seed: u64) -> Result<Self, VocabularyError> {
+    pub(crate) fn train(size: usize, seed: u64) -> Result<Self, VocabularyError> {
         let text = json!({
             "version": "1.0",
             "added_tokens": [],
@@ -85,7 +85,7 @@ impl Vocabulary {
     /// # Errors
     ///
     /// When the file is absent or not a tokenizer.
-    pub fn load(path: &Path) -> Result<Self, VocabularyError> {
+    pub(crate) fn load(path: &Path) -> Result<Self, VocabularyError> {
         let tokenizer = Tokenizer::from_bytes(fs::read(path)?);
         let tokenizer = tokenizer.map_err(VocabularyError::Tokenizer)?;
         Ok(Self { tokenizer })
@@ -96,7 +96,7 @@ impl Vocabulary {
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), VocabularyError> {
+    pub(crate) fn save(&self, path: &Path) -> Result<(), VocabularyError> {
         let text = self.tokenizer.to_string(false);
         fs::write(path, text.map_err(VocabularyError::Tokenizer)?)?;
         Ok(())
@@ -107,7 +107,7 @@ impl Vocabulary {
     /// # Errors
     ///
     /// When the text cannot be expressed.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, VocabularyError> {
+    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, VocabularyError> {
         let encoding = self.tokenizer.encode_fast(text, false);
         let encoding = encoding.map_err(VocabularyError::Tokenizer)?;
         Ok(encoding.get_ids().to_vec())
@@ -118,18 +118,18 @@ impl Vocabulary {
     /// # Errors
     ///
     /// When the decoder fails.
-    pub fn decode(&self, ids: &[u32]) -> Result<String, VocabularyError> {
+    pub(crate) fn decode(&self, ids: &[u32]) -> Result<String, VocabularyError> {
         let text = self.tokenizer.decode(ids, true);
         text.map_err(VocabularyError::Tokenizer)
     }
 
     /// The token that begins a text.
-    pub fn begin(&self) -> u32 {
+    pub(crate) fn begin(&self) -> u32 {
         self.id(Self::BEGIN)
     }
 
     /// Number of tokens.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
     }
 

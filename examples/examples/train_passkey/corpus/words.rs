@@ -2,7 +2,7 @@
 
 use rand::{Rng, RngExt, seq::IndexedRandom};
 
-pub const NAMES: &[&str] = &[
+pub(super) const NAMES: &[&str] = &[
     "Anna", "Boris", "Clara", "David", "Elena", "Felix", "Greta", "Henry", "Irene", "Jonas",
     "Karin", "Leon", "Maria", "Nora", "Oscar", "Paula", "Quentin", "Rosa", "Simon", "Tina", "Ugo",
     "Vera", "Walter", "Xenia", "Yann", "Zoe", "Alice", "Bruno", "Cora", "Dario", "Emma", "Frank",
@@ -10,7 +10,7 @@ pub const NAMES: &[&str] = &[
     "Sven", "Thea", "Urs", "Viktor", "Wanda",
 ];
 
-pub const THINGS: &[&str] = &[
+pub(super) const THINGS: &[&str] = &[
     "apple", "anchor", "basket", "bell", "bicycle", "book", "bottle", "box", "bridge", "brush",
     "bucket", "button", "camera", "candle", "carpet", "chair", "clock", "coat", "compass", "cup",
     "curtain", "desk", "drum", "engine", "feather", "flag", "flute", "fork", "glass", "glove",
@@ -20,7 +20,7 @@ pub const THINGS: &[&str] = &[
     "torch", "towel", "trunk", "umbrella", "violin", "wagon", "wheel", "whistle", "window",
 ];
 
-pub const PLACES: &[&str] = &[
+pub(super) const PLACES: &[&str] = &[
     "attic",
     "bakery",
     "bank",
@@ -71,25 +71,25 @@ pub const PLACES: &[&str] = &[
     "workshop",
 ];
 
-pub const COLOURS: &[&str] = &[
+pub(super) const COLOURS: &[&str] = &[
     "red", "blue", "green", "yellow", "white", "black", "brown", "grey", "pink", "purple",
     "orange", "golden", "silver", "violet",
 ];
 
-pub const ANIMALS: &[&str] = &[
+pub(super) const ANIMALS: &[&str] = &[
     "badger", "bear", "beaver", "cat", "cow", "crow", "deer", "dog", "donkey", "duck", "eagle",
     "falcon", "fox", "frog", "goat", "goose", "hare", "heron", "horse", "lizard", "mole", "mouse",
     "otter", "owl", "pigeon", "rabbit", "raven", "seal", "sheep", "snail", "sparrow", "squirrel",
     "stork", "swan", "toad", "turtle", "whale", "wolf",
 ];
 
-pub const QUALITIES: &[&str] = &[
+pub(super) const QUALITIES: &[&str] = &[
     "old", "new", "small", "large", "quiet", "loud", "warm", "cold", "bright", "dark", "heavy",
     "light", "clean", "dusty", "round", "narrow", "tall", "short", "soft", "rough", "young",
     "tired", "happy", "calm", "strange", "famous", "empty", "broken", "simple", "gentle",
 ];
 
-pub const DEEDS: &[&str] = &[
+pub(super) const DEEDS: &[&str] = &[
     "watches",
     "follows",
     "finds",
@@ -120,7 +120,7 @@ pub const DEEDS: &[&str] = &[
     "admires",
 ];
 
-pub const TIMES: &[&str] = &[
+pub(super) const TIMES: &[&str] = &[
     "in the morning",
     "in the evening",
     "at noon",
@@ -140,12 +140,12 @@ pub const TIMES: &[&str] = &[
 ];
 
 /// One of a list of words.
-pub fn pick<'a>(words: &[&'a str], rng: &mut impl Rng) -> &'a str {
+pub(super) fn pick<'a>(words: &[&'a str], rng: &mut impl Rng) -> &'a str {
     words.choose(rng).expect("no list of words is empty")
 }
 
 /// A word that nobody has seen before: two to four syllables.
-pub fn invented(rng: &mut impl Rng) -> String {
+pub(super) fn invented(rng: &mut impl Rng) -> String {
     const ONSETS: &[u8] = b"bdfgklmnprstvz";
     const VOWELS: &[u8] = b"aeiou";
     let mut word = String::new();
@@ -160,14 +160,14 @@ pub fn invented(rng: &mut impl Rng) -> String {
 }
 
 /// A whole number of one to six digits, every count of digits as likely.
-pub fn number(rng: &mut impl Rng) -> String {
+pub(super) fn number(rng: &mut impl Rng) -> String {
     let digits = rng.random_range(1..=6);
     let low = 10u32.pow(digits - 1);
     rng.random_range(low..10 * low).to_string()
 }
 
 /// The word with a capital first letter.
-pub fn capitalised(word: &str) -> String {
+pub(super) fn capitalised(word: &str) -> String {
     let mut chars = word.chars();
     let first = chars.next().map(|first| first.to_ascii_uppercase());
     first.into_iter().chain(chars).collect()

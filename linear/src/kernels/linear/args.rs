@@ -45,7 +45,7 @@ pub(super) struct BoundWeights {
 
 impl BoundWeights {
     /// Packed weights.
-    pub fn packed(
+    pub(super) fn packed(
         words: CubeTensor,
         heads: CubeTensor,
         zeros: CubeTensor,
@@ -60,7 +60,7 @@ impl BoundWeights {
     }
 
     /// Weights in an element type, which have no groups.
-    pub fn whole(weight: CubeTensor) -> Self {
+    pub(super) fn whole(weight: CubeTensor) -> Self {
         let words = into_contiguous(weight);
         Self {
             heads: words.clone(),
@@ -70,7 +70,7 @@ impl BoundWeights {
         }
     }
 
-    pub fn into_arg<E: Numeric, W: Size, S: Numeric, H: Size>(
+    pub(super) fn into_arg<E: Numeric, W: Size, S: Numeric, H: Size>(
         self,
     ) -> WeightsArgLaunch<E, W, S, H> {
         WeightsArgLaunch::new(

@@ -27,7 +27,7 @@ pub(super) struct Plan {
 impl Plan {
     /// For `n` weight rows, of which a unit loads `per_load` channels at once, or as many as a
     /// vector of an LHS row has. Norms LHS rows that do not fit into shared memory.
-    pub fn new(
+    pub(super) fn new(
         rows: CubeTensor,
         gamma: CubeTensor,
         n: usize,

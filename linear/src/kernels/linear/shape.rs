@@ -27,7 +27,7 @@ const CUBES_PER_MULTIPROCESSOR: usize = 2;
 /// part of the input channels; the fewer streams a memory serves, and the longer they are, the faster
 /// it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct GemvShape {
+pub(super) struct GemvShape {
     pub plane: usize,
     pub units: usize,
     pub split: usize,
@@ -48,7 +48,7 @@ pub struct GemvShape {
 
 impl GemvShape {
     /// The shape, and the number of cubes.
-    pub fn new(
+    pub(super) fn new(
         hardware: &HardwareProperties,
         multiprocessors: usize,
         rows: usize,
@@ -96,28 +96,28 @@ impl GemvShape {
     }
 
     /// Vectors of an LHS row.
-    pub fn row_vectors(&self) -> usize {
+    pub(super) fn row_vectors(&self) -> usize {
         self.vectors * self.pieces
     }
 
     /// Weight rows of a plane at a time.
-    pub fn weights(&self) -> usize {
+    pub(super) fn weights(&self) -> usize {
         self.outputs * self.epilogue.per_output()
     }
 
     /// Sums of a plane, filled up to a power of two.
-    pub fn sums(&self) -> usize {
+    pub(super) fn sums(&self) -> usize {
         (self.rows * self.weights()).next_power_of_two()
     }
 
     /// Output channels of a cube at a time.
-    pub fn cube_outputs(&self) -> usize {
+    pub(super) fn cube_outputs(&self) -> usize {
         self.units / self.plane / self.split * self.outputs
     }
 }
 
 /// Channels of a vector: as many as one load takes and as divide a row.
-pub fn vector_width(d_input: usize, dtype: DType, hardware: &HardwareProperties) -> usize {
+pub(super) fn vector_width(d_input: usize, dtype: DType, hardware: &HardwareProperties) -> usize {
     let widest = LOAD_BYTES / dtype.size();
     let widest = match hardware.max_vector_size == cubecl::prelude::VectorSize::MAX {
         true => widest,

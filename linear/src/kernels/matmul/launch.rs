@@ -7,7 +7,7 @@ use super::warpgroup;
 use super::{super::launch::empty, cubek};
 
 /// `rows [n, d_input]` times the transpose of `weight [d_output, d_input]`.
-pub fn launch_matmul_rows(rows: CubeTensor, weight: CubeTensor) -> CubeTensor {
+pub(crate) fn launch_matmul_rows(rows: CubeTensor, weight: CubeTensor) -> CubeTensor {
     let (n, d_output) = (rows.meta.shape()[0], weight.meta.shape()[0]);
     let output = empty(&rows, [n, d_output], rows.dtype);
     if n == 0 || d_output == 0 {

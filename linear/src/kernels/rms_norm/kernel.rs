@@ -65,7 +65,7 @@ fn rms_norm_kernel<F: Float, N: Size>(
 }
 
 /// RMSNorm of every row.
-pub fn launch_rms_norm(x: CubeTensor, gamma: CubeTensor, epsilon: f32) -> CubeTensor {
+pub(crate) fn launch_rms_norm(x: CubeTensor, gamma: CubeTensor, epsilon: f32) -> CubeTensor {
     let x = into_contiguous(x);
     let (rows, d_model) = (x.meta.shape()[0], x.meta.shape()[1]);
     let layout = RowLayout::of(&x);

@@ -4,9 +4,9 @@ use super::{BYTES, LANES, Level, Work};
 
 /// AVX2 with FMA and F16C.
 #[derive(Clone, Copy)]
-pub struct Avx2;
+pub(super) struct Avx2;
 
-pub fn is_available() -> bool {
+pub(super) fn is_available() -> bool {
     is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c")
@@ -16,7 +16,7 @@ pub fn is_available() -> bool {
 ///
 /// The processor must have the level's instructions.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn run<W: Work>(work: W) -> W::Output {
+pub(super) unsafe fn run<W: Work>(work: W) -> W::Output {
     work.run::<Avx2>()
 }
 
@@ -109,7 +109,7 @@ impl Level for Avx2 {
 
 /// A scale for each half of a vector.
 #[inline(always)]
-pub fn scales([first, second]: [f32; 2]) -> __m256 {
+pub(super) fn scales([first, second]: [f32; 2]) -> __m256 {
     // SAFETY: as in the level, whose products alone call it.
     unsafe { _mm256_set_m128(_mm_set1_ps(second), _mm_set1_ps(first)) }
 }

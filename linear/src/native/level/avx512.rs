@@ -8,9 +8,9 @@ use super::{
 /// AVX-512 with VNNI: the vectors of AVX2, with one instruction for dot products of bytes and twice as
 /// many registers.
 #[derive(Clone, Copy)]
-pub struct Avx512;
+pub(super) struct Avx512;
 
-pub fn is_available() -> bool {
+pub(super) fn is_available() -> bool {
     avx2::is_available()
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -22,7 +22,7 @@ pub fn is_available() -> bool {
 ///
 /// The processor must have the level's instructions.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn run<W: Work>(work: W) -> W::Output {
+pub(super) unsafe fn run<W: Work>(work: W) -> W::Output {
     work.run::<Avx512>()
 }
 

@@ -12,12 +12,12 @@ mod portable;
 
 use std::{fmt, sync::OnceLock};
 
-pub use portable::Portable;
+pub(super) use portable::Portable;
 
 /// Floats of a vector.
-pub const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 /// Bytes of a vector.
-pub const BYTES: usize = 32;
+pub(super) const BYTES: usize = 32;
 
 /// Vectors of 8 floats and of 32 bytes.
 ///

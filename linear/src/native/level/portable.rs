@@ -2,7 +2,7 @@ use super::{BYTES, LANES, Level};
 
 /// What every processor has, in plain Rust.
 #[derive(Clone, Copy)]
-pub struct Portable;
+pub(crate) struct Portable;
 
 impl Level for Portable {
     type Floats = [f32; LANES];

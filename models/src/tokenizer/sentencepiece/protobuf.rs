@@ -14,7 +14,7 @@ enum Field<'a> {
 }
 
 /// Reads a `ModelProto`.
-pub fn parse(bytes: &[u8]) -> Result<Pieces, String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Pieces, String> {
     let mut pieces = Vec::new();
     // Defaults of the format.
     let (mut model_type, mut bos, mut add_space_prefix) = (1, 1i32, true);

@@ -7,17 +7,17 @@ use serde_json::json;
 
 /// A tensor of a checkpoint; its values are exact in f16 and bf16.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub(super) struct Stored {
     pub shape: Vec<usize>,
     pub values: Vec<f32>,
     pub dtype: DType,
 }
 
-pub type Tensors = BTreeMap<String, Stored>;
+pub(super) type Tensors = BTreeMap<String, Stored>;
 
 impl Stored {
     /// Small values that differ from place to place and from tensor to tensor.
-    pub fn new(shape: &[usize], seed: usize) -> Self {
+    pub(super) fn new(shape: &[usize], seed: usize) -> Self {
         let len = shape.iter().product::<usize>();
         let values = (0..len).map(|i| ((i * 37 + seed * 11) % 127) as f32 / 64.0 - 1.0);
         Self {
@@ -43,12 +43,12 @@ impl Stored {
         }
     }
 
-    pub fn data(&self) -> TensorData {
+    pub(super) fn data(&self) -> TensorData {
         TensorData::new(self.values.clone(), self.shape.clone())
     }
 }
 
-pub fn write_safetensors(path: &Path, tensors: &Tensors) {
+pub(super) fn write_safetensors(path: &Path, tensors: &Tensors) {
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
     let mut data = Vec::new();
@@ -72,7 +72,7 @@ pub fn write_safetensors(path: &Path, tensors: &Tensors) {
 }
 
 /// As `torch.save(state_dict)`: a ZIP archive of stored entries, `data.pkl` and one per storage.
-pub fn write_pytorch(path: &Path, tensors: &Tensors) {
+pub(super) fn write_pytorch(path: &Path, tensors: &Tensors) {
     let mut entries = vec![("archive/data.pkl".to_string(), state_dict_pickle(tensors))];
     for (key, tensor) in tensors.values().enumerate() {
         entries.push((format!("archive/data/{key}"), tensor.bytes()));

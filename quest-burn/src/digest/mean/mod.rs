@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 
 use super::{Digest, moments::moments, products};
 
-pub struct Mean;
+pub(crate) struct Mean;
 
 impl Digest for Mean {
     const ROWS: usize = 1;

@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 
 use super::{Deviations, Digest, SCALAR_CHANNELS, moments::moments, products, row};
 
-pub struct MeanScalar;
+pub(crate) struct MeanScalar;
 
 impl Digest for MeanScalar {
     const ROWS: usize = 1;

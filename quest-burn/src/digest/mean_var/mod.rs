@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 
 use super::{Deviations, Digest, moments::moments, products, row};
 
-pub struct MeanVar;
+pub(crate) struct MeanVar;
 
 /// The second row is the square root of the variance: half precision holds deviations of keys that
 /// its square would overflow.

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 
 use super::Digest;
 
-pub struct MinMax;
+pub(crate) struct MinMax;
 
 impl Digest for MinMax {
     const ROWS: usize = 2;

@@ -17,7 +17,7 @@ pub(in crate::kernels) struct PackedRow {
 }
 
 impl PackedRow {
-    pub fn new(width: usize, vectors: usize) -> Self {
+    pub(crate) fn new(width: usize, vectors: usize) -> Self {
         assert!(
             width.is_multiple_of(CHANNELS_PER_WORD) && (width * vectors).is_multiple_of(16),
             "int8 digests: expected a head dim that is a multiple of 16, found {}",

@@ -46,7 +46,7 @@ pub(super) struct MatrixScores {
 impl MatrixScores {
     /// The shape for these queries and digests, where there is one: bytes become numbers by the bits of
     /// f16, and a scale has to be for all channels of a step.
-    pub fn new(
+    pub(super) fn new(
         query: &CubeTensor,
         words: &CubeTensor,
         digest: DigestKind,

@@ -83,7 +83,7 @@ impl ScoreShape {
     }
 
     /// Pages that a cube scores at a time.
-    pub fn pages(&self) -> usize {
+    pub(super) fn pages(&self) -> usize {
         self.units / self.lanes * self.in_flight
     }
 }
@@ -100,7 +100,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// For digests the rows of which are read as `layout` says.
-    pub fn new(
+    pub(super) fn new(
         query: &CubeTensor,
         layout: &RowLayout,
         n_kv_heads: usize,

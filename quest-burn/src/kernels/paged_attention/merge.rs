@@ -20,7 +20,13 @@ pub(super) struct Merge {
 
 impl Merge {
     /// The merge of up to `max_splits` splits.
-    pub fn new(row: usize, width: usize, units: usize, plane: usize, max_splits: usize) -> Self {
+    pub(super) fn new(
+        row: usize,
+        width: usize,
+        units: usize,
+        plane: usize,
+        max_splits: usize,
+    ) -> Self {
         Self {
             row,
             width,

@@ -42,7 +42,7 @@ pub(super) enum Kernel {
 
 impl Kernel {
     /// Query heads of a cube.
-    pub fn heads(&self) -> usize {
+    pub(super) fn heads(&self) -> usize {
         match self {
             Self::Lanes(shape) => shape.heads,
             Self::Matrix(shape) => shape.heads,
@@ -80,7 +80,7 @@ pub(super) struct Partition {
 
 impl Partition {
     /// `group` query heads read each of the `list_heads` page lists of a sequence.
-    pub fn new(
+    pub(super) fn new(
         kernel: Kernel,
         multiprocessors: usize,
         batch: usize,
@@ -98,7 +98,7 @@ impl Partition {
     }
 
     /// Splits that sequences of up to `bound` pages can need.
-    pub fn n_splits(&self, bound: usize) -> usize {
+    pub(super) fn n_splits(&self, bound: usize) -> usize {
         bound.div_ceil(self.min_pages).clamp(1, self.max_splits)
     }
 }

@@ -29,17 +29,17 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Scores that a run of lanes computes at a time.
-    pub fn n_scores(&self) -> usize {
+    pub(super) fn n_scores(&self) -> usize {
         self.in_flight * self.heads
     }
 
     /// Channels of a vector.
-    pub fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.head_dim / self.row()
     }
 
     /// Vectors of a row.
-    pub fn row(&self) -> usize {
+    pub(super) fn row(&self) -> usize {
         self.lanes * self.vectors
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Walk {
 
 impl Walk {
     /// The walk of a cube of `units` over up to `n_pages` pages of a head with `n_scores`.
-    pub fn new(units: usize, plane: usize, n_pages: usize, n_scores: usize) -> Self {
+    pub(super) fn new(units: usize, plane: usize, n_pages: usize, n_scores: usize) -> Self {
         let width = if n_scores.is_multiple_of(WIDTH) {
             WIDTH
         } else {
@@ -33,7 +33,7 @@ impl Walk {
     }
 
     /// The walk of a cube of `units` over `n_pages` survivors of the first stage.
-    pub fn second_stage(units: usize, plane: usize, n_pages: usize) -> Self {
+    pub(super) fn second_stage(units: usize, plane: usize, n_pages: usize) -> Self {
         Self {
             second_stage: true,
             ..Self::with_width(units, plane, n_pages, 1)

@@ -16,7 +16,7 @@ pub(super) struct Segments {
 impl Segments {
     /// The segments of `n_pages` pages, of which `k` are chosen; none where the survivors would not be
     /// much fewer.
-    pub fn new(n_pages: usize, k: usize) -> Option<Self> {
+    pub(super) fn new(n_pages: usize, k: usize) -> Option<Self> {
         if n_pages <= MAX_SINGLE_STAGE_PAGES {
             return None;
         }

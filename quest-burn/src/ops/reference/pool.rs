@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// The longest range of adjacent pool pages at the start of `pages`.
-pub fn leading_run(pages: &[u32]) -> Range<usize> {
+pub(super) fn leading_run(pages: &[u32]) -> Range<usize> {
     let first = pages[0] as usize;
     let n = pages
         .iter()
@@ -17,7 +17,7 @@ pub fn leading_run(pages: &[u32]) -> Range<usize> {
 
 /// Pages of a pool `[n_pages, heads, rows, head_dim]` for all heads: a view where they are
 /// adjacent, otherwise a copy of just those.
-pub fn pages_of_all_heads(pool: &Tensor<4>, pages: &[u32]) -> Tensor<4> {
+pub(super) fn pages_of_all_heads(pool: &Tensor<4>, pages: &[u32]) -> Tensor<4> {
     let run = leading_run(pages);
     if run.len() == pages.len() {
         return pool.clone().slice([run]);
@@ -32,7 +32,7 @@ pub fn pages_of_all_heads(pool: &Tensor<4>, pages: &[u32]) -> Tensor<4> {
 /// - pool_pages: `[lists, n]`, where `lists` is a multiple of the pool's heads; consecutive
 ///   lists read the same head
 /// - output: `[lists, n, rows, head_dim]`
-pub fn pages_per_list(pool: &Tensor<4>, pool_pages: Tensor<2, Int>) -> Tensor<4> {
+pub(super) fn pages_per_list(pool: &Tensor<4>, pool_pages: Tensor<2, Int>) -> Tensor<4> {
     let [n_pages, heads, rows, head_dim] = pool.dims();
     let [lists, n] = pool_pages.dims();
     let head = (0..lists)
@@ -47,7 +47,7 @@ pub fn pages_per_list(pool: &Tensor<4>, pool_pages: Tensor<2, Int>) -> Tensor<4>
 }
 
 /// Host indices as a device tensor.
-pub fn indices(values: &[u32], device: &Device) -> Tensor<1, Int> {
+pub(super) fn indices(values: &[u32], device: &Device) -> Tensor<1, Int> {
     let values = values.iter().map(|&v| v as i32).collect::<Vec<_>>();
     let n = values.len();
     Tensor::from_data(TensorData::new(values, [n]), device)

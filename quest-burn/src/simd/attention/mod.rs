@@ -15,7 +15,7 @@ use crate::{
 /// # Panics
 ///
 /// When the choice of pages is of a kind that [`super::reads`] denies.
-pub fn paged_attention(
+pub(crate) fn paged_attention(
     query: Tensor<3>,
     cache: &LayerCache,
     pages: &Pages,
@@ -50,7 +50,7 @@ pub fn paged_attention(
 }
 
 /// [`crate::ops::top_k_attention`].
-pub fn top_k_attention(
+pub(crate) fn top_k_attention(
     query: Tensor<3>,
     cache: &LayerCache,
     step: &Step,

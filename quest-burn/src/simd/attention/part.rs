@@ -9,7 +9,7 @@ use super::super::{
 };
 
 /// The pages of a list that one task reads.
-pub struct PartOfList<'a> {
+pub(super) struct PartOfList<'a> {
     /// The KV head.
     pub head: usize,
     /// Pool pages.

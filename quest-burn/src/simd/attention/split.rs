@@ -12,7 +12,7 @@ use crate::cache::Step;
 const TOKENS: usize = 256;
 
 /// The logical pages of each list of a sequence, or all pages.
-pub type Lists = Option<Vec<Vec<u32>>>;
+pub(super) type Lists = Option<Vec<Vec<u32>>>;
 
 /// What a sequence reads.
 struct Reading {
@@ -89,7 +89,7 @@ struct Task {
 }
 
 /// Attention of queries `[batch, n_heads, head_dim]`, scaled already, over the pages of each list.
-pub fn attend_to_lists<E: Element>(
+pub(super) fn attend_to_lists<E: Element>(
     query: &[f32],
     [batch, n_heads, head_dim]: [usize; 3],
     keys: Pool<'_, E>,

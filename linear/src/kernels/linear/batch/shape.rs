@@ -4,17 +4,17 @@ use super::super::{
 };
 
 /// Most planes of a cube.
-pub const PLANES: usize = 16;
+pub(super) const PLANES: usize = 16;
 /// Bytes of a vector, the widest load of one unit.
 const VECTOR_BYTES: usize = 16;
 /// Channels of a vector.
-pub const WIDTH: usize = 8;
+pub(super) const WIDTH: usize = 8;
 /// Lanes that share a weight row.
-pub const LANES: usize = 4;
+pub(super) const LANES: usize = 4;
 /// Vectors of each of its weight rows that a plane reads at a time, two to a lane: a line of memory.
-pub const STEP: usize = 2 * LANES;
+pub(super) const STEP: usize = 2 * LANES;
 /// Floats from one LHS row's sums to the next one's, so that few of a plane's share a bank.
-pub const SUMS: usize = ROWS + 4;
+pub(super) const SUMS: usize = ROWS + 4;
 /// Bytes of weights that a cube is meant to have in flight.
 const IN_FLIGHT: usize = 32 << 10;
 /// Steps of a row that are staged at a time, where there is room.
@@ -32,7 +32,7 @@ const MIN_STEPS: usize = 16;
 /// come as many cubes later as there are. Each run belongs to `split` planes, which take the steps of
 /// its rows in turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BatchShape {
+pub(super) struct BatchShape {
     /// Runs of 8 LHS rows, the last one filled up.
     pub groups: usize,
     /// Runs of weight rows of a cube at a time: first gates, then what they gate.
@@ -48,7 +48,7 @@ pub struct BatchShape {
 
 /// Segments into which cubes divide the channels: cubes that take too few weight rows for so many LHS rows
 /// would read more of these than weights.
-pub fn segments(multiprocessors: usize, lhs_rows: usize, n: usize, d_input: usize) -> usize {
+pub(super) fn segments(multiprocessors: usize, lhs_rows: usize, n: usize, d_input: usize) -> usize {
     let steps = d_input / (STEP * WIDTH);
     let mut segments = 1;
     while segments < MAX_SEGMENTS
@@ -62,7 +62,7 @@ pub fn segments(multiprocessors: usize, lhs_rows: usize, n: usize, d_input: usiz
 
 impl BatchShape {
     /// For `columns` outputs and so many cubes at a time, each with so many bytes of shared memory.
-    pub fn new(
+    pub(super) fn new(
         shared_bytes: usize,
         cubes: usize,
         lhs_rows: usize,
@@ -104,51 +104,51 @@ impl BatchShape {
         2 * self.lhs_vectors() * VECTOR_BYTES + self.sums() * size_of::<f32>()
     }
 
-    pub fn planes(&self) -> usize {
+    pub(super) fn planes(&self) -> usize {
         self.tiles * self.split
     }
 
-    pub fn units(&self) -> usize {
+    pub(super) fn units(&self) -> usize {
         self.planes() * PLANE
     }
 
     /// Output channels of a cube at a time.
-    pub fn outputs(&self) -> usize {
+    pub(super) fn outputs(&self) -> usize {
         self.output_tiles() * ROWS
     }
 
     /// Runs of weight rows that have outputs of their own.
-    pub fn output_tiles(&self) -> usize {
+    pub(super) fn output_tiles(&self) -> usize {
         self.tiles / self.epilogue.per_output()
     }
 
     /// LHS rows, filled up.
-    pub fn lhs_rows(&self) -> usize {
+    pub(super) fn lhs_rows(&self) -> usize {
         self.groups * COLUMNS
     }
 
     /// Vectors of a row that are staged at a time.
-    pub fn block(&self) -> usize {
+    pub(super) fn block(&self) -> usize {
         self.steps * self.split * STEP
     }
 
     /// Vectors of LHS rows that are staged at a time.
-    pub fn lhs_vectors(&self) -> usize {
+    pub(super) fn lhs_vectors(&self) -> usize {
         self.block() * self.lhs_rows()
     }
 
     /// Vectors of LHS rows that a unit loads at a time.
-    pub fn loads(&self) -> usize {
+    pub(super) fn loads(&self) -> usize {
         self.lhs_vectors().div_ceil(self.units())
     }
 
     /// Steps after which every slot and every staged step has had its turn.
-    pub fn round(&self) -> usize {
+    pub(super) fn round(&self) -> usize {
         self.steps.max(self.in_flight)
     }
 
     /// Floats of all planes' sums.
-    pub fn sums(&self) -> usize {
+    pub(super) fn sums(&self) -> usize {
         self.planes() * self.lhs_rows() * SUMS
     }
 }

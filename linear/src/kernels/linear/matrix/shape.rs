@@ -40,7 +40,7 @@ impl MatrixShape {
     /// None where the kernel cannot take a layer: LHS rows have to be of half precision, as they are
     /// rounded, and to lie in shared memory; a load has to be 16 bytes, and the loads of a row's
     /// lanes have to lie within a group.
-    pub fn of(
+    pub(crate) fn of(
         properties: &DeviceProperties,
         dtype: DType,
         [lhs_rows, d_input]: [usize; 2],
@@ -71,63 +71,63 @@ impl MatrixShape {
     }
 
     /// Input channels of a row of an instruction's load; they have one scale.
-    pub fn block(&self) -> usize {
+    pub(crate) fn block(&self) -> usize {
         LANES * self.packing.per_load()
     }
 
-    pub fn blocks(&self) -> usize {
+    pub(crate) fn blocks(&self) -> usize {
         self.d_input / self.block()
     }
 
     /// Neighbouring blocks of a weight row that an instruction takes, each with columns of its own.
-    pub fn chunks(&self) -> usize {
+    pub(crate) fn chunks(&self) -> usize {
         MAX_SIDES / self.lhs_rows.next_power_of_two().min(MAX_SIDES)
     }
 
     /// LHS rows of an instruction.
-    pub fn sides(&self) -> usize {
+    pub(crate) fn sides(&self) -> usize {
         MAX_SIDES / self.chunks()
     }
 
     /// Instructions that share weights, for further LHS rows.
-    pub fn tiles(&self) -> usize {
+    pub(crate) fn tiles(&self) -> usize {
         self.lhs_rows.div_ceil(self.sides())
     }
 
     /// Runs of as many blocks of a row as an instruction takes: a plane takes one in turn.
-    pub fn segments(&self) -> usize {
+    pub(crate) fn segments(&self) -> usize {
         self.blocks().div_ceil(self.chunks())
     }
 
     /// Weight rows of an instruction: 16 take as many instructions as there are chunks.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         ROWS / self.chunks()
     }
 
     /// Output channels of the 16 weight rows that a cube reads at a time: gates lie with what they
     /// gate.
-    pub fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         ROWS / self.epilogue.per_output()
     }
 
     /// Stretches that a unit has in flight.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         (IN_FLIGHT / self.chunks()).min(self.segments().div_ceil(PLANES))
     }
 
     /// Pieces of an LHS row to each load.
-    pub fn pairs(&self) -> usize {
+    pub(crate) fn pairs(&self) -> usize {
         self.packing.per_load() / PIECE
     }
 
     /// Pieces of an LHS row to each segment.
-    pub fn segment_pieces(&self) -> usize {
+    pub(crate) fn segment_pieces(&self) -> usize {
         self.chunks() * self.block() / PIECE
     }
 
     /// The channel of a piece that comes at a byte of a word of digits: of a word of weights of 4 bits one
     /// mask keeps every second one.
-    pub fn channel(&self, word: usize, byte: usize) -> usize {
+    pub(crate) fn channel(&self, word: usize, byte: usize) -> usize {
         match self.packing.bits {
             4 => word / 2 * 8 + word % 2 + 2 * byte,
             _ => word * 4 + byte,
@@ -135,7 +135,7 @@ impl MatrixShape {
     }
 
     /// What the sums of integers are times: a mask keeps half of the weights of 4 bits where they are.
-    pub fn factor(&self) -> f32 {
+    pub(crate) fn factor(&self) -> f32 {
         if self.packing.bits == 4 { 16.0 } else { 1.0 }
     }
 }

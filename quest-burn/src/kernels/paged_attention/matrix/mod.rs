@@ -45,7 +45,7 @@ impl MatrixShape {
     /// The shape for groups of `group` query heads, where there is one: a device needs the
     /// instructions for the dtype, a row pairs of channels for every lane, and 8 tokens in a row have to
     /// be of one page. One query head alone would leave most of an instruction unused.
-    pub fn new(
+    pub(super) fn new(
         properties: &DeviceProperties,
         dtype: DType,
         group: usize,
@@ -67,12 +67,12 @@ impl MatrixShape {
         })
     }
 
-    pub fn units(&self) -> usize {
+    pub(super) fn units(&self) -> usize {
         self.planes * PLANE
     }
 
     /// Channels of a load: as many for each of 8 lanes.
-    pub fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         let of_lane = self.head_dim / COLUMNS;
         WIDEST.min(1 << of_lane.trailing_zeros())
     }
@@ -98,7 +98,7 @@ impl MatrixShape {
     }
 
     /// Runs of 8 query heads.
-    pub fn halves(&self) -> usize {
+    pub(super) fn halves(&self) -> usize {
         self.heads.div_ceil(COLUMNS)
     }
 

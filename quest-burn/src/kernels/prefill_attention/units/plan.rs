@@ -41,7 +41,11 @@ pub(super) struct UnitsShape {
 
 impl UnitsShape {
     /// The best shape whose tiles the device holds, if any.
-    pub fn plan(hardware: &HardwareProperties, head_dim: usize, page_size: usize) -> Option<Self> {
+    pub(super) fn plan(
+        hardware: &HardwareProperties,
+        head_dim: usize,
+        page_size: usize,
+    ) -> Option<Self> {
         let room = hardware.max_shared_memory_size;
         let most_units = hardware.max_units_per_cube as usize;
         Self::within(room, most_units, head_dim, page_size)
@@ -60,33 +64,33 @@ impl UnitsShape {
             .find(|shape| shape.bytes() <= room.min(MOST_BYTES) && shape.units() <= most_units)
     }
 
-    pub fn units(&self) -> usize {
+    pub(super) fn units(&self) -> usize {
         self.tokens / ROWS * LANES
     }
 
     /// Vectors of a row.
-    pub fn vectors(&self) -> usize {
+    pub(super) fn vectors(&self) -> usize {
         self.head_dim / self.width
     }
 
     /// Vectors from a row in shared memory to the next: one more than it has, so that neighbouring
     /// rows lie in different banks.
-    pub fn stride(&self) -> usize {
+    pub(super) fn stride(&self) -> usize {
         self.vectors() + 1
     }
 
     /// Numbers from the scores of a token to those of the next.
-    pub fn score_stride(&self) -> usize {
+    pub(super) fn score_stride(&self) -> usize {
         self.keys + 1
     }
 
     /// Keys of a unit.
-    pub fn own_keys(&self) -> usize {
+    pub(super) fn own_keys(&self) -> usize {
         self.keys / LANES
     }
 
     /// Vectors of the output that a unit sums up, the last of which may be past the row.
-    pub fn own_vectors(&self) -> usize {
+    pub(super) fn own_vectors(&self) -> usize {
         self.vectors().div_ceil(LANES)
     }
 
