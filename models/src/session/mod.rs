@@ -1,5 +1,8 @@
 //! A conversation with a [`LocalModel`]: what it holds can be gone on from, forked, and gone back in.
 
+mod feed;
+mod generate;
+mod history;
 mod ids;
 mod new_ids;
 mod statistics;
@@ -9,25 +12,18 @@ pub use ids::IdStream;
 pub use statistics::Statistics;
 pub use text::TextStream;
 
-use new_ids::NewIds;
-
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use quest_burn::{
-    cache::{CacheError, PagedKvCache, PagedKvCacheConfig},
+    cache::{PagedKvCache, PagedKvCacheConfig},
     policy::PagePolicy,
 };
 
 use crate::{
-    generation::{
-        Forward, GenerateError, GenerationConfig, LikelihoodMode, Timings, capacity, check_context,
-        check_ids, negative_log_likelihoods,
-    },
+    generation::{GenerateError, Timings, capacity, check_context},
     local::LocalModel,
-    sampling::SamplingConfig,
     speculative::LosslessConfig,
-    tokenizer::Tokenizer,
 };
 
 /// The tokens of one sequence, with their KV cache and the policy that new ones are decoded by.
@@ -78,9 +74,6 @@ pub struct Session {
 }
 
 impl Session {
-    /// Tokens of a prompt that go through the model at once where nothing else is asked for.
-    const CHUNK: usize = 512;
-
     pub(crate) fn growing(model: &LocalModel) -> Result<Self, GenerateError> {
         let mut cache = model.cache(1, model.page_size());
         cache.max_pages_per_sequence = None;
@@ -112,234 +105,6 @@ impl Session {
             last: None,
             timings: Timings::default(),
         })
-    }
-
-    /// Appends a text and goes on from it: an iterator of the new text, piece by piece. A text that
-    /// follows others has no token of a beginning.
-    ///
-    /// # Errors
-    ///
-    /// As [`generate_ids`](Self::generate_ids), and when the model has no tokenizer or the text
-    /// cannot be encoded.
-    pub fn generate(
-        &mut self,
-        text: &str,
-        config: GenerationConfig,
-    ) -> Result<TextStream<'_>, GenerateError> {
-        let tokenizer = self.tokenizer()?;
-        let ids = match self.is_empty() {
-            true => tokenizer.encode(text)?,
-            false => tokenizer.encode_continuation(text)?,
-        };
-        self.generate_ids(&ids, config)?.into_text()
-    }
-
-    /// Appends ids and goes on from them: an iterator of the new ids, which are appended too.
-    /// Without ids it goes on from where the session is.
-    ///
-    /// # Errors
-    ///
-    /// When there is nothing to go on from, an id is outside the vocabulary, there is no room in the
-    /// context or the cache, or the configuration is invalid. Nothing was computed then, and the
-    /// session is as before.
-    pub fn generate_ids(
-        &mut self,
-        ids: &[u32],
-        mut config: GenerationConfig,
-    ) -> Result<IdStream<'_>, GenerateError> {
-        if config.stop_ids.is_none() {
-            config.stop_ids = Some(self.model.stop_ids().to_vec());
-        }
-        let mut prompt = self.ids[self.cached()..].to_vec();
-        prompt.extend_from_slice(ids);
-        // The logits after the last token are those of feeding it.
-        let again = self.ids.last().filter(|_| prompt.is_empty()).copied();
-        prompt.extend(again);
-        config.check(&prompt, self.model.model().vocab_size())?;
-        let length = self.ids.len() + ids.len();
-        check_context(length, config.max_new_tokens, config.max_context)?;
-        self.make_room(length, config.max_new_tokens)?;
-        if again.is_some() {
-            self.cache.truncate(0, self.ids.len() - 1)?;
-        }
-        self.last = None;
-        let stop_strings = config.stop_strings.clone();
-        let (model, cache, policy) = (self.model.model(), &mut self.cache, &*self.policy);
-        let mut new = NewIds::new(model, cache, policy, &prompt, config, self.lossless)?;
-        new.observe(&self.ids);
-        self.ids.extend_from_slice(ids);
-        Ok(IdStream::new(
-            new,
-            &mut self.ids,
-            &mut self.timings,
-            self.model.tokenizer(),
-            stop_strings,
-        ))
-    }
-
-    /// Appends prompt tokens, which attend densely.
-    ///
-    /// # Errors
-    ///
-    /// As [`prefill`](Self::prefill).
-    pub fn feed(&mut self, ids: &[u32]) -> Result<(), GenerateError> {
-        self.prefill_with(ids, Self::CHUNK, None)
-    }
-
-    /// The same, `chunk` tokens at a time; `progress` is told how many are done. Who stops feeding
-    /// between two calls can go on later.
-    ///
-    /// # Errors
-    ///
-    /// When there are no ids, an id is outside the vocabulary, the chunk is empty, there is no room,
-    /// or the device fails.
-    pub fn prefill(
-        &mut self,
-        ids: &[u32],
-        chunk: usize,
-        progress: &mut dyn FnMut(usize),
-    ) -> Result<(), GenerateError> {
-        self.prefill_with(ids, chunk, Some(progress))?;
-        self.sync()
-    }
-
-    fn prefill_with(
-        &mut self,
-        ids: &[u32],
-        chunk: usize,
-        progress: Option<&mut dyn FnMut(usize)>,
-    ) -> Result<(), GenerateError> {
-        let mut fed = self.ids[self.cached()..].to_vec();
-        fed.extend_from_slice(ids);
-        check_ids(&fed, self.model.model().vocab_size())?;
-        self.make_room(self.ids.len() + ids.len(), 0)?;
-        let last = self.forward().prefill(&fed, chunk, progress);
-        self.last = Some(self.or_back(last)?);
-        self.ids.extend_from_slice(ids);
-        Ok(())
-    }
-
-    /// Appends one token, which attends to what the policy chooses.
-    ///
-    /// # Errors
-    ///
-    /// When the id is outside the vocabulary, there is no room, or the device fails.
-    pub fn decode(&mut self, id: u32) -> Result<(), GenerateError> {
-        check_ids(&[id], self.model.model().vocab_size())?;
-        self.make_room(self.ids.len() + 1, 0)?;
-        self.ids.push(id);
-        while self.cached() < self.ids.len() {
-            let id = self.ids[self.cached()];
-            self.last = Some(self.forward().decode(id)?);
-        }
-        Ok(())
-    }
-
-    /// Logits of the token after those that were [fed](Self::feed) or [decoded](Self::decode) last.
-    ///
-    /// # Errors
-    ///
-    /// When nothing was fed since the session was made, went back or generated; when the device
-    /// fails.
-    pub fn logits(&mut self) -> Result<Vec<f32>, GenerateError> {
-        let hidden = self.last.clone().ok_or(GenerateError::NothingFed)?;
-        self.forward().logits(hidden)
-    }
-
-    /// The most probable token by these logits, the lowest id of several. It is not appended.
-    ///
-    /// # Errors
-    ///
-    /// As [`logits`](Self::logits), and when they have no answer.
-    pub fn most_probable(&mut self) -> Result<u32, GenerateError> {
-        let logits = self.logits()?;
-        let length = self.cached();
-        let id = SamplingConfig::new().init()?.sample(&logits);
-        id.map_err(|source| GenerateError::Sample { length, source })
-    }
-
-    /// Negative log-likelihood of each scored id given all before it, in nats. All of the ids but the
-    /// last are appended. `progress` is told how many are scored.
-    ///
-    /// # Errors
-    ///
-    /// When the mode does not fit the ids, an id is outside the vocabulary, there is no room, a
-    /// likelihood is not a finite number, or the device fails.
-    pub fn likelihoods(
-        &mut self,
-        ids: &[u32],
-        mode: LikelihoodMode,
-        progress: &mut dyn FnMut(usize),
-    ) -> Result<Vec<f32>, GenerateError> {
-        mode.check(ids.len())?;
-        if self.cached() < self.ids.len() {
-            self.feed(&[])?;
-        }
-        let fed = &ids[..ids.len() - 1];
-        self.make_room(self.ids.len() + fed.len(), 0)?;
-        self.last = None;
-        let scores = negative_log_likelihoods(
-            self.model.model(),
-            &mut self.cache,
-            &*self.policy,
-            ids,
-            mode,
-            progress,
-        );
-        let scores = self.or_back(scores)?;
-        self.ids.extend_from_slice(fed);
-        Ok(scores)
-    }
-
-    /// Makes what the session holds the beginning of `ids`: keeps the tokens that both begin with,
-    /// forgets those behind them, and says how many stay. Those of `ids` from there on are to be fed;
-    /// at least one is.
-    ///
-    /// # Errors
-    ///
-    /// When the device fails.
-    pub fn align(&mut self, ids: &[u32]) -> Result<usize, GenerateError> {
-        let both = self.ids.iter().zip(ids);
-        let common = both.take_while(|(held, new)| held == new).count();
-        let kept = common.min(ids.len().saturating_sub(1));
-        self.truncate(kept)?;
-        Ok(kept)
-    }
-
-    /// Goes back to the first `length` tokens: the cache, with its digests, is as it was then. What
-    /// policies remember is forgotten; the tokens that stay count as a prompt.
-    ///
-    /// # Errors
-    ///
-    /// When there are fewer.
-    pub fn truncate(&mut self, length: usize) -> Result<(), GenerateError> {
-        if length > self.ids.len() {
-            return Err(GenerateError::Cache(CacheError::Length {
-                sequence: 0,
-                current: self.ids.len(),
-                length,
-            }));
-        }
-        if length <= self.cached() {
-            self.cache.truncate(0, length)?;
-        }
-        self.ids.truncate(length);
-        self.last = None;
-        Ok(())
-    }
-
-    /// A session of its own that holds the same.
-    pub fn fork(&self) -> Self {
-        Self {
-            model: self.model.clone(),
-            policy: self.policy.clone(),
-            lossless: self.lossless,
-            cache: self.cache.fork(),
-            limit: self.limit,
-            ids: self.ids.clone(),
-            last: self.last.clone(),
-            timings: Timings::default(),
-        }
     }
 
     /// Decodes by another policy from here on.
@@ -405,28 +170,8 @@ impl Session {
         Ok(self.model.device().sync()?)
     }
 
-    fn tokenizer(&self) -> Result<&Tokenizer, GenerateError> {
-        self.model.tokenizer().ok_or(GenerateError::NoTokenizer)
-    }
-
     fn cached(&self) -> usize {
         self.cache.lengths()[0]
-    }
-
-    fn forward(&mut self) -> Forward<'_> {
-        Forward {
-            model: self.model.model(),
-            cache: &mut self.cache,
-            policy: &*self.policy,
-        }
-    }
-
-    /// Takes what was computed, or forgets the tokens that were fed for it.
-    fn or_back<T>(&mut self, computed: Result<T, GenerateError>) -> Result<T, GenerateError> {
-        if computed.is_err() && self.cached() > self.ids.len() {
-            self.cache.truncate(0, self.ids.len())?;
-        }
-        computed
     }
 
     /// Enlarges the cache where it grows; where it does not, whoever takes pages refuses.

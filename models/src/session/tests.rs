@@ -10,6 +10,7 @@ use burn::{
 };
 use quest_burn::{
     QuestConfig,
+    cache::CacheError,
     policy::{PolicyConfig, PolicyKind},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -17,8 +18,9 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::*;
 use crate::{
     config::ModelConfig,
-    generation::{Finish, LikelihoodMode, tests::config as tiny},
+    generation::{Finish, GenerationConfig, LikelihoodMode, tests::config as tiny},
     model::CausalLm,
+    sampling::SamplingConfig,
 };
 
 fn model() -> LocalModel {

@@ -1,0 +1,60 @@
+//! What a session holds: aligned with other ids, gone back in, copied.
+
+use quest_burn::cache::CacheError;
+
+use crate::generation::{GenerateError, Timings};
+
+use super::Session;
+
+impl Session {
+    /// Makes what the session holds the beginning of `ids`: keeps the tokens that both begin with,
+    /// forgets those behind them, and says how many stay. Those of `ids` from there on are to be fed;
+    /// at least one is.
+    ///
+    /// # Errors
+    ///
+    /// When the device fails.
+    pub fn align(&mut self, ids: &[u32]) -> Result<usize, GenerateError> {
+        let both = self.ids.iter().zip(ids);
+        let common = both.take_while(|(held, new)| held == new).count();
+        let kept = common.min(ids.len().saturating_sub(1));
+        self.truncate(kept)?;
+        Ok(kept)
+    }
+
+    /// Goes back to the first `length` tokens: the cache, with its digests, is as it was then. What
+    /// policies remember is forgotten; the tokens that stay count as a prompt.
+    ///
+    /// # Errors
+    ///
+    /// When there are fewer.
+    pub fn truncate(&mut self, length: usize) -> Result<(), GenerateError> {
+        if length > self.ids.len() {
+            return Err(GenerateError::Cache(CacheError::Length {
+                sequence: 0,
+                current: self.ids.len(),
+                length,
+            }));
+        }
+        if length <= self.cached() {
+            self.cache.truncate(0, length)?;
+        }
+        self.ids.truncate(length);
+        self.last = None;
+        Ok(())
+    }
+
+    /// A session of its own that holds the same.
+    pub fn fork(&self) -> Self {
+        Self {
+            model: self.model.clone(),
+            policy: self.policy.clone(),
+            lossless: self.lossless,
+            cache: self.cache.fork(),
+            limit: self.limit,
+            ids: self.ids.clone(),
+            last: self.last.clone(),
+            timings: Timings::default(),
+        }
+    }
+}
