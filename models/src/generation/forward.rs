@@ -42,14 +42,15 @@ impl Forward<'_> {
         Ok(self.model.hidden(ids, self.cache, &step, self.policy))
     }
 
-    /// Logits that follow a hidden state, on the host.
-    pub(crate) fn logits(&mut self, hidden: Tensor<3>) -> Result<Vec<f32>, GenerateError> {
+    /// Logits that follow hidden states, `[1, tokens, vocab_size]`. The cache hears how uncertain the last of
+    /// them are, where the policy asks for it.
+    pub(crate) fn logits(&mut self, hidden: Tensor<3>) -> Result<Tensor<3>, GenerateError> {
         let logits = self.model.logits(hidden);
         self.hear(&logits)?;
-        Ok(read(logits)?)
+        Ok(logits)
     }
 
-    /// Tells the cache how uncertain the model is after its newest token, where the policy asks for it.
+    /// Notes how uncertain the model is after its newest token.
     fn hear(&mut self, logits: &Tensor<3>) -> Result<(), GenerateError> {
         if self.policy.hears_entropy() {
             let [_, rows, _] = logits.dims();
@@ -69,9 +70,7 @@ impl Forward<'_> {
         hidden: Tensor<3>,
         targets: &[u32],
     ) -> Result<Tensor<1>, GenerateError> {
-        let logits = self.model.logits(hidden);
-        self.hear(&logits)?;
-        let logits = logits.cast(DType::F32);
+        let logits = self.logits(hidden)?.cast(DType::F32);
         let log_probabilities = log_softmax(logits.squeeze_dim::<2>(0), 1);
         let targets = rows(vec![targets.to_vec()], targets.len(), self.model).swap_dims(0, 1);
         Ok(-log_probabilities.gather(1, targets).squeeze_dim::<1>(1))

@@ -93,7 +93,7 @@ impl<'a> Generator<'a> {
         };
         let start = Instant::now();
         let hidden = self.answer.prefill(forward)?;
-        let logits = forward.model.logits(hidden);
+        let logits = forward.logits(hidden)?;
         let length = forward.length();
         if self.answer.config.capture && self.answer.config.max_new_tokens > 1 {
             // Before the logits are read, while the device still works on the prompt.
@@ -112,7 +112,7 @@ impl<'a> Generator<'a> {
         let id = match &mut self.work {
             Work::Forward(forward) => {
                 let hidden = forward.decode(newest)?;
-                let logits = forward.logits(hidden)?;
+                let logits = read(forward.logits(hidden)?)?;
                 let length = forward.length();
                 self.answer.sample(&logits, length)
             }

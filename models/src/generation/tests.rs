@@ -1,8 +1,15 @@
+use std::sync::Mutex;
+
 use burn::{
     module::Param,
     tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax},
 };
-use quest_burn::{QuestConfig, attention::RopeConfig, cache::PagedKvCache, policy::DensePolicy};
+use quest_burn::{
+    QuestConfig,
+    attention::RopeConfig,
+    cache::{LayerCache, PagedKvCache, Step},
+    policy::{DensePolicy, PagePolicy, Pages},
+};
 
 use super::*;
 use crate::{
@@ -236,6 +243,55 @@ fn likelihoods_are_those_of_the_model_without_a_cache() {
             assert!(is_close, "{mode:?}: {nll}, expected {expected}");
         }
     }
+}
+
+/// Dense attention that keeps what it heard in its newest step.
+#[derive(Debug, Default)]
+struct Listener {
+    heard: Mutex<Vec<f32>>,
+}
+
+impl PagePolicy for Listener {
+    fn hears_entropy(&self) -> bool {
+        true
+    }
+
+    fn select(&self, _query: &Tensor<3>, _cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
+        *self.heard.lock().unwrap() = step.entropies(0, 0..step.starts()[0]);
+        Pages::All
+    }
+}
+
+#[test]
+fn a_policy_hears_how_uncertain_the_model_is_from_the_prompt_on() {
+    let (model, prompt) = (model(), prompt(21));
+    let mut ids = prompt.clone();
+    let config = GenerationConfig::new().with_max_new_tokens(4);
+    ids.extend(generate(&model, &prompt, config.clone()));
+    let entropy = |row: &Vec<f32>| -row.iter().map(|&log_p| log_p.exp() * log_p).sum::<f32>();
+    let entropies = log_probabilities(&model, &ids);
+    let entropies = entropies.iter().map(entropy).collect::<Vec<_>>();
+    // The newest of 24 tokens is fed by the step that hears; 21 to 23 tokens were before that.
+    let is_heard = |heard: Vec<f32>| {
+        assert_eq!(heard.len(), 3);
+        for (heard, expected) in heard.iter().zip(&entropies[20..23]) {
+            assert!(
+                (heard - expected).abs() <= 1e-4,
+                "{heard}, expected {expected}"
+            );
+        }
+    };
+
+    let (policy, mut cache) = (Listener::default(), cache(64));
+    let generator = Generator::new(&model, &mut cache, &policy, &prompt, config);
+    assert_eq!(generator.unwrap().map(Result::unwrap).count(), 4);
+    is_heard(policy.heard.into_inner().unwrap());
+
+    let policy = Listener::default();
+    cache.reset();
+    let mode = LikelihoodMode::Decode { prefill: 21 };
+    negative_log_likelihoods(&model, &mut cache, &policy, &ids, mode, &mut |_| ()).unwrap();
+    is_heard(policy.heard.into_inner().unwrap());
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Tokens given to a session: prompts, single tokens, texts that are scored.
 
 use crate::{
-    generation::{Forward, GenerateError, LikelihoodMode, check_ids, negative_log_likelihoods},
+    generation::{
+        Forward, GenerateError, LikelihoodMode, check_ids, negative_log_likelihoods, read,
+    },
     sampling::SamplingConfig,
 };
 
@@ -77,7 +79,7 @@ impl Session {
     /// fails.
     pub fn logits(&mut self) -> Result<Vec<f32>, GenerateError> {
         let hidden = self.last.clone().ok_or(GenerateError::NothingFed)?;
-        self.forward().logits(hidden)
+        Ok(read(self.forward().logits(hidden)?)?)
     }
 
     /// The most probable token by these logits, the lowest id of several. It is not appended.

@@ -115,7 +115,7 @@ impl<'a> LosslessGenerator<'a> {
         let start = Instant::now();
         let hidden = self.answer.prefill(forward)?;
         self.held = forward.length();
-        let logits = forward.model.logits(hidden);
+        let logits = forward.logits(hidden)?;
         if self.answer.config.max_new_tokens > 1 {
             // Before the logits are read, while the device still works on the prompt.
             self.record()?;

@@ -1,3 +1,4 @@
+use core::ops::Range;
 #[cfg(feature = "cube")]
 use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -140,11 +141,6 @@ impl Step {
         Self { entropies, ..self }
     }
 
-    /// How uncertain the model was after tokens before this pass.
-    pub(crate) fn entropies(&self) -> &Entropies {
-        &self.entropies
-    }
-
     /// What a policy has noted in a layer of this pass.
     pub(crate) fn noted<T: PolicyState + Clone>(&self, layer: usize) -> Option<T> {
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,6 +151,13 @@ impl Step {
     pub(crate) fn note<T: PolicyState>(&self, layer: usize, note: T) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.set(layer, note);
+    }
+
+    /// How uncertain the model was after the tokens of a sequence at some positions: the entropies, in nats,
+    /// that were [noted](super::PagedKvCache::note_entropy) before this pass, in order. Of a token after which
+    /// none was noted there is none.
+    pub fn entropies(&self, sequence: usize, positions: Range<usize>) -> Vec<f32> {
+        self.entropies.after(sequence, positions)
     }
 
     /// Whether this step prefills or decodes.

@@ -208,7 +208,7 @@ impl ChessPolicy {
         if start == 0 || !start.is_multiple_of(size) {
             return false;
         }
-        let entropies = step.entropies().after(sequence, start - size..start);
+        let entropies = step.entropies(sequence, start - size..start);
         is_uncertain(&entropies, self.options.entropy, self.options.variance)
     }
 

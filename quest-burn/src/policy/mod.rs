@@ -121,7 +121,8 @@ pub trait PagePolicy: Debug + Send + Sync {
 
     /// Whether the policy asks how uncertain the model is. Whoever decodes through such a policy, one token
     /// at a time, notes the entropy of each next token's distribution
-    /// ([`PagedKvCache::note_entropy`](crate::cache::PagedKvCache::note_entropy)).
+    /// ([`PagedKvCache::note_entropy`](crate::cache::PagedKvCache::note_entropy)), that after a prompt's last
+    /// token among them; the policy finds them in [`Step::entropies`]. Steps of [`crate::decode`] note none.
     fn hears_entropy(&self) -> bool {
         false
     }
