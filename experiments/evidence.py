@@ -1,4 +1,10 @@
-"""Tables, as Markdown on stdout, and bars of what evidence.sh has measured."""
+"""Tables, as Markdown on stdout, bars, and evidence.jsonl of what evidence.sh has measured.
+
+usage: evidence.py FOLDER|JSONL..
+
+Folders hold journals, so that runs that were cut count with the rows that they have; a JSONL file is one that this
+script wrote. Of what several of them have, the last one counts. Files go to the last folder.
+"""
 
 import json
 import sys
@@ -6,26 +12,66 @@ from collections import defaultdict
 from pathlib import Path
 
 
-def results(folder):
-    for path in sorted(Path(folder).glob("*.json")):
-        result = json.loads(path.read_text())
-        yield path.stem, result["run"], result["rows"]
+def parsed(line):
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None  # The last line of a run that was cut.
 
 
-def value(rows, policy, budget, of):
-    found = [of(r) for r in rows if r["policy"] == policy and r.get("asked_budget") == budget]
-    return found[0] if found else None
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
 
 
-def cell(number, digits):
-    """A number of digits; none of them for a share, in percent."""
-    if number is None:
-        return ""
-    return f"{number:.{digits}f}" if digits else f"{100 * number:.0f} %"
+def measured(name, run, rows):
+    """The rows of one run's journal as records that say what was measured."""
+    settings = run["settings"]
+    common = {
+        "experiment": run["experiment"],
+        "run": name,
+        "model": run["model"]["name"],
+        "device": run["device"],
+        "dtype": run["dtype"],
+        "commit": run["build"]["commit"],
+        "digest": run["digest"],
+        "stored": run["digests"],
+        "page_size": settings.get("page_size", 16),
+        "text": Path(settings.get("text") or "ids").stem,
+    }
+    answers = defaultdict(list)
+    for row in rows:
+        what = common | {"policy": row["policy"], "budget": row["asked_budget"]}
+        if run["experiment"] == "passkey":
+            answers[row["policy"], row["length"], row["asked_budget"]].append(row["correct"])
+        elif run["experiment"] == "recall":
+            layers = [layer for layer in row["layers"] if layer]
+            shares = {key: round(mean(layer[key] for layer in layers), 6) for key in ("recall", "mass", "read")}
+            yield what | {"length": settings["length"], "steps": settings["steps"]} | shares
+        else:
+            yield what | {key: row[key] for key in ("tokens", "mean_nll")}
+    for (policy, length, budget), correct in answers.items():
+        what = common | {"policy": policy, "budget": budget, "length": length, "keys": settings["keys"]}
+        del what["text"]
+        yield what | {"answers": len(correct), "correct": sum(correct)}
+
+
+def records(paths):
+    for path in map(Path, paths):
+        if path.is_file():
+            yield from map(json.loads, path.read_text().splitlines())
+        for journal in sorted(path.glob("*.journal")):
+            run, *rows = filter(None, map(parsed, journal.read_text().splitlines()))
+            yield from measured(journal.stem, run, rows)
+
+
+def budget_order(budget):
+    """Numbers of tokens, the least first, and shares, the largest first."""
+    return budget.startswith("1/"), int(budget.split("/")[-1])
 
 
 def line(cells):
-    print("| " + " | ".join(str(c) for c in cells) + " |")
+    print("| " + " | ".join(str(cell) for cell in cells) + " |")
 
 
 def head(cells):
@@ -33,73 +79,68 @@ def head(cells):
     line(["---"] * len(cells))
 
 
-def budgets_of(rows):
-    found = {r["asked_budget"] for r in rows if r.get("asked_budget")}
-    return sorted(found, key=lambda b: (b.startswith("1/"), int(b.split("/")[-1])))
+class Table:
+    """A row for each digest with its group rule or factor, and one for each control."""
+
+    def __init__(self):
+        self.cells = defaultdict(dict)
+        self.columns = set()
+
+    def put(self, record, text):
+        name, _, options = record["policy"].partition(":")
+        label = (record["digest"], record["stored"], record["page_size"], options)
+        if name in ("dense", "oracle"):
+            label = (name, "", "", options)  # Neither knows digests.
+        column = record.get("length", 0), record["budget"]
+        self.cells[label][column] = text
+        if record["budget"]:
+            self.columns.add(column)
+
+    def print(self, title):
+        columns = sorted(self.columns, key=lambda column: (column[0], budget_order(column[1])))
+        if not columns:
+            return
+        print(f"\n{title}\n")
+        several = len({length for length, _ in columns}) > 1
+        head(["digest", "stored", "pages of", "scores"] + [f"{n}: {b}" if several else b for n, b in columns])
+        for label in sorted(self.cells, key=lambda label: [str(part) for part in label]):
+            row = self.cells[label]
+            # Dense attention has no budget.
+            line(list(label) + [row.get(column, row.get((column[0], None), "")) for column in columns])
 
 
-def digests(folder):
-    by_kind = defaultdict(dict)
-    for name, run, rows in results(folder):
-        experiment = name.split("-")[0]
-        if experiment in ("perplexity", "recall", "needles"):
-            pages = run["settings"].get("page_size", 16)
-            by_kind[(run["digest"], run["digests"], pages)].setdefault(experiment, []).extend(rows)
-    if not by_kind:
-        return
-    rows = {e: next(iter(k[e] for k in by_kind.values() if e in k), []) for e in ("perplexity", "recall", "needles")}
-    columns = [("perplexity", b, "NLL", 4, lambda r: r["mean_nll"]) for b in budgets_of(rows["perplexity"])]
-    columns += [("recall", b, "recall", 3, lambda r: r["recall"]) for b in budgets_of(rows["recall"])]
-    for length in sorted({r["length"] for r in rows["needles"]}):
-        columns += [("needles", b, f"needles in {length}", 0, length) for b in budgets_of(rows["needles"])]
-    head(["digest", "stored", "pages of", "scores"] + [f"{what} at {b}" for _, b, what, _, _ in columns])
-
-    def found(kind, experiment, policy, budget, of):
-        rows = by_kind[kind].get(experiment, [])
-        if experiment == "needles":
-            mine = [r for r in rows if (r["policy"], r["asked_budget"], r["length"]) == (policy, budget, of)]
-            return sum(r["correct"] for r in mine) / sum(r["trials"] for r in mine) if mine else None
-        rows = [r for r in rows if r.get("layer") is None]
-        return value(rows, policy, budget, of)
-
-    lines = []
-    for kind in by_kind:
-        policies = {r["policy"] for e in by_kind[kind].values() for r in e} - {"dense"}
-        for policy in sorted(policies):
-            cells = [found(kind, e, policy, b, of) for e, b, _, _, of in columns]
-            text = [cell(c, digits) for c, (_, _, _, digits, _) in zip(cells, columns)]
-            name, _, options = policy.partition(":")
-            label = ["oracle", "", kind[2]] if name == "oracle" else list(kind)
-            lines.append(label + [options or "default"] + text)
-    for cells in sorted(lines, key=lambda cells: [str(cell) for cell in cells]):
-        line(cells)
-    dense = [r for k in by_kind.values() for r in k.get("perplexity", []) if r["policy"] == "dense"]
-    needles = [r for k in by_kind.values() for r in k.get("needles", []) if r["policy"] == "dense"]
-    if dense:
-        print(f"\nDense attention: NLL {dense[0]['mean_nll']:.4f}", end="")
-        print(f", needles {sum(r['correct'] for r in needles)} of {sum(r['trials'] for r in needles)}.\n")
+def digests(all_records):
+    needles, recall, likelihood = Table(), defaultdict(Table), defaultdict(Table)
+    for r in all_records:
+        if r["experiment"] == "passkey":
+            needles.put(r, f"{r['correct']} of {r['answers']}")
+        elif r["experiment"] == "recall":
+            recall[r["text"]].put(r, f"{r['recall']:.3f}")
+        elif r["run"].startswith("perplexity"):
+            likelihood[r["text"]].put(r, f"{r['mean_nll']:.4f}")
+    needles.print("Needles found")
+    for text, table in recall.items():
+        table.print(f"Recall of the ten tokens with the most attention, {text}")
+    for text, table in likelihood.items():
+        table.print(f"Mean negative log-likelihood, {text}")
 
 
-def by_budget(folder, prefix, title):
+def by_budget(all_records, prefix, title):
+    """Likelihoods by policy and budget of the runs with a name of this kind."""
     table = defaultdict(dict)
-    for name, run, rows in results(folder):
-        if not name.startswith(prefix):
-            continue
-        for row in rows:
-            label = row["policy"]
-            if prefix == "dense-layers-":
-                label = f"{name.removeprefix(prefix)} dense layers, {label}"
-            table[label][row.get("asked_budget") or ""] = row["mean_nll"]
+    for r in all_records:
+        if r["run"].startswith(prefix):
+            layers = r["run"].removeprefix(prefix) + " dense layers, " if prefix == "dense-layers-" else ""
+            table[r["text"], layers + r["policy"]][r["budget"] or ""] = r["mean_nll"]
     if not table:
         return {}
-    budgets = budgets_of([{"asked_budget": b} for r in table.values() for b in r if b])
-    head([title] + [f"NLL at {b}" for b in budgets])
-    order = sorted(table, key=lambda label: min(table[label].values()))
-    for label in order:
-        every = table[label].get("")
-        line([label] + [cell(table[label].get(b, every), 4) for b in budgets])
+    budgets = sorted({b for row in table.values() for b in row if b}, key=budget_order)
     print()
-    return {label: table[label] for label in order}
+    head(["text", title] + [f"NLL at {b}" for b in budgets])
+    for label in sorted(table, key=lambda label: (label[0], min(table[label].values()))):
+        values = [table[label].get(b, table[label].get("")) for b in budgets]
+        line(list(label) + ["" if v is None else f"{v:.4f}" for v in values])
+    return table
 
 
 def bars(path, title, values):
@@ -122,16 +163,24 @@ def bars(path, title, values):
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: evidence.py FOLDER")
-    folder = Path(sys.argv[1])
-    digests(folder)
-    by_budget(folder, "dense-layers-", "dense layers")
-    policies = by_budget(folder, "policy-", "policy")
-    budgets = {b for row in policies.values() for b in row if b}
-    for budget in budgets:
-        values = {p: row.get(budget, row.get("")) for p, row in policies.items()}
-        bars(folder / f"policies-{budget}.svg", f"Mean NLL, {budget} tokens read", {p: v for p, v in values.items() if v})
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    all_records = list(records(sys.argv[1:]))
+    if not all_records:
+        sys.exit(f"expected journals of evidence.sh with rows, found none in {', '.join(sys.argv[1:])}")
+    digests(all_records)
+    by_budget(all_records, "dense-layers-", "dense layers")
+    policies = by_budget(all_records, "policy-", "policy")
+    out = Path(sys.argv[-1])
+    if out.is_file():
+        return
+    (out / "evidence.jsonl").write_text("".join(json.dumps(r) + "\n" for r in all_records))
+    for text in {text for text, _ in policies}:
+        of_text = {policy: row for (name, policy), row in policies.items() if name == text}
+        for budget in {b for row in of_text.values() for b in row if b}:
+            values = {p: row.get(budget, row.get("")) for p, row in of_text.items()}
+            values = {p: v for p, v in values.items() if v}
+            bars(out / f"policies-{text}-{budget}.svg", f"Mean NLL, {budget} tokens read", values)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tables of docs/accuracy.md: kinds of digests, their storage, group rules and budgets beside the oracle, and all
 # policies at equal budgets. Every run keeps its rows as soon as they are there: the same command goes on from a run
-# that was cut, and OUT/evidence.jsonl has every result of every run, a line each.
+# that was cut. The tables and OUT/evidence.jsonl have every row, those of runs that were cut as well.
 #
 # usage: experiments/evidence.sh --text FILE | --ids FILE [--model MODEL] [--device D] [--quest PATH] [--out DIR] [--jobs N]
 #                                [--only TABLE,..] [--minutes M] [--quick] [-- OPTION..]
@@ -141,7 +141,5 @@ failed=0
 tr '\n' '\0' <"$list" | xargs -0 -P "$jobs" -I{} bash -c 'run {}' || failed=1
 
 [ "$(date +%s)" -lt "$UNTIL" ] || echo "the time is over; the same command goes on" >&2
-compgen -G "$out/*.json" >/dev/null || { echo "no run has ended" >&2; exit 1; }
-cat "$out"/*.json >"$out/evidence.jsonl"
 python3 "$(dirname "$0")/evidence.py" "$out"
 exit $failed
