@@ -39,6 +39,7 @@ def measured(name, run, rows):
         "page_size": settings.get("page_size", 16),
         "text": Path(settings.get("text") or "ids").stem,
     }
+    common |= {key: settings["quest"][key] for key in ("dense_layers", "sink_pages", "recent_pages")}
     answers = defaultdict(list)
     for row in rows:
         what = common | {"policy": row["policy"], "budget": row["asked_budget"]}
@@ -82,6 +83,8 @@ def head(cells):
 class Table:
     """A row for each digest with its group rule or factor, and one for each control."""
 
+    RULES = ("", "group=max", "group=mean")
+
     def __init__(self):
         self.cells = defaultdict(dict)
         self.columns = set()
@@ -109,6 +112,19 @@ class Table:
             line(list(label) + [row.get(column, row.get((column[0], None), "")) for column in columns])
 
 
+    def bars(self, path, title):
+        """Bars of the first budget's numbers, by digest and group rule."""
+        columns = sorted(self.columns, key=lambda column: (column[0], budget_order(column[1])))
+        values = {}
+        for (digest, stored, page_size, rule), row in self.cells.items():
+            value = row.get(columns[0], row.get((columns[0][0], None)))
+            if value and rule in self.RULES and stored in ("", "full"):
+                pages = f" / {page_size}" if page_size else ""
+                values[f"{digest}{pages}, {rule.removeprefix('group=')}".removesuffix(", ")] = float(value)
+        if len(values) > 1:
+            bars(path, f"{title}, {columns[0][1]} tokens read", values, ("mean", "min-max"))
+
+
 def digests(all_records):
     needles, recall, likelihood = Table(), defaultdict(Table), defaultdict(Table)
     for r in all_records:
@@ -123,6 +139,7 @@ def digests(all_records):
         table.print(f"Recall of the ten tokens with the most attention, {text}")
     for text, table in likelihood.items():
         table.print(f"Mean negative log-likelihood, {text}")
+    return likelihood
 
 
 def by_budget(all_records, prefix, title):
@@ -143,8 +160,8 @@ def by_budget(all_records, prefix, title):
     return table
 
 
-def bars(path, title, values):
-    """Bars of numbers, the least first, as an SVG."""
+def bars(path, title, values, marked=("quest",)):
+    """Bars of numbers, the least first, as an SVG; those with names that begin so are in colour."""
     low, high = min(values.values()), max(values.values())
     low -= 0.1 * (high - low or 1.0)
     width, row = 720, 26
@@ -155,7 +172,7 @@ def bars(path, title, values):
     ]
     for i, (name, number) in enumerate(sorted(values.items(), key=lambda item: item[1])):
         y, length = 46 + row * i, 400 * (number - low) / (high - low or 1.0)
-        fill = "#2a6fbb" if name.startswith("quest") else "#9aa5b1"
+        fill = "#2a6fbb" if name.startswith(marked) else "#9aa5b1"
         out.append(f'<text x="200" y="{y + 13}" text-anchor="end">{name}</text>')
         out.append(f'<rect x="208" y="{y}" width="{length:.1f}" height="18" fill="{fill}"/>')
         out.append(f'<text x="{214 + length:.1f}" y="{y + 13}">{number:.4f}</text>')
@@ -168,12 +185,14 @@ def main():
     all_records = list(records(sys.argv[1:]))
     if not all_records:
         sys.exit(f"expected journals of evidence.sh with rows, found none in {', '.join(sys.argv[1:])}")
-    digests(all_records)
+    likelihood = digests(all_records)
     by_budget(all_records, "dense-layers-", "dense layers")
     policies = by_budget(all_records, "policy-", "policy")
     out = Path(sys.argv[-1])
     if out.is_file():
         return
+    for text, table in likelihood.items():
+        table.bars(out / f"digests-{text}.svg", f"Mean NLL of {text}")
     (out / "evidence.jsonl").write_text("".join(json.dumps(r) + "\n" for r in all_records))
     for text in {text for text, _ in policies}:
         of_text = {policy: row for (name, policy), row in policies.items() if name == text}
