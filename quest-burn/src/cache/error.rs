@@ -106,4 +106,48 @@ pub enum CacheError {
         /// The sequence.
         sequence: usize,
     },
+    /// A sequence has too few pages assigned.
+    #[error("KV cache: expected {needed} pages for sequence {sequence}, found {found}")]
+    Unassigned {
+        /// The sequence, by its place in the step.
+        sequence: usize,
+        /// Pages that its tokens take after the step.
+        needed: usize,
+        /// Pages that were assigned.
+        found: usize,
+    },
+    /// A page that a step writes is in two sequences, or twice in one.
+    #[error(
+        "KV cache: expected pages that are written to belong to one sequence, found page {page} in two \
+         places"
+    )]
+    SharedPage {
+        /// The page of the pool.
+        page: u32,
+    },
+    /// There is no such page in the pool.
+    #[error("KV cache: expected a page below {n_pages}, found {page}")]
+    Page {
+        /// The page that was named.
+        page: u32,
+        /// Pages of the pool.
+        n_pages: usize,
+    },
+    /// A page does not have so many rows.
+    #[error("KV cache: expected 1 to {page_size} rows of a page, found {found}")]
+    Rows {
+        /// Tokens per page.
+        page_size: usize,
+        /// Rows that were named.
+        found: usize,
+    },
+    /// The cache counts pages itself.
+    #[error(
+        "KV cache: expected no sequences of the cache's own beside assigned pages, found sequence \
+         {sequence}"
+    )]
+    OwnSequences {
+        /// A sequence of the cache that holds pages.
+        sequence: usize,
+    },
 }

@@ -9,6 +9,7 @@
 //!
 //! Keys are stored after RoPE. All layers hold the same tokens, so one page table serves them.
 
+mod assigned;
 #[cfg(feature = "cube")]
 mod captured;
 mod config;
@@ -25,6 +26,7 @@ mod states;
 mod step;
 mod table;
 
+pub use assigned::AssignedPages;
 pub use config::PagedKvCacheConfig;
 pub(crate) use config::validate_page_size;
 pub use contiguous::contiguous;
