@@ -27,6 +27,9 @@ pub enum EngineError {
     /// The system gives no thread.
     #[error("thread of the engine: {0}")]
     Thread(#[source] std::io::Error),
+    /// The thread ended before it was ready.
+    #[error("the engine has ended before it was ready")]
+    Ended,
 }
 
 /// Why a request was not taken.

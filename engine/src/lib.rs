@@ -2,11 +2,18 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod answer;
+mod choose;
 mod config;
 mod engine;
 mod error;
+mod pages;
+mod policies;
 mod request;
+mod sequence;
+mod shared;
 mod stats;
+mod watch;
+mod worker;
 
 pub use answer::{Answer, Event, FinishReason, Finished, LayerRead, Token, Usage};
 pub use config::EngineConfig;

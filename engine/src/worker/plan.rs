@@ -1,0 +1,196 @@
+//! What a step computes: who is taken on, who gets how many tokens, and who gives pages up for it.
+
+use quest_burn_models::generation::MIN_CHUNK;
+
+use super::{Outcome, Worker, WorkerError};
+use crate::{EngineConfig, sequence::Due};
+
+/// Tokens of a sequence in a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work {
+    /// The sequence, by its place among those that run.
+    pub index: usize,
+    pub due: Due,
+    pub tokens: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub work: Vec<Work>,
+    /// Sequences that ended before they got anything.
+    pub outcomes: Vec<(usize, Outcome)>,
+}
+
+impl Worker {
+    /// Takes sequences on, the oldest first, as long as there are pages for all that is known of them.
+    pub(super) fn admit(&mut self) {
+        while let Some(next) = self.waiting.front() {
+            if self.running.len() == self.config.max_sequences {
+                return;
+            }
+            let page_size = self.cache.page_size();
+            let coming = self.running.iter().map(|sequence| {
+                // A page to go on with, as well.
+                (sequence.ids.len() + page_size).div_ceil(page_size) - sequence.pages.len()
+            });
+            let needed = self.store.needed(&next.ids, next.origin) + coming.sum::<usize>();
+            if !self.running.is_empty() && needed > self.store.available() {
+                return;
+            }
+            self.running.extend(self.waiting.pop_front());
+        }
+    }
+
+    /// Shares the tokens of a step out: one to each sequence that decodes, the rest to prompts, the oldest
+    /// first.
+    pub(super) fn plan(&mut self) -> Result<Plan, WorkerError> {
+        let decoding = self.running.iter().filter(|s| s.due() == Due::Decode);
+        let left = self.config.step_tokens.saturating_sub(decoding.count());
+        let mut left = left.max(EngineConfig::MIN_PROMPT_TOKENS);
+        let mut plan = Plan::default();
+        let mut index = 0;
+        // Sequences behind the one that is looked at may be taken out.
+        while index < self.running.len() {
+            if left > 0 {
+                self.begin(index)?;
+            }
+            let due = self.running[index].due();
+            let tokens = match due {
+                Due::Decode => 1,
+                Due::Prompt(prompt) => chunk(prompt, left),
+            };
+            if tokens > 0 {
+                match self.make_room(index, tokens) {
+                    Room::Made => {
+                        if let Due::Prompt(_) = due {
+                            left -= tokens;
+                        }
+                        self.count_in(index);
+                        plan.work.push(Work { index, due, tokens });
+                    }
+                    Room::GivenUp => return Ok(plan),
+                    Room::TooSmall => {
+                        let error = "KV cache: expected room for one sequence, found too few pages";
+                        plan.outcomes.push((index, Err(error.to_owned())));
+                    }
+                }
+            }
+            index += 1;
+        }
+        Ok(plan)
+    }
+
+    /// Gives a sequence what the store has of its beginning. A page of which it needs only the first tokens,
+    /// or that others hold too, is copied, as it will be written.
+    fn begin(&mut self, index: usize) -> Result<(), WorkerError> {
+        let page_size = self.cache.page_size();
+        let sequence = &mut self.running[index];
+        // Until its turn comes, an older sequence may be computing the same beginning.
+        if !sequence.pages.is_empty() {
+            return Ok(());
+        }
+        let cached = sequence.cached_prefix(&self.store);
+        let prefix = self
+            .store
+            .hold_prefix(&sequence.ids[..cached], sequence.origin);
+        let part = prefix.part;
+        sequence.begin(prefix, page_size);
+        if let Some(part) = part {
+            let page = match self.store.claim(part) {
+                true => Some(part.page),
+                false => {
+                    let page = self.store.take();
+                    if let Some(page) = page {
+                        self.cache.copy_page(part.page, page, part.rows)?;
+                    }
+                    self.store.release(part.page);
+                    page
+                }
+            };
+            if let Some(page) = page {
+                sequence.pages.push(page);
+                sequence.computed += part.rows;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what of a prompt was in the cache, before the first of its tokens is fed.
+    fn count_in(&mut self, index: usize) {
+        let sequence = &mut self.running[index];
+        if sequence.cached.is_none() {
+            sequence.cached = Some(sequence.computed);
+            self.stats.prompt_tokens += sequence.prompt as u64;
+            self.stats.cached_tokens += sequence.computed as u64;
+        }
+    }
+
+    /// Takes pages for more tokens of a sequence: free ones, kept ones, then those of younger sequences.
+    fn make_room(&mut self, index: usize, tokens: usize) -> Room {
+        let sequence = &self.running[index];
+        let needed = (sequence.computed + tokens).div_ceil(self.cache.page_size());
+        loop {
+            let sequence = &mut self.running[index];
+            while sequence.pages.len() < needed
+                && let Some(page) = self.store.take()
+            {
+                sequence.pages.push(page);
+            }
+            if sequence.pages.len() >= needed {
+                return Room::Made;
+            }
+            if self.running.len() == 1 {
+                return Room::TooSmall;
+            }
+            let is_youngest = index + 1 == self.running.len();
+            self.preempt_youngest();
+            if is_youngest {
+                return Room::GivenUp;
+            }
+        }
+    }
+
+    /// Lets the youngest sequence wait until there are pages again; it is computed anew then.
+    fn preempt_youngest(&mut self) {
+        let mut sequence = self.running.pop().expect("a sequence runs");
+        sequence.release(&mut self.store, self.cache.page_size());
+        self.waiting.push_front(sequence);
+        self.stats.preemptions += 1;
+    }
+}
+
+/// What came of looking for pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Made,
+    /// The sequence was the youngest, and waits.
+    GivenUp,
+    /// The pool is too small for the sequence alone.
+    TooSmall,
+}
+
+/// Tokens of `prompt` ones that a step with `left` tokens takes. Neither they nor those that stay are so few
+/// that their rows may be multiplied in a coarser way than those of prompts, as far as that is possible.
+fn chunk(prompt: usize, left: usize) -> usize {
+    match prompt.checked_sub(left) {
+        None | Some(0) => prompt,
+        Some(_) if left < MIN_CHUNK => 0,
+        Some(rest) if rest < MIN_CHUNK && left >= 2 * MIN_CHUNK => prompt - MIN_CHUNK,
+        Some(_) => left,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_not_fed_in_a_few_tokens() {
+        assert_eq!(chunk(7, 512), 7);
+        assert_eq!(chunk(512, 512), 512);
+        assert_eq!(chunk(1000, 512), 512);
+        assert_eq!(chunk(513, 512), 497);
+        assert_eq!(chunk(100, 15), 0);
+        assert_eq!(chunk(20, 16), 16, "no way to avoid it");
+    }
+}
