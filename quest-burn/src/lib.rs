@@ -12,6 +12,7 @@ pub mod attention;
 pub mod cache;
 pub mod decode;
 pub mod digest;
+mod fixed_point;
 pub mod inference;
 #[cfg(feature = "kernel-cache")]
 pub mod kernel_cache;
@@ -25,5 +26,6 @@ pub mod rope;
 #[cfg(feature = "flex")]
 mod simd;
 
+pub use fixed_point::{FixedPoint, FixedPointError};
 pub use pages::{GroupRule, GroupRuleError, PageScoring, PageSharing};
 pub use policy::{NewestPage, QuestConfig, QuestConfigError};

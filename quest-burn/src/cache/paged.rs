@@ -12,6 +12,32 @@ use super::{
 /// A forward pass begins with [`prefill`](Self::prefill) or [`decode`](Self::decode), which takes
 /// the pages for the new tokens and gives a [`Step`]; each layer then writes its rows with
 /// [`ops::append`](crate::ops::append). Memory is allocated once; nothing grows per step.
+///
+/// ```
+/// use burn::tensor::{DType, Device, Tensor};
+/// use quest_burn::{
+///     cache::{CacheError, PagedKvCacheConfig},
+///     ops,
+/// };
+///
+/// # fn main() -> Result<(), CacheError> {
+/// let device = Device::default();
+/// // One layer with two KV heads of 16 channels, and a sequence of up to 32 tokens in pages of 8.
+/// let config = PagedKvCacheConfig::for_tokens(1, 2, 16, 8, 1, 32);
+/// let mut cache = config.init(&device, DType::F32)?;
+///
+/// let step = cache.prefill(&[10])?;
+/// let rows = || Tensor::ones([1, 2, 10, 16], &device);
+/// ops::append(cache.layer_mut(0), rows(), rows(), &step);
+/// assert_eq!(cache.lengths(), [10]);
+///
+/// // A cache without room says so and is as it was; one that goes back has room again.
+/// assert!(cache.prefill(&[23]).is_err());
+/// cache.truncate(0, 8)?;
+/// assert!(cache.prefill(&[23]).is_ok());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct PagedKvCache {
     pub(super) config: PagedKvCacheConfig,

@@ -27,29 +27,22 @@
     reason = "cube functions know the plain operators, and return several vectors"
 )]
 
-mod deviations;
-mod mean;
-mod mean_scalar;
-mod mean_var;
-mod min_max;
+pub(crate) mod mean;
+pub(crate) mod mean_scalar;
+pub(crate) mod mean_var;
+pub(crate) mod min_max;
 mod moments;
 mod registry;
 
-/// The type of each kind, by its name.
-pub(crate) mod kinds {
-    pub(crate) use super::{
-        mean::Mean, mean_scalar::MeanScalar, mean_var::MeanVar, min_max::MinMax,
-    };
-}
-
 use burn::tensor::Tensor;
 
-pub use deviations::{Deviations, DeviationsError};
+use crate::FixedPoint;
+
 pub(crate) use registry::with_digest;
 pub use registry::{DigestKind, UnknownDigest};
 
 #[cfg(feature = "cube")]
-pub(crate) use cube::KernelDigest;
+pub(crate) use cube::{KernelDigest, merge_bounds};
 
 /// Channels behind the rows of a digest that hold its number for all channels: 16 bytes of the half
 /// types, so that rows stay aligned.
@@ -61,14 +54,15 @@ pub(crate) trait Digest: Send + Sync + 'static {
     const ROWS: usize;
     /// Whether a number for all channels follows the rows.
     const SCALAR: bool = false;
-    /// Whether a score bounds the product of the query with every key, so that fewer bits must not
-    /// tighten it: 8-bit numbers are rounded outwards, the first row down and the second one up.
+    /// Whether the rows are the minimum and the maximum of the keys, so that a score bounds the product of
+    /// the query with every key. Fewer bits must not tighten a bound: 8-bit numbers are rounded outwards,
+    /// the first row down and the second one up.
     const IS_BOUND: bool = false;
     /// Whether the second row enters the score squared and apart from the first one.
     const SQUARED: bool = false;
     /// What deviations are multiplied by in scores unless something else is asked for; none where the
     /// digest has none.
-    const DEVIATIONS: Option<Deviations> = None;
+    const DEVIATIONS: Option<FixedPoint> = None;
 
     /// Digests of pages.
     ///
@@ -142,19 +136,23 @@ fn products(query: Tensor<3>, rows: Tensor<4>) -> Tensor<3> {
 mod cube {
     use cubecl::prelude::*;
 
-    use super::{Deviations, Digest};
+    use super::Digest;
+    use crate::FixedPoint;
+
+    /// The bounds of two runs of keys together, from those of each.
+    #[cube]
+    pub(crate) fn merge_bounds<N: Size>(
+        min_a: Vector<f32, N>,
+        max_a: Vector<f32, N>,
+        min_b: Vector<f32, N>,
+        max_b: Vector<f32, N>,
+    ) -> (Vector<f32, N>, Vector<f32, N>) {
+        (min(min_a, min_b), max(max_a, max_b))
+    }
 
     /// A kind of digest as CubeCL code. Units of a cube share a row, a vector each.
     #[cube]
     pub(crate) trait KernelDigest: Digest {
-        /// The vectors of both rows of two runs of keys together. Only bounds are folded so.
-        fn merge<N: Size>(
-            low: Vector<f32, N>,
-            high: Vector<f32, N>,
-            other_low: Vector<f32, N>,
-            other_high: Vector<f32, N>,
-        ) -> (Vector<f32, N>, Vector<f32, N>);
-
         /// The vectors of both rows of a page that holds `n` keys; the first of them is at `at`,
         /// the next ones are `row` vectors apart. Where there is a number for all channels, the
         /// second vector is what its square is the mean of.
@@ -172,6 +170,6 @@ mod cube {
 
         /// The score, from the products with the rows, or with the first row and the square of the
         /// second. What the number for all channels adds is in the first product.
-        fn score(product: f32, squares: f32, #[comptime] deviations: Deviations) -> f32;
+        fn score(product: f32, squares: f32, #[comptime] deviations: FixedPoint) -> f32;
     }
 }

@@ -6,11 +6,12 @@ use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Deviations, Digest, DigestLayout};
+use super::{Digest, DigestLayout};
+use crate::FixedPoint;
 
-/// One line per kind: its type, its name on command lines and what it keeps.
+/// One line per kind: its type, the folder that it is in, its name on command lines and what it keeps.
 macro_rules! digests {
-    ($($kind:ident = $name:literal, $about:literal;)+) => {
+    ($($kind:ident in $folder:ident = $name:literal, $about:literal;)+) => {
         /// What a page's digest keeps of its keys, and so what scores the page.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[non_exhaustive]
@@ -33,15 +34,15 @@ macro_rules! digests {
             }
         }
 
-        digests!(@with ($) $($kind)+);
+        digests!(@with ($) $($kind in $folder)+);
     };
-    (@with ($d:tt) $($kind:ident)+) => {
+    (@with ($d:tt) $($kind:ident in $folder:ident)+) => {
         /// Runs a piece of code with the type of a kind.
         macro_rules! with_digest {
             ($d digest:expr, $d kind:ident => $d body:expr) => {
                 match $d digest {
                     $($crate::digest::DigestKind::$kind => {
-                        type $d kind = $crate::digest::kinds::$kind;
+                        type $d kind = $crate::digest::$folder::$kind;
                         $d body
                     })+
                 }
@@ -52,10 +53,10 @@ macro_rules! digests {
 }
 
 digests! {
-    MinMax = "min-max", "Minimum and maximum of each channel, as in the paper: the score is a bound";
-    MeanVar = "mean-var", "Mean and standard deviation of each channel";
-    MeanScalar = "mean-scalar", "Mean of each channel and one standard deviation: half the bytes";
-    Mean = "mean", "Mean of each channel: half the bytes";
+    MinMax in min_max = "min-max", "Minimum and maximum of each channel, as in the paper: the score is a bound";
+    MeanVar in mean_var = "mean-var", "Mean and standard deviation of each channel";
+    MeanScalar in mean_scalar = "mean-scalar", "Mean of each channel and one standard deviation: half the bytes";
+    Mean in mean = "mean", "Mean of each channel: half the bytes";
 }
 
 impl DigestKind {
@@ -81,17 +82,35 @@ impl DigestKind {
         with_digest!(self, D => <D as Digest>::fold(keys)).cast(dtype)
     }
 
+    /// Scores of pages for queries, computed in tensor operations.
+    ///
+    /// # Shapes
+    ///
+    /// - query: `[n_kv_heads, group, head_dim]`
+    /// - digests: `[n_kv_heads, n_pages, rows, channels]` of [this shape](Self::shape)
+    /// - output: `[n_kv_heads, group, n_pages]` in f32
+    pub fn scores(
+        self,
+        query: Tensor<3>,
+        digests: Tensor<4>,
+        deviations: Option<FixedPoint>,
+    ) -> Tensor<3> {
+        let deviations = self.deviations_or(deviations).to_f32();
+        let (query, digests) = (query.cast(DType::F32), digests.cast(DType::F32));
+        with_digest!(self, D => D::scores(query, digests, deviations))
+    }
+
     /// What a score multiplies the deviations of the digest by, unless something else is asked for; none
     /// where the digest has none.
-    pub fn deviations(self) -> Option<Deviations> {
+    pub fn deviations(self) -> Option<FixedPoint> {
         with_digest!(self, D => <D as Digest>::DEVIATIONS)
     }
 
     /// What a score multiplies the deviations of the digest by.
-    pub(crate) fn deviations_or(self, asked: Option<Deviations>) -> Deviations {
+    pub(crate) fn deviations_or(self, asked: Option<FixedPoint>) -> FixedPoint {
         let own = self.deviations();
         // One number where it has no meaning, so that kernels are compiled once.
-        own.map_or(Deviations::whole(0), |own| asked.unwrap_or(own))
+        own.map_or(FixedPoint::whole(0), |own| asked.unwrap_or(own))
     }
 
     /// Whether a page's score is at least the product of the query with each of its keys.
@@ -140,18 +159,23 @@ mod tests {
             assert_eq!(kind.name().parse(), Ok(kind));
             assert_eq!(kind.to_string(), kind.name());
         }
-        assert_eq!(
-            "median".parse::<DigestKind>().unwrap_err().to_string(),
-            "digest: expected one of min-max, mean-var, mean-scalar, mean, found \"median\""
+        let error = "no-kind".parse::<DigestKind>().unwrap_err().to_string();
+        assert!(
+            error.starts_with("digest: expected one of min-max, mean-var"),
+            "{error}"
         );
+        assert!(error.ends_with("found \"no-kind\""), "{error}");
     }
 
     #[test]
     fn shapes_are_rows_and_channels() {
-        let shapes = DigestKind::ALL.iter().map(|kind| kind.shape(64));
-        assert_eq!(
-            shapes.collect::<Vec<_>>(),
-            [[2, 64], [2, 64], [1, 72], [1, 64]]
-        );
+        for (kind, expected) in [
+            (DigestKind::MinMax, [2, 64]),
+            (DigestKind::MeanVar, [2, 64]),
+            (DigestKind::MeanScalar, [1, 72]),
+            (DigestKind::Mean, [1, 64]),
+        ] {
+            assert_eq!(kind.shape(64), expected, "{kind}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::PageSharing;
-use crate::digest::Deviations;
+use crate::FixedPoint;
 
 /// How the scores of the query heads that share a list become the score of their KV head.
 ///
@@ -55,7 +55,7 @@ pub struct PageScoring {
     pub group_rule: GroupRule,
     /// What deviations are multiplied by, where digests have some: none for what
     /// [the kind of digest](crate::digest::DigestKind::deviations) takes by itself.
-    pub deviations: Option<Deviations>,
+    pub deviations: Option<FixedPoint>,
 }
 
 impl PageScoring {

@@ -7,9 +7,10 @@ use super::{
     chess_tree::{Tree, TreeShape},
     lists::listed,
     options::{OptionValue, policy_options},
-    uncertainty::{Level, is_uncertain},
+    uncertainty::is_uncertain,
 };
 use crate::{
+    FixedPoint,
     cache::{LayerCache, Step},
     ops,
 };
@@ -63,9 +64,9 @@ policy_options! {
     ChessOptions {
         reselect: Reselect = Reselect::Every(at_least_one(6)), "reselect",
             "When pages are selected anew: once, after so many opened pages, or uncertain, by the next two";
-        entropy: Level = Level::of_thousandths(3_000), "entropy",
+        entropy: FixedPoint = FixedPoint::whole(3), "entropy",
             "With reselect=uncertain: nats that the mean entropy of a page's tokens exceeds";
-        variance: Level = Level::of_thousandths(4_000), "variance",
+        variance: FixedPoint = FixedPoint::whole(4), "variance",
             "With reselect=uncertain: what the variance of these entropies exceeds instead";
         anchor: NonZeroUsize = at_least_one(32), "anchor",
             "Newest tokens whose mean key pages are compared with";

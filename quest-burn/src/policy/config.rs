@@ -3,8 +3,8 @@ use thiserror::Error;
 
 use super::QuestPolicy;
 use crate::{
+    FixedPoint,
     cache::{LayerCache, Step, validate_page_size},
-    digest::Deviations,
     pages::{GroupRule, PageScoring, PageSelection, PageSharing},
 };
 
@@ -45,7 +45,7 @@ pub struct QuestConfig {
     /// What the deviations of a digest are multiplied by; none for what
     /// [the kind of digest](crate::digest::DigestKind::deviations) takes by itself.
     #[config(default = "None")]
-    pub deviations: Option<Deviations>,
+    pub deviations: Option<FixedPoint>,
     /// How the newest page takes part.
     #[config(default = "NewestPage::Pinned")]
     pub newest_page: NewestPage,

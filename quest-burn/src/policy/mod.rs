@@ -51,7 +51,6 @@ pub use reuse::{ReuseOptions, ReusePolicy};
 pub use streaming::{StreamingConfig, StreamingPolicy, WindowPositions};
 pub use top_p::{TopPOptions, TopPPolicy};
 pub use tova::{TovaConfig, TovaPolicy};
-pub use uncertainty::{Level, LevelError};
 pub use window::WindowPolicy;
 pub(crate) use window::within;
 

@@ -5,8 +5,8 @@ use super::{
     options::{Given, policy_options},
 };
 use crate::{
+    FixedPoint,
     cache::{LayerCache, Step},
-    digest::Deviations,
     ops,
     pages::GroupRule,
 };
@@ -25,7 +25,7 @@ policy_options! {
     QuestOptions {
         group: Given<GroupRule> = Given(None), "group",
             "how the scores of a KV head's query heads become its own: max or mean";
-        deviations: Given<Deviations> = Given(None), "c",
+        deviations: Given<FixedPoint> = Given(None), "c",
             "what the deviations of mean-var and mean-scalar digests are multiplied by";
     }
 }

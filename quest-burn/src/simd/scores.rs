@@ -56,7 +56,7 @@ pub(super) fn scores_of_all(
     let deviations = cache.pool.digests.kind.deviations_or(scoring.deviations);
     let scored = Scored {
         scoring,
-        deviations: deviations.value(),
+        deviations: deviations.to_f32(),
     };
     if let Some(Int8Digests { words, scales }) = cache.pool.digests.int8.clone() {
         let (words, scales) = (pool::primitive(words), pool::primitive(scales));

@@ -1,7 +1,7 @@
 //! Page scores.
 
 use burn::tensor::Tensor;
-use quest_burn::{GroupRule, PageScoring, PageSharing, digest::Deviations, ops};
+use quest_burn::{FixedPoint, GroupRule, PageScoring, PageSharing, ops};
 use quest_burn_tests::{
     arrays::{assert_close, rows},
     catalogue::AttentionShape,
@@ -13,7 +13,7 @@ use super::{TOLERANCE, for_each_digest, heads_of};
 
 #[test]
 fn a_group_s_mean_and_other_deviations_are_scored_as_naively() {
-    let deviations = Some("0.75".parse::<Deviations>().unwrap());
+    let deviations = Some("0.75".parse::<FixedPoint>().unwrap());
     for_each_digest(|shape, filled, query, context| {
         let scoring = PageScoring {
             sharing: PageSharing::KvHead,

@@ -1,19 +1,13 @@
 use cubecl::prelude::*;
 
 use super::MeanScalar;
-use crate::digest::{Deviations, KernelDigest, moments::kernel_moments};
+use crate::{
+    FixedPoint,
+    digest::{KernelDigest, moments::kernel_moments},
+};
 
 #[cube]
 impl KernelDigest for MeanScalar {
-    fn merge<N: Size>(
-        low: Vector<f32, N>,
-        high: Vector<f32, N>,
-        _other_low: Vector<f32, N>,
-        _other_high: Vector<f32, N>,
-    ) -> (Vector<f32, N>, Vector<f32, N>) {
-        (low, high)
-    }
-
     fn fold_rows<F: Float, N: Size>(
         keys: &mut Tensor<Vector<F, N>>,
         at: usize,
@@ -28,7 +22,7 @@ impl KernelDigest for MeanScalar {
         (q, q)
     }
 
-    fn score(product: f32, _squares: f32, #[comptime] _deviations: Deviations) -> f32 {
+    fn score(product: f32, _squares: f32, #[comptime] _deviations: FixedPoint) -> f32 {
         product
     }
 }

@@ -8,14 +8,16 @@ mod native;
 
 use burn::tensor::Tensor;
 
-use super::{Deviations, Digest, SCALAR_CHANNELS, moments::moments, products, row};
+use crate::FixedPoint;
+
+use super::{Digest, SCALAR_CHANNELS, moments::moments, products, row};
 
 pub(crate) struct MeanScalar;
 
 impl Digest for MeanScalar {
     const ROWS: usize = 1;
     const SCALAR: bool = true;
-    const DEVIATIONS: Option<Deviations> = Some(Deviations::whole(1));
+    const DEVIATIONS: Option<FixedPoint> = Some(FixedPoint::whole(1));
 
     fn fold(keys: Tensor<4>) -> Tensor<4> {
         let [n_pages, heads, _, _] = keys.dims();

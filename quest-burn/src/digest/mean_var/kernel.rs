@@ -1,19 +1,13 @@
 use cubecl::prelude::*;
 
 use super::MeanVar;
-use crate::digest::{Deviations, KernelDigest, moments::kernel_moments};
+use crate::{
+    FixedPoint,
+    digest::{KernelDigest, moments::kernel_moments},
+};
 
 #[cube]
 impl KernelDigest for MeanVar {
-    fn merge<N: Size>(
-        low: Vector<f32, N>,
-        high: Vector<f32, N>,
-        _other_low: Vector<f32, N>,
-        _other_high: Vector<f32, N>,
-    ) -> (Vector<f32, N>, Vector<f32, N>) {
-        (low, high)
-    }
-
     fn fold_rows<F: Float, N: Size>(
         keys: &mut Tensor<Vector<F, N>>,
         at: usize,
@@ -29,7 +23,7 @@ impl KernelDigest for MeanVar {
         (q, q * q)
     }
 
-    fn score(product: f32, squares: f32, #[comptime] deviations: Deviations) -> f32 {
-        product + f32::new(comptime!(deviations.value())) * f32::sqrt(squares)
+    fn score(product: f32, squares: f32, #[comptime] deviations: FixedPoint) -> f32 {
+        product + f32::new(comptime!(deviations.to_f32())) * f32::sqrt(squares)
     }
 }

@@ -8,7 +8,9 @@ mod native;
 
 use burn::tensor::Tensor;
 
-use super::{Deviations, Digest, moments::moments, products, row};
+use crate::FixedPoint;
+
+use super::{Digest, moments::moments, products, row};
 
 pub(crate) struct MeanVar;
 
@@ -17,7 +19,7 @@ pub(crate) struct MeanVar;
 impl Digest for MeanVar {
     const ROWS: usize = 2;
     const SQUARED: bool = true;
-    const DEVIATIONS: Option<Deviations> = Some(Deviations::whole(2));
+    const DEVIATIONS: Option<FixedPoint> = Some(FixedPoint::whole(2));
 
     fn fold(keys: Tensor<4>) -> Tensor<4> {
         let (mean, variance) = moments(&keys);

@@ -1,19 +1,13 @@
 use cubecl::prelude::*;
 
 use super::MinMax;
-use crate::digest::{Deviations, KernelDigest, moments::IN_FLIGHT};
+use crate::{
+    FixedPoint,
+    digest::{KernelDigest, moments::IN_FLIGHT},
+};
 
 #[cube]
 impl KernelDigest for MinMax {
-    fn merge<N: Size>(
-        low: Vector<f32, N>,
-        high: Vector<f32, N>,
-        other_low: Vector<f32, N>,
-        other_high: Vector<f32, N>,
-    ) -> (Vector<f32, N>, Vector<f32, N>) {
-        (min(low, other_low), max(high, other_high))
-    }
-
     fn fold_rows<F: Float, N: Size>(
         keys: &mut Tensor<Vector<F, N>>,
         at: usize,
@@ -49,7 +43,7 @@ impl KernelDigest for MinMax {
         (min(q, zero), max(q, zero))
     }
 
-    fn score(product: f32, _squares: f32, #[comptime] _deviations: Deviations) -> f32 {
+    fn score(product: f32, _squares: f32, #[comptime] _deviations: FixedPoint) -> f32 {
         product
     }
 }

@@ -9,7 +9,7 @@ use super::super::{
     operands::{Places, Pool},
     row::RowLayout,
 };
-use crate::digest::{DigestKind, KernelDigest, SCALAR_CHANNELS, with_digest};
+use crate::digest::{DigestKind, KernelDigest, SCALAR_CHANNELS, merge_bounds, with_digest};
 
 /// One cube per page that is written, KV head and sequence; a unit per vector of a row, which
 /// walks the page's new tokens. Digests need no atomics, as no two cubes share a page.
@@ -60,7 +60,7 @@ fn append_kernel<D: KernelDigest, F: Float, N: Size>(
         pool.values[to] = new_values[from];
         let key = Vector::<f32, N>::cast_from(key);
         if comptime!(D::IS_BOUND) {
-            (low, high) = D::merge::<N>(low, high, key, key);
+            (low, high) = merge_bounds::<N>(low, high, key, key);
         }
     }
 
@@ -71,7 +71,7 @@ fn append_kernel<D: KernelDigest, F: Float, N: Size>(
         if held != 0 {
             let (old_low, old_high) =
                 D::fold_rows::<F, N>(&mut pool.keys, target, row, held, page_size);
-            (low, high) = D::merge::<N>(low, high, old_low, old_high);
+            (low, high) = merge_bounds::<N>(low, high, old_low, old_high);
         }
     } else {
         let held = last - page * page_size;

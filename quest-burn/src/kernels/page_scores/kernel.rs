@@ -70,7 +70,7 @@ fn sums_of_pages<D: KernelDigest, L: DigestLoad, F: Float, E: Numeric, N: Size>(
         }
         if comptime!(D::SCALAR) {
             // Once for the run: its lanes' parts are summed up.
-            let deviations = f32::new(comptime!(shape.deviations.value()));
+            let deviations = f32::new(comptime!(shape.deviations.to_f32()));
             let norm = deviations * f32::sqrt(lanes_sum(norm, lanes));
             let norm = select(lane == 0, norm, 0.0f32);
             #[unroll]

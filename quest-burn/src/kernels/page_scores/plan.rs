@@ -12,7 +12,8 @@ use super::{
     Scoring,
 };
 use crate::{
-    digest::{Deviations, DigestKind},
+    FixedPoint,
+    digest::DigestKind,
     pages::{GroupRule, PageScoring},
 };
 
@@ -30,7 +31,7 @@ pub(super) struct ScoreShape {
     /// How the scores of query heads that share pages become one.
     pub rule: GroupRule,
     /// What deviations are multiplied by.
-    pub deviations: Deviations,
+    pub deviations: FixedPoint,
     /// Units that share a row, and the vectors of each.
     pub lanes: usize,
     pub vectors: usize,
@@ -53,7 +54,7 @@ impl ScoreShape {
         layout: &RowLayout,
         group: usize,
         rule: PageScoring,
-        deviations: Deviations,
+        deviations: FixedPoint,
         page_size: usize,
         units: usize,
         in_flight: usize,

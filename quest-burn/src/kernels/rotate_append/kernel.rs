@@ -11,7 +11,7 @@ use super::super::{
     rms_norm::scaled,
     row::RowLayout,
 };
-use crate::digest::{KernelDigest, with_digest};
+use crate::digest::{KernelDigest, merge_bounds, with_digest};
 
 /// How a row of a merged projection becomes queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,16 +139,16 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     let digest = pool_head * comptime!(shape.digest) + unit;
     let of_page = pool_head * page_size * row + unit;
     let held_before = first % page_size;
-    let mut least_low = Vector::<f32, N>::new(0.0f32);
-    let mut least_high = least_low;
-    let mut most_low = least_low;
-    let mut most_high = least_low;
+    let mut first_low = Vector::<f32, N>::new(0.0f32);
+    let mut first_high = first_low;
+    let mut second_low = first_low;
+    let mut second_high = first_low;
     if comptime!(D::IS_BOUND) {
         // Of the rows that were there, and not their digest: it may be of tokens that were taken back.
         if held_before != 0 {
-            (least_low, most_low) =
+            (first_low, second_low) =
                 D::fold_rows::<F, N>(&mut pool.keys, of_page, row, held_before, page_size);
-            (least_high, most_high) =
+            (first_high, second_high) =
                 D::fold_rows::<F, N>(&mut pool.keys, of_page + half, row, held_before, page_size);
         }
     }
@@ -176,13 +176,13 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
         let high = Vector::<f32, N>::cast_from(high);
         if comptime!(D::IS_BOUND) {
             if held_before == 0 && position == first {
-                least_low = low;
-                least_high = high;
-                most_low = low;
-                most_high = high;
+                first_low = low;
+                first_high = high;
+                second_low = low;
+                second_high = high;
             } else {
-                (least_low, most_low) = D::merge::<N>(least_low, most_low, low, low);
-                (least_high, most_high) = D::merge::<N>(least_high, most_high, high, high);
+                (first_low, second_low) = merge_bounds::<N>(first_low, second_low, low, low);
+                (first_high, second_high) = merge_bounds::<N>(first_high, second_high, high, high);
             }
         }
     }
@@ -190,20 +190,21 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
         // Read back, so that keys count as they are kept.
         sync_cube();
         let held = last - page * page_size;
-        (least_low, most_low) = D::fold_rows::<F, N>(&mut pool.keys, of_page, row, held, page_size);
-        (least_high, most_high) =
+        (first_low, second_low) =
+            D::fold_rows::<F, N>(&mut pool.keys, of_page, row, held, page_size);
+        (first_high, second_high) =
             D::fold_rows::<F, N>(&mut pool.keys, of_page + half, row, held, page_size);
     }
-    pool.digests[digest] = Vector::cast_from(least_low);
-    pool.digests[digest + half] = Vector::cast_from(least_high);
+    pool.digests[digest] = Vector::cast_from(first_low);
+    pool.digests[digest + half] = Vector::cast_from(first_high);
     let mut scalar = f32::new(0.0);
     if comptime!(D::ROWS == 2) {
-        pool.digests[digest + row] = Vector::cast_from(most_low);
-        pool.digests[digest + row + half] = Vector::cast_from(most_high);
+        pool.digests[digest + row] = Vector::cast_from(second_low);
+        pool.digests[digest + row + half] = Vector::cast_from(second_high);
     }
     if comptime!(D::SCALAR) {
         let mut variances = Shared::<[f32]>::new_slice(half);
-        variances[unit] = (most_low + most_high).vector_sum();
+        variances[unit] = (second_low + second_high).vector_sum();
         scalar = deviation(&variances, half, comptime!(shape.head_dim));
         let digest_of_page = pool_head * comptime!(shape.digest) + row;
         write_behind::<F, N>(
@@ -221,26 +222,26 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
         // What is packed are the digests as they are kept. A compiler may leave out the rounding of a
         // value that it still holds, but not that of one which other units may have changed.
         let mut rounded = Shared::<[Vector<F, N>]>::new_slice(comptime!(4 * shape.half));
-        rounded[unit] = Vector::cast_from(least_low);
-        rounded[unit + half] = Vector::cast_from(least_high);
-        rounded[unit + row] = Vector::cast_from(most_low);
-        rounded[unit + row + half] = Vector::cast_from(most_high);
+        rounded[unit] = Vector::cast_from(first_low);
+        rounded[unit + half] = Vector::cast_from(first_high);
+        rounded[unit + row] = Vector::cast_from(second_low);
+        rounded[unit + row + half] = Vector::cast_from(second_high);
         sync_cube();
-        let least_low = Vector::<f32, N>::cast_from(rounded[unit]);
-        let least_high = Vector::<f32, N>::cast_from(rounded[unit + half]);
-        let most_low = Vector::<f32, N>::cast_from(rounded[unit + row]);
-        let most_high = Vector::<f32, N>::cast_from(rounded[unit + row + half]);
+        let first_low = Vector::<f32, N>::cast_from(rounded[unit]);
+        let first_high = Vector::<f32, N>::cast_from(rounded[unit + half]);
+        let second_low = Vector::<f32, N>::cast_from(rounded[unit + row]);
+        let second_high = Vector::<f32, N>::cast_from(rounded[unit + row + half]);
         let mut largest = Shared::<[f32]>::new_slice(comptime!(packed_row.vectors));
-        largest[unit] = largest_of::<D, N>(least_low, most_low, packed_row);
-        largest[unit + half] = largest_of::<D, N>(least_high, most_high, packed_row);
+        largest[unit] = largest_of::<D, N>(first_low, second_low, packed_row);
+        largest[unit + half] = largest_of::<D, N>(first_high, second_high, packed_row);
         sync_cube();
         let scalar = f32::cast_from(F::cast_from(scalar));
-        pack::<D, N>(packed, &largest, least_low, most_low, scalar, place, unit);
+        pack::<D, N>(packed, &largest, first_low, second_low, scalar, place, unit);
         pack::<D, N>(
             packed,
             &largest,
-            least_high,
-            most_high,
+            first_high,
+            second_high,
             scalar,
             place,
             unit + half,

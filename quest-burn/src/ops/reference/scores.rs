@@ -3,7 +3,6 @@ use burn::tensor::{DType, Tensor};
 use super::{int8::dequantized_pages, pool::pages_of_all_heads};
 use crate::{
     cache::{LayerCache, Step},
-    digest::{Digest, with_digest},
     pages::{GroupRule, PageScoring, PageSharing},
 };
 
@@ -21,7 +20,6 @@ pub fn page_scores(
         .cast(DType::F32)
         .reshape([batch, n_kv_heads, group, head_dim]);
     let kind = cache.pool.digests.kind;
-    let deviations = kind.deviations_or(scoring.deviations).value();
     let lists = scoring.lists(n_heads, n_kv_heads);
     let scores = (0..batch).map(|sequence| {
         let pages = step.pages(sequence);
@@ -36,7 +34,7 @@ pub fn page_scores(
                 .cast(DType::F32)
                 .swap_dims(0, 1),
         };
-        let scores = with_digest!(kind, D => D::scores(query, digests, deviations));
+        let scores = kind.scores(query, digests, scoring.deviations);
         let scores = of_lists(scores, scoring).reshape([1, lists, pages.len()]);
         pad_pages(scores, step.max_pages())
     });
