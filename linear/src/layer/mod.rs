@@ -4,6 +4,7 @@ mod blocks;
 mod contiguous;
 #[cfg(feature = "cube")]
 mod device_blocks;
+mod fused;
 mod linear;
 #[cfg(feature = "flex")]
 mod native;
