@@ -1,8 +1,12 @@
-//! One head's attention on the host in f64: the opinion that shares nothing with what is timed.
+//! One head's attention on the host in f64: the opinion that shares nothing with what is timed. Kinds of
+//! digests that have no computation here are those of the library's reference, in tensor operations.
 
+use burn::tensor::{Device, Tensor, TensorData};
 use quest_burn::digest::DigestKind;
 
-/// The score of each digest, the highest of the queries; `None` for a kind that is not known here.
+use crate::{BenchError, read};
+
+/// The score of each digest, the highest of the queries.
 ///
 /// `digests` holds the rows of a page one after the other, with what is behind them; `queries` rows of
 /// `head_dim`.
@@ -11,18 +15,40 @@ pub(crate) fn page_scores(
     queries: &[f32],
     digests: &[f32],
     head_dim: usize,
-) -> Option<Vec<f64>> {
-    digests
+) -> Result<Vec<f64>, BenchError> {
+    let scores = digests
         .chunks_exact(kind.shape(head_dim).iter().product())
         .map(|digest| {
             let mut queries = queries.chunks_exact(head_dim);
-            queries.try_fold(f64::NEG_INFINITY, |highest, query| {
-                Some(page_score(kind, query, digest)?.max(highest))
+            queries.try_fold(f64::NEG_INFINITY, |max, query| {
+                Some(page_score(kind, query, digest)?.max(max))
             })
-        })
-        .collect()
+        });
+    match scores.collect::<Option<Vec<_>>>() {
+        Some(scores) => Ok(scores),
+        None => reference_scores(kind, queries, digests, head_dim),
+    }
 }
 
+fn reference_scores(
+    kind: DigestKind,
+    queries: &[f32],
+    digests: &[f32],
+    head_dim: usize,
+) -> Result<Vec<f64>, BenchError> {
+    let device = Device::default();
+    let [rows, channels] = kind.shape(head_dim);
+    let pages = digests.len() / (rows * channels);
+    let digests = TensorData::new(digests.to_vec(), [1, pages, rows, channels]);
+    let group = queries.len() / head_dim;
+    let queries = TensorData::new(queries.to_vec(), [1, group, head_dim]);
+    let digests = Tensor::from_data(digests, &device);
+    let scores = kind.scores(Tensor::from_data(queries, &device), digests, None);
+    let scores = read::floats(scores.max_dim(1))?;
+    Ok(scores.into_iter().map(f64::from).collect())
+}
+
+/// None for a kind that has no computation here.
 fn page_score(kind: DigestKind, query: &[f32], digest: &[f32]) -> Option<f64> {
     let (first, behind) = digest.split_at(query.len());
     let both = query
@@ -48,14 +74,18 @@ fn page_score(kind: DigestKind, query: &[f32], digest: &[f32]) -> Option<f64> {
     })
 }
 
-/// The digest of a page with these keys, rows of `head_dim`; `None` for a kind that is not known here.
-pub(crate) fn digest(kind: DigestKind, keys: &[f32], head_dim: usize) -> Option<Vec<f64>> {
+/// The digest of a page with these keys, rows of `head_dim`.
+pub(crate) fn digest(
+    kind: DigestKind,
+    keys: &[f32],
+    head_dim: usize,
+) -> Result<Vec<f64>, BenchError> {
     let channel = |i: usize| keys.iter().skip(i).step_by(head_dim).map(|&x| f64::from(x));
     let n = (keys.len() / head_dim) as f64;
     let mean = |i: usize| channel(i).sum::<f64>() / n;
     let variance = |i: usize| channel(i).map(|x| (x - mean(i)).powi(2)).sum::<f64>() / n;
     let row = |of: &dyn Fn(usize) -> f64| (0..head_dim).map(of).collect::<Vec<_>>();
-    Some(match kind {
+    Ok(match kind {
         DigestKind::MinMax => [
             row(&|i| channel(i).fold(f64::INFINITY, f64::min)),
             row(&|i| channel(i).fold(f64::NEG_INFINITY, f64::max)),
@@ -68,8 +98,19 @@ pub(crate) fn digest(kind: DigestKind, keys: &[f32], head_dim: usize) -> Option<
             [row(&mean), vec![std; channels - head_dim]].concat()
         }
         DigestKind::Mean => row(&mean),
-        _ => return None,
+        _ => reference_digest(kind, keys, head_dim)?,
     })
+}
+
+fn reference_digest(
+    kind: DigestKind,
+    keys: &[f32],
+    head_dim: usize,
+) -> Result<Vec<f64>, BenchError> {
+    let shape = [1, 1, keys.len() / head_dim, head_dim];
+    let keys = Tensor::from_data(TensorData::new(keys.to_vec(), shape), &Device::default());
+    let digest = read::floats(kind.fold(keys))?;
+    Ok(digest.into_iter().map(f64::from).collect())
 }
 
 /// Digests in 8 bits as [`page_scores`] takes them. `words` holds rows of `head_dim / 4`, as many for
@@ -126,8 +167,8 @@ pub(crate) fn attention(
             products.sum::<f64>() * scale
         });
         let scores = scores.collect::<Vec<_>>();
-        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights = scores.iter().map(|score| (score - highest).exp());
+        let row_max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights = scores.iter().map(|score| (score - row_max).exp());
         let mut sum = 0.0;
         let mut output = vec![0.0; head_dim];
         for (weight, value) in weights.zip(values.chunks_exact(head_dim)) {
@@ -159,6 +200,41 @@ mod tests {
             page_scores(DigestKind::MinMax, &queries, &digests, 2).unwrap(),
             [1.0, 1.0]
         );
+    }
+
+    #[test]
+    fn digests_and_scores_of_every_kind_are_those_of_the_reference() {
+        const HEAD_DIM: usize = 8;
+        let numbers = |n: usize, seed: usize| {
+            let numbers = (0..n).map(|i| ((i * 37 + seed) % 23) as f32 / 7.0 - 1.5);
+            numbers.collect::<Vec<_>>()
+        };
+        let queries = numbers(2 * HEAD_DIM, 5);
+        let assert_close = |found: &[f64], expected: &[f64], kind: DigestKind| {
+            assert_eq!(found.len(), expected.len(), "{kind}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(
+                    (found - expected).abs() < 1e-4,
+                    "{kind}: {found}, {expected}"
+                );
+            }
+        };
+        for &kind in DigestKind::ALL {
+            let pages = [3, 11].map(|seed| numbers(6 * HEAD_DIM, seed));
+            let mut digests = Vec::new();
+            for keys in &pages {
+                let found = digest(kind, keys, HEAD_DIM).unwrap();
+                assert_close(
+                    &found,
+                    &reference_digest(kind, keys, HEAD_DIM).unwrap(),
+                    kind,
+                );
+                digests.extend(found.into_iter().map(|x| x as f32));
+            }
+            let found = page_scores(kind, &queries, &digests, HEAD_DIM).unwrap();
+            let expected = reference_scores(kind, &queries, &digests, HEAD_DIM).unwrap();
+            assert_close(&found, &expected, kind);
+        }
     }
 
     #[test]

@@ -88,13 +88,13 @@ mod tests {
         for index in 0..2 {
             let layer = cache.layer(index);
             let digests = layer.digests().clone();
-            let (keys, lowest, highest) = (
+            let (keys, min, max) = (
                 layer.keys().clone(),
                 digests.clone().slice_dim(2, 0..1),
                 digests.slice_dim(2, 1..2),
             );
-            let below = keys.clone().min_dim(2) - lowest;
-            let above = keys.clone().max_dim(2) - highest;
+            let below = keys.clone().min_dim(2) - min;
+            let above = keys.clone().max_dim(2) - max;
             for distance in [below, above].map(|d| read::floats(d).unwrap()) {
                 assert!(distance.iter().all(|&d| d == 0.0), "{distance:?}");
             }

@@ -28,6 +28,7 @@ mod plot;
 mod prefill;
 mod read;
 mod record;
+mod rows;
 mod table;
 mod target;
 mod timing;
@@ -39,4 +40,4 @@ pub use record::{Kind, Record};
 pub use target::{Target, device_memory};
 pub use timing::{Launch, Timing};
 
-use record::{Output, Rows};
+use rows::{Output, Rows};

@@ -7,10 +7,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
-use quest_burn::{
-    QuestConfig,
-    policy::{DensePolicy, PagePolicy},
-};
+use quest_burn::policy::{DensePolicy, PagePolicy};
 use quest_burn_models::{
     generation::GenerationConfig, local::LocalModel, session::Session, speculative::LosslessConfig,
 };
@@ -20,7 +17,7 @@ use crate::{
     BenchError, Record, Rows, Target, Timing,
     attention::Effort,
     bandwidth, memory,
-    model::{LoadedModel, ModelOptions, ModelPlan},
+    model::{LoadedModel, ModelOptions, ModelPlan, QuestOptions},
     record::Kind,
 };
 
@@ -32,9 +29,8 @@ pub(crate) struct LosslessOptions {
     /// Tokens of the prompt, as in 32K,128K
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["32K", "128K"])]
     contexts: Vec<usize>,
-    /// Tokens that Quest attends to
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["2048"])]
-    budgets: Vec<usize>,
+    #[command(flatten)]
+    quest: QuestOptions,
     /// Tokens that are drafted before they are verified
     #[arg(long, value_name = "K,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["3", "7"])]
     draft_tokens: Vec<usize>,
@@ -45,9 +41,6 @@ pub(crate) struct LosslessOptions {
     /// ids without a meaning]
     #[arg(long, value_name = "FILE", requires = "model")]
     text: Option<PathBuf>,
-    /// Leading layers that attend to everything
-    #[arg(long, value_name = "N", default_value_t = QuestConfig::new().dense_layers)]
-    dense_layers: usize,
     #[command(flatten)]
     effort: Effort,
 }
@@ -67,8 +60,9 @@ pub(crate) fn run(
     target: &Target,
     rows: &mut Rows,
 ) -> Result<(), BenchError> {
-    for &budget in &options.budgets {
-        options.quest(budget).validate_for(LocalModel::PAGE_SIZE)?;
+    for &budget in &options.quest.budgets {
+        let quest = options.quest.config(budget);
+        quest.validate_for(LocalModel::PAGE_SIZE)?;
     }
     for &draft_tokens in &options.draft_tokens {
         LosslessConfig::new()
@@ -89,12 +83,6 @@ pub(crate) fn run(
 }
 
 impl LosslessOptions {
-    fn quest(&self, budget: usize) -> QuestConfig {
-        QuestConfig::new()
-            .with_token_budget(budget)
-            .with_dense_layers(self.dense_layers)
-    }
-
     fn prompt(&self, loaded: &LoadedModel, length: usize) -> Result<Vec<u32>, BenchError> {
         let Some(path) = &self.text else {
             let vocab_size = loaded.model.config().vocab_size;
@@ -122,7 +110,7 @@ impl LosslessOptions {
     }
 }
 
-/// Who answers.
+/// A policy that answers, by itself or as a draft.
 struct Contender {
     operation: &'static str,
     policy: Arc<dyn PagePolicy>,
@@ -138,8 +126,8 @@ impl Contender {
             budget: None,
             draft_tokens: None,
         }];
-        for &budget in &options.budgets {
-            let policy: Arc<dyn PagePolicy> = Arc::new(options.quest(budget).init()?);
+        for &budget in &options.quest.budgets {
+            let policy: Arc<dyn PagePolicy> = Arc::new(options.quest.config(budget).init()?);
             let drafts = options.draft_tokens.iter().copied().map(Some);
             all.extend([None].into_iter().chain(drafts).map(|draft_tokens| Self {
                 operation: match draft_tokens {
@@ -176,7 +164,7 @@ fn measure(
         session.set_lossless(lossless)?;
         let mut record = Record {
             budget: contender.budget,
-            dense_layers: contender.budget.map(|_| options.dense_layers),
+            dense_layers: contender.budget.map(|_| options.quest.dense_layers),
             draft_tokens: contender.draft_tokens,
             ..loaded.record(Kind::Decode, contender.operation, 1, context)
         };

@@ -3,10 +3,8 @@
 use std::{fmt, str::FromStr};
 
 use burn::tensor::DType;
-use quest_burn::{
-    cache::{CacheError, DigestStorage},
-    digest::{DigestKind, UnknownDigest},
-};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use quest_burn::{cache::DigestStorage, digest::DigestKind};
 
 /// Query and KV heads, written `32:8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +40,20 @@ impl fmt::Display for Heads {
     }
 }
 
-/// A kind of page digests, by its name.
-pub(crate) fn digest(name: &str) -> Result<DigestKind, UnknownDigest> {
-    name.parse::<DigestKind>()
+/// The kinds of page digests that the library knows.
+pub(crate) fn digest_kinds() -> impl TypedValueParser<Value = DigestKind> {
+    let names = DigestKind::ALL
+        .iter()
+        .map(|kind| PossibleValue::new(kind.name()).help(kind.about()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<DigestKind>())
 }
 
-/// A way to store page digests, by its name.
-pub(crate) fn digests(name: &str) -> Result<DigestStorage, CacheError> {
-    name.parse::<DigestStorage>()
+/// The ways to store page digests that the library knows.
+pub(crate) fn digest_storages() -> impl TypedValueParser<Value = DigestStorage> {
+    let names = DigestStorage::ALL
+        .iter()
+        .map(|form| PossibleValue::new(form.name()).help(form.about()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<DigestStorage>())
 }
 
 /// An element type by its name.

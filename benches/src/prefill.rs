@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use quest_burn::{QuestConfig, cache::PagedKvCache, policy::DensePolicy};
-use quest_burn_models::{generation::prefill, local::LocalModel};
+use quest_burn_models::generation::prefill;
 use quest_burn_report::count;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     bandwidth,
     decode::reserved,
     memory,
-    model::{LoadedModel, ModelOptions, ModelPlan},
+    model::{CacheOptions, LoadedModel, ModelOptions, ModelPlan},
     read,
     record::Kind,
 };
@@ -30,13 +30,9 @@ pub(crate) struct PrefillOptions {
     /// Tokens that go through the model at once
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["2048"])]
     pub chunks: Vec<usize>,
-    /// Sequences
-    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::sequences, default_values = ["1"])]
-    pub batch: Vec<usize>,
-    /// Tokens of a page: a power of two from 8 to 128
-    #[arg(long, value_name = "N", default_value_t = LocalModel::PAGE_SIZE)]
-    pub page_size: usize,
-    /// Prompts that are timed, the median of which counts
+    #[command(flatten)]
+    pub cache_options: CacheOptions,
+    /// Timed prompts; their median is reported
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     pub prompts: u16,
     #[command(flatten)]
@@ -55,25 +51,26 @@ pub(crate) fn run(
 ) -> Result<(), BenchError> {
     let begin = Instant::now();
     QuestConfig::new()
-        .with_token_budget(options.page_size)
-        .validate_for(options.page_size)?;
+        .with_token_budget(options.cache_options.page_size)
+        .validate_for(options.cache_options.page_size)?;
     let time_limit = options.effort.time_limit()?;
     let limit = memory::limit(target, options.effort.memory_limit);
     let plan = ModelPlan::new(&options.model, target, limit)?;
     bandwidth::measure(target, &options.effort.stopwatch(), limit, rows)?;
     target.device().memory_cleanup();
     let loaded = plan.load(target)?;
-    for &batch in &options.batch {
+    for &batch in &options.cache_options.batch {
         for &context in &options.contexts {
             for &chunk in &options.chunks {
-                let cache = loaded
-                    .model
-                    .config()
-                    .cache(options.page_size, batch, context);
+                let cache =
+                    loaded
+                        .model
+                        .config()
+                        .cache(options.cache_options.page_size, batch, context);
                 let cache_bytes = cache.bytes(loaded.model.dtype());
                 let needed = loaded.weight_bytes().saturating_add(cache_bytes);
                 let mut record = Record {
-                    page_size: Some(options.page_size),
+                    page_size: Some(options.cache_options.page_size),
                     chunk: Some(chunk),
                     ..loaded.record(Kind::Prefill, "prefill", batch, context)
                 };

@@ -21,7 +21,7 @@ pub(crate) enum Operation {
     Append,
     /// Bounds of the attention scores of every page
     PageScores,
-    /// The pages with the highest bounds
+    /// The pages with the highest scores
     TopPages,
     /// Attention over those pages
     PagedAttention,
@@ -71,7 +71,7 @@ pub(crate) enum Preset {
 /// Options of `bench attention`. Lists replace those of the preset.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AttentionOptions {
-    /// Which lists are gone through
+    /// Values of the lists below that are not given
     #[arg(long, value_enum, default_value_t = Preset::Target)]
     pub preset: Preset,
     /// Sequences
@@ -86,7 +86,7 @@ pub(crate) struct AttentionOptions {
     /// Tokens of each sequence, as in 32K,128K
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens)]
     pub contexts: Vec<usize>,
-    /// Tokens that are attended to
+    /// Tokens that a decoded token attends to
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens)]
     pub budgets: Vec<usize>,
     /// Tokens of a page: powers of two from 8 to 128
@@ -95,11 +95,11 @@ pub(crate) struct AttentionOptions {
     /// Element type of the KV cache: f32, f16 or bf16 [default: f16 on GPUs, f32 on CPUs]
     #[arg(long, value_parser = parse::float_dtype)]
     pub dtype: Option<DType>,
-    /// Kinds of page digests: min-max, mean-var, mean-scalar, mean
-    #[arg(long, value_name = "KIND,..", value_delimiter = ',', value_parser = parse::digest, default_values_t = [DigestKind::MeanVar])]
+    /// What a page's digest keeps of its keys
+    #[arg(long, value_name = "KIND,..", value_delimiter = ',', value_parser = parse::digest_kinds(), default_values_t = [DigestKind::MeanVar])]
     pub digest: Vec<DigestKind>,
-    /// Numbers that the digests are read in: full, int8
-    #[arg(long = "digest-storage", alias = "digests", value_name = "FORM,..", value_delimiter = ',', value_parser = parse::digests, default_values_t = [DigestStorage::Full])]
+    /// Numbers that the digests are read in
+    #[arg(long = "digest-storage", alias = "digests", value_name = "FORM,..", value_delimiter = ',', value_parser = parse::digest_storages(), default_values_t = [DigestStorage::Full])]
     pub digests: Vec<DigestStorage>,
     /// Only these operations
     #[arg(long, value_enum, value_name = "OPERATION,..", value_delimiter = ',')]
@@ -120,10 +120,10 @@ pub(crate) struct Effort {
     /// Begins no measurement after this many minutes
     #[arg(long, value_name = "N")]
     pub minutes: Option<f64>,
-    /// Rounds of a measurement, the median of which counts
+    /// Rounds of a measurement; their median is reported
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     pub rounds: u16,
-    /// Milliseconds of a round at least
+    /// Minimum milliseconds of a round
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     pub round_ms: u16,
 }

@@ -40,9 +40,9 @@ impl StepBytes {
         let reads = Reads {
             batch,
             context,
-            page_size: options.page_size,
+            page_size: options.cache_options.page_size,
             budget,
-            dense_layers: options.dense_layers,
+            dense_layers: options.quest.dense_layers,
             digest: options.digest,
             digests: options.digests,
         };

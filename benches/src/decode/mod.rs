@@ -40,7 +40,7 @@ pub(crate) fn run(
     bandwidth::measure(target, &stopwatch, limit, rows)?;
     target.device().memory_cleanup();
     let loaded = plan.load(target)?;
-    for &batch in &options.batch {
+    for &batch in &options.cache_options.batch {
         for &context in &options.contexts {
             let cache = options.cache_bytes(&loaded, batch, context);
             let needed = loaded.weight_bytes().saturating_add(cache);
@@ -77,14 +77,14 @@ fn measure(
 ) -> Result<(), BenchError> {
     eprintln!("{}: batch {batch}, context {context}", loaded.name);
     let mut session = Session::new(options, loaded, target, batch, context)?;
-    let budgets = options.budgets.iter().copied().map(Some);
+    let budgets = options.quest.budgets.iter().copied().map(Some);
     for budget in [None].into_iter().chain(budgets) {
         let mut record = Record {
             budget,
-            page_size: Some(options.page_size),
+            page_size: Some(options.cache_options.page_size),
             digest: Some(options.digest.name()),
             digests: Some(options.digests.name()),
-            dense_layers: budget.map(|_| options.dense_layers),
+            dense_layers: budget.map(|_| options.quest.dense_layers),
             ..loaded.record(Kind::Decode, operation(budget), batch, context)
         };
         if budget.is_some_and(|budget| budget >= context) {

@@ -64,7 +64,7 @@ impl<'a> Session<'a> {
     ) -> Result<Option<Steps>, BenchError> {
         let policy: Box<dyn PagePolicy> = match budget {
             None => Box::new(DensePolicy),
-            Some(budget) => Box::new(self.options.quest(budget).init()?),
+            Some(budget) => Box::new(self.options.quest.config(budget).init()?),
         };
         let steps = self.run(policy.as_ref(), launch)?;
         let checked = match steps {

@@ -5,7 +5,7 @@ mod random;
 mod shape;
 mod weights;
 
-pub(crate) use options::ModelOptions;
+pub(crate) use options::{CacheOptions, ModelOptions, QuestOptions};
 pub(crate) use shape::ShapeName;
 pub(crate) use weights::Weights;
 

@@ -1,6 +1,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use quest_burn::QuestConfig;
+use quest_burn_models::local::LocalModel;
+use quest_burn_report::count;
 
 use super::{ShapeName, Weights};
 
@@ -18,4 +21,35 @@ pub(crate) struct ModelOptions {
     /// all else [default: stored, and f16 on GPUs, f32 on CPUs]
     #[arg(long, value_name = "FORM")]
     pub weights: Option<Weights>,
+}
+
+/// What Quest attends to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct QuestOptions {
+    /// Tokens that a decoded token attends to
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["2048"])]
+    pub budgets: Vec<usize>,
+    /// Leading layers that attend to everything
+    #[arg(long, value_name = "N", default_value_t = QuestConfig::new().dense_layers)]
+    pub dense_layers: usize,
+}
+
+impl QuestOptions {
+    /// The configuration of Quest.
+    pub(crate) fn config(&self, budget: usize) -> QuestConfig {
+        QuestConfig::new()
+            .with_token_budget(budget)
+            .with_dense_layers(self.dense_layers)
+    }
+}
+
+/// What the KV cache holds.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CacheOptions {
+    /// Sequences
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::sequences, default_values = ["1"])]
+    pub batch: Vec<usize>,
+    /// Tokens of a page: a power of two from 8 to 128
+    #[arg(long, value_name = "N", default_value_t = LocalModel::PAGE_SIZE)]
+    pub page_size: usize,
 }
