@@ -4,9 +4,8 @@ use clap::Args;
 use quest_burn_benches::{BenchError, BenchOptions, Target};
 
 use crate::{
-    device::{self, DeviceName},
+    device::{self, DeviceName, value_name},
     failure::Failure,
-    options::value_name,
 };
 
 #[derive(Args)]

@@ -10,10 +10,9 @@ use quest_burn_models::{generation::GenerationConfig, local::LocalModel, tokeniz
 use serde::Serialize;
 
 use crate::{
-    device::{self, DeviceName, SelectedDevice},
+    device::{self, DeviceName, SelectedDevice, value_name},
     failure::Failure,
     folder::ModelFolder,
-    options::value_name,
     output::{print_json, print_line},
 };
 

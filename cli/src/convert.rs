@@ -134,7 +134,7 @@ fn free_place(output: &Path) -> anyhow::Result<&Path> {
     Ok(parent)
 }
 
-/// A folder that is written beside its place and moved there when it is whole.
+/// A folder that is written next to its final place and moved there when it is complete.
 struct Place<'a> {
     output: &'a Path,
     /// Removed with all that is in it.

@@ -10,7 +10,7 @@ use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
-    experiment::{LaboratoryPlan, progress},
+    experiment::{ExperimentPlan, progress},
     failure::Failure,
     options::{LayerOptions, ModelOptions, SelectionOptions},
     output::{print_json, print_line},
@@ -52,7 +52,7 @@ struct Output<'a> {
 
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     const LENGTH: usize = 16_384;
-    let plan = LaboratoryPlan::new(&args.model, &args.selection)?;
+    let plan = ExperimentPlan::new(&args.model, &args.selection)?;
     let max = plan.config().max_positions;
     let config = DemoConfig {
         length: args.length.unwrap_or(LENGTH.min(max)),
@@ -66,9 +66,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         seed: args.seed,
     };
     config.check(plan.config(), plan.tokenizer())?;
-    let laboratory = plan.load(config.length)?;
-    let run = laboratory.run_info("demo", args.seed, &config)?;
-    let demo = demo::run(&laboratory.model, &config, &mut progress("demo"))?;
+    let loaded = plan.load(config.length)?;
+    let run = loaded.run_info("demo", args.seed, &config)?;
+    let demo = demo::run(&loaded.model, &config, &mut progress("demo"))?;
     if args.json {
         return print_json(&Output {
             demo: &demo,

@@ -6,8 +6,6 @@ use burn::tensor::DeviceKind;
 use burn::tensor::{DType, Device, DeviceType};
 use clap::ValueEnum;
 
-use crate::options::value_name;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DeviceName {
     /// A GPU that is compiled in and present, otherwise the CPU
@@ -26,6 +24,12 @@ pub(crate) enum DeviceName {
     Wgpu,
     /// Apple GPU
     Metal,
+}
+
+/// The name of an option's value, as it is written on the command line.
+pub(crate) fn value_name(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 impl DeviceName {

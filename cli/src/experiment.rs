@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
-    Comparison, Progress,
-    budget::Budget,
+    Progress,
     results::{Build, Journal, ModelInfo, RunInfo},
 };
 use quest_burn_models::{config::ModelConfig, local::LocalModel, tokenizer::Tokenizer};
@@ -15,10 +13,11 @@ use quest_burn_report::{file::check_writable, plot::Figure};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    device::value_name,
     failure::Failure,
     memory::Work,
     model::ModelPlan,
-    options::{LayerOptions, ModelOptions, SelectionOptions, value_name},
+    options::{ModelOptions, SelectionOptions},
     output::{self, Unit, print_json, print_line},
 };
 
@@ -45,12 +44,12 @@ pub(crate) struct ExperimentOptions {
 
 /// A model to experiment with, before its weights are there: what a command asks for is checked
 /// with it.
-pub(crate) struct LaboratoryPlan<'a> {
+pub(crate) struct ExperimentPlan<'a> {
     model: ModelPlan<'a>,
 }
 
 /// A model to experiment with, and what results say about it.
-pub(crate) struct Laboratory {
+pub(crate) struct ExperimentModel {
     pub model: LocalModel,
     info: ModelInfo,
     device: String,
@@ -59,41 +58,23 @@ pub(crate) struct Laboratory {
 impl ExperimentOptions {
     /// Reads everything but the weights. Refuses at once what would fail after all has been
     /// computed.
-    pub(crate) fn plan(&self) -> Result<LaboratoryPlan<'_>, Failure> {
+    pub(crate) fn plan(&self) -> Result<ExperimentPlan<'_>, Failure> {
         for path in [&self.plot, &self.resume].into_iter().flatten() {
             check_writable(path).with_context(|| {
                 format!("{}: expected a file that can be written", path.display())
             })?;
         }
-        Ok(LaboratoryPlan::new(&self.model, &self.selection)?)
-    }
-
-    /// Who is asked, and how.
-    pub(crate) fn comparison(
-        &self,
-        lengths: &[usize],
-        budgets: &[Budget],
-        policies: &[PolicyKind],
-        layers: &LayerOptions,
-    ) -> Comparison {
-        Comparison {
-            lengths: lengths.to_vec(),
-            budgets: budgets.to_vec(),
-            policies: policies.to_vec(),
-            prefill_chunk: self.model.prefill_chunk,
-            quest: self.selection.quest_config(layers.dense_layers),
-            page_size: self.selection.page_size,
-        }
+        Ok(ExperimentPlan::new(&self.model, &self.selection)?)
     }
 
     /// The rows that there are, and what a run with these settings carries.
     pub(crate) fn journal<R: Serialize + DeserializeOwned>(
         &self,
-        laboratory: &Laboratory,
+        loaded: &ExperimentModel,
         experiment: &str,
         settings: &impl Serialize,
     ) -> Result<(Journal<R>, RunInfo), Failure> {
-        let run = laboratory.run_info(experiment, self.seed, settings)?;
+        let run = loaded.run_info(experiment, self.seed, settings)?;
         let journal = Journal::<R>::open(self.resume.as_deref(), &run)?;
         if !journal.rows().is_empty() {
             eprintln!("resumed: {} rows are there", journal.rows().len());
@@ -123,7 +104,7 @@ impl ExperimentOptions {
     }
 }
 
-impl<'a> LaboratoryPlan<'a> {
+impl<'a> ExperimentPlan<'a> {
     /// Reads everything but the weights.
     pub(crate) fn new(
         options: &'a ModelOptions,
@@ -145,14 +126,14 @@ impl<'a> LaboratoryPlan<'a> {
     }
 
     /// Loads the model for contexts of up to `tokens` tokens.
-    pub(crate) fn load(self, tokens: usize) -> Result<Laboratory, Failure> {
+    pub(crate) fn load(self, tokens: usize) -> Result<ExperimentModel, Failure> {
         let work = Work::chunk(self.model.options.prefill_chunk);
         let loaded = self.model.load(tokens, work)?;
         loaded.report(tokens);
         let folder = &self.model.folder;
         let model = ModelInfo::of_dir(folder.path(), folder.name(), loaded.model.config());
         folder.discard();
-        Ok(Laboratory {
+        Ok(ExperimentModel {
             info: model.map_err(anyhow::Error::new)?,
             device: value_name(loaded.device.name),
             model: loaded.model,
@@ -160,7 +141,7 @@ impl<'a> LaboratoryPlan<'a> {
     }
 }
 
-impl Laboratory {
+impl ExperimentModel {
     /// What a run with this model carries.
     pub(crate) fn run_info(
         &self,

@@ -16,11 +16,12 @@ use serde::Serialize;
 
 use crate::{
     chat::prompt::{Prompter, TemplateOptions},
+    device::value_name,
     failure::Failure,
     ids,
     memory::Work,
     model::Plan,
-    options::{CommonOptions, LosslessOptions, SamplingOptions, value_name},
+    options::{CommonOptions, LosslessOptions, SamplingOptions},
     output::{Progress, Unit, per_second, print_json, print_line, print_part},
 };
 

@@ -15,7 +15,7 @@ pub(crate) fn from_text(text: &str, tokenizer: Option<&Tokenizer>) -> anyhow::Re
     }
     let tokenizer = tokenizer.ok_or_else(|| {
         anyhow!(
-            "text needs {} beside the weights, found none (give token ids with --ids)",
+            "text needs {} next to the weights, found none (give token ids with --ids)",
             Tokenizer::FILE
         )
     })?;

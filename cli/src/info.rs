@@ -6,9 +6,10 @@ use quest_burn_models::config::{Architecture, ModelConfig};
 use serde::Serialize;
 
 use crate::{
+    device::value_name,
     failure::Failure,
     model::Plan,
-    options::{CommonOptions, value_name},
+    options::CommonOptions,
     output::{print_json, print_line},
 };
 

@@ -4,19 +4,23 @@ use std::path::PathBuf;
 
 use anyhow::Error;
 use clap::Args;
-use quest_burn_experiments::{
-    budget::Budget,
-    longbench::{self, LongBenchConfig, Task, TaskData},
-};
+use quest_burn_experiments::longbench::{self, LongBenchConfig, Task, TaskData};
 use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
+    contenders::{ContenderDefaults, ContenderOptions},
     experiment::{ExperimentOptions, progress},
     failure::Failure,
-    options::LayerOptions,
-    policies::{PolicyList, policy_list},
 };
+
+/// What `quest longbench` compares by itself.
+struct LongBenchDefaults;
+
+impl ContenderDefaults for LongBenchDefaults {
+    const BUDGETS: &'static str = "512,1024,2048,4096";
+    const POLICIES: &'static str = "dense,quest,streaming,h2o,tova";
+}
 
 #[derive(Args)]
 pub(crate) struct LongBenchArgs {
@@ -34,28 +38,12 @@ pub(crate) struct LongBenchArgs {
     /// First records of each task that are answered [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Tokens that a decoded token attends to, or shares of the prompt
-    #[arg(
-        long,
-        value_name = "B,..",
-        value_delimiter = ',',
-        default_value = "512,1024,2048,4096"
-    )]
-    budgets: Vec<Budget>,
-    /// Who answers
-    #[arg(
-        long,
-        value_name = "P,..",
-        value_parser = policy_list,
-        default_value = "dense,quest,streaming,h2o,tova"
-    )]
-    policies: PolicyList,
+    #[command(flatten)]
+    contenders: ContenderOptions<LongBenchDefaults>,
     /// Tokens that a prompt and its answer may take together; longer prompts lose their middle
     /// [default: the model's context]
     #[arg(long, value_name = "N", value_parser = count::tokens)]
     context: Option<usize>,
-    #[command(flatten)]
-    layers: LayerOptions,
     #[command(flatten)]
     experiment: ExperimentOptions,
 }
@@ -95,15 +83,15 @@ pub(crate) fn run(args: &LongBenchArgs) -> Result<(), Failure> {
     let data = args.read()?;
     let plan = args.experiment.plan()?;
     let config = LongBenchConfig {
-        policies: args.policies.clone(),
-        budgets: args.budgets.clone(),
+        policies: args.contenders.policies.clone(),
+        budgets: args.contenders.budgets.clone(),
         context: args.context.unwrap_or(plan.config().max_positions),
         prefill_chunk: args.experiment.model.prefill_chunk,
-        quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
+        quest: args.contenders.quest_config(&args.experiment.selection),
         page_size: args.experiment.selection.page_size,
     };
     config.check(plan.config(), plan.tokenizer())?;
-    let laboratory = plan.load(config.context)?;
+    let loaded = plan.load(config.context)?;
     let tasks = data.iter().map(|data| TaskInfo {
         task: data.task,
         records: data.records.len(),
@@ -113,11 +101,9 @@ pub(crate) fn run(args: &LongBenchArgs) -> Result<(), Failure> {
         config: &config,
         tasks: tasks.collect(),
     };
-    let (mut journal, run) = args
-        .experiment
-        .journal(&laboratory, "longbench", &settings)?;
+    let (mut journal, run) = args.experiment.journal(&loaded, "longbench", &settings)?;
     longbench::run(
-        &laboratory.model,
+        &loaded.model,
         &config,
         &data,
         &mut journal,

@@ -6,6 +6,7 @@
 mod bench;
 mod chat;
 mod check;
+mod contenders;
 mod convert;
 mod demo;
 mod device;

@@ -13,11 +13,11 @@ use quest_burn_models::{
 };
 
 use crate::{
-    device::{self, SelectedDevice},
+    device::{self, SelectedDevice, value_name},
     failure::Failure,
     folder::ModelFolder,
     memory::{self, Demand, Form, Work},
-    options::{CommonOptions, ModelOptions, SelectionOptions, value_name},
+    options::{CommonOptions, ModelOptions, SelectionOptions},
     output::{Progress, Unit},
 };
 

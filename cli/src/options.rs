@@ -324,9 +324,3 @@ pub(crate) fn weight_formats() -> impl TypedValueParser<Value = WeightFormat> {
         .map(|format| PossibleValue::new(format.name()).help(format.about()));
     PossibleValuesParser::new(names).try_map(|name| name.parse::<WeightFormat>())
 }
-
-/// The name of an option's value, as it is written on the command line.
-pub(crate) fn value_name(value: impl ValueEnum) -> String {
-    let value = value.to_possible_value();
-    value.map_or_else(String::new, |value| value.get_name().to_owned())
-}

@@ -1,38 +1,31 @@
 //! `quest passkey`
 
 use clap::Args;
-use quest_burn_experiments::{
-    budget::Budget,
-    passkey::{self, PasskeyConfig},
-};
+use quest_burn_experiments::passkey::{self, PasskeyConfig};
 use quest_burn_report::count;
 
 use crate::{
+    contenders::{ComparisonDefaults, ComparisonOptions, ContenderDefaults},
     experiment::{ExperimentOptions, progress},
     failure::Failure,
-    options::LayerOptions,
-    policies::{PolicyList, policy_list},
 };
+
+/// What `quest passkey` compares by itself.
+struct PasskeyDefaults;
+
+impl ContenderDefaults for PasskeyDefaults {
+    const BUDGETS: &'static str = "1/16,1/64";
+    const POLICIES: &'static str = "dense,quest,streaming,h2o,tova";
+}
+
+impl ComparisonDefaults for PasskeyDefaults {
+    const LENGTHS: &'static str = "1024,4096,16384";
+}
 
 #[derive(Args)]
 pub(crate) struct PasskeyArgs {
-    /// Tokens of prompt and answer together
-    #[arg(
-        long,
-        value_name = "N,..",
-        value_parser = count::tokens,
-        value_delimiter = ',',
-        default_value = "1024,4096,16384"
-    )]
-    lengths: Vec<usize>,
-    /// Tokens that a decoded token attends to, or shares of the length
-    #[arg(
-        long,
-        value_name = "B,..",
-        value_delimiter = ',',
-        default_value = "1/16,1/64"
-    )]
-    budgets: Vec<Budget>,
+    #[command(flatten)]
+    comparison: ComparisonOptions<PasskeyDefaults>,
     /// Evenly spaced places of the passkey, the last one at the end of the text
     #[arg(long, value_name = "N", default_value_t = 10)]
     depths: usize,
@@ -42,14 +35,6 @@ pub(crate) struct PasskeyArgs {
     /// Numbers that a text hides; with several, each has an owner, and one is asked for
     #[arg(long, value_name = "N", default_value_t = 1)]
     keys: usize,
-    /// Who answers
-    #[arg(
-        long,
-        value_name = "P,..",
-        value_parser = policy_list,
-        default_value = "dense,quest,streaming,h2o,tova"
-    )]
-    policies: PolicyList,
     /// Characters at the end of the prompt that are fed token by token through the policy
     #[arg(long, value_name = "N", default_value_t = 400)]
     tail: usize,
@@ -57,20 +42,13 @@ pub(crate) struct PasskeyArgs {
     #[arg(long, value_name = "N", value_parser = count::any_tokens, default_value_t = 10)]
     answer_tokens: usize,
     #[command(flatten)]
-    layers: LayerOptions,
-    #[command(flatten)]
     experiment: ExperimentOptions,
 }
 
 impl PasskeyArgs {
     fn config(&self) -> PasskeyConfig {
         PasskeyConfig {
-            comparison: self.experiment.comparison(
-                &self.lengths,
-                &self.budgets,
-                &self.policies,
-                &self.layers,
-            ),
+            comparison: self.comparison.comparison(&self.experiment),
             depths: self.depths,
             trials: self.trials,
             keys: self.keys,
@@ -86,10 +64,10 @@ pub(crate) fn run(args: &PasskeyArgs) -> Result<(), Failure> {
     let plan = args.experiment.plan()?;
     config.check(plan.config(), plan.tokenizer())?;
     let longest = config.comparison.lengths.iter().copied().max().unwrap_or(0);
-    let laboratory = plan.load(longest)?;
-    let (mut journal, run) = args.experiment.journal(&laboratory, "passkey", &config)?;
+    let loaded = plan.load(longest)?;
+    let (mut journal, run) = args.experiment.journal(&loaded, "passkey", &config)?;
     passkey::run(
-        &laboratory.model,
+        &loaded.model,
         &config,
         &mut journal,
         &mut progress("passkey"),

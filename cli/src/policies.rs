@@ -39,6 +39,12 @@ impl TypedValueParser for PolicyParser {
     }
 }
 
+/// The names of all policies, for a help text.
+pub(crate) fn names() -> String {
+    let names = PolicyKind::ALL.iter().map(|kind| kind.name());
+    names.collect::<Vec<_>>().join(", ")
+}
+
 /// Several policies.
 pub(crate) type PolicyList = Vec<PolicyKind>;
 

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use quest_burn_experiments::{
-    budget::Budget,
     passkey::PasskeyPrompt,
     recall::{self, RecallConfig},
     require_tokenizer,
@@ -15,12 +14,19 @@ use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
+    contenders::{ContenderDefaults, ContenderOptions},
     experiment::{ExperimentOptions, progress},
     failure::Failure,
     ids,
-    options::LayerOptions,
-    policies::{PolicyList, policy_list},
 };
+
+/// What `quest recall` compares by itself.
+struct RecallDefaults;
+
+impl ContenderDefaults for RecallDefaults {
+    const BUDGETS: &'static str = "1/64,1/32,1/16,1/8";
+    const POLICIES: &'static str = "quest,streaming,h2o,tova";
+}
 
 #[derive(Args)]
 pub(crate) struct RecallArgs {
@@ -34,24 +40,8 @@ pub(crate) struct RecallArgs {
     /// Last tokens of these, which are fed one by one and watched
     #[arg(long, value_name = "N", value_parser = count::any_tokens, default_value_t = 128)]
     steps: usize,
-    /// Tokens that a decoded token attends to, or shares of the length
-    #[arg(
-        long,
-        value_name = "B,..",
-        value_delimiter = ',',
-        default_value = "1/64,1/32,1/16,1/8"
-    )]
-    budgets: Vec<Budget>,
-    /// Who is watched
-    #[arg(
-        long,
-        value_name = "P,..",
-        value_parser = policy_list,
-        default_value = "quest,streaming,h2o,tova"
-    )]
-    policies: PolicyList,
     #[command(flatten)]
-    layers: LayerOptions,
+    contenders: ContenderOptions<RecallDefaults>,
     #[command(flatten)]
     experiment: ExperimentOptions,
 }
@@ -90,15 +80,15 @@ pub(crate) fn run(args: &RecallArgs) -> Result<(), Failure> {
     let plan = args.experiment.plan()?;
     let config = RecallConfig {
         steps: args.steps,
-        budgets: args.budgets.clone(),
-        policies: args.policies.clone(),
+        budgets: args.contenders.budgets.clone(),
+        policies: args.contenders.policies.clone(),
         prefill_chunk: args.experiment.model.prefill_chunk,
-        quest: (args.experiment.selection).quest_config(args.layers.dense_layers),
+        quest: args.contenders.quest_config(&args.experiment.selection),
         page_size: args.experiment.selection.page_size,
     };
     let ids = args.ids(plan.tokenizer())?;
     config.check(plan.config(), ids.len())?;
-    let laboratory = plan.load(ids.len())?;
+    let loaded = plan.load(ids.len())?;
     let name = args.text.as_ref().and_then(|path| path.file_name());
     let settings = Settings {
         config: &config,
@@ -106,9 +96,9 @@ pub(crate) fn run(args: &RecallArgs) -> Result<(), Failure> {
         text: name.map_or("passkey".into(), |name| name.to_string_lossy().into_owned()),
         ids_sha256: sha256(ids.iter().flat_map(|id| id.to_le_bytes())),
     };
-    let (mut journal, run) = args.experiment.journal(&laboratory, "recall", &settings)?;
+    let (mut journal, run) = args.experiment.journal(&loaded, "recall", &settings)?;
     recall::run(
-        &laboratory.model,
+        &loaded.model,
         &config,
         &ids,
         &mut journal,

@@ -5,19 +5,28 @@ use std::{fs, path::PathBuf};
 use anyhow::Context;
 use clap::Args;
 use quest_burn_experiments::{
-    budget::Budget,
     results::sha256,
     ruler::{self, Haystack, RulerConfig, RulerTask},
 };
-use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
+    contenders::{ComparisonDefaults, ComparisonOptions, ContenderDefaults},
     experiment::{ExperimentOptions, progress},
     failure::Failure,
-    options::LayerOptions,
-    policies::{PolicyList, policy_list},
 };
+
+/// What `quest ruler` compares by itself.
+struct RulerDefaults;
+
+impl ContenderDefaults for RulerDefaults {
+    const BUDGETS: &'static str = "1/16,1/64";
+    const POLICIES: &'static str = "dense,quest,oracle";
+}
+
+impl ComparisonDefaults for RulerDefaults {
+    const LENGTHS: &'static str = "4096";
+}
 
 #[derive(Args)]
 pub(crate) struct RulerArgs {
@@ -30,37 +39,14 @@ pub(crate) struct RulerArgs {
         default_value = "niah-single,niah-multikey,niah-multivalue,niah-multiquery,vt,cwe,fwe"
     )]
     tasks: Vec<RulerTask>,
-    /// Tokens of prompt and answer together
-    #[arg(
-        long,
-        value_name = "N,..",
-        value_parser = count::tokens,
-        value_delimiter = ',',
-        default_value = "4096"
-    )]
-    lengths: Vec<usize>,
+    #[command(flatten)]
+    comparison: ComparisonOptions<RulerDefaults>,
     /// Evenly spaced places of the needle that is asked for, from the beginning to the end
     #[arg(long, value_name = "N", default_value_t = 5)]
     depths: usize,
     /// Prompts for each task, length and depth
     #[arg(long, value_name = "N", default_value_t = 1)]
     trials: usize,
-    /// Tokens that a decoded token attends to, or shares of the length
-    #[arg(
-        long,
-        value_name = "B,..",
-        value_delimiter = ',',
-        default_value = "1/16,1/64"
-    )]
-    budgets: Vec<Budget>,
-    /// Who answers
-    #[arg(
-        long,
-        value_name = "P,..",
-        value_parser = policy_list,
-        default_value = "dense,quest,oracle"
-    )]
-    policies: PolicyList,
     /// Tokens of an answer at most [default: RULER's for each task, 30 to 128]
     #[arg(long, value_name = "N")]
     answer_tokens: Option<usize>,
@@ -71,8 +57,6 @@ pub(crate) struct RulerArgs {
     /// `answers`
     #[arg(long, value_name = "FILE")]
     documents: Option<PathBuf>,
-    #[command(flatten)]
-    layers: LayerOptions,
     #[command(flatten)]
     experiment: ExperimentOptions,
 }
@@ -94,12 +78,7 @@ pub(crate) fn run(args: &RulerArgs) -> Result<(), Failure> {
         None => String::new(),
     };
     let config = RulerConfig {
-        comparison: args.experiment.comparison(
-            &args.lengths,
-            &args.budgets,
-            &args.policies,
-            &args.layers,
-        ),
+        comparison: args.comparison.comparison(&args.experiment),
         tasks: args.tasks.clone(),
         depths: args.depths,
         trials: args.trials,
@@ -120,16 +99,16 @@ pub(crate) fn run(args: &RulerArgs) -> Result<(), Failure> {
     };
     config.check(plan.config(), plan.tokenizer())?;
     let longest = config.comparison.lengths.iter().copied().max().unwrap_or(0);
-    let laboratory = plan.load(longest)?;
+    let loaded = plan.load(longest)?;
     let hash = |content: &Option<String>| content.as_ref().map(|c| sha256(c.bytes()));
     let settings = Settings {
         config: &config,
         text_sha256: hash(&text),
         documents_sha256: hash(&documents),
     };
-    let (mut journal, run) = args.experiment.journal(&laboratory, "ruler", &settings)?;
+    let (mut journal, run) = args.experiment.journal(&loaded, "ruler", &settings)?;
     let progress = &mut progress("ruler");
-    ruler::run(&laboratory.model, &config, &mut journal, progress)?;
+    ruler::run(&loaded.model, &config, &mut journal, progress)?;
     let rows = ruler::rows(&config, journal.rows());
     args.experiment
         .report(&rows, &run, ruler::table(&rows), || {

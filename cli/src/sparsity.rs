@@ -90,15 +90,13 @@ pub(crate) fn run(args: &SparsityArgs) -> Result<(), Failure> {
         return Err(error.into());
     }
     config.check(plan.config(), ids.len())?;
-    let laboratory = plan.load(ids.len())?;
-    let model = &laboratory.model;
+    let loaded = plan.load(ids.len())?;
+    let model = &loaded.model;
     let settings = Settings {
         config: &config,
         text: args.text.info(&ids),
     };
-    let (mut journal, run) = args
-        .experiment
-        .journal(&laboratory, "sparsity", &settings)?;
+    let (mut journal, run) = args.experiment.journal(&loaded, "sparsity", &settings)?;
     sparsity::run(
         model,
         &config,

@@ -325,7 +325,7 @@ fn what_cannot_be_served_is_refused() {
         &checkpoint,
         "demo",
         &[],
-        "expected tokenizer.json beside the weights, found none",
+        "expected tokenizer.json next to the weights, found none",
     );
 }
 

@@ -1,4 +1,4 @@
-//! Who takes part in a comparison: a policy with a budget.
+//! What is compared: a policy with a budget.
 
 use std::fmt;
 

@@ -12,13 +12,12 @@ use crate::{
     ExperimentError, Progress,
     budget::Budget,
     contender::Contender,
-    passkey::ask,
     results::Journal,
-    session::{require_tokenizer, session_of},
+    session::{ask, require_tokenizer, session_of},
     unique,
 };
 
-/// Whom experiments ask that compare policies on the same prompts, and how.
+/// What is compared on the same prompts, and with which settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     /// Tokens of prompt and answer together.
@@ -36,7 +35,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Who answers.
+    /// The policies with their budgets.
     pub(crate) fn contenders(&self) -> Vec<Contender> {
         Contender::all(&self.policies, &self.budgets)
     }

@@ -203,16 +203,16 @@ impl<'a> Dialogue<'a> {
         // All but the last part, so that Ctrl-C is heard between parts.
         let start = std::time::Instant::now();
         let (chunk, new) = (config.prefill_chunk, &ids[reused..]);
-        let mut ahead = 0;
+        let mut done = 0;
         let mut progress = Progress::new("prefill", Unit::Tokens, new.len() as u64);
         loop {
-            let end = chunk_end(ahead, new.len(), chunk);
+            let end = chunk_end(done, new.len(), chunk);
             if end == new.len() {
                 break;
             }
-            self.session.prefill(&new[ahead..end], chunk, &mut |_| ())?;
-            ahead = end;
-            progress.set(ahead as u64);
+            self.session.prefill(&new[done..end], chunk, &mut |_| ())?;
+            done = end;
+            progress.set(done as u64);
             if interrupt.take() {
                 return Ok(answer);
             }
@@ -222,7 +222,7 @@ impl<'a> Dialogue<'a> {
 
         let mut stream = self
             .session
-            .generate_ids(&new[ahead..], config)?
+            .generate_ids(&new[done..], config)?
             .into_text()?;
         while let Some(piece) = stream.next().transpose()? {
             show(&piece)?;
@@ -239,7 +239,7 @@ impl<'a> Dialogue<'a> {
         };
         answer.new_tokens = stream.new_ids().len();
         answer.timings = stream.timings();
-        answer.timings.prefill_tokens += ahead;
+        answer.timings.prefill_tokens += done;
         answer.timings.prefill += before;
         Ok(answer)
     }

@@ -8,7 +8,7 @@ use burn::tensor::DType;
 use indicatif::BinaryBytes;
 use quest_burn::inference::WeightFormat;
 
-use crate::{device::SelectedDevice, options::value_name};
+use crate::device::{SelectedDevice, value_name};
 
 pub(crate) use demand::{Demand, Form, Work};
 use limits::{Bound, Room};

@@ -100,14 +100,14 @@ pub(super) fn run(args: PerplexityArgs) -> Result<(), Failure> {
     check_ids(&ids, plan.config().vocab_size)?;
     check_context(ids.len(), 0, common.context)?;
     config.check(plan.config(), ids.len())?;
-    let laboratory = plan.load(ids.len())?;
+    let loaded = plan.load(ids.len())?;
     let settings = Settings {
         config: &config,
         text: text.info(&ids),
     };
-    let (mut journal, run) = experiment.journal(&laboratory, "perplexity", &settings)?;
+    let (mut journal, run) = experiment.journal(&loaded, "perplexity", &settings)?;
     perplexity::run(
-        &laboratory.model,
+        &loaded.model,
         &config,
         &ids,
         &mut journal,

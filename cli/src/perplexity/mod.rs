@@ -11,10 +11,11 @@ use quest_burn_report::count;
 use serde::Serialize;
 
 use crate::{
+    device::value_name,
     failure::Failure,
     memory::Work,
     model::Plan,
-    options::{CommonOptions, value_name},
+    options::CommonOptions,
     output::{Progress, Unit, print_json, print_line},
     text::TextOptions,
 };

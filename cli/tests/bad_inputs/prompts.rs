@@ -73,7 +73,7 @@ fn prompts() {
         Case {
             name: "text without tokenizer.json",
             args: &["--prompt", "w3 w4"],
-            expected: &["text needs tokenizer.json beside the weights, found none"],
+            expected: &["text needs tokenizer.json next to the weights, found none"],
             ..Case::default()
         },
         Case {

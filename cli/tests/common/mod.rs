@@ -43,7 +43,7 @@ impl Checkpoint {
         self.dir.path()
     }
 
-    /// Writes a file beside the weights.
+    /// Writes a file next to the weights.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, content).unwrap();

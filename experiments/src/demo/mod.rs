@@ -22,8 +22,8 @@ use crate::{
     ExperimentError, Progress,
     budget::Budget,
     contender::Contender,
-    passkey::{PasskeyPrompt, ask, first_number},
-    session::{require_tokenizer, session_of},
+    passkey::{PasskeyPrompt, first_number},
+    session::{ask, require_tokenizer, session_of},
 };
 
 pub use picture::page_map;

@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use super::{ChosenPages, Demo};
 
-/// How much of what a column stands for was chosen: nothing, little, .. everything.
+/// Shares of a column's pages that were chosen: none, few, .. all.
 const SHADES: [char; 5] = ['·', '░', '▒', '▓', '█'];
 
 /// A strip of pages for each list, from the beginning of the text to its end, as they were chosen
@@ -10,8 +10,8 @@ const SHADES: [char; 5] = ['·', '░', '▒', '▓', '█'];
 /// them, and below all strips where these pages are. No line is longer than `width` characters,
 /// unless that is too few for a strip.
 ///
-/// A column stands for one page, or for several where there are more pages than columns. It is as
-/// dark as the share of them that was chosen.
+/// A column is one page, or several where there are more pages than columns. It is as dark as the share
+/// of them that was chosen.
 pub fn page_map(demo: &Demo, width: usize) -> String {
     let lines = demo.chosen.iter().map(|list| Line::new(demo, list));
     let lines = lines.collect::<Vec<_>>();
@@ -85,7 +85,7 @@ fn strip(chosen: &[bool], columns: usize, column: impl Fn(usize) -> usize) -> St
         *pages += 1;
         *of_them += usize::from(chosen);
     }
-    // The least that is chosen shows, and only everything is black.
+    // Even one chosen page shows, and a column is black only if all of its pages were chosen.
     let shade = |(pages, chosen): (usize, usize)| match chosen {
         0 => SHADES[0],
         _ => SHADES[1 + chosen * (SHADES.len() - 2) / pages],

@@ -11,9 +11,8 @@ use crate::{
     ExperimentError, Progress,
     budget::Budget,
     contender::Contender,
-    passkey::ask,
     results::{Journal, round_trip},
-    session::{require_tokenizer, session_of},
+    session::{ask, require_tokenizer, session_of},
 };
 
 /// How a model is evaluated.

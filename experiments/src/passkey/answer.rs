@@ -1,33 +1,3 @@
-use quest_burn_models::{generation::GenerateError, session::Session};
-
-/// Feeds the end of a prompt token by token through the session's policy, and continues with the most probable
-/// tokens: as many as are asked for, or up to one of `stop_ids`.
-///
-/// # Errors
-///
-/// When there is nothing to feed, an id is outside the vocabulary, the cache is full, or the device
-/// fails.
-pub fn ask(
-    session: &mut Session,
-    tail: &[u32],
-    tokens: usize,
-    stop_ids: &[u32],
-) -> Result<Vec<u32>, GenerateError> {
-    for &id in tail {
-        session.decode(id)?;
-    }
-    let mut answer = Vec::with_capacity(tokens);
-    while answer.len() < tokens {
-        let id = session.most_probable()?;
-        answer.push(id);
-        if stop_ids.contains(&id) || answer.len() == tokens {
-            break;
-        }
-        session.decode(id)?;
-    }
-    Ok(answer)
-}
-
 /// Whether the first number in an answer is the passkey.
 pub fn is_correct(answer: &str, passkey: u32) -> bool {
     first_digits(answer) == Some(passkey.to_string().as_str())

@@ -15,7 +15,7 @@ mod owners;
 mod prompt;
 mod text;
 
-pub use answer::{ask, first_number, is_correct};
+pub use answer::{first_number, is_correct};
 pub use chart::{figure, table};
 pub use experiment::{PasskeyConfig, PasskeyOutcome, PasskeyRow, rows, run};
 pub use prompt::PasskeyPrompt;

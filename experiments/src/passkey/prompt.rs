@@ -77,7 +77,7 @@ impl PasskeyPrompt {
         text: impl Fn(usize) -> PasskeyText,
     ) -> Result<Self, ExperimentError> {
         let count = |text: &str| Ok::<_, TokenizerError>(tokenizer.encode(text)?.len());
-        let filler = most_filler(tokens, |filler| count(text(filler).text()))?;
+        let filler = max_filler(tokens, |filler| count(text(filler).text()))?;
         let text = text(filler);
         let ids = tokenizer.encode(text.text())?;
         let prefill = count(text.without_last(tail))?;
@@ -95,7 +95,7 @@ impl PasskeyPrompt {
 /// one more character has more.
 ///
 /// Asks for the count of as few texts as it can: encoding a long text takes a while.
-fn most_filler(
+fn max_filler(
     tokens: usize,
     count: impl Fn(usize) -> Result<usize, TokenizerError>,
 ) -> Result<usize, ExperimentError> {
@@ -117,42 +117,42 @@ fn most_filler(
 
     // Steps that double lead from the guess, which is close, past the limit.
     let mut step = 16;
-    let (mut most, mut over) = (guess, guess);
+    let (mut fitting, mut beyond) = (guess, guess);
     if fits(guess)? {
-        while fits(over)? {
-            (most, over) = (over, over + step);
+        while fits(beyond)? {
+            (fitting, beyond) = (beyond, beyond + step);
             step *= 2;
         }
     } else {
-        while most > 0 && !fits(most)? {
-            (most, over) = (most.saturating_sub(step), most);
+        while fitting > 0 && !fits(fitting)? {
+            (fitting, beyond) = (fitting.saturating_sub(step), fitting);
             step *= 2;
         }
     }
-    while over - most > 1 {
-        let middle = most + (over - most) / 2;
+    while beyond - fitting > 1 {
+        let middle = fitting + (beyond - fitting) / 2;
         match fits(middle)? {
-            true => most = middle,
-            false => over = middle,
+            true => fitting = middle,
+            false => beyond = middle,
         }
     }
-    Ok(most)
+    Ok(fitting)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Finds the most filler where `per_token` characters are a token, and 10 tokens are no filler.
-    fn most(tokens: usize, per_token: usize) -> Result<usize, ExperimentError> {
-        most_filler(tokens, |filler| Ok(10 + filler.div_ceil(per_token)))
+    /// Finds the longest filler where `per_token` characters are a token, and 10 tokens are no filler.
+    fn filler_of(tokens: usize, per_token: usize) -> Result<usize, ExperimentError> {
+        max_filler(tokens, |filler| Ok(10 + filler.div_ceil(per_token)))
     }
 
     #[test]
     fn the_filler_that_fits_is_found_for_any_number_of_characters_per_token() {
         for per_token in [1, 2, 3, 7, 90] {
             for tokens in [10, 11, 12, 60, 1000, 4105, 123_456] {
-                let filler = most(tokens, per_token).unwrap();
+                let filler = filler_of(tokens, per_token).unwrap();
                 assert_eq!(filler, (tokens - 10) * per_token, "{tokens} of {per_token}");
             }
         }
@@ -165,7 +165,7 @@ mod tests {
             let count = |filler: usize| {
                 Ok(filler.min(5000).div_ceil(cheap) + filler.saturating_sub(5000).div_ceil(dear))
             };
-            let filler = most_filler(20_000, count).unwrap();
+            let filler = max_filler(20_000, count).unwrap();
             assert!(count(filler).unwrap() <= 20_000);
             assert!(count(filler + 1).unwrap() > 20_000);
         }
@@ -174,10 +174,10 @@ mod tests {
     #[test]
     fn no_room_for_the_task_and_a_tokenizer_without_tokens_are_refused() {
         assert!(matches!(
-            most(9, 1),
+            filler_of(9, 1),
             Err(ExperimentError::TooShort { min: 10, found: 9 })
         ));
-        let error = most_filler(9, |_| Ok(0)).unwrap_err();
+        let error = max_filler(9, |_| Ok(0)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "tokenizer: expected tokens for a text in English, found none"

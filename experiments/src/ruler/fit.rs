@@ -21,7 +21,7 @@ impl RulerPrompt {
     ///
     /// # Errors
     ///
-    /// When the least size has more, or the tokenizer fails.
+    /// When the smallest size has more, or the tokenizer fails.
     pub(super) fn fit(
         tokenizer: &Tokenizer,
         tokens: usize,

@@ -137,7 +137,7 @@ impl RulerTask {
         }
     }
 
-    /// The least and the largest size.
+    /// The smallest and the largest size.
     pub(super) fn sizes(self, material: Material<'_>) -> std::ops::RangeInclusive<usize> {
         match self {
             Self::CommonWords => 0..=words::MAX_UNCOMMON,
