@@ -75,7 +75,7 @@ pub enum GenerateError {
     #[error("logits: expected a token to be fed before, found none")]
     NothingFed,
     /// Text is asked for of a model of token ids.
-    #[error("text needs {} beside the weights, found none", Tokenizer::FILE)]
+    #[error("text needs {} next to the weights, found none", Tokenizer::FILE)]
     NoTokenizer,
     /// Text did not become ids, or ids text.
     #[error(transparent)]
