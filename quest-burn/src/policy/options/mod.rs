@@ -72,6 +72,7 @@ pub(super) fn pairs(text: &str) -> impl Iterator<Item = Result<(&str, &str), Opt
 }
 
 #[cfg(test)]
+#[allow(unreachable_pub, reason = "the macros make public items")]
 mod tests {
     use core::num::NonZeroUsize;
 
