@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cache::{LayerCache, PagedKvCacheConfig, Phase, Step},
     ops,
-    policy::{PagePolicy, within},
+    policy::{PagePolicy, prefill_attention, within},
 };
 
 /// Causal self-attention with grouped query heads that decodes from a paged KV cache, reading the
@@ -87,9 +87,9 @@ impl QuestAttention {
         ))
     }
 
-    /// Appends the step's new tokens to the cache and attends to what it holds: densely while
-    /// prefilling, to the pages that `policy` chooses while decoding. A layer with a window attends to
-    /// all that is in it, whatever the policy.
+    /// Appends the step's new tokens to the cache and attends to what it holds, as `policy` says: most
+    /// [read everything](PagePolicy::prefill_attention) while prefilling, and the pages that they choose while
+    /// decoding. A layer with a window attends to all that is in it, whatever the policy.
     ///
     /// Outputs past the tokens that a sequence gains are undefined.
     ///
@@ -115,7 +115,7 @@ impl QuestAttention {
         ops::append(cache, keys, values, step);
         let heads = match step.phase() {
             Phase::Prefill => {
-                ops::prefill_attention_within(query, cache, step, self.scale, self.window)
+                prefill_attention(query, cache, step, self.scale, self.window, policy)
             }
             Phase::Decode => {
                 let query = query.squeeze_dim::<3>(2);

@@ -20,6 +20,7 @@ mod error;
 mod layer;
 mod packing;
 mod paged;
+mod past;
 mod pool;
 mod resize;
 mod states;

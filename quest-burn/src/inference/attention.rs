@@ -8,7 +8,7 @@ use crate::{
     attention::{HeadNorms, QuestAttention, Rope, Rotations, Temperature, Window, rms_norm},
     cache::{LayerCache, Phase, Step},
     ops,
-    policy::{PagePolicy, within},
+    policy::{PagePolicy, prefill_attention, within},
 };
 
 /// A [`QuestAttention`] with its projections to queries, keys and values merged.
@@ -151,7 +151,7 @@ impl InferenceAttention {
         };
         let heads = match step.phase() {
             Phase::Prefill => {
-                ops::prefill_attention_within(query, cache, step, self.scale, self.window)
+                prefill_attention(query, cache, step, self.scale, self.window, policy)
                     .swap_dims(1, 2)
             }
             Phase::Decode => {

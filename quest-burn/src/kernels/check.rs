@@ -152,6 +152,21 @@ pub(super) fn check_attention(
     check_kernels(keys, head_dim);
 }
 
+/// Where the sequences of a batch are, with a row of the page table for each, or for each of their KV heads.
+pub(super) fn check_page_lists(batch: usize, n_kv_heads: usize, sequences: &Sequences) {
+    let [rows, max_pages] = sequences.page_table.dims();
+    assert!(
+        batch > 0 && max_pages > 0,
+        "page table: expected sequences and columns, found {batch} sequences and {max_pages} columns"
+    );
+    assert!(
+        rows == batch || rows == batch * n_kv_heads,
+        "rows of the page table: expected one for each of {batch} sequences, or of their {n_kv_heads} KV \
+         heads, found {rows}"
+    );
+    assert_shape!(sequences.lengths, [batch]);
+}
+
 /// Where the sequences of a batch are. A grid without cubes is no launch, and kernels read the last
 /// column of the page table for pages that a sequence does not have.
 pub(super) fn check_sequences(batch: usize, sequences: &Sequences) {

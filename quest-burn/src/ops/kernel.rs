@@ -2,11 +2,11 @@
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 
-use super::HeadNorms;
+use super::{HeadNorms, past_table};
 use crate::{
     cache::{Digests, Int8Digests, KvPool, LayerCache, Sequences, Step},
     kernels::{self, ReadPages, Scoring, TopKPages, TopPages},
-    pages::{PageScoring, PageSelection, Pages},
+    pages::{PageScoring, PageSelection, Pages, PastPages},
     rope::Rotations,
 };
 
@@ -91,6 +91,26 @@ pub(super) fn prefill_attention(
     let output = kernels::paged_attention(query, keys, values, pages, step.rows(), scale);
     let output = output.reshape([batch, tokens, n_heads, head_dim]);
     output.swap_dims(1, 2).cast(dtype)
+}
+
+/// Whether [`sparse_prefill_attention`] is a kernel on this cache.
+pub(super) fn prefills_sparsely(cache: &LayerCache) -> bool {
+    let keys = &cache.pool.keys;
+    kernels::prefills(&keys.device(), keys.dtype(), cache.pool.head_dim())
+}
+
+pub(super) fn sparse_prefill_attention(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    past: &PastPages,
+    step: &Step,
+    scale: f64,
+) -> Tensor<4> {
+    let dtype = query.dtype();
+    let (keys, values) = (cache.pool.keys.clone(), cache.pool.values.clone());
+    let query = query.cast(keys.dtype());
+    let sequences = past_table::sequences(past, step);
+    kernels::prefill_attention(query, keys, values, &sequences, scale as f32).cast(dtype)
 }
 
 /// Packs every digest of a pool: as those of one sequence with all its pages.

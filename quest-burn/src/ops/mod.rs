@@ -10,6 +10,7 @@
 //! | [`top_k_attention`] | the three above together |
 //! | [`prefill_attention`] | causal attention of many query tokens over all pages |
 //! | [`prefill_attention_within`] | the same in a sliding window |
+//! | [`sparse_prefill_attention`] | the same over listed pages of the past, and the new tokens |
 //! | [`token_attention`], [`token_weights`] | attention of one query token over listed tokens |
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
@@ -23,19 +24,23 @@ mod int8;
 #[cfg(feature = "cube")]
 mod kernel;
 mod norm;
+#[cfg(feature = "cube")]
+mod past_table;
 #[doc(hidden)]
 pub mod reference;
 mod rotate_append;
+mod sparse_prefill;
 mod tokens;
 
 use burn::tensor::{Tensor, assert_shape};
 
 pub use crate::pages::{
-    KeyShift, PageScoring, PageSelection, PageSharing, Pages, TokenLists, Window,
+    KeyShift, PageScoring, PageSelection, PageSharing, Pages, PastPages, TokenLists, Window,
 };
 pub(crate) use body::Body;
 pub use norm::HeadNorms;
 pub use rotate_append::rotate_append;
+pub use sparse_prefill::sparse_prefill_attention;
 pub use tokens::{TokenAttention, token_attention, token_scores, token_weights, true_page_scores};
 
 use crate::cache::{LayerCache, Step};

@@ -1,5 +1,6 @@
 //! What a query reads: the inputs by which policies tell operations what to attend to.
 
+mod past;
 mod scoring;
 mod selection;
 mod tokens;
@@ -9,6 +10,7 @@ use burn::tensor::{Int, Tensor};
 
 pub(crate) use self::tokens::{for_each, one_list};
 pub use self::{
+    past::PastPages,
     scoring::{GroupRule, GroupRuleError, PageScoring},
     selection::{PageSelection, PageSharing},
     tokens::{KeyShift, TokenLists},

@@ -1,4 +1,4 @@
-//! Which pages, or which single tokens, a decoded token attends to.
+//! Which pages, or which single tokens, a decoded token attends to, and which pages those of a prompt.
 //!
 //! A policy is a value; dense attention is the policy that lists every page, so that accuracy and
 //! speed of all of them are measured on one attention path.
@@ -18,6 +18,7 @@ mod lists;
 mod observer;
 mod options;
 mod oracle;
+mod prefill;
 mod prompt;
 mod quest;
 mod raas;
@@ -42,6 +43,7 @@ pub use h2o::{H2oConfig, H2oPolicy};
 pub use observer::{Observation, Observations, ObservedPolicy, Read, TOP_TOKENS};
 pub use options::{Given, OptionError, PolicyOption, Share, ShareError};
 pub use oracle::{OracleOptions, OraclePolicy};
+pub use prefill::{PrefillConfig, PrefillConfigError, QuestPrefill, QuestPrefillConfig};
 pub use quest::{QuestOptions, QuestPolicy};
 pub use raas::{RaasOptions, RaasPolicy, RaasPrompt};
 pub use random::{RandomOptions, RandomPolicy, RandomPrompt};
@@ -52,17 +54,17 @@ pub use streaming::{StreamingConfig, StreamingPolicy, WindowPositions};
 pub use top_p::{TopPOptions, TopPPolicy};
 pub use tova::{TovaConfig, TovaPolicy};
 pub use window::WindowPolicy;
-pub(crate) use window::within;
+pub(crate) use window::{prefill_attention, within};
 
 pub use crate::pages::{
-    GroupRule, KeyShift, PageScoring, PageSelection, PageSharing, Pages, TokenLists,
+    GroupRule, KeyShift, PageScoring, PageSelection, PageSharing, Pages, PastPages, TokenLists,
 };
 use crate::{
     cache::{LayerCache, Step},
     ops,
 };
 
-/// Chooses what the newest token of each sequence attends to.
+/// Chooses what the newest token of each sequence attends to, and what the tokens of a prompt do.
 pub trait PagePolicy: Debug + Send + Sync {
     /// The pages for one layer of one decode step; the new token is already in the cache.
     ///
@@ -88,6 +90,23 @@ pub trait PagePolicy: Debug + Send + Sync {
     ) -> Tensor<3> {
         let pages = self.select(&query, cache, step, scale);
         ops::paged_attention(query, cache, &pages, step, scale)
+    }
+
+    /// Causal attention of the new tokens of a prompt, which are in the cache already; dense unless a policy
+    /// says otherwise, as [`QuestPrefill`] does.
+    ///
+    /// # Shapes
+    ///
+    /// - query (after RoPE), output: `[batch, n_heads, max_new_tokens, head_dim]`; zeros past the tokens that a
+    ///   sequence gains
+    fn prefill_attention(
+        &self,
+        query: Tensor<4>,
+        cache: &LayerCache,
+        step: &Step,
+        scale: f64,
+    ) -> Tensor<4> {
+        ops::prefill_attention(query, cache, step, scale)
     }
 
     /// Tokens that a query head reads at most in a layer of `length` tokens, in pages of `page_size`;

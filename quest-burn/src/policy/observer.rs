@@ -185,6 +185,16 @@ impl PagePolicy for ObservedPolicy {
         self.policy.attention(query, cache, step, scale)
     }
 
+    fn prefill_attention(
+        &self,
+        query: Tensor<4>,
+        cache: &LayerCache,
+        step: &Step,
+        scale: f64,
+    ) -> Tensor<4> {
+        self.policy.prefill_attention(query, cache, step, scale)
+    }
+
     fn hears_entropy(&self) -> bool {
         self.policy.hears_entropy()
     }

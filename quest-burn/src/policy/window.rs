@@ -3,6 +3,7 @@ use burn::tensor::Tensor;
 use super::{PagePolicy, Pages, TokenLists};
 use crate::{
     cache::{LayerCache, Step},
+    ops,
     pages::{Window, one_list},
 };
 
@@ -62,6 +63,21 @@ pub(crate) fn within<T>(
     match window {
         Some(window) => attend(&WindowPolicy::new(window)),
         None => attend(policy),
+    }
+}
+
+/// Attention of a prompt's new tokens with the policy of a layer: to a window where it has one.
+pub(crate) fn prefill_attention(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    step: &Step,
+    scale: f64,
+    window: Option<Window>,
+    policy: &dyn PagePolicy,
+) -> Tensor<4> {
+    match window {
+        Some(_) => ops::prefill_attention_within(query, cache, step, scale, window),
+        None => policy.prefill_attention(query, cache, step, scale),
     }
 }
 

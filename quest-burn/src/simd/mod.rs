@@ -30,7 +30,7 @@ mod softmax;
 pub(crate) use append::append;
 pub(crate) use attention::{paged_attention, top_k_attention};
 pub(crate) use int8::{packed, quantize_digests};
-pub(crate) use prefill::prefill_attention;
+pub(crate) use prefill::{prefill_attention, sparse_prefill_attention};
 pub(crate) use scores::page_scores;
 pub(crate) use select::top_pages;
 

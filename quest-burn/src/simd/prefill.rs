@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use burn::tensor::Tensor;
 use macerator::Simd;
@@ -11,7 +11,10 @@ use super::{
     softmax::{MASKED, exponentials, highest},
     with_element,
 };
-use crate::cache::{LayerCache, Step};
+use crate::{
+    cache::{LayerCache, Step},
+    pages::PastPages,
+};
 
 /// Rows of queries (tokens times query heads of a group) of one task: as many as share the work
 /// of laying out a block of keys, and fit into the second-level cache with it.
@@ -30,6 +33,54 @@ pub(crate) fn prefill_attention(
     step: &Step,
     scale: f64,
 ) -> Tensor<4> {
+    let seen = (0..step.batch()).map(|sequence| Seen {
+        position: step.starts()[sequence],
+        pages: vec![Cow::Borrowed(step.pages(sequence))],
+    });
+    attend(query, cache, step, scale, &seen.collect::<Vec<_>>())
+}
+
+/// [`crate::ops::sparse_prefill_attention`].
+pub(crate) fn sparse_prefill_attention(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    past: &PastPages,
+    step: &Step,
+    scale: f64,
+) -> Tensor<4> {
+    let [_, heads, k] = past.ids.dims();
+    let ids = past.ids.clone().into_data().convert::<i32>();
+    let ids = ids.try_to_vec::<i32>().expect("converted to i32");
+    let seen = (0..step.batch()).map(|sequence| {
+        let (before, own) = step.pages(sequence).split_at(step.past_pages(sequence));
+        let of_head = |head: usize| {
+            let list = &ids[(sequence * heads + head) * k..][..past.counts[sequence]];
+            let listed = list.iter().map(|&page| before[page as usize]);
+            Cow::Owned(listed.chain(own.iter().copied()).collect())
+        };
+        Seen {
+            position: past.start(sequence, step),
+            pages: (0..heads).map(of_head).collect(),
+        }
+    });
+    attend(query, cache, step, scale, &seen.collect::<Vec<_>>())
+}
+
+/// What the new tokens of a sequence see.
+struct Seen<'a> {
+    /// Position of the first of them among the tokens of the pages.
+    position: usize,
+    /// Pool pages: of each KV head, or the same for all.
+    pages: Vec<Cow<'a, [u32]>>,
+}
+
+fn attend(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    step: &Step,
+    scale: f64,
+    seen: &[Seen<'_>],
+) -> Tensor<4> {
     let dtype = query.dtype();
     let shape = query.dims();
     let device = query.device();
@@ -41,7 +92,7 @@ pub(crate) fn prefill_attention(
     let (keys, values) = (pool::primitive(keys), pool::primitive(values));
     let output = with_element!(cache.pool.keys.dtype(), E => {
         let (keys, values) = (Pool::<E>::new(&keys), Pool::new(&values));
-        attend_in(&scaled, shape, keys, values, step)
+        attend_in(&scaled, shape, keys, values, step, seen)
     });
     pool::tensor(output, shape, &device).cast(dtype)
 }
@@ -60,6 +111,7 @@ fn attend_in<E: Element>(
     keys: Pool<'_, E>,
     values: Pool<'_, E>,
     step: &Step,
+    seen: &[Seen<'_>],
 ) -> Vec<f32> {
     let group = n_heads / keys.heads();
     let per_task = (ROWS / group).max(1);
@@ -76,7 +128,7 @@ fn attend_in<E: Element>(
                 });
             }
         }
-        elements += gained * n_heads * step.lengths()[sequence] * head_dim;
+        elements += gained * n_heads * (seen[sequence].position + gained) * head_dim;
     }
     let row = |sequence: usize, head: usize, token: usize| {
         ((sequence * n_heads + head) * max_tokens + token) * head_dim
@@ -92,8 +144,9 @@ fn attend_in<E: Element>(
             let first = row(sequence, head, tokens.start);
             block.extend_from_slice(&query[first..][..tokens.len() * head_dim]);
         }
-        let position = step.starts()[sequence] + tokens.start;
-        let pages = step.pages(sequence);
+        let Seen { position, pages } = &seen[sequence];
+        let position = position + tokens.start;
+        let pages = &pages[head % pages.len()];
         attend_block::<E>(&block, tokens.len(), position, keys, values, head, pages)
     });
 

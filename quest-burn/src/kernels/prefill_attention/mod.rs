@@ -24,7 +24,7 @@ use cubecl::{
 };
 
 use super::{
-    check::{check_dtype, check_groups, check_kernels, check_sequences},
+    check::{check_dtype, check_groups, check_kernels, check_page_lists},
     device::{is_cube_with, supported},
     extension::QuestOps,
     launch::{address_type, empty},
@@ -42,6 +42,9 @@ pub fn prefills(device: &Device, dtype: DType, head_dim: usize) -> bool {
 /// sequence, at position `starts + i`, sees the keys up to its own, which are in the cache already.
 ///
 /// Rows past the tokens that a sequence gains are zeros.
+///
+/// A page table with a row per KV head of each sequence, `[batch * n_kv_heads, max_pages]`, gives each head pages
+/// of its own.
 ///
 /// # Shapes
 ///
@@ -63,7 +66,7 @@ pub fn prefill_attention(
     assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
     assert_shape!(query, [batch, n_heads, tokens, head_dim]);
     assert_shape!(&sequences.starts, [batch]);
-    check_sequences(batch, sequences);
+    check_page_lists(batch, n_kv_heads, sequences);
     check_dtype("values", values.dtype(), keys.dtype());
     check_dtype("query", query.dtype(), keys.dtype());
     check_groups(n_heads, n_kv_heads);

@@ -5,7 +5,8 @@ use cubecl::prelude::*;
 /// A KV head of a sequence, and how far its cube reads.
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct Place {
-    pub sequence: usize,
+    /// Row of the page table that lists its pages.
+    pub table_row: usize,
     pub kv_head: usize,
     pub n_kv_heads: usize,
     pub n_pool_pages: usize,
@@ -50,14 +51,17 @@ pub(super) fn run_of_cube<F: Float, N: Size, P: Size>(
     let length = lengths[sequence] as usize;
     let gained = min(max(length, start) - start, tokens);
     let end = start + min(first + run, gained);
+    let kv_head = head * n_kv_heads / n_heads;
+    // One row of the page table for a sequence, or one for each of its KV heads.
+    let lists = page_table.shape(0) / query.shape(0);
     Run {
         first,
         first_row: (sequence * n_heads + head) * tokens,
         start,
         gained,
         place: Place {
-            sequence,
-            kv_head: head * n_kv_heads / n_heads,
+            table_row: sequence * lists + kv_head * lists / n_kv_heads,
+            kv_head,
             n_kv_heads,
             n_pool_pages: keys.shape(0),
             max_pages: page_table.shape(1),
@@ -75,7 +79,7 @@ pub(super) fn pool_row(
     #[comptime] page_size: usize,
 ) -> usize {
     let page = min(position / page_size, place.max_pages - 1);
-    let pool_page = page_table[place.sequence * place.max_pages + page] as usize;
+    let pool_page = page_table[place.table_row * place.max_pages + page] as usize;
     let pool_page = min(pool_page, place.n_pool_pages - 1);
     (pool_page * place.n_kv_heads + place.kv_head) * page_size + position % page_size
 }

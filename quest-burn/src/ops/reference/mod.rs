@@ -19,7 +19,7 @@ mod tokens;
 pub use append::append;
 pub use attention::paged_attention;
 pub use int8::quantize_digests;
-pub use prefill::{prefill_attention, window_prefill_attention};
+pub use prefill::{prefill_attention, sparse_prefill_attention, window_prefill_attention};
 pub use rotate_append::rotate_append;
 pub use scores::page_scores;
 pub use select::{best_places, top_pages};

@@ -1,12 +1,12 @@
 use burn::tensor::{DType, Int, Tensor};
 
 use super::{
-    pool::pages_of_all_heads,
+    pool::{indices, pages_of_all_heads, pages_per_list},
     softmax::{MASKED, RunningSoftmax, capped},
 };
 use crate::{
     cache::{LayerCache, Step},
-    pages::Window,
+    pages::{PastPages, Window},
 };
 
 /// Query tokens and key tokens of one block of scores; bounds memory whatever the prompt.
@@ -41,6 +41,35 @@ pub fn window_prefill_attention(
         window.tokens() > 0,
         "sliding window: expected at least 1 token, found 0"
     );
+    let attend = |query, place: &Place<'_>| query_block(query, cache, place, scale);
+    by_query_blocks(query, step, window, attend)
+}
+
+/// Reference of [`crate::ops::sparse_prefill_attention`].
+pub fn sparse_prefill_attention(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    past: &PastPages,
+    step: &Step,
+    scale: f64,
+) -> Tensor<4> {
+    let everything = Window::Sliding { tokens: usize::MAX };
+    by_query_blocks(query, step, everything, |query, place| {
+        match past.cover(place.sequence, step) {
+            // Lists of the whole past are the dense case, computed in the same way.
+            true => query_block(query, cache, place, scale),
+            false => sparse_block(query, cache, past, place, scale),
+        }
+    })
+}
+
+/// Attention of each sequence's new tokens, some adjacent ones at a time; zeros past them.
+fn by_query_blocks(
+    query: Tensor<4>,
+    step: &Step,
+    window: Window,
+    attend: impl Fn(Tensor<4>, &Place<'_>) -> Tensor<4>,
+) -> Tensor<4> {
     let [batch, n_heads, tokens, head_dim] = query.dims();
     let zeros = |tokens| {
         Tensor::zeros(
@@ -64,7 +93,7 @@ pub fn window_prefill_attention(
                 position,
                 window,
             };
-            blocks.push(query_block(block, cache, &place, scale));
+            blocks.push(attend(block, &place));
         }
         if gained < tokens {
             blocks.push(zeros(tokens - gained));
@@ -72,6 +101,46 @@ pub fn window_prefill_attention(
         Tensor::cat(blocks, 2)
     });
     Tensor::cat(out.collect(), 0)
+}
+
+/// Attention of adjacent query tokens to listed pages of the past, and to the new tokens up to their own.
+fn sparse_block(
+    query: Tensor<4>,
+    cache: &LayerCache,
+    past: &PastPages,
+    place: &Place<'_>,
+    scale: f64,
+) -> Tensor<4> {
+    let (step, sequence) = (place.step, place.sequence);
+    let shape = query.dims();
+    let dtype = query.dtype();
+    let [_, n_kv_heads, page_size, _] = cache.pool.keys.dims();
+    let query = by_kv_head(query, n_kv_heads, scale);
+    let n_past = step.past_pages(sequence);
+    let own = causal_part(query.clone(), cache, place, shape[2], n_past);
+    let k = past.counts[sequence];
+    let ids = past.ids.clone().slice([sequence..sequence + 1]);
+    let ids: Tensor<2, Int> = ids.slice_dim(2, 0..k).squeeze_dim(0);
+    let table = indices(step.pages(sequence), &ids.device());
+    let blocks = (0..k).step_by(KEY_TOKENS / page_size).map(|first| {
+        let ids = ids
+            .clone()
+            .slice_dim(1, first..k.min(first + KEY_TOKENS / page_size));
+        let [_, n] = ids.dims();
+        let pages = table.clone().select(0, ids.reshape([n_kv_heads * n]));
+        let pages = pages.reshape([n_kv_heads, n]);
+        let read = |pool: &Tensor<4>| {
+            let [_, _, page_size, head_dim] = pool.dims();
+            pages_per_list(pool, pages.clone())
+                .reshape([n_kv_heads, n * page_size, head_dim])
+                .cast(DType::F32)
+        };
+        let scores = query.clone().matmul(read(&cache.pool.keys).transpose());
+        softmax_part(capped(scores, cache.soft_cap()), read(&cache.pool.values))
+    });
+    let attended = blocks.chain([own]).reduce(RunningSoftmax::merge);
+    let attended = attended.expect("the new tokens are a part");
+    attended.finish(dtype).reshape(shape)
 }
 
 /// Where adjacent query tokens are.
@@ -84,27 +153,45 @@ struct Place<'a> {
     window: Window,
 }
 
-/// Attention of adjacent query tokens `[1, n_heads, t, head_dim]`.
+/// Queries of adjacent tokens `[1, n_heads, t, head_dim]`, scaled, those of a KV head together:
+/// `[n_kv_heads, group * t, head_dim]`.
+fn by_kv_head(query: Tensor<4>, n_kv_heads: usize, scale: f64) -> Tensor<3> {
+    let [_, n_heads, tokens, head_dim] = query.dims();
+    let rows = n_heads / n_kv_heads * tokens;
+    query
+        .cast(DType::F32)
+        .mul_scalar(scale)
+        .reshape([n_kv_heads, rows, head_dim])
+}
+
+/// Attention of adjacent query tokens `[1, n_heads, t, head_dim]` to all that they see.
 fn query_block(query: Tensor<4>, cache: &LayerCache, place: &Place<'_>, scale: f64) -> Tensor<4> {
+    let shape = query.dims();
+    let dtype = query.dtype();
+    let query = by_kv_head(query, cache.pool.keys.dims()[1], scale);
+    let first_page = place.window.first(place.position) / place.step.page_size();
+    let attended = causal_part(query, cache, place, shape[2], first_page);
+    attended.finish(dtype).reshape(shape)
+}
+
+/// The part of the pages from `first_page` on, of which a token sees the keys up to its own.
+fn causal_part(
+    query: Tensor<3>,
+    cache: &LayerCache,
+    place: &Place<'_>,
+    tokens: usize,
+    first_page: usize,
+) -> RunningSoftmax {
     let &Place {
         step,
         sequence,
         position,
         window,
     } = place;
-    let [_, n_heads, tokens, head_dim] = query.dims();
-    let [_, n_kv_heads, _, _] = cache.pool.keys.dims();
-    let group = n_heads / n_kv_heads;
-    let dtype = query.dtype();
-    let query =
-        query
-            .cast(DType::F32)
-            .mul_scalar(scale)
-            .reshape([n_kv_heads, group * tokens, head_dim]);
+    let [n_kv_heads, rows, _] = query.dims();
     let page_size = step.page_size();
     let length = step.lengths()[sequence];
     let visible = (position + tokens).div_ceil(page_size);
-    let first_page = window.first(position) / page_size;
     let per_block = KEY_TOKENS / page_size;
     step.pages(sequence)[first_page..visible]
         .chunks(per_block)
@@ -121,21 +208,23 @@ fn query_block(query: Tensor<4>, cache: &LayerCache, place: &Place<'_>, scale: f
             let is_past = window.first(position + tokens - 1) > first_key;
             if is_past || first_key + n_keys > position + 1 {
                 let hidden = hidden(place, tokens, first_key, n_keys, &scores);
-                let shape = [n_kv_heads, group, tokens, n_keys];
+                let shape = [n_kv_heads, rows / tokens, tokens, n_keys];
                 scores = scores
                     .reshape(shape)
                     .mask_fill(hidden.expand(shape), MASKED)
-                    .reshape([n_kv_heads, group * tokens, n_keys]);
+                    .reshape([n_kv_heads, rows, n_keys]);
             }
-            let max = scores.clone().max_dim(2);
-            let weights = (scores - max.clone()).exp();
-            let sum = weights.clone().sum_dim(2);
-            RunningSoftmax::new(max, sum, weights.matmul(values))
+            softmax_part(scores, values)
         })
         .reduce(RunningSoftmax::merge)
         .expect("a query token sees at least itself")
-        .finish(dtype)
-        .reshape([1, n_heads, tokens, head_dim])
+}
+
+fn softmax_part(scores: Tensor<3>, values: Tensor<3>) -> RunningSoftmax {
+    let max = scores.clone().max_dim(2);
+    let weights = (scores - max.clone()).exp();
+    let sum = weights.clone().sum_dim(2);
+    RunningSoftmax::new(max, sum, weights.matmul(values))
 }
 
 /// Which keys a query token does not see, those behind it and those before its window:
