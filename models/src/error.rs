@@ -5,7 +5,10 @@ use std::{
 
 use burn::tensor::DType;
 use quest_burn::{
-    attention::RopeError, cache::CacheError, inference::QuantizationError, policy::PolicyError,
+    attention::RopeError,
+    cache::CacheError,
+    inference::QuantizationError,
+    policy::{PolicyError, PrefillConfigError},
 };
 use thiserror::Error;
 
@@ -190,6 +193,9 @@ pub enum ModelError {
     /// The page policy cannot be made as configured.
     #[error("page policy")]
     Policy(#[source] PolicyError),
+    /// Prompts cannot be read as configured.
+    #[error(transparent)]
+    Prefill(PrefillConfigError),
     /// The KV cache cannot be made as configured.
     #[error("KV cache")]
     Cache(#[source] CacheError),

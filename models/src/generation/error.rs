@@ -1,5 +1,5 @@
 use burn::tensor::ExecutionError;
-use quest_burn::{cache::CacheError, decode::DecodeError};
+use quest_burn::{cache::CacheError, decode::DecodeError, policy::PrefillConfigError};
 use thiserror::Error;
 
 use crate::{
@@ -83,6 +83,9 @@ pub enum GenerateError {
     /// The sampling configuration cannot be used.
     #[error(transparent)]
     Sampling(#[from] SamplingConfigError),
+    /// Prompts cannot be read as was asked for.
+    #[error(transparent)]
+    PrefillPolicy(#[from] PrefillConfigError),
     /// The cache refused a step.
     #[error(transparent)]
     Cache(#[from] CacheError),

@@ -1,8 +1,8 @@
 use burn::tensor::{DType, ExecutionError, Tensor, activation::log_softmax};
-use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
+use quest_burn::cache::PagedKvCache;
 
 use super::{
-    GenerateError,
+    GenerateError, Policies,
     config::check_context,
     prefill::{prefill, rows},
 };
@@ -12,7 +12,7 @@ use crate::model::LanguageModel;
 pub(crate) struct Forward<'a> {
     pub model: &'a dyn LanguageModel,
     pub cache: &'a mut PagedKvCache,
-    pub policy: &'a dyn PagePolicy,
+    pub policies: Policies<'a>,
 }
 
 impl Forward<'_> {
@@ -23,23 +23,25 @@ impl Forward<'_> {
         chunk: usize,
         progress: Option<&mut dyn FnMut(usize)>,
     ) -> Result<Tensor<3>, GenerateError> {
-        prefill(self.model, self.cache, self.policy, &[ids], chunk, progress)
+        let policy = self.policies.prefill;
+        prefill(self.model, self.cache, policy, &[ids], chunk, progress)
     }
 
     /// Hidden states of prompt tokens that go through the model at once, `[1, ids.len(), d_model]`.
     pub(crate) fn prefill_all(&mut self, ids: &[u32]) -> Result<Tensor<3>, GenerateError> {
         let step = self.cache.prefill(&[ids.len()])?;
         let ids = rows(vec![ids.to_vec()], ids.len(), self.model);
-        Ok(self.model.hidden(ids, self.cache, &step, self.policy))
+        let policy = self.policies.prefill;
+        Ok(self.model.hidden(ids, self.cache, &step, policy))
     }
 
     /// Hidden state of one more token, `[1, 1, d_model]`.
     pub(crate) fn decode(&mut self, id: u32) -> Result<Tensor<3>, GenerateError> {
-        let policy = self.policy;
+        let policy = self.policies.decode;
         (self.cache).free_all_but(|layer, sequence| policy.pages_held(layer, sequence))?;
         let step = self.cache.decode()?;
         let ids = rows(vec![vec![id]], 1, self.model);
-        Ok(self.model.hidden(ids, self.cache, &step, self.policy))
+        Ok(self.model.hidden(ids, self.cache, &step, policy))
     }
 
     /// Logits that follow hidden states, `[1, tokens, vocab_size]`. The cache hears how uncertain the last of
@@ -52,7 +54,7 @@ impl Forward<'_> {
 
     /// Notes how uncertain the model is after its newest token.
     fn hear(&mut self, logits: &Tensor<3>) -> Result<(), GenerateError> {
-        if self.policy.hears_entropy() {
+        if self.policies.decode.hears_entropy() {
             let [_, rows, _] = logits.dims();
             let newest = logits.clone().slice_dim(1, rows - 1..rows);
             let log_probabilities = log_softmax(newest.cast(DType::F32), 2);
@@ -99,7 +101,7 @@ impl Forward<'_> {
         }
         let prompt = self.length() + prompt;
         check_context(prompt, new_tokens, max_context)?;
-        let capacity = match self.policy.frees_pages() {
+        let capacity = match self.policies.decode.frees_pages() {
             // As long as its row of the page table; what it has to keep shows as it grows.
             true => self.cache.config().max_pages() * self.cache.page_size(),
             false => capacity(self.cache),

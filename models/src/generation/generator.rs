@@ -3,11 +3,10 @@ use std::time::Instant;
 use quest_burn::{
     cache::PagedKvCache,
     decode::{DecodeError, DecodeGraph, DecodeGraphConfig},
-    policy::PagePolicy,
 };
 
 use super::{
-    Finish, GenerateError, GenerationConfig, Timings,
+    Finish, GenerateError, GenerationConfig, Policies, Timings,
     answer::{Answer, Due},
     decode::decode_graph,
     forward::{Forward, read},
@@ -16,8 +15,9 @@ use crate::model::LanguageModel;
 
 /// New tokens after a prompt, one by one.
 ///
-/// The first call of `next` prefills the prompt, in chunks that all attend densely; every further
-/// one decodes a token, whose attention reads the pages that the policy chooses. After an error
+/// The first call of `next` prefills the prompt, in chunks that attend densely unless the
+/// [policies](Policies) say otherwise; every further one decodes a token, whose attention reads the pages that
+/// its policy chooses. After an error
 /// the iterator is at its end.
 ///
 /// The cache may hold earlier tokens, which the prompt then follows. Afterwards it holds all
@@ -46,14 +46,14 @@ impl<'a> Generator<'a> {
     pub fn new(
         model: &'a dyn LanguageModel,
         cache: &'a mut PagedKvCache,
-        policy: &'a dyn PagePolicy,
+        policies: impl Into<Policies<'a>>,
         prompt: &[u32],
         config: GenerationConfig,
     ) -> Result<Self, GenerateError> {
         let forward = Forward {
             model,
             cache,
-            policy,
+            policies: policies.into(),
         };
         Ok(Self {
             answer: Answer::new(&forward, prompt, config)?,
@@ -139,7 +139,7 @@ impl<'a> Generator<'a> {
     fn record(&mut self) -> Result<(), GenerateError> {
         let is_possible = match &self.work {
             Work::Forward(forward) => {
-                forward.policy.is_capturable()
+                forward.policies.decode.is_capturable()
                     && forward.model.is_capturable()
                     && DecodeGraph::records(forward.cache)
             }
@@ -154,10 +154,10 @@ impl<'a> Generator<'a> {
         let Forward {
             model,
             cache,
-            policy,
+            policies,
         } = forward;
         let config = DecodeGraphConfig::new();
-        let mut graph = decode_graph(model, cache, policy, &[0], config)?;
+        let mut graph = decode_graph(model, cache, policies.decode, &[0], config)?;
         graph.prepare()?;
         self.work = Work::Graph(graph);
         Ok(())

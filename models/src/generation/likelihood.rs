@@ -1,8 +1,8 @@
 use burn::tensor::Tensor;
-use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
+use quest_burn::cache::PagedKvCache;
 
 use super::{
-    GenerateError,
+    GenerateError, Policies,
     config::check_ids,
     forward::{self, Forward},
 };
@@ -11,13 +11,13 @@ use crate::model::LanguageModel;
 /// How the ids to be scored go through the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LikelihoodMode {
-    /// All of them densely, `chunk` at a time; scores every id but the first.
+    /// All of them as a prompt, `chunk` at a time; scores every id but the first.
     Dense {
         /// Tokens at a time: bounds the memory that the logits take.
         chunk: usize,
     },
-    /// The first `prefill` densely in one piece, the others one by one through the policy; scores
-    /// these others.
+    /// The first `prefill` as a prompt in one piece, the others one by one through the policy of decoded tokens;
+    /// scores these others.
     Decode {
         /// Tokens that are not scored: from 1 to one less than there are.
         prefill: usize,
@@ -51,10 +51,10 @@ impl LikelihoodMode {
 ///
 /// When there are fewer than two ids, or ids that the model does not know, or more than the cache
 /// can hold; when the mode does not fit the ids; when a likelihood is not a finite number.
-pub fn negative_log_likelihoods(
-    model: &dyn LanguageModel,
-    cache: &mut PagedKvCache,
-    policy: &dyn PagePolicy,
+pub fn negative_log_likelihoods<'a>(
+    model: &'a dyn LanguageModel,
+    cache: &'a mut PagedKvCache,
+    policies: impl Into<Policies<'a>>,
     ids: &[u32],
     mode: LikelihoodMode,
     progress: &mut dyn FnMut(usize),
@@ -63,7 +63,7 @@ pub fn negative_log_likelihoods(
     let mut forward = Forward {
         model,
         cache,
-        policy,
+        policies: policies.into(),
     };
     // The last id is scored, not fed.
     let (fed, scored) = (&ids[..ids.len() - 1], &ids[1..]);

@@ -1,7 +1,8 @@
 //! Text generation and scoring with a [`CausalLm`](crate::model::CausalLm) over a paged KV cache.
 //!
 //! A [`Generator`] is an iterator of token ids: it prefills the prompt in chunks, then decodes one
-//! token at a time, whose attention reads the pages that a policy chooses.
+//! token at a time, whose attention reads the pages that a policy chooses. [`Policies`] says what prompts
+//! attend to, where that is not everything.
 //! [`negative_log_likelihoods`] scores given ids along the same two ways.
 
 mod answer;
@@ -11,6 +12,7 @@ mod error;
 mod forward;
 mod generator;
 mod likelihood;
+mod policies;
 mod prefill;
 mod text;
 mod timings;
@@ -21,6 +23,7 @@ pub use decode::{decode_graph, draft_graph};
 pub use error::GenerateError;
 pub use generator::Generator;
 pub use likelihood::{LikelihoodMode, negative_log_likelihoods};
+pub use policies::Policies;
 pub use prefill::{MIN_CHUNK, chunk_end, prefill};
 pub use text::TextDecoder;
 pub use timings::Timings;

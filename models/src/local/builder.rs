@@ -5,7 +5,7 @@ use quest_burn::{
     cache::DigestStorage,
     digest::DigestKind,
     inference::WeightFormat,
-    policy::{PagePolicy, PolicyConfig, PolicyKind},
+    policy::{PagePolicy, PolicyConfig, PolicyKind, PrefillConfig},
 };
 
 use super::LocalModel;
@@ -24,6 +24,7 @@ pub struct LocalModelBuilder {
     config: ModelConfig,
     tokenizer: Option<Tokenizer>,
     policy: Policy,
+    prefill: PrefillConfig,
     dtype: Option<DType>,
     weights: WeightFormat,
     page_size: usize,
@@ -45,6 +46,7 @@ impl LocalModelBuilder {
         Ok(Self {
             tokenizer: source.tokenizer()?,
             policy: Policy::Of(PolicyConfig::new(PolicyKind::QUEST).into()),
+            prefill: PrefillConfig::Dense,
             dtype: None,
             weights: WeightFormat::Stored,
             page_size: LocalModel::PAGE_SIZE,
@@ -67,6 +69,12 @@ impl LocalModelBuilder {
     /// The same by a policy of one's own.
     pub fn custom_policy(mut self, policy: Arc<dyn PagePolicy>) -> Self {
         self.policy = Policy::Custom(policy);
+        self
+    }
+
+    /// What the tokens of prompts attend to; everything before them when not given.
+    pub fn prefill(mut self, prefill: PrefillConfig) -> Self {
+        self.prefill = prefill;
         self
     }
 
@@ -145,15 +153,17 @@ impl LocalModelBuilder {
     ///
     /// # Errors
     ///
-    /// When the policy or the cache cannot be made as configured, or the context is beyond what the
+    /// When a policy or the cache cannot be made as configured, or the context is beyond what the
     /// checkpoint is made for.
     pub fn check(&self) -> Result<(), ModelError> {
         self.policy_of_model()?;
+        let prefill = self.prefill.validate_for(self.page_size);
         let cache = self.config.cache(self.page_size, 1, 1);
         let cache = cache
             .with_digest(self.digest)
             .with_digest_storage(self.digest_storage);
         cache.validate().map_err(ModelError::Cache)?;
+        prefill.map_err(ModelError::Prefill)?;
         match self.config.max_positions {
             most if self.context > most => Err(ModelError::Context {
                 most,
@@ -194,6 +204,7 @@ impl LocalModelBuilder {
         let model = load_for_inference_from(source, &config, device, dtype, weights, progress)?;
         let model = LocalModel::new(config, model)
             .with_policy(policy)
+            .with_prefill(self.prefill)
             .with_weights(weights)
             .with_kept_blocks(kept)
             .with_page_size(self.page_size)

@@ -5,7 +5,7 @@ use quest_burn::{
     cache::{DigestStorage, PagedKvCacheConfig},
     digest::DigestKind,
     inference::WeightFormat,
-    policy::{DensePolicy, PagePolicy},
+    policy::{DensePolicy, PagePolicy, PrefillConfig},
 };
 
 use super::LocalModelBuilder;
@@ -39,6 +39,7 @@ pub struct LocalModel {
     config: Arc<ModelConfig>,
     tokenizer: Option<Arc<Tokenizer>>,
     policy: Arc<dyn PagePolicy>,
+    prefill: PrefillConfig,
     weights: WeightFormat,
     kept_blocks: Option<KeptBlocks>,
     page_size: usize,
@@ -69,6 +70,7 @@ impl LocalModel {
             config: Arc::new(config),
             tokenizer: None,
             policy: Arc::new(DensePolicy),
+            prefill: PrefillConfig::Dense,
             weights: WeightFormat::Full,
             kept_blocks: None,
             page_size: Self::PAGE_SIZE,
@@ -86,6 +88,12 @@ impl LocalModel {
     /// The same model, whose sessions begin with this policy.
     pub fn with_policy(mut self, policy: Arc<dyn PagePolicy>) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// The same model, the prompts of whose sessions attend to this.
+    pub fn with_prefill(mut self, prefill: PrefillConfig) -> Self {
+        self.prefill = prefill;
         self
     }
 
@@ -129,7 +137,8 @@ impl LocalModel {
     ///
     /// # Errors
     ///
-    /// When its cache cannot be made with this page size and form of digests.
+    /// When its cache cannot be made with this page size and form of digests, or prompts cannot be read as was
+    /// asked for.
     pub fn session(&self) -> Result<Session, GenerateError> {
         Session::growing(self)
     }
@@ -174,6 +183,11 @@ impl LocalModel {
     /// What the decoded tokens of new sessions attend to.
     pub fn policy(&self) -> &Arc<dyn PagePolicy> {
         &self.policy
+    }
+
+    /// What the prompts of new sessions attend to.
+    pub fn prefill(&self) -> &PrefillConfig {
+        &self.prefill
     }
 
     /// Where the model is.

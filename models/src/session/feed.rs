@@ -2,7 +2,7 @@
 
 use crate::{
     generation::{
-        Forward, GenerateError, LikelihoodMode, check_ids, negative_log_likelihoods, read,
+        Forward, GenerateError, LikelihoodMode, Policies, check_ids, negative_log_likelihoods, read,
     },
     sampling::SamplingConfig,
 };
@@ -13,7 +13,7 @@ use super::Session;
 const CHUNK: usize = 512;
 
 impl Session {
-    /// Appends prompt tokens, which attend densely.
+    /// Appends prompt tokens.
     ///
     /// # Errors
     ///
@@ -114,10 +114,14 @@ impl Session {
         let fed = &ids[..ids.len() - 1];
         self.make_room(self.ids.len() + fed.len(), 0)?;
         self.last = None;
+        let policies = Policies {
+            prefill: &*self.prefill_policy,
+            decode: &*self.policy,
+        };
         let scores = negative_log_likelihoods(
             self.model.model(),
             &mut self.cache,
-            &*self.policy,
+            policies,
             ids,
             mode,
             progress,
@@ -131,7 +135,10 @@ impl Session {
         Forward {
             model: self.model.model(),
             cache: &mut self.cache,
-            policy: &*self.policy,
+            policies: Policies {
+                prefill: &*self.prefill_policy,
+                decode: &*self.policy,
+            },
         }
     }
 

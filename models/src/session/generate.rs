@@ -1,7 +1,7 @@
 //! Tokens that a session generates, as ids and as text.
 
 use crate::{
-    generation::{GenerateError, GenerationConfig, check_context},
+    generation::{GenerateError, GenerationConfig, Policies, check_context},
     tokenizer::Tokenizer,
 };
 
@@ -58,8 +58,12 @@ impl Session {
         }
         self.last = None;
         let stop_strings = config.stop_strings.clone();
-        let (model, cache, policy) = (self.model.model(), &mut self.cache, &*self.policy);
-        let mut new = NewIds::new(model, cache, policy, &prompt, config, self.lossless)?;
+        let policies = Policies {
+            prefill: &*self.prefill_policy,
+            decode: &*self.policy,
+        };
+        let (model, cache) = (self.model.model(), &mut self.cache);
+        let mut new = NewIds::new(model, cache, policies, &prompt, config, self.lossless)?;
         new.observe(&self.ids);
         self.ids.extend_from_slice(ids);
         Ok(IdStream::new(

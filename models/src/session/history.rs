@@ -49,6 +49,7 @@ impl Session {
         Self {
             model: self.model.clone(),
             policy: self.policy.clone(),
+            prefill_policy: self.prefill_policy.clone(),
             lossless: self.lossless,
             cache: self.cache.fork(),
             limit: self.limit,

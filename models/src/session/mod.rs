@@ -31,8 +31,8 @@ use crate::{
 /// Made by [`LocalModel::session`]. Its [ids](Self::ids) are in the cache but for the last few: a
 /// token that was just chosen is fed when the next one is asked for.
 ///
-/// Prompt tokens attend densely, decoded ones through the policy. A chat program renders the whole
-/// conversation for each turn; [`align`](Self::align) keeps what the session holds of it, so that
+/// Prompt tokens attend densely unless the model says [otherwise](LocalModel::prefill), decoded ones through the
+/// policy. A chat program renders the whole conversation for each turn; [`align`](Self::align) keeps what the session holds of it, so that
 /// only what is new goes through the model:
 ///
 /// ```
@@ -61,6 +61,8 @@ use crate::{
 pub struct Session {
     model: LocalModel,
     policy: Arc<dyn PagePolicy>,
+    /// What prompt tokens attend to.
+    prefill_policy: Arc<dyn PagePolicy>,
     /// How the policy drafts, where dense attention verifies what it gives.
     lossless: Option<LosslessConfig>,
     cache: PagedKvCache,
@@ -87,7 +89,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the cache cannot be made or is for several sequences.
+    /// When the cache cannot be made or is for several sequences, or prompts cannot be read as the model says in
+    /// its pages.
     pub fn with_cache(
         model: &LocalModel,
         cache: &PagedKvCacheConfig,
@@ -95,7 +98,9 @@ impl Session {
         if cache.batch != 1 {
             return Err(GenerateError::Batch { batch: cache.batch });
         }
+        let prefill_policy = model.prefill().init(cache.page_size)?;
         Ok(Self {
+            prefill_policy: prefill_policy.into(),
             cache: cache.init(&model.device(), model.dtype())?,
             policy: model.policy().clone(),
             lossless: None,

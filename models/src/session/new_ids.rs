@@ -1,7 +1,7 @@
-use quest_burn::{cache::PagedKvCache, policy::PagePolicy};
+use quest_burn::cache::PagedKvCache;
 
 use crate::{
-    generation::{Finish, GenerateError, GenerationConfig, Generator, Timings},
+    generation::{Finish, GenerateError, GenerationConfig, Generator, Policies, Timings},
     model::LanguageModel,
     speculative::{DraftStatistics, LosslessConfig, LosslessGenerator},
 };
@@ -26,15 +26,15 @@ impl<'a> NewIds<'a> {
     pub(super) fn new(
         model: &'a dyn LanguageModel,
         cache: &'a mut PagedKvCache,
-        policy: &'a dyn PagePolicy,
+        policies: Policies<'a>,
         prompt: &[u32],
         config: GenerationConfig,
         lossless: Option<LosslessConfig>,
     ) -> Result<Self, GenerateError> {
         Ok(match lossless {
-            None => Self::Policy(Generator::new(model, cache, policy, prompt, config)?),
+            None => Self::Policy(Generator::new(model, cache, policies, prompt, config)?),
             Some(lossless) => Self::Lossless(LosslessGenerator::new(
-                model, cache, policy, prompt, config, lossless,
+                model, cache, policies, prompt, config, lossless,
             )?),
         })
     }

@@ -3,13 +3,13 @@ use std::{collections::VecDeque, time::Instant};
 use quest_burn::{
     cache::PagedKvCache,
     decode::{DecodeError, DecodeGraphConfig, DraftGraph},
-    policy::PagePolicy,
 };
 
 use super::{Draft, DraftStatistics, LosslessConfig, verify};
 use crate::{
     generation::{
-        Answer, Due, Finish, Forward, GenerateError, GenerationConfig, Timings, draft_graph, read,
+        Answer, Due, Finish, Forward, GenerateError, GenerationConfig, Policies, Timings,
+        draft_graph, read,
     },
     model::LanguageModel,
     sampling::{Distribution, Sampler},
@@ -55,7 +55,7 @@ impl<'a> LosslessGenerator<'a> {
     pub fn new(
         model: &'a dyn LanguageModel,
         cache: &'a mut PagedKvCache,
-        policy: &'a dyn PagePolicy,
+        policies: impl Into<Policies<'a>>,
         prompt: &[u32],
         config: GenerationConfig,
         lossless: LosslessConfig,
@@ -64,7 +64,7 @@ impl<'a> LosslessGenerator<'a> {
         let forward = Forward {
             model,
             cache,
-            policy,
+            policies: policies.into(),
         };
         Ok(Self {
             answer: Answer::new(&forward, prompt, config)?,
@@ -130,14 +130,14 @@ impl<'a> LosslessGenerator<'a> {
         let Work::Forward(Forward {
             model,
             cache,
-            policy,
+            policies,
         }) = std::mem::replace(&mut self.work, Work::Gone)
         else {
             unreachable!("the prompt comes first");
         };
         let config = DecodeGraphConfig::new().with_capture(self.answer.config.capture);
         let drafts = self.lossless.draft_tokens;
-        let mut graph = draft_graph(model, cache, policy, drafts, config)?;
+        let mut graph = draft_graph(model, cache, policies.decode, drafts, config)?;
         let reserved = graph.reserve(self.n_drafts(1));
         self.work = Work::Graph(graph);
         Ok(reserved?)
