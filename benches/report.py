@@ -283,10 +283,11 @@ def prefill(records):
         return []
     body = [
         [who(r), r["model"], str(r["batch"]), svg.tokens(r["context"]), str(r["chunk"]),
+         svg.tokens(r["budget"]) if "budget" in r else "-",
          f"{r['tokens_per_s']:.0f}", f"{r['median_us'] / 1e3:.1f}"]
         for r in rows
     ]
-    header = ["", "model", "batch", "prompt", "chunk", "tokens/s", "ms"]
+    header = ["", "model", "batch", "prompt", "chunk", "budget", "tokens/s", "ms"]
     return ["## Prefill\n", table(header, body)]
 
 

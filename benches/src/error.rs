@@ -1,5 +1,7 @@
 use burn::tensor::ExecutionError;
-use quest_burn::{QuestConfigError, cache::CacheError, inference::QuantizationError};
+use quest_burn::{
+    QuestConfigError, cache::CacheError, inference::QuantizationError, policy::PrefillConfigError,
+};
 use thiserror::Error;
 
 /// Why a benchmark gives no result.
@@ -18,6 +20,9 @@ pub enum BenchError {
     /// A configuration of Quest is not valid.
     #[error(transparent)]
     Quest(#[from] QuestConfigError),
+    /// Prompts cannot be read as asked for.
+    #[error(transparent)]
+    Prefill(#[from] PrefillConfigError),
     /// A KV cache is not valid.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -73,7 +78,11 @@ impl BenchError {
     pub fn is_bad_request(&self) -> bool {
         match self {
             Self::Quantization(QuantizationError::Device(_)) => false,
-            Self::Option { .. } | Self::Quest(_) | Self::Cache(_) | Self::Quantization(_) => true,
+            Self::Option { .. }
+            | Self::Quest(_)
+            | Self::Prefill(_)
+            | Self::Cache(_)
+            | Self::Quantization(_) => true,
             #[cfg(feature = "models")]
             Self::Model(_) => true,
             #[cfg(feature = "models")]

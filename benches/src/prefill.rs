@@ -1,10 +1,13 @@
-//! The prompt of a whole model, in chunks. It attends densely whatever the policy, so there is one
-//! row for both.
+//! The prompt of a whole model, in chunks: dense, and with the pages of the past that Quest chooses for each chunk.
 
 use std::time::Instant;
 
-use clap::Args;
-use quest_burn::{QuestConfig, cache::PagedKvCache, policy::DensePolicy};
+use clap::{Args, ValueEnum};
+use quest_burn::{
+    QuestConfig,
+    cache::PagedKvCache,
+    policy::{PrefillConfig, QuestPrefillConfig},
+};
 use quest_burn_models::generation::prefill;
 use quest_burn_report::count;
 
@@ -30,6 +33,12 @@ pub(crate) struct PrefillOptions {
     /// Tokens that go through the model at once
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["2048"])]
     pub chunks: Vec<usize>,
+    /// What the tokens of the prompt attend to
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [PrefillName::Dense])]
+    pub policies: Vec<PrefillName>,
+    /// Tokens of the past that a chunk attends to with `quest`, beside itself
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values_t = [QuestPrefillConfig::new().token_budget])]
+    pub budgets: Vec<usize>,
     #[command(flatten)]
     pub cache_options: CacheOptions,
     /// Timed prompts; their median is reported
@@ -37,6 +46,35 @@ pub(crate) struct PrefillOptions {
     pub prompts: u16,
     #[command(flatten)]
     pub effort: Effort,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum PrefillName {
+    Dense,
+    Quest,
+}
+
+impl PrefillOptions {
+    /// What prompts go through, in turn.
+    fn policies(&self) -> Vec<PrefillConfig> {
+        let policies = self.policies.iter().flat_map(|name| match name {
+            PrefillName::Dense => vec![PrefillConfig::Dense],
+            PrefillName::Quest => {
+                let quest = |&budget: &usize| QuestPrefillConfig::new().with_token_budget(budget);
+                let budgets = self.budgets.iter().map(quest);
+                budgets.map(PrefillConfig::Quest).collect()
+            }
+        });
+        policies.collect()
+    }
+}
+
+/// The operation's name in results, and the budget where there is one.
+fn described(policy: &PrefillConfig) -> (&'static str, Option<usize>) {
+    match policy {
+        PrefillConfig::Dense => ("prefill", None),
+        PrefillConfig::Quest(quest) => ("prefill-quest", Some(quest.token_budget)),
+    }
 }
 
 /// Measures what the options ask for, and prints each result as it comes.
@@ -53,6 +91,10 @@ pub(crate) fn run(
     QuestConfig::new()
         .with_token_budget(options.cache_options.page_size)
         .validate_for(options.cache_options.page_size)?;
+    let policies = options.policies();
+    for policy in &policies {
+        policy.validate_for(options.cache_options.page_size)?;
+    }
     let time_limit = options.effort.time_limit()?;
     let limit = memory::limit(target, options.effort.memory_limit);
     let plan = ModelPlan::new(&options.model, target, limit)?;
@@ -61,7 +103,9 @@ pub(crate) fn run(
     let loaded = plan.load(target)?;
     for &batch in &options.cache_options.batch {
         for &context in &options.contexts {
-            for &chunk in &options.chunks {
+            for (&chunk, policy) in
+                (options.chunks.iter()).flat_map(|chunk| policies.iter().map(move |p| (chunk, p)))
+            {
                 let cache =
                     loaded
                         .model
@@ -69,10 +113,12 @@ pub(crate) fn run(
                         .cache(options.cache_options.page_size, batch, context);
                 let cache_bytes = cache.bytes(loaded.model.dtype());
                 let needed = loaded.weight_bytes().saturating_add(cache_bytes);
+                let (operation, budget) = described(policy);
                 let mut record = Record {
                     page_size: Some(options.cache_options.page_size),
                     chunk: Some(chunk),
-                    ..loaded.record(Kind::Prefill, "prefill", batch, context)
+                    budget,
+                    ..loaded.record(Kind::Prefill, operation, batch, context)
                 };
                 let is_late = time_limit.is_some_and(|limit| begin.elapsed() >= limit);
                 if is_late || needed > limit {
@@ -91,12 +137,12 @@ pub(crate) fn run(
                     continue;
                 }
                 eprintln!(
-                    "{}: batch {batch}, prompt {context}, chunk {chunk}",
+                    "{}: {operation}, batch {batch}, prompt {context}, chunk {chunk}",
                     loaded.name
                 );
                 rows.attempt(record.clone(), |rows| {
                     let mut cache = cache.init(target.device(), loaded.model.dtype())?;
-                    let timing = time(options, &loaded, &mut cache, (context, chunk))?;
+                    let timing = time(options, &loaded, &mut cache, (context, chunk), policy)?;
                     record.launch = Some(Launch::Plain);
                     record.tokens_per_s = Some((batch * context) as f64 * 1e6 / timing.median_us);
                     record.timing = Some(timing);
@@ -116,8 +162,11 @@ fn time(
     loaded: &LoadedModel,
     cache: &mut PagedKvCache,
     (context, chunk): (usize, usize),
+    policy_config: &PrefillConfig,
 ) -> Result<Timing, BenchError> {
+    let policy = policy_config.init(options.page_size)?;
     let batch = cache.batch();
+    let (_, budget) = described(policy_config);
     let model = loaded.model.model();
     let vocab_size = model.vocab_size();
     let ids = (0..batch * context).map(|i| (i * 7919 % vocab_size) as u32);
@@ -126,12 +175,13 @@ fn time(
     let mut prompt = |tokens: usize| -> Result<Vec<f32>, BenchError> {
         cache.reset();
         let prompts = ids.iter().map(|ids| &ids[..tokens]).collect::<Vec<_>>();
-        let hidden = prefill(model, cache, &DensePolicy, &prompts, chunk, None)?;
+        let hidden = prefill(model, cache, &*policy, &prompts, chunk, None)?;
         // Reading the logits is what ends the work on every device.
         read::floats(model.logits(hidden))
     };
-    // Kernels are compiled and tuned for the first chunks' shapes.
-    prompt(context.min(2 * chunk))?;
+    // Kernels are compiled and tuned for the first chunks' shapes, and those past a budget.
+    let tokens = budget.map_or(0, |budget| budget.saturating_add(chunk));
+    prompt(context.min(tokens.saturating_add(2 * chunk)))?;
     let mut times = Vec::new();
     for _ in 0..options.prompts {
         let start = Instant::now();

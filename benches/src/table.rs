@@ -56,7 +56,7 @@ impl Table {
             (true, number("page", 4, |r| shown(r.page_size))),
             (true, number("context", 8, |r| shown(r.context))),
             (is_prompt, number("chunk", 7, |r| shown(r.chunk))),
-            (!is_prompt, number("budget", 7, |r| shown(r.budget))),
+            (true, number("budget", 7, |r| shown(r.budget))),
         ];
         let measured = [
             (

@@ -161,6 +161,7 @@ impl ExperimentModel {
             digest: self.model.digest().to_string(),
             digests: self.model.digest_storage().to_string(),
             weights: self.model.weights_name().to_owned(),
+            prefill: self.model.prefill().to_string(),
             seed,
             settings: serde_json::to_value(settings).map_err(Failure::internal)?,
         })

@@ -124,6 +124,7 @@ struct Generation {
     dtype: String,
     weights: &'static str,
     policy: String,
+    prefill_policy: String,
     kv_cache_bytes: u64,
     /// Share of the drafted tokens that dense attention took, with `--lossless`.
     draft_acceptance: Option<f64>,
@@ -184,6 +185,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         dtype: model.dtype().name().to_owned(),
         weights: model.weights_name(),
         policy: args.common.policy.kind().name().to_owned(),
+        prefill_policy: model.prefill().to_string(),
         kv_cache_bytes,
         draft_acceptance: generated.drafts.and_then(|drafts| drafts.acceptance()),
         tokens_per_dense_pass: generated.drafts.and_then(|drafts| drafts.tokens_per_pass()),

@@ -30,6 +30,7 @@ mod output;
 mod passkey;
 mod perplexity;
 mod policies;
+mod prefill;
 mod recall;
 mod ruler;
 mod sparsity;

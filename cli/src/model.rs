@@ -50,7 +50,8 @@ impl<'a> ModelPlan<'a> {
             .page_size(selection.page_size)
             .digest(selection.digest())
             .digest_storage(selection.digest_storage)
-            .weights(options.weights);
+            .weights(options.weights)
+            .prefill(options.prefill.config()?);
         model.check()?;
         Ok(Self {
             folder,

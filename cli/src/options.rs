@@ -23,7 +23,7 @@ use quest_burn_models::{
 };
 use quest_burn_report::count;
 
-use crate::{device::DeviceName, policies::PolicyParser};
+use crate::{device::DeviceName, policies::PolicyParser, prefill::PrefillOptions};
 
 /// Which model runs, and where.
 #[derive(Args)]
@@ -52,6 +52,8 @@ pub(crate) struct ModelOptions {
         default_value_t = GenerationConfig::new().prefill_chunk
     )]
     pub prefill_chunk: usize,
+    #[command(flatten)]
+    pub prefill: PrefillOptions,
 }
 
 /// Which model runs, where and how.

@@ -72,6 +72,38 @@ fn a_decode_step_has_a_dense_row_beside_each_quest_row() {
 }
 
 #[test]
+fn a_prompt_has_a_dense_row_beside_one_for_each_budget() {
+    let lines = lines(&[
+        "prefill",
+        "--shape",
+        "tiny",
+        "--contexts",
+        "256",
+        "--chunks",
+        "64",
+        "--policies",
+        "dense,quest",
+        "--budgets",
+        "32,64",
+        "--prompts",
+        "1",
+    ]);
+    let prompts = lines.iter().filter(|line| line["kind"] == "prefill");
+    let found = prompts.map(|line| {
+        assert!(line["tokens_per_s"].as_f64().unwrap() > 0.0);
+        (line["operation"].as_str().unwrap(), line["budget"].as_u64())
+    });
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        [
+            ("prefill", None),
+            ("prefill-quest", Some(32)),
+            ("prefill-quest", Some(64)),
+        ]
+    );
+}
+
+#[test]
 fn lossless_answers_have_their_drafts_beside_their_times() {
     let lines = lines(&[
         "lossless",
@@ -274,6 +306,18 @@ fn bad_input_is_refused() {
         (
             &["prefill", "--shape", "tiny", "--page-size", "5"],
             "page size",
+        ),
+        (
+            &[
+                "prefill",
+                "--shape",
+                "tiny",
+                "--policies",
+                "quest",
+                "--budgets",
+                "8",
+            ],
+            "prefill budget: expected at least one page of 16 tokens, found 8",
         ),
     ] {
         assert_refused(arguments, expected);

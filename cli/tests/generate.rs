@@ -37,6 +37,7 @@ fn generate_prints_one_object_with_ids_and_rates() {
     assert_eq!(generation["device"], "flex");
     assert_eq!(generation["dtype"], "f32");
     assert_eq!(generation["policy"], "quest");
+    assert_eq!(generation["prefill_policy"], "dense");
 }
 
 #[test]
@@ -175,6 +176,26 @@ fn text_goes_in_and_comes_out_where_there_is_a_tokenizer() {
     let from_file = [&["--prompt-file", file.to_str().unwrap()], &options[..]].concat();
     let same = checkpoint.run_json("generate", &from_file);
     assert_eq!(same["ids"], generation["ids"]);
+}
+
+#[test]
+fn a_prefill_budget_that_covers_the_past_gives_what_a_dense_prefill_gives() {
+    let (checkpoint, ids) = checkpoint();
+    let chunk = ["--ids", &ids, "--prefill-chunk", "16"];
+    let scored = |options: &[&str]| {
+        let scored = checkpoint.run_json("perplexity", &[&chunk, options].concat());
+        scored["nll"].clone()
+    };
+    let dense = scored(&[]);
+    let quest = |budget| ["--prefill-policy", "quest", "--prefill-budget", budget];
+    assert_eq!(scored(&quest("96")), dense);
+    assert_ne!(scored(&quest("32")), dense);
+
+    let generation = checkpoint.run_json("generate", &[&chunk[..], &quest("32")].concat());
+    assert_eq!(
+        generation["prefill_policy"],
+        "quest:budget=32,rows=16,first=1,last=1"
+    );
 }
 
 #[test]

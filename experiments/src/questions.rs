@@ -114,8 +114,8 @@ pub(crate) trait Questions {
 
 /// Asks every policy everything that the journal has no answer to yet.
 ///
-/// A prompt is prefilled once for all policies: prefill is dense for all of them, and each continues
-/// from the same cache.
+/// A prompt is prefilled once for all policies, as the model's prompts are, and each continues from the same
+/// cache.
 ///
 /// # Errors
 ///

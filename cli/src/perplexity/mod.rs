@@ -28,8 +28,8 @@ pub(crate) struct PerplexityArgs {
     common: CommonOptions,
     #[command(flatten)]
     text: TextOptions,
-    /// Prefills N tokens densely and scores the others as they are decoded, through the page
-    /// policy [default: scores every token but the first; one policy densely, several by decoding]
+    /// Prefills N tokens and scores the others as they are decoded, through the page policy [default: scores
+    /// every token but the first; one policy as a prompt, several by decoding]
     #[arg(long, value_name = "N", value_parser = count::tokens)]
     prefill: Option<usize>,
     #[command(flatten)]
@@ -50,6 +50,7 @@ struct Perplexity {
     dtype: String,
     weights: &'static str,
     policy: String,
+    prefill_policy: String,
 }
 
 pub(crate) fn run(args: PerplexityArgs) -> Result<(), Failure> {
@@ -61,7 +62,7 @@ pub(crate) fn run(args: PerplexityArgs) -> Result<(), Failure> {
 }
 
 /// The policy that scores the text: dense attention where no token is decoded, and then no other is
-/// to be asked for.
+/// to be asked for; what prompts attend to is asked for otherwise.
 fn policy(args: &PerplexityArgs) -> anyhow::Result<PolicyKind> {
     let asked = &args.common.policy;
     if args.prefill.is_some() {
@@ -73,9 +74,7 @@ fn policy(args: &PerplexityArgs) -> anyhow::Result<PolicyKind> {
         (None, Some(budget)) => format!("--token-budget {budget}"),
         (None, None) => return Ok(PolicyKind::Dense),
     };
-    bail!(
-        "{option}: expected --prefill N with it, found none: the text is scored densely, in one pass"
-    )
+    bail!("{option}: expected --prefill N with it, found none: the text is scored as a prompt")
 }
 
 /// Scores the text through one policy.
@@ -116,6 +115,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
         dtype: session.model().dtype().name().to_owned(),
         weights: session.model().weights_name(),
         policy: policy.name().to_owned(),
+        prefill_policy: session.model().prefill().to_string(),
     };
     if args.json {
         return print_json(&result);

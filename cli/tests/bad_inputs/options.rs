@@ -36,6 +36,56 @@ fn options() {
             ..Case::default()
         },
         Case {
+            name: "prefill budget smaller than a page",
+            args: &[
+                "--ids",
+                IDS,
+                "--prefill-policy",
+                "quest",
+                "--prefill-budget",
+                "15",
+            ],
+            expected: &["prefill budget: expected at least one page of 16 tokens, found 15"],
+            ..Case::default()
+        },
+        Case {
+            name: "prefill without a query that scores",
+            args: &[
+                "--ids",
+                IDS,
+                "--prefill-policy",
+                "quest",
+                "--prefill-rows",
+                "0",
+            ],
+            expected: &["prefill rows: expected 1 to 1024 queries, found 0"],
+            ..Case::default()
+        },
+        Case {
+            name: "more pages always read than the prefill budget holds",
+            args: &[
+                "--ids",
+                IDS,
+                "--prefill-policy",
+                "quest",
+                "--prefill-budget",
+                "32",
+                "--prefill-sink-pages",
+                "2",
+            ],
+            expected: &[
+                "pages that prompts always read: expected at most the prefill budget of 2 pages, found 2 \
+                 first and 1 last pages",
+            ],
+            ..Case::default()
+        },
+        Case {
+            name: "prefill budget of a dense prefill",
+            args: &["--ids", IDS, "--prefill-budget", "64"],
+            expected: &["--prefill-budget: expected --prefill-policy quest with it, found dense"],
+            ..Case::default()
+        },
+        Case {
             name: "digests that no head dim of the model fits",
             spec: CheckpointSpec {
                 head_dim: 24,

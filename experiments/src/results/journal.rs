@@ -263,6 +263,7 @@ mod tests {
             digest: "min-max".into(),
             digests: "full".into(),
             weights: "full".into(),
+            prefill: "dense".into(),
             seed: 7,
             settings: json!({ "lengths": [128, 256], "share": 0.1 }),
         }

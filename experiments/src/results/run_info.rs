@@ -4,7 +4,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quest_burn::{cache::DigestStorage, digest::DigestKind, inference::WeightFormat};
+use quest_burn::{
+    cache::DigestStorage, digest::DigestKind, inference::WeightFormat, policy::PrefillConfig,
+};
 use quest_burn_models::config::ModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,6 +35,9 @@ pub struct RunInfo {
     /// Form of the weights of the layers' projections.
     #[serde(default = "full_weights")]
     pub weights: String,
+    /// What the tokens of prompts attend to.
+    #[serde(default = "dense_prefill")]
+    pub prefill: String,
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// All other settings of the experiment, as a JSON object.
@@ -52,6 +57,11 @@ fn full_digests() -> String {
 /// Those of results that were written before there were others.
 fn full_weights() -> String {
     WeightFormat::Full.to_string()
+}
+
+/// That of results that were written before there were others.
+fn dense_prefill() -> String {
+    PrefillConfig::Dense.to_string()
 }
 
 /// Which build of the program it was.

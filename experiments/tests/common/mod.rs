@@ -55,6 +55,7 @@ pub(crate) fn run_info(subject: &LocalModel, experiment: &str) -> results::RunIn
         digest: subject.digest().to_string(),
         digests: subject.digest_storage().to_string(),
         weights: subject.weights().to_string(),
+        prefill: subject.prefill().to_string(),
         seed: 0,
         settings: json!({}),
     }
