@@ -14,6 +14,8 @@
 
 #[doc(hidden)]
 pub mod check;
+#[doc(hidden)]
+pub mod cooperative_matrix;
 pub mod device;
 pub(crate) mod extension;
 pub(crate) mod half;

@@ -34,7 +34,7 @@ pub(crate) mod top_k_attention;
 pub(crate) mod top_pages;
 
 pub use quest_burn_linear::kernels::device::{supported, supports};
-use quest_burn_linear::kernels::{device, matrix_instruction, rms_norm, row};
+use quest_burn_linear::kernels::{cooperative_matrix, device, matrix_instruction, rms_norm, row};
 
 pub(crate) use self::launch::check_held_alone;
 pub use self::{

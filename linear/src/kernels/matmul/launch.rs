@@ -4,7 +4,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 #[cfg(feature = "cuda")]
 use super::warpgroup;
-use super::{super::launch::empty, cubek};
+use super::{super::launch::empty, cooperative, cubek};
 
 /// `rows [n, d_input]` times the transpose of `weight [d_output, d_input]`.
 pub(crate) fn launch_matmul_rows(rows: CubeTensor, weight: CubeTensor) -> CubeTensor {
@@ -18,6 +18,8 @@ pub(crate) fn launch_matmul_rows(rows: CubeTensor, weight: CubeTensor) -> CubeTe
         warpgroup::launch(rows, weight, &output);
         return output;
     }
-    cubek::launch(rows, weight, &output);
+    if !cooperative::launch(&rows, &weight, &output) {
+        cubek::launch(rows, weight, &output);
+    }
     output
 }

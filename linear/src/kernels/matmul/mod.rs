@@ -1,6 +1,7 @@
-//! Matrix products of many rows, as prompts have them: by the matrix instructions of NVIDIA's Hopper
-//! where they are, elsewhere by cubek's kernels.
+//! Matrix products of many rows, as prompts have them: by the matrix instructions of NVIDIA's Hopper or by those
+//! of Vulkan where they are, elsewhere by cubek's kernels.
 
+mod cooperative;
 mod cubek;
 mod launch;
 #[cfg(feature = "cuda")]

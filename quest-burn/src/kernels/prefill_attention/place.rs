@@ -31,7 +31,7 @@ pub(super) struct Run {
 
 /// The query tokens of this cube. Cubes: runs of `run` query tokens, query heads, sequences.
 #[cube]
-pub(super) fn run_of_cube<F: Float, N: Size, P: Size>(
+pub(super) fn run_of_cube<F: Numeric, N: Size, P: Size>(
     query: &Tensor<Vector<F, P>>,
     keys: &Tensor<Vector<F, N>>,
     page_table: &Tensor<i32>,
