@@ -185,12 +185,25 @@ impl Session {
             return Ok(());
         };
         check_context(length, new_tokens, Some(limit))?;
+        let page_size = self.cache.page_size();
+        if self.policy.frees_pages() {
+            // What the answer keeps shows as it goes on.
+            self.cache.grow_on_demand(limit.div_ceil(page_size));
+            let missing = length
+                .saturating_sub(capacity(&self.cache))
+                .div_ceil(page_size);
+            let n_pages = self.cache.config().n_pages;
+            if missing > 0 {
+                self.cache.grow(n_pages + missing.max(n_pages / 2));
+            }
+            return Ok(());
+        }
         let needed = length + new_tokens;
         let capacity = capacity(&self.cache);
         if needed > capacity {
             // Doubled, so that a growing conversation is copied seldom.
             let tokens = needed.max(2 * capacity).min(limit);
-            self.cache.grow(tokens.div_ceil(self.cache.page_size()));
+            self.cache.grow(tokens.div_ceil(page_size));
         }
         Ok(())
     }

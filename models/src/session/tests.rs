@@ -151,6 +151,28 @@ fn forks_go_on_by_themselves() {
 }
 
 #[test]
+fn a_policy_that_frees_pages_bounds_the_memory_of_a_session() {
+    let model = model();
+    let answer = |kind: &str| {
+        let quest = QuestConfig::new()
+            .with_token_budget(16)
+            .with_sink_pages(0)
+            .with_dense_layers(0);
+        let policy = PolicyConfig::new(kind.parse().unwrap()).with_quest(quest);
+        let mut session = model.session().unwrap();
+        session.set_policy(policy.init(8).unwrap().into());
+        let answer = generate(&mut session, &ids(12), 100);
+        assert_eq!(session.capacity(), 128);
+        (answer, session.cache().config().n_pages)
+    };
+    let (kept, pages) = answer("raas");
+    assert_eq!(pages, 14, "reserved for 112 tokens");
+    let (freed, pages) = answer("raas:free=true");
+    assert_eq!(freed, kept);
+    assert!(pages <= 9, "{pages} pages");
+}
+
+#[test]
 fn a_session_goes_back_to_any_length() {
     let model = model();
     let quest = QuestConfig::kv_group()

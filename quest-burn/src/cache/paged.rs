@@ -48,6 +48,8 @@ pub struct PagedKvCache {
     pub(super) entropies: Entropies,
     /// Whether the next step may pass over gaps: its policy was asked.
     pub(super) gaps_allowed: bool,
+    /// Whether the pool grows when a decoded token finds no free page.
+    pub(super) grows: bool,
 }
 
 impl PagedKvCache {
@@ -71,6 +73,7 @@ impl PagedKvCache {
             device_page_table: Tensor::zeros([batch, max_pages], (device, DType::I32)),
             entropies: Entropies::default(),
             gaps_allowed: false,
+            grows: false,
             table: PageTable::new(config.n_pages, max_pages, config.page_size, batch),
             config,
             dtype,
@@ -115,6 +118,9 @@ impl PagedKvCache {
             return Err(CacheError::Gaps { sequence });
         }
         self.table.release_reserved();
+        if self.grows && phase == Phase::Decode {
+            self.grow_for(new_tokens);
+        }
         let starts = self.table.lengths().to_vec();
         if self.table.extend(new_tokens)? {
             self.upload_page_table();

@@ -20,6 +20,7 @@ impl PagedKvCache {
             device_page_table: self.device_page_table.clone(),
             entropies: self.entropies.clone(),
             gaps_allowed: false,
+            grows: self.grows,
         }
     }
 
@@ -34,6 +35,34 @@ impl PagedKvCache {
         self.config.n_pages = n_pages;
         self.table.grow(n_pages, self.config.max_pages());
         self.upload_page_table();
+    }
+
+    /// Lets each sequence have up to `max_pages` pages, if fewer were allowed, and the pool grow by half when a
+    /// decoded token finds no free page. For policies that [free pages](Self::free_all_but): how many they keep
+    /// shows as the answer goes on. A prompt needs its pages [beforehand](Self::grow), and so does a recorded step.
+    pub fn grow_on_demand(&mut self, max_pages: usize) {
+        self.grows = true;
+        if max_pages > self.config.max_pages() {
+            self.config.max_pages_per_sequence = Some(max_pages);
+            self.table.grow(self.config.n_pages, max_pages);
+            self.upload_page_table();
+        }
+    }
+
+    /// Enlarges the pool if it has too few free pages for one more token of some sequences.
+    pub(super) fn grow_for(&mut self, new_tokens: &[usize]) {
+        let lengths = self.table.lengths().iter().zip(new_tokens);
+        let opens_page = |&(length, &new): &(&usize, &usize)| {
+            new > 0 && length.is_multiple_of(self.config.page_size)
+        };
+        let missing = lengths
+            .filter(opens_page)
+            .count()
+            .saturating_sub(self.table.n_free());
+        if missing > 0 {
+            let n_pages = self.config.n_pages;
+            self.grow(n_pages + missing.max(n_pages / 2));
+        }
     }
 }
 
@@ -137,6 +166,32 @@ mod tests {
             );
             cache.grow(1);
             assert_eq!(cache.config().n_pages, 5, "it does not shrink");
+        }
+    }
+
+    #[test]
+    fn on_demand_the_pool_grows_by_half_for_decoded_tokens() {
+        for digests in DigestStorage::ALL {
+            let mut cache = cache(digests);
+            append(&mut cache, 24);
+            let before = contents(&cache);
+            assert!(cache.decode().is_err(), "the pool is full");
+            cache.grow_on_demand(5);
+            let mut fork = cache.fork();
+            for n_pages in [4, 6] {
+                assert!(
+                    cache.prefill(&[1]).is_err(),
+                    "a prompt needs room beforehand"
+                );
+                cache.decode().unwrap();
+                assert_eq!(cache.config().n_pages, n_pages);
+                append(&mut cache, 7);
+            }
+            for (held, before) in contents(&cache).iter().zip(&before) {
+                assert_eq!(held[..before.len()], before[..]);
+            }
+            assert!(cache.decode().is_err(), "5 pages are allowed");
+            fork.decode().unwrap();
         }
     }
 
