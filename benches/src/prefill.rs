@@ -164,7 +164,7 @@ fn time(
     (context, chunk): (usize, usize),
     policy_config: &PrefillConfig,
 ) -> Result<Timing, BenchError> {
-    let policy = policy_config.init(options.page_size)?;
+    let policy = policy_config.init(options.cache_options.page_size)?;
     let batch = cache.batch();
     let (_, budget) = described(policy_config);
     let model = loaded.model.model();

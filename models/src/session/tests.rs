@@ -10,7 +10,6 @@ use burn::{
 };
 use quest_burn::{
     QuestConfig,
-    cache::CacheError,
     policy::{PolicyConfig, PolicyKind, PrefillConfig, QuestPrefillConfig},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};

@@ -37,7 +37,9 @@ pub struct Passed<W: Numeric, N: Size> {
 #[cube]
 pub fn nothing_passed<W: Numeric, N: Size>(#[comptime] shape: CooperativeShape) -> Passed<W, N> {
     Passed::<W, N> {
-        scores: Shared::new_slice(comptime!(shape.tokens() * shape.score_stride() / WIDTH + shape.spare / 16)),
+        scores: Shared::new_slice(comptime!(
+            shape.tokens() * shape.score_stride() / WIDTH + shape.spare / 16
+        )),
         weights: Shared::new_slice(comptime!(
             shape.tokens() * shape.weight_stride() / shape.part()
         )),
