@@ -54,6 +54,18 @@ pub enum BenchError {
     #[cfg(feature = "models")]
     #[error(transparent)]
     Generate(#[from] quest_burn_models::generation::GenerateError),
+    /// An engine cannot be started.
+    #[cfg(feature = "models")]
+    #[error(transparent)]
+    Engine(#[from] quest_burn_engine::EngineError),
+    /// An engine refused a request.
+    #[cfg(feature = "models")]
+    #[error(transparent)]
+    Submit(#[from] quest_burn_engine::SubmitError),
+    /// An answer of an engine failed.
+    #[cfg(feature = "models")]
+    #[error("answer: {0}")]
+    Answer(String),
     /// Some measurements failed; the others gave results.
     #[error("measurements: expected all to give a result, found {failed} that failed")]
     Failed {
@@ -84,11 +96,11 @@ impl BenchError {
             | Self::Cache(_)
             | Self::Quantization(_) => true,
             #[cfg(feature = "models")]
-            Self::Model(_) => true,
+            Self::Model(_) | Self::Engine(_) | Self::Submit(_) => true,
             #[cfg(feature = "models")]
             Self::Generate(error) => error.is_bad_request(),
             #[cfg(feature = "models")]
-            Self::Decode(_) => false,
+            Self::Decode(_) | Self::Answer(_) => false,
             Self::Device(_)
             | Self::Wrong { .. }
             | Self::Failed { .. }

@@ -12,6 +12,8 @@ mod bandwidth;
 mod check;
 #[cfg(feature = "models")]
 mod decode;
+#[cfg(feature = "models")]
+mod engine;
 mod error;
 mod host;
 mod layer;

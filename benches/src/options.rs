@@ -13,6 +13,7 @@ use crate::{
 #[cfg(feature = "models")]
 use crate::{
     decode::{self, DecodeOptions},
+    engine::{self, EngineOptions},
     lossless::{self, LosslessOptions},
     prefill::{self, PrefillOptions},
 };
@@ -38,6 +39,9 @@ enum Command {
     /// A decode step of a whole model, dense and with Quest
     #[cfg(feature = "models")]
     Decode(DecodeOptions),
+    /// Many conversations at once: what each sees of its tokens, dense and with Quest
+    #[cfg(feature = "models")]
+    Engine(EngineOptions),
     /// Answers of a whole model: dense, with Quest, and lossless, where Quest drafts
     #[cfg(feature = "models")]
     Lossless(LosslessOptions),
@@ -70,7 +74,7 @@ impl BenchOptions {
         let kind = match self.command {
             Command::Attention(_) => Kind::Attention,
             #[cfg(feature = "models")]
-            Command::Decode(_) | Command::Lossless(_) => Kind::Decode,
+            Command::Decode(_) | Command::Engine(_) | Command::Lossless(_) => Kind::Decode,
             #[cfg(feature = "models")]
             Command::Prefill(_) => Kind::Prefill,
         };
@@ -79,6 +83,8 @@ impl BenchOptions {
             Command::Attention(options) => attention::run(options, target, &mut rows),
             #[cfg(feature = "models")]
             Command::Decode(options) => decode::run(options, target, &mut rows),
+            #[cfg(feature = "models")]
+            Command::Engine(options) => engine::run(options, target, &mut rows),
             #[cfg(feature = "models")]
             Command::Lossless(options) => lossless::run(options, target, &mut rows),
             #[cfg(feature = "models")]

@@ -143,6 +143,45 @@ fn lossless_answers_have_their_drafts_beside_their_times() {
 }
 
 #[test]
+fn conversations_at_once_have_their_first_tokens_and_the_times_between_tokens() {
+    let lines = lines(&[
+        "engine",
+        "--shape",
+        "tiny",
+        "--conversations",
+        "3",
+        "--context",
+        "256",
+        "--budget",
+        "64",
+        "--new-tokens",
+        "40",
+        "--step-tokens",
+        "64",
+    ]);
+    let found = lines.iter().map(|line| {
+        assert_times_are_ordered(line);
+        let operation = line["operation"].as_str().unwrap();
+        (operation, line["batch"].as_u64(), line["budget"].as_u64())
+    });
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        [
+            ("first token, cold", Some(3), None),
+            ("first token, warm", Some(3), None),
+            ("dense", Some(3), None),
+            ("quest", Some(3), Some(64)),
+            ("beside a prompt", Some(1), None),
+            ("first token", Some(1), None),
+        ]
+    );
+    assert_refused(
+        &["engine", "--shape", "tiny", "--step-tokens", "40"],
+        "tokens of a step: expected at least 49 for 17 sequences at once, found 40",
+    );
+}
+
+#[test]
 fn a_gguf_file_is_timed_in_its_blocks_or_widened() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("model.gguf");

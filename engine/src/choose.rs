@@ -32,6 +32,14 @@ impl Chooser {
         }
     }
 
+    /// Whether the token of the highest logit is taken, and nothing else is asked of the logits.
+    pub(crate) fn takes_most_probable(&self) -> bool {
+        self.sampler.is_argmax()
+            && self.adjustments == Adjustments::default()
+            && self.logprobs.is_none()
+            && self.mask.is_none()
+    }
+
     /// The next token, from the logits of the vocabulary, which it adjusts. `stop_ids` end the answer and
     /// are no part of what a grammar is told.
     pub(crate) fn choose(&mut self, logits: &mut [f32], stop_ids: &[u32]) -> Result<Token, String> {

@@ -3,7 +3,7 @@ use quest_burn_models::generation::MIN_CHUNK;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    Event, FinishReason, LayerRead, Usage,
+    Event, FinishReason, LayerRead, Token, Usage,
     choose::Chooser,
     pages::{Origin, PageStore, Prefix},
 };
@@ -156,18 +156,22 @@ impl Sequence {
         logits: &mut [f32],
         reads: Vec<LayerRead>,
     ) -> Result<Option<FinishReason>, String> {
-        let mut token = self.chooser.choose(logits, &self.stop_ids)?;
-        token.reads = reads;
+        let token = self.chooser.choose(logits, &self.stop_ids)?;
+        Ok(self.push(Token { reads, ..token }))
+    }
+
+    /// Takes the token that follows.
+    pub(crate) fn push(&mut self, token: Token) -> Option<FinishReason> {
         let id = token.id;
         self.ids.push(id);
         let _ = self.events.send(Event::Token(token));
-        Ok(if self.stop_ids.contains(&id) {
+        if self.stop_ids.contains(&id) {
             Some(FinishReason::Stop)
         } else if self.new_tokens() == self.max_new_tokens {
             Some(FinishReason::Length)
         } else {
             None
-        })
+        }
     }
 
     pub(crate) fn finish(&self, reason: FinishReason) {

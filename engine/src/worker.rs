@@ -2,6 +2,7 @@
 
 mod passes;
 mod plan;
+mod share;
 
 use std::{
     collections::VecDeque,

@@ -8,30 +8,32 @@ use quest_burn_models::sampling::SamplingConfig;
 
 #[test]
 fn answers_in_a_batch_are_those_of_sessions_alone() {
-    let model = model();
-    let engine = engine(&model, 200);
-    let cases = (0..12u32).map(|i| {
-        let policy = [Policy::Dense, quest(), Policy::quest(5 * PAGE_SIZE)][i as usize % 3].clone();
-        let n = [1, 7, 8, 30, 64, 90][i as usize % 6];
-        (prompt(n, i), 5 + i as usize, policy)
-    });
-    let cases = cases.collect::<Vec<_>>();
-    let requests = cases
-        .iter()
-        .map(|(ids, n, policy)| Request::new(ids.clone(), *n).with_policy(policy.clone()));
-    let answers = answers(&engine, requests);
-    for ((ids, n, policy), answer) in cases.iter().zip(answers) {
-        assert_eq!(answer.ids(), alone(&model, ids, *n, policy), "{policy:?}");
-        assert_eq!(answer.reason, FinishReason::Length);
-        assert_eq!(answer.usage.prompt_tokens, ids.len());
-        assert_eq!(answer.usage.new_tokens, *n);
+    for model in models() {
+        let engine = engine(&model, 200);
+        let cases = (0..12u32).map(|i| {
+            let policy =
+                [Policy::Dense, quest(), Policy::quest(5 * PAGE_SIZE)][i as usize % 3].clone();
+            let n = [1, 7, 8, 30, 64, 90][i as usize % 6];
+            (prompt(n, i), 5 + i as usize, policy)
+        });
+        let cases = cases.collect::<Vec<_>>();
+        let requests = cases
+            .iter()
+            .map(|(ids, n, policy)| Request::new(ids.clone(), *n).with_policy(policy.clone()));
+        let answers = answers(&engine, requests);
+        for ((ids, n, policy), answer) in cases.iter().zip(answers) {
+            assert_eq!(answer.ids(), alone(&model, ids, *n, policy), "{policy:?}");
+            assert_eq!(answer.reason, FinishReason::Length);
+            assert_eq!(answer.usage.prompt_tokens, ids.len());
+            assert_eq!(answer.usage.new_tokens, *n);
+        }
+        let stats = engine.stats();
+        assert_eq!(
+            (stats.running, stats.waiting, stats.used_pages()),
+            (0, 0, 0)
+        );
+        assert_eq!(stats.finished, 12);
     }
-    let stats = engine.stats();
-    assert_eq!(
-        (stats.running, stats.waiting, stats.used_pages()),
-        (0, 0, 0)
-    );
-    assert_eq!(stats.finished, 12);
 }
 
 #[test]
@@ -56,19 +58,20 @@ fn log_probabilities_in_a_batch_are_those_alone() {
 
 #[test]
 fn drawn_tokens_depend_on_the_seed_alone() {
-    let model = model();
-    let engine = engine(&model, 200);
-    let request = |seed: u64| {
-        let sampling = SamplingConfig::new()
-            .with_temperature(1.5)
-            .with_top_p(0.9)
-            .with_seed(seed);
-        Request::new(prompt(20, 3), 10).with_sampling(sampling)
-    };
-    let both = answers(&engine, [request(1), request(2), request(1)]);
-    assert_eq!(both[0].ids(), both[2].ids());
-    assert_ne!(both[0].ids(), both[1].ids());
-    assert_eq!(both[1].ids(), answers(&engine, [request(2)])[0].ids());
+    for model in models() {
+        let engine = engine(&model, 200);
+        let request = |seed: u64| {
+            let sampling = SamplingConfig::new()
+                .with_temperature(1.5)
+                .with_top_p(0.9)
+                .with_seed(seed);
+            Request::new(prompt(20, 3), 10).with_sampling(sampling)
+        };
+        let both = answers(&engine, [request(1), request(2), request(1)]);
+        assert_eq!(both[0].ids(), both[2].ids());
+        assert_ne!(both[0].ids(), both[1].ids());
+        assert_eq!(both[1].ids(), answers(&engine, [request(2)])[0].ids());
+    }
 }
 
 #[test]
@@ -159,28 +162,29 @@ fn biased_and_penalised_tokens_come_and_go() {
 
 #[test]
 fn a_watched_answer_says_what_each_layer_read() {
-    let model = model();
-    let engine = engine(&model, 100);
-    let request = |watch| {
-        let request = Request::new(prompt(60, 1), 4).with_policy(quest());
-        request.with_watch(watch)
-    };
-    let dense = Request::new(prompt(60, 2), 4).with_watch(true);
-    let found = answers(&engine, [request(true), request(false), dense]);
-    assert_eq!(found[0].ids(), found[1].ids());
-    assert!(found[0].tokens[0].reads.is_empty(), "it follows the prompt");
-    for token in &found[0].tokens[1..] {
-        let layers = token.reads.iter().map(|read| read.layer);
-        assert_eq!(layers.collect::<Vec<_>>(), [0, 1]);
-        for read in &token.reads {
-            let pages = read.pages.as_ref().unwrap();
-            // Three pages for each of two KV heads: the first and the newest, and one of its own.
-            assert!((3..=4).contains(&pages.len()), "{pages:?}");
-            assert_eq!((pages[0], *pages.last().unwrap()), (0, 7));
+    for model in models() {
+        let engine = engine(&model, 100);
+        let request = |watch| {
+            let request = Request::new(prompt(60, 1), 4).with_policy(quest());
+            request.with_watch(watch)
+        };
+        let dense = Request::new(prompt(60, 2), 4).with_watch(true);
+        let found = answers(&engine, [request(true), request(false), dense]);
+        assert_eq!(found[0].ids(), found[1].ids());
+        assert!(found[0].tokens[0].reads.is_empty(), "it follows the prompt");
+        for token in &found[0].tokens[1..] {
+            let layers = token.reads.iter().map(|read| read.layer);
+            assert_eq!(layers.collect::<Vec<_>>(), [0, 1]);
+            for read in &token.reads {
+                let pages = read.pages.as_ref().unwrap();
+                // Three pages for each of two KV heads: the first and the newest, and one of its own.
+                assert!((3..=4).contains(&pages.len()), "{pages:?}");
+                assert_eq!((pages[0], *pages.last().unwrap()), (0, 7));
+            }
         }
+        assert!(found[1].tokens[1].reads.is_empty());
+        assert_eq!(found[2].tokens[1].reads[1].pages, None);
     }
-    assert!(found[1].tokens[1].reads.is_empty());
-    assert_eq!(found[2].tokens[1].reads[1].pages, None);
 }
 
 #[test]
@@ -244,4 +248,29 @@ fn answers_outlive_the_handles() {
     let model = model();
     let answer = engine(&model, 100).submit(Request::new(prompt(20, 1), 30));
     assert_eq!(answer.unwrap().wait().unwrap().tokens.len(), 30);
+}
+
+/// Has no word for what comes next.
+struct Panics;
+
+impl TokenMask for Panics {
+    fn allowed(&mut self) -> Result<Vec<u32>, String> {
+        panic!("lost")
+    }
+
+    fn accept(&mut self, _id: u32) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_grammar_that_panics_fails_its_answer_only() {
+    let model = model();
+    let engine = engine(&model, 100);
+    let bound = Request::new(prompt(20, 1), 5).with_mask(Some(Box::new(Panics)));
+    let bound = engine.submit(bound).unwrap();
+    let free = engine.submit(Request::new(prompt(20, 2), 5)).unwrap();
+    assert_eq!(bound.wait().unwrap_err(), "lost");
+    assert_eq!(free.wait().unwrap().tokens.len(), 5);
+    assert!(engine.is_running());
 }

@@ -23,23 +23,24 @@ fn eventually(engine: &Engine, is_there: impl Fn(&Stats) -> bool) {
 
 #[test]
 fn a_shared_beginning_is_computed_once() {
-    let model = model();
-    let engine = engine(&model, 200);
-    let document = prompt(80, 1);
-    let asked = |question: u32| [document.clone(), prompt(20, question)].concat();
-    let request =
-        |question: u32, policy: Policy| Request::new(asked(question), 8).with_policy(policy);
-    let first = answers(&engine, [request(2, Policy::Dense)]).remove(0);
-    assert_eq!(first.usage.cached_tokens, 0);
-    for (question, policy) in [(3, Policy::Dense), (4, quest())] {
-        let answer = answers(&engine, [request(question, policy.clone())]).remove(0);
-        // All ten pages, as prompts attend densely for every policy.
-        assert_eq!(answer.usage.cached_tokens, 80);
-        assert_eq!(answer.ids(), alone(&model, &asked(question), 8, &policy));
+    for model in models() {
+        let engine = engine(&model, 200);
+        let document = prompt(80, 1);
+        let asked = |question: u32| [document.clone(), prompt(20, question)].concat();
+        let request =
+            |question: u32, policy: Policy| Request::new(asked(question), 8).with_policy(policy);
+        let first = answers(&engine, [request(2, Policy::Dense)]).remove(0);
+        assert_eq!(first.usage.cached_tokens, 0);
+        for (question, policy) in [(3, Policy::Dense), (4, quest())] {
+            let answer = answers(&engine, [request(question, policy.clone())]).remove(0);
+            // All ten pages, as prompts attend densely for every policy.
+            assert_eq!(answer.usage.cached_tokens, 80);
+            assert_eq!(answer.ids(), alone(&model, &asked(question), 8, &policy));
+        }
+        let stats = engine.stats();
+        assert_eq!((stats.prompt_tokens, stats.cached_tokens), (300, 160));
+        assert_eq!(stats.used_pages(), 0);
     }
-    let stats = engine.stats();
-    assert_eq!((stats.prompt_tokens, stats.cached_tokens), (300, 160));
-    assert_eq!(stats.used_pages(), 0);
 }
 
 #[test]
@@ -110,19 +111,20 @@ fn what_a_policy_computed_is_not_read_by_others() {
 
 #[test]
 fn a_page_that_others_read_is_copied_before_it_is_written() {
-    let model = model();
-    let engine = engine(&model, 200);
-    // 44 tokens in common, which end inside the sixth page, while the first goes on decoding.
-    let common = prompt(44, 1);
-    let other = [common.clone(), prompt(30, 9)].concat();
-    let first = [common, prompt(30, 2)].concat();
-    let mut running = engine.submit(Request::new(first.clone(), 60)).unwrap();
-    assert!(matches!(running.blocking_next(), Some(Event::Token(_))));
-    let answer = answers(&engine, [Request::new(other.clone(), 20)]).remove(0);
-    assert_eq!(answer.usage.cached_tokens, 44);
-    assert_eq!(answer.ids(), alone(&model, &other, 20, &Policy::Dense));
-    let rest = running.wait().unwrap().ids();
-    assert_eq!(rest, alone(&model, &first, 60, &Policy::Dense)[1..]);
+    for model in models() {
+        let engine = engine(&model, 200);
+        // 44 tokens in common, which end inside the sixth page, while the first goes on decoding.
+        let common = prompt(44, 1);
+        let other = [common.clone(), prompt(30, 9)].concat();
+        let first = [common, prompt(30, 2)].concat();
+        let mut running = engine.submit(Request::new(first.clone(), 60)).unwrap();
+        assert!(matches!(running.blocking_next(), Some(Event::Token(_))));
+        let answer = answers(&engine, [Request::new(other.clone(), 20)]).remove(0);
+        assert_eq!(answer.usage.cached_tokens, 44);
+        assert_eq!(answer.ids(), alone(&model, &other, 20, &Policy::Dense));
+        let rest = running.wait().unwrap().ids();
+        assert_eq!(rest, alone(&model, &first, 60, &Policy::Dense)[1..]);
+    }
 }
 
 #[test]

@@ -1,16 +1,22 @@
 //! Passes through the model. A step decodes the sequences of each policy in one pass, then feeds its prompts,
 //! one by one: rows of unequal lengths would be padded to the longest.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use quest_burn::{
     cache::Phase,
+    ops,
     policy::{DensePolicy, PagePolicy},
 };
 
-use super::{Outcome, Worker, WorkerError, plan::Work};
-use crate::{LayerRead, sequence::Due, watch::WatchedPolicy};
+use rayon::prelude::*;
+
+use super::{Outcome, Worker, WorkerError, message, plan::Work};
+use crate::{FinishReason, LayerRead, Token, choose::Chooser, sequence::Due, watch::WatchedPolicy};
 
 impl Worker {
     /// Feeds a token of each sequence that decodes, those of a policy together.
@@ -48,15 +54,28 @@ impl Worker {
         for &index in indices {
             self.advance(index, Due::Decode, 1);
         }
-        let mut reads = reads.unwrap_or_else(|| vec![Vec::new(); indices.len()]);
-        let mut logits = self.logits(hidden)?;
-        let rows = logits.chunks_mut(self.model.model().vocab_size());
-        for ((&index, logits), reads) in indices.iter().zip(rows).zip(&mut reads) {
-            if self.running[index].is_level() {
-                self.choose(index, logits, std::mem::take(reads), outcomes);
-            }
+        let level = |&place: &usize| self.running[indices[place]].is_level();
+        let level = (0..indices.len()).filter(level).collect::<Vec<_>>();
+        if level.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let reads = match reads {
+            Some(mut reads) => level
+                .iter()
+                .map(|&i| std::mem::take(&mut reads[i]))
+                .collect(),
+            None => vec![Vec::new(); level.len()],
+        };
+        let hidden = match level.len() == indices.len() {
+            true => hidden,
+            false => {
+                let rows = level.iter().map(|&place| place as i32).collect::<Vec<_>>();
+                let rows = Tensor::from_data(&rows[..], &hidden.device());
+                hidden.select(0, rows)
+            }
+        };
+        let level = level.into_iter().map(|place| indices[place]);
+        self.choose(&level.collect::<Vec<_>>(), hidden, reads, outcomes)
     }
 
     /// Feeds tokens of prompts.
@@ -71,8 +90,7 @@ impl Worker {
             self.advance(index, work.due, tokens);
             if self.running[index].is_level() {
                 let last = hidden.slice_dim(1, tokens - 1..tokens);
-                let mut logits = self.logits(last)?;
-                self.choose(index, &mut logits, Vec::new(), outcomes);
+                self.choose(&[index], last, vec![Vec::new()], outcomes)?;
             }
         }
         Ok(())
@@ -102,26 +120,90 @@ impl Worker {
         self.running[index].advance(due, tokens, &mut self.store, page_size);
     }
 
-    /// Logits after hidden states, on the host.
-    fn logits(&self, hidden: Tensor<3>) -> Result<Vec<f32>, WorkerError> {
-        let logits = self.model.model().logits(hidden);
-        let logits = logits.try_into_data()?.convert::<f32>().try_to_vec();
-        Ok(logits.expect("converted to f32 one line above"))
-    }
-
+    /// Chooses the tokens that follow hidden states, `[sequences, 1, d_model]`.
     fn choose(
         &mut self,
-        index: usize,
-        logits: &mut [f32],
-        reads: Vec<LayerRead>,
+        indices: &[usize],
+        hidden: Tensor<3>,
+        reads: Vec<Vec<LayerRead>>,
         outcomes: &mut Vec<(usize, Outcome)>,
-    ) {
-        match self.running[index].choose(logits, reads) {
-            Ok(end) => {
-                self.stats.new_tokens += 1;
-                outcomes.extend(end.map(|reason| (index, Ok(reason))));
+    ) -> Result<(), WorkerError> {
+        let logits = self.model.model().logits(hidden).squeeze_dim::<2>(1);
+        let mut chooses = indices.iter().map(|&index| &self.running[index].chooser);
+        let ids = match chooses.all(Chooser::takes_most_probable) {
+            true => most_probable(&logits)?,
+            false => None,
+        };
+        let chosen = match ids {
+            Some(ids) => self.push(indices, ids, reads),
+            None => self.sample(indices, logits, reads)?,
+        };
+        for (index, chosen) in chosen {
+            match chosen {
+                Ok(end) => {
+                    self.stats.new_tokens += 1;
+                    outcomes.extend(end.map(|reason| (index, Ok(reason))));
+                }
+                Err(error) => outcomes.push((index, Err(error))),
             }
-            Err(error) => outcomes.push((index, Err(error))),
         }
+        Ok(())
     }
+
+    fn push(
+        &mut self,
+        indices: &[usize],
+        ids: Vec<u32>,
+        reads: Vec<Vec<LayerRead>>,
+    ) -> Vec<Chosen> {
+        let tokens = ids.into_iter().zip(reads).map(|(id, reads)| Token {
+            id,
+            logprob: None,
+            top: Vec::new(),
+            reads,
+        });
+        let tokens = indices.iter().zip(tokens);
+        tokens
+            .map(|(&index, token)| (index, Ok(self.running[index].push(token))))
+            .collect()
+    }
+
+    /// Reads the logits, and lets each sequence choose for itself, on all cores.
+    fn sample(
+        &mut self,
+        indices: &[usize],
+        logits: Tensor<2>,
+        reads: Vec<Vec<LayerRead>>,
+    ) -> Result<Vec<Chosen>, WorkerError> {
+        let logits = logits.try_into_data()?.convert::<f32>().try_to_vec();
+        let mut logits = logits.expect("converted to f32 one line above");
+        let rows = logits.chunks_mut(self.model.model().vocab_size());
+        // Places are ascending.
+        let sequences = self.running.iter_mut().enumerate();
+        let sequences = sequences.filter(|(index, _)| indices.binary_search(index).is_ok());
+        let work = sequences.zip(rows).zip(reads).collect::<Vec<_>>();
+        let work = work.into_par_iter();
+        let chosen = work.map(|(((index, sequence), logits), reads)| {
+            let choose = AssertUnwindSafe(|| sequence.choose(logits, reads));
+            // A grammar is somebody else's code, and the other sequences have nothing to do with it.
+            let chosen = catch_unwind(choose);
+            let chosen = chosen.unwrap_or_else(|panic| Err(message(&*panic)));
+            (index, chosen)
+        });
+        Ok(chosen.collect())
+    }
+}
+
+/// A sequence, and why it has ended, if it has.
+type Chosen = (usize, Result<Option<FinishReason>, String>);
+
+/// The tokens of the highest logits, where the device chooses them and each row has one.
+fn most_probable(logits: &Tensor<2>) -> Result<Option<Vec<u32>>, WorkerError> {
+    let Some(ids) = ops::most_probable(logits.clone()) else {
+        return Ok(None);
+    };
+    let ids = ids.try_into_data()?.convert::<i32>().try_to_vec::<i32>();
+    let ids = ids.expect("converted to i32 one line above").into_iter();
+    // The sampler says what is wrong with a row that has none.
+    Ok(ids.map(|id| u32::try_from(id).ok()).collect())
 }

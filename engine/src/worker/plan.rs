@@ -1,8 +1,9 @@
 //! What a step computes: who is taken on, who gets how many tokens, and who gives pages up for it.
 
-use quest_burn_models::generation::MIN_CHUNK;
-
-use super::{Outcome, Worker, WorkerError};
+use super::{
+    Outcome, Worker, WorkerError,
+    share::{chunk, shares_of},
+};
 use crate::{EngineConfig, sequence::Due};
 
 /// Tokens of a sequence in a step.
@@ -41,30 +42,21 @@ impl Worker {
         }
     }
 
-    /// Shares the tokens of a step out: one to each sequence that decodes, the rest to prompts, the oldest
-    /// first.
+    /// Shares the tokens of a step out: one to each sequence that decodes, the rest to prompts.
     pub(super) fn plan(&mut self) -> Result<Plan, WorkerError> {
-        let decoding = self.running.iter().filter(|s| s.due() == Due::Decode);
-        let left = self.config.step_tokens.saturating_sub(decoding.count());
-        let mut left = left.max(EngineConfig::MIN_PROMPT_TOKENS);
+        let mut most = self.shares()?;
         let mut plan = Plan::default();
         let mut index = 0;
-        // Sequences behind the one that is looked at may be taken out.
+        // The oldest first: sequences behind the one that is looked at may be taken out.
         while index < self.running.len() {
-            if left > 0 {
-                self.begin(index)?;
-            }
             let due = self.running[index].due();
             let tokens = match due {
                 Due::Decode => 1,
-                Due::Prompt(prompt) => chunk(prompt, left),
+                Due::Prompt(prompt) => chunk(prompt, std::mem::take(&mut most[index])),
             };
             if tokens > 0 {
                 match self.make_room(index, tokens) {
                     Room::Made => {
-                        if let Due::Prompt(_) = due {
-                            left -= tokens;
-                        }
                         self.count_in(index);
                         plan.work.push(Work { index, due, tokens });
                     }
@@ -80,12 +72,56 @@ impl Worker {
         Ok(plan)
     }
 
+    /// Tokens of its prompt that each sequence may be given, after it began with what is there of it.
+    fn shares(&mut self) -> Result<Vec<usize>, WorkerError> {
+        let decoding = self.running.iter().filter(|s| s.due() == Due::Decode);
+        let left = self.config.step_tokens.saturating_sub(decoding.count());
+        let left = left.max(EngineConfig::MIN_PROMPT_TOKENS);
+        let mut places = Vec::new();
+        for index in 0..self.running.len() {
+            if self.running[index].due() != Due::Decode && !self.waits_for_older(index) {
+                self.begin(index)?;
+                places.push(index);
+            }
+        }
+        let prompts = places.iter().map(|&index| match self.running[index].due() {
+            Due::Prompt(left) => left,
+            Due::Decode => 0,
+        });
+        let mut most = vec![0; self.running.len()];
+        for (share, place) in shares_of(&prompts.collect::<Vec<_>>(), left)
+            .into_iter()
+            .zip(places)
+        {
+            most[place] = share;
+        }
+        Ok(most)
+    }
+
+    /// Whether an older sequence is computing pages that this one begins with and that are not there yet.
+    fn waits_for_older(&self, index: usize) -> bool {
+        let sequence = &self.running[index];
+        if !self.config.prefix_cache || !sequence.pages.is_empty() {
+            return false;
+        }
+        let page_size = self.cache.page_size();
+        let known = self.store.known(&sequence.ids, sequence.origin);
+        self.running[..index].iter().any(|older| {
+            let Due::Prompt(left) = older.due() else {
+                return false;
+            };
+            let computes = &older.ids[..older.computed + left];
+            let both = sequence.ids.iter().zip(computes);
+            let common = both.take_while(|(a, b)| a == b).count();
+            common / page_size * page_size > older.computed.max(known)
+        })
+    }
+
     /// Gives a sequence what the store has of its beginning. A page of which it needs only the first tokens,
     /// or that others hold too, is copied, as it will be written.
     fn begin(&mut self, index: usize) -> Result<(), WorkerError> {
         let page_size = self.cache.page_size();
         let sequence = &mut self.running[index];
-        // Until its turn comes, an older sequence may be computing the same beginning.
         if !sequence.pages.is_empty() {
             return Ok(());
         }
@@ -167,30 +203,4 @@ enum Room {
     GivenUp,
     /// The pool is too small for the sequence alone.
     TooSmall,
-}
-
-/// Tokens of `prompt` ones that a step with `left` tokens takes. Neither they nor those that stay are so few
-/// that their rows may be multiplied in a coarser way than those of prompts, as far as that is possible.
-fn chunk(prompt: usize, left: usize) -> usize {
-    match prompt.checked_sub(left) {
-        None | Some(0) => prompt,
-        Some(_) if left < MIN_CHUNK => 0,
-        Some(rest) if rest < MIN_CHUNK && left >= 2 * MIN_CHUNK => prompt - MIN_CHUNK,
-        Some(_) => left,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prompts_are_not_fed_in_a_few_tokens() {
-        assert_eq!(chunk(7, 512), 7);
-        assert_eq!(chunk(512, 512), 512);
-        assert_eq!(chunk(1000, 512), 512);
-        assert_eq!(chunk(513, 512), 497);
-        assert_eq!(chunk(100, 15), 0);
-        assert_eq!(chunk(20, 16), 16, "no way to avoid it");
-    }
 }

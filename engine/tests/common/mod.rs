@@ -8,13 +8,25 @@ use burn::tensor::{DType, Device};
 use quest_burn::policy::{DensePolicy, PagePolicy};
 use quest_burn_engine::{Engine, EngineConfig, Finished, Policy, Request};
 use quest_burn_models::{generation::GenerationConfig, local::LocalModel};
-use quest_burn_tests::checkpoint::{self, CheckpointSpec};
+use quest_burn_tests::{
+    checkpoint::{self, CheckpointSpec},
+    devices::devices,
+};
 
 pub(crate) const PAGE_SIZE: usize = 8;
 pub(crate) const VOCAB_SIZE: u32 = 160;
 
-/// Random weights.
+/// Random weights, on the CPU.
 pub(crate) fn model() -> LocalModel {
+    model_on(&Device::default())
+}
+
+/// The same on each device to test.
+pub(crate) fn models() -> impl Iterator<Item = LocalModel> {
+    devices().into_iter().map(|device| model_on(&device.device))
+}
+
+fn model_on(device: &Device) -> LocalModel {
     let spec = CheckpointSpec {
         n_layers: 2,
         d_model: 32,
@@ -25,7 +37,7 @@ pub(crate) fn model() -> LocalModel {
     let dir = tempfile::tempdir().unwrap();
     checkpoint::write(dir.path(), &spec);
     let model = LocalModel::open(dir.path()).unwrap().page_size(PAGE_SIZE);
-    model.dtype(DType::F32).load(&Device::default()).unwrap()
+    model.dtype(DType::F32).load(device).unwrap()
 }
 
 /// An engine with room for so many pages.

@@ -5,7 +5,7 @@ use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 use super::{HeadNorms, past_table};
 use crate::{
     cache::{Digests, Int8Digests, KvPool, LayerCache, Sequences, Step},
-    kernels::{self, ReadPages, Scoring, TopKPages, TopPages},
+    kernels::{self, DecodeState, ReadPages, Scoring, TopKPages, TopPages},
     pages::{PageScoring, PageSelection, Pages, PastPages},
     rope::Rotations,
 };
@@ -34,6 +34,24 @@ fn write_pool<R>(
     let (pool, rest) = write(pool);
     cache.pool = pool;
     rest
+}
+
+pub(super) fn most_probable(logits: Tensor<2>) -> Tensor<1, Int> {
+    let ([batch, _], device) = (logits.dims(), logits.device());
+    let ints = |value: i32| {
+        let values = TensorData::new(vec![value; batch], [batch]);
+        Tensor::<1, Int>::from_data(values, (&device, DType::I32))
+    };
+    // The end of a recorded step, of which one token of history is all that is looked at.
+    let state = DecodeState {
+        tokens: ints(0),
+        starts: ints(0),
+        lengths: ints(0),
+        history: ints(0).reshape([batch, 1]),
+    };
+    kernels::next_tokens(logits, ints(1), state)
+        .history
+        .squeeze_dim(1)
 }
 
 pub(super) fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: &Step) {

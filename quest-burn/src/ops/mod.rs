@@ -12,6 +12,7 @@
 //! | [`prefill_attention_within`] | the same in a sliding window |
 //! | [`sparse_prefill_attention`] | the same over listed pages of the past, and the new tokens |
 //! | [`token_attention`], [`token_weights`] | attention of one query token over listed tokens |
+//! | [`most_probable`] | the tokens of the highest logits |
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend (`reference`). All but
@@ -23,6 +24,7 @@ mod body;
 mod int8;
 #[cfg(feature = "cube")]
 mod kernel;
+mod most_probable;
 mod norm;
 #[cfg(feature = "cube")]
 mod past_table;
@@ -38,6 +40,7 @@ pub use crate::pages::{
     KeyShift, PageScoring, PageSelection, PageSharing, Pages, PastPages, TokenLists, Window,
 };
 pub(crate) use body::Body;
+pub use most_probable::most_probable;
 pub use norm::HeadNorms;
 pub use rotate_append::rotate_append;
 pub use sparse_prefill::sparse_prefill_attention;

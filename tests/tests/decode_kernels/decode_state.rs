@@ -1,6 +1,9 @@
 //! What a recorded step keeps on the device: tokens chosen, positions moved on, values assigned.
 
-use quest_burn::kernels::{self, DecodeState};
+use quest_burn::{
+    kernels::{self, DecodeState},
+    ops,
+};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{floats, ints, random, read, targets, tensor};
@@ -24,6 +27,7 @@ fn the_next_token_has_the_highest_logit_and_the_state_moves_on() {
             let highest = (0..n)
                 .rev()
                 .max_by(|&a, &b| rows[a].partial_cmp(&rows[b]).unwrap());
+            let chosen = ops::most_probable(logits.clone()).expect("kernels choose");
             let state = kernels::next_tokens(
                 logits,
                 ints(&[1, 1, 1, 1, 1, 0], &device),
@@ -35,6 +39,7 @@ fn the_next_token_has_the_highest_logit_and_the_state_moves_on() {
                 },
             );
             let highest = highest.unwrap() as i32;
+            assert_eq!(read(chosen)[..5], [highest, -1, 0, -1, -1], "{n}");
             assert_eq!(read(state.tokens), [highest, 0, 0, 0, 0, 40], "{n}");
             assert_eq!(read(state.starts), [6, 4, 9, 1, 2, 2]);
             assert_eq!(read(state.lengths), [7, 5, 10, 2, 3, 3]);
