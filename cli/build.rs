@@ -9,12 +9,14 @@ use std::{
 use quest_burn_report::commit;
 
 /// The crates that the program is made of.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 9] = [
     "linear/src",
     "quest-burn/src",
     "models/src",
     "report/src",
     "experiments/src",
+    "engine/src",
+    "serve/src",
     "benches/src",
     "cli/src",
 ];

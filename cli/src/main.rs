@@ -33,6 +33,8 @@ mod policies;
 mod prefill;
 mod recall;
 mod ruler;
+#[cfg(feature = "serve")]
+mod serve;
 mod sparsity;
 mod text;
 
@@ -58,6 +60,9 @@ enum Command {
     Info(info::InfoArgs),
     /// Talks with a chat model.
     Chat(chat::ChatArgs),
+    /// Answers many conversations at once, over HTTP as OpenAI does.
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::ServeArgs>),
     /// Writes a checkpoint in another form: a folder of safetensors, or Burn's burnpack.
     Convert(convert::ConvertArgs),
     /// Continues a prompt.
@@ -123,6 +128,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Chat(args) => chat::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Perplexity(args) => perplexity::run(args),

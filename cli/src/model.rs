@@ -83,21 +83,7 @@ impl<'a> ModelPlan<'a> {
     /// `tokens` tokens and for the work on them.
     pub(crate) fn load(&self, tokens: usize, work: Work) -> Result<LoadedModel, Failure> {
         let (device, dtype) = self.device()?;
-        let demand = Demand {
-            config: self.config(),
-            form: Form {
-                dtype,
-                weights: self.options.weights,
-            },
-            blocks: KeptBlocks::of(self.model.source(), self.config(), &device.device)
-                .map_err(anyhow::Error::new)?,
-            page_size: self.selection.page_size,
-            digest: self.selection.digest(),
-            digest_storage: self.selection.digest_storage,
-            tokens,
-            work,
-        };
-        memory::check(&demand, &device)?;
+        self.check_memory(&device, dtype, tokens, work)?;
         let mut progress = None;
         let model = self.model.clone().dtype(dtype);
         let model = model.load_with(&device.device, &mut |load| {
@@ -110,6 +96,30 @@ impl<'a> ModelPlan<'a> {
             model: model.map_err(anyhow::Error::new)?,
             device,
         })
+    }
+
+    /// Refuses what the device has no memory for.
+    pub(crate) fn check_memory(
+        &self,
+        device: &SelectedDevice,
+        dtype: DType,
+        tokens: usize,
+        work: Work,
+    ) -> anyhow::Result<()> {
+        let demand = Demand {
+            config: self.config(),
+            form: Form {
+                dtype,
+                weights: self.options.weights,
+            },
+            blocks: KeptBlocks::of(self.model.source(), self.config(), &device.device)?,
+            page_size: self.selection.page_size,
+            digest: self.selection.digest(),
+            digest_storage: self.selection.digest_storage,
+            tokens,
+            work,
+        };
+        memory::check(&demand, device)
     }
 }
 

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 const README: &str = include_str!("../../README.md");
 
-/// Commands with a test of their own, which takes long or needs data that does not ship.
-const ELSEWHERE: [&str; 2] = ["check", "longbench"];
+/// Commands with a test of their own, which takes long, needs data that does not ship or does not end.
+const ELSEWHERE: [&str; 3] = ["check", "longbench", "serve"];
 
 /// What a line of a shell begins with, and a line that is typed into a chat.
 const SHELL: &str = "$ ";

@@ -63,6 +63,19 @@ impl Prompter {
         })
     }
 
+    /// The same; none where there is no chat template, of the checkpoint or of the options.
+    #[cfg(feature = "serve")]
+    pub(crate) fn find(
+        plan: &ModelPlan,
+        options: &TemplateOptions,
+    ) -> anyhow::Result<Option<Self>> {
+        let has_template = plan.model.source().chat_templates()?.is_some();
+        match has_template || options.chat_template.is_some() {
+            true => Self::new(plan, options).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// The checkpoint's stop tokens, and the one that its template ends an answer with.
     pub(crate) fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
@@ -80,11 +93,27 @@ impl Prompter {
 
     /// Ids of messages that an answer is to follow.
     pub(crate) fn ids(&self, messages: &[Message]) -> anyhow::Result<Vec<u32>> {
-        let conversation = Conversation {
-            variables: self.variables.clone(),
-            ..Conversation::to_answer(messages.to_vec())
-        };
+        self.conversation_ids(Conversation::to_answer(messages.to_vec()))
+    }
+
+    /// Ids of a conversation, whose variables come before those of the options.
+    pub(crate) fn conversation_ids(
+        &self,
+        mut conversation: Conversation,
+    ) -> anyhow::Result<Vec<u32>> {
+        for (name, value) in &self.variables {
+            let variables = &mut conversation.variables;
+            variables
+                .entry(name.clone())
+                .or_insert_with(|| value.clone());
+        }
         Ok(self.template.encode(&self.tokenizer, &conversation)?)
+    }
+
+    /// Whether the template shows tools to the model.
+    #[cfg(feature = "serve")]
+    pub(crate) fn shows_tools(&self) -> bool {
+        self.template.source().contains("tools")
     }
 }
 

@@ -1,0 +1,202 @@
+//! `quest serve`
+
+mod engine;
+mod options;
+mod text;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use quest_burn::policy::PolicyKind;
+use quest_burn_engine::{Engine, Policy};
+use quest_burn_models::tokenizer::Tokenizer;
+use quest_burn_serve::{ModelInfo, Server, ServerConfig};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use self::{
+    engine::EngineBackend,
+    options::{AddressOptions, EngineOptions, LimitOptions},
+    text::ModelText,
+};
+use crate::{
+    chat::prompt::{Prompter, TemplateOptions},
+    failure::Failure,
+    memory::Work,
+    model::{LoadedModel, Plan},
+    options::{CommonOptions, SamplingOptions},
+    output::print_line,
+};
+
+/// Conversations as long as the context that the KV cache has room for where nothing is said.
+const CONTEXTS: usize = 4;
+/// A cache that is made smaller, as memory is short, is not made smaller than this.
+const LEAST_TOKENS: usize = 4096;
+
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    common: CommonOptions,
+    #[command(flatten)]
+    address: AddressOptions,
+    #[command(flatten)]
+    engine: EngineOptions,
+    #[command(flatten)]
+    limits: LimitOptions,
+    #[command(flatten)]
+    template: TemplateOptions,
+    #[command(flatten)]
+    sampling: SamplingOptions,
+}
+
+pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let mut plan = Plan::new(&args.common)?;
+    let policy = policy(args)?;
+    let config = args.limits.config(args.address.api_keys()?)?;
+    let context = plan.max_context()?;
+    args.engine
+        .config(context)
+        .validate()
+        .map_err(anyhow::Error::new)?;
+    let Some(tokenizer) = plan.model.model.tokenizer().cloned() else {
+        return Err(anyhow::anyhow!(
+            "{}: expected a tokenizer ({}), as requests are text, found none",
+            plan.model.folder.path().display(),
+            Tokenizer::FILE
+        )
+        .into());
+    };
+    let prompter = Prompter::find(&plan.model, &args.template)?;
+    if prompter.is_none() {
+        args.template.refuse("--chat-template")?;
+    }
+    let chat_stop_ids = prompter
+        .as_ref()
+        .map(|prompter| prompter.stop_ids().to_vec());
+    let sampling = args.sampling.config(plan.model.sampling()?)?;
+    sampling.validate().map_err(anyhow::Error::new)?;
+
+    // A port that is taken is refused before the weights are read.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(Failure::internal)?;
+    let listener = runtime.block_on(listen(SocketAddr::new(
+        args.address.host,
+        args.address.port,
+    )))?;
+
+    plan.model.model = plan.model.model.context(context);
+    let (loaded, pool_tokens) = load(&plan, args, context)?;
+    plan.model.folder.discard();
+    loaded.report(pool_tokens);
+    let quest = args.common.policy.config().quest;
+    let config_of_engine = args.engine.config(pool_tokens);
+    let engine = Engine::start(loaded.model, config_of_engine).map_err(anyhow::Error::new)?;
+    let stop_ids = engine.model().stop_ids().to_vec();
+    let names = [plan.model.folder.name().to_owned()].into_iter();
+    let model = ModelInfo {
+        names: names.chain(args.address.aliases.iter().cloned()).collect(),
+        max_context: context.min(engine.capacity()),
+        vocab_size: plan.model.config().vocab_size,
+        chat_stop_ids: chat_stop_ids.unwrap_or_else(|| stop_ids.clone()),
+        stop_ids,
+        page_size: engine.model().page_size(),
+        n_layers: plan.model.config().n_layers,
+    };
+    let text = ModelText::new(tokenizer, prompter).map_err(anyhow::Error::new)?;
+    let backend = EngineBackend {
+        engine: engine.clone(),
+        sampling,
+        policy,
+        quest,
+    };
+    warn(&config, args.address.host);
+    let server = Server::new(config, model, Arc::new(text), Arc::new(backend));
+    let served = runtime.block_on(serve(server, listener));
+    // Answers whose clients are gone are dropped with the runtime.
+    drop(runtime);
+    engine.shutdown();
+    served
+}
+
+/// What the engine has for decoded tokens, out of all policies.
+fn policy(args: &ServeArgs) -> anyhow::Result<Policy> {
+    let config = args.common.policy.config();
+    match config.kind {
+        PolicyKind::QUEST => Ok(Policy::Quest(config.quest)),
+        kind if kind.name() == "dense" => Ok(Policy::Dense),
+        kind => bail!("--policy: expected dense or quest, found {kind}"),
+    }
+}
+
+/// Loads the weights for a cache as large as was asked for, or as there is memory for.
+fn load(
+    plan: &Plan<'_>,
+    args: &ServeArgs,
+    context: usize,
+) -> Result<(LoadedModel, usize), Failure> {
+    let engine = args.engine.config(context);
+    let work = Work {
+        tokens: engine.step_tokens,
+        logits: engine.max_sequences,
+    };
+    if let Some(tokens) = args.engine.cache_tokens {
+        return Ok((plan.model.load(tokens, work)?, tokens));
+    }
+    let (device, dtype) = plan.model.device()?;
+    let fits = |tokens| {
+        plan.model
+            .check_memory(&device, dtype, tokens, work)
+            .is_ok()
+    };
+    let mut tokens = context.saturating_mul(CONTEXTS);
+    while tokens > LEAST_TOKENS && !fits(tokens) {
+        tokens = (tokens / 2).max(LEAST_TOKENS);
+    }
+    Ok((plan.model.load(tokens, work)?, tokens))
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| {
+        format!("--host, --port: expected an address that is free, found {address}")
+    })
+}
+
+/// Says on stderr what is open to whom.
+fn warn(config: &ServerConfig, host: std::net::IpAddr) {
+    if config.api_keys.is_empty() && !host.is_loopback() {
+        eprintln!("warning: everybody who reaches {host} may ask; --api-key lets in who has a key");
+    }
+}
+
+/// Serves until a signal comes, then until running answers have ended. The address is on stdout.
+async fn serve(server: Server, listener: TcpListener) -> Result<(), Failure> {
+    let address = listener.local_addr().map_err(Failure::internal)?;
+    print_line(&format!("http://{address}"))?;
+    eprintln!("serving; Ctrl-C or SIGTERM ends it once running answers are done");
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(Failure::internal)?;
+    let mut terminations = signal(SignalKind::terminate()).map_err(Failure::internal)?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = interrupts.recv() => (),
+            _ = terminations.recv() => (),
+        }
+        eprintln!("ending; a second signal ends it at once");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupts.recv() => (),
+                _ = terminations.recv() => (),
+            }
+            std::process::exit(130);
+        });
+    };
+    server
+        .serve(listener, shutdown)
+        .await
+        .map_err(Failure::internal)
+}

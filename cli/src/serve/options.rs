@@ -1,0 +1,120 @@
+//! Options of `quest serve`.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::bail;
+use clap::Args;
+use quest_burn_engine::EngineConfig;
+use quest_burn_report::count;
+use quest_burn_serve::{Limits, ServerConfig};
+
+/// The variable with a key, so that it is in no list of processes.
+const KEY_VARIABLE: &str = "QUEST_API_KEY";
+
+/// Where the server is, and who may ask it.
+#[derive(Args)]
+pub(super) struct AddressOptions {
+    /// Address to listen at; 0.0.0.0 or :: for all of this machine
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port to listen at; 0 for one that is free
+    #[arg(long, value_name = "PORT", default_value_t = 8000)]
+    pub port: u16,
+    /// A key that requests have to name; may be given several times [default: the environment's
+    /// QUEST_API_KEY, else everybody may ask]
+    #[arg(long = "api-key", value_name = "KEY")]
+    api_keys: Vec<String>,
+    /// Another name that requests may ask for the model by; may be given several times
+    #[arg(long = "alias", value_name = "NAME")]
+    pub aliases: Vec<String>,
+}
+
+/// How many are served at once.
+#[derive(Args)]
+pub(super) struct EngineOptions {
+    /// Tokens of all conversations that the KV cache holds [default: four contexts, as far as memory
+    /// goes]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
+    pub cache_tokens: Option<usize>,
+    /// Sequences that run at once
+    #[arg(long, value_name = "N", default_value_t = EngineConfig::new(1).max_sequences)]
+    max_sequences: usize,
+    /// Requests that wait at most; further ones are refused
+    #[arg(long, value_name = "N", default_value_t = EngineConfig::new(1).queue)]
+    queue: usize,
+    /// Tokens of a step: it bounds how long a prompt delays the answers of others
+    #[arg(long, value_name = "N", value_parser = count::tokens, default_value_t = EngineConfig::new(1).step_tokens)]
+    step_tokens: usize,
+    /// Computes every prompt from its beginning, also where its first pages are in the cache
+    #[arg(long)]
+    no_prefix_cache: bool,
+}
+
+/// What requests may take.
+#[derive(Args)]
+pub(super) struct LimitOptions {
+    /// Bytes of a request
+    #[arg(long, value_name = "BYTES", value_parser = count::bytes, default_value = "16MB")]
+    max_body: u64,
+    /// Tokens of a prompt [default: what the context holds]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
+    max_prompt: Option<usize>,
+    /// Tokens of an answer [default: what the context holds]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
+    max_answer: Option<usize>,
+    /// Answers of one request, as `n` asks for
+    #[arg(long, value_name = "N", value_parser = count::sequences, default_value_t = Limits::default().answers)]
+    max_n: usize,
+    /// Requests that are worked on at once, waiting ones included
+    #[arg(long, value_name = "N", value_parser = count::sequences, default_value_t = Limits::default().requests)]
+    max_requests: usize,
+    /// Seconds that an answer may take [default: as many as it needs]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+impl AddressOptions {
+    /// Keys, one of which a request has to name.
+    pub(super) fn api_keys(&self) -> anyhow::Result<Vec<String>> {
+        let mut keys = self.api_keys.clone();
+        if keys.is_empty() {
+            keys.extend(std::env::var(KEY_VARIABLE).ok());
+        }
+        if keys.iter().any(|key| key.trim().is_empty()) {
+            bail!("--api-key: expected a key, found an empty one");
+        }
+        Ok(keys)
+    }
+}
+
+impl EngineOptions {
+    /// The engine's sizes over a cache of so many tokens.
+    pub(super) fn config(&self, pool_tokens: usize) -> EngineConfig {
+        EngineConfig::new(pool_tokens)
+            .with_max_sequences(self.max_sequences)
+            .with_queue(self.queue)
+            .with_step_tokens(self.step_tokens)
+            .with_prefix_cache(!self.no_prefix_cache)
+    }
+}
+
+impl LimitOptions {
+    /// As the server takes it.
+    pub(super) fn config(&self, api_keys: Vec<String>) -> anyhow::Result<ServerConfig> {
+        if self.timeout == Some(0) {
+            bail!("--timeout: expected at least 1 second, found 0");
+        }
+        Ok(ServerConfig {
+            limits: Limits {
+                body_bytes: usize::try_from(self.max_body).unwrap_or(usize::MAX),
+                prompt_tokens: self.max_prompt.unwrap_or(usize::MAX),
+                answer_tokens: self.max_answer.unwrap_or(usize::MAX),
+                answers: self.max_n,
+                requests: self.max_requests,
+                time: self.timeout.map(Duration::from_secs),
+                ..Limits::default()
+            },
+            api_keys,
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! Many clients, clients that go away, and the end of the server; over TCP.
+
+mod common;
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use common::{Fixture, Script};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+/// A server on a port of its own.
+struct Served {
+    address: SocketAddr,
+    end: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
+
+async fn serve(fixture: &Fixture) -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (end, ending) = oneshot::channel();
+    let server = fixture.server.clone();
+    let ended = tokio::spawn(async move {
+        let shutdown = async {
+            ending.await.unwrap();
+        };
+        server.serve(listener, shutdown).await.unwrap();
+    });
+    Served {
+        address,
+        end,
+        ended,
+    }
+}
+
+async fn ask(address: SocketAddr, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "POST /v1/completions HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn read(mut stream: TcpStream) -> String {
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    reply
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "it never came to that"
+        );
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_clients_are_all_answered() {
+    let mut script = Script::saying("an answer of some length");
+    script.pause = Duration::from_millis(2);
+    let fixture = Fixture::new(script);
+    let served = serve(&fixture).await;
+    let clients = (0..200).map(|i| {
+        let address = served.address;
+        tokio::spawn(async move {
+            let is_stream = i % 2 == 0;
+            let body = format!(r#"{{"prompt": "{i}", "max_tokens": 50, "stream": {is_stream}}}"#);
+            let reply = read(ask(address, &body).await).await;
+            assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+            let text = match is_stream {
+                true => {
+                    let chunks = reply.split("data: ").skip(1).filter_map(|part| {
+                        let chunk = serde_json::from_str::<Value>(part.split('\n').next()?).ok()?;
+                        Some(chunk["choices"][0]["text"].as_str()?.to_owned())
+                    });
+                    assert!(reply.contains("[DONE]"));
+                    chunks.collect::<String>()
+                }
+                false => {
+                    let body = reply.split("\r\n\r\n").nth(1).unwrap();
+                    let body = serde_json::from_str::<Value>(body).unwrap();
+                    body["choices"][0]["text"].as_str().unwrap().to_owned()
+                }
+            };
+            assert_eq!(text, "an answer of some length");
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    assert_eq!(fixture.script.requests.lock().unwrap().len(), 200);
+    until(|| fixture.script.running.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_away_cancels_its_answer() {
+    for is_stream in [true, false] {
+        let mut script = Script::saying(&"a".repeat(10_000));
+        script.pause = Duration::from_millis(1);
+        let fixture = Fixture::new(script);
+        let served = serve(&fixture).await;
+        let body = format!(r#"{{"prompt": "a", "max_tokens": 900, "stream": {is_stream}}}"#);
+        let stream = ask(served.address, &body).await;
+        until(|| fixture.script.running.load(Ordering::SeqCst) == 1).await;
+        drop(stream);
+        until(|| fixture.script.running.load(Ordering::SeqCst) == 0).await;
+        assert_eq!(
+            fixture.script.cancelled.load(Ordering::SeqCst),
+            1,
+            "stream: {is_stream}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_answers_come_to_their_ends_before_the_server_does() {
+    let mut script = Script::saying("to the end");
+    script.pause = Duration::from_millis(20);
+    let fixture = Fixture::new(script);
+    let served = serve(&fixture).await;
+    let body = r#"{"prompt": "a", "max_tokens": 50, "stream": true}"#;
+    let stream = ask(served.address, body).await;
+    until(|| fixture.script.running.load(Ordering::SeqCst) == 1).await;
+    served.end.send(()).unwrap();
+    sleep(Duration::from_millis(50)).await;
+    // Who calls in the process sees what a connection that is still open would.
+    fixture.complete(serde_json::json!({})).await.error(503);
+    assert_eq!(fixture.get("/health").await.status, 503);
+    assert!(
+        TcpStream::connect(served.address).await.is_err(),
+        "no new connections"
+    );
+    let reply = read(stream).await;
+    assert!(reply.contains("[DONE]"), "{reply}");
+    timeout(Duration::from_secs(5), served.ended)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_refuses_and_serves_on() {
+    let mut script = Script::saying(&"a".repeat(50));
+    script.pause = Duration::from_millis(5);
+    script.most = 4;
+    let fixture = Fixture::new(script);
+    let served = serve(&fixture).await;
+    let body = r#"{"prompt": "a", "max_tokens": 50}"#;
+    let clients = (0..20).map(|_| {
+        let address = served.address;
+        tokio::spawn(async move { read(ask(address, body).await).await })
+    });
+    let (mut answered, mut refused) = (0, 0);
+    for client in clients.collect::<Vec<_>>() {
+        let reply = client.await.unwrap();
+        match &reply[9..12] {
+            "200" => answered += 1,
+            "429" if reply.contains("retry-after: ") => refused += 1,
+            _ => panic!("{reply}"),
+        }
+    }
+    assert!(
+        answered >= 4 && refused > 0,
+        "{answered} answered, {refused} refused"
+    );
+    let reply = read(ask(served.address, body).await).await;
+    assert!(reply.starts_with("HTTP/1.1 200"));
+}

@@ -1,0 +1,115 @@
+"""The official client against a running server, through what it offers for conversations and completions.
+
+    pip install openai
+    quest serve &
+    python serve/tests/openai_client.py http://127.0.0.1:8000/v1
+
+A model without a chat template is asked for completions only.
+"""
+
+import concurrent.futures
+import sys
+
+import openai
+
+
+def refused(call, param, status=400):
+    """The error that a call is refused with names the parameter."""
+    try:
+        call()
+    except openai.APIStatusError as error:
+        assert error.status_code == status, error
+        assert error.param == param, error
+        return error
+    raise AssertionError(f"{param} was taken")
+
+
+def completions(client, model):
+    ask = client.completions.create
+    once = ask(model=model, prompt="The code of the old lamp is", max_tokens=8, temperature=0, logprobs=2)
+    choice = once.choices[0]
+    assert choice.finish_reason in ("stop", "length"), once
+    assert once.usage.completion_tokens <= 8 and once.usage.prompt_tokens > 0
+    assert "".join(choice.logprobs.tokens) == choice.text, choice
+
+    chunks = list(
+        ask(
+            model=model,
+            prompt="The code of the old lamp is",
+            max_tokens=8,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    text = "".join(chunk.choices[0].text for chunk in chunks if chunk.choices)
+    assert text == choice.text, (text, choice.text)
+    assert chunks[-1].usage.completion_tokens == once.usage.completion_tokens
+
+    drawn = dict(model=model, prompt="The", max_tokens=8, temperature=1.5, seed=3, n=2)
+    first, second = ask(**drawn), ask(**drawn)
+    assert [c.text for c in first.choices] == [c.text for c in second.choices]
+    assert len(first.choices) == 2
+
+    stopped = ask(model=model, prompt="The code of the old lamp is 407. The code", max_tokens=30, temperature=0, stop=[" "])
+    assert " " not in stopped.choices[0].text
+
+    ask(model=model, prompt="a", max_tokens=1, extra_body={"quest": {"token_budget": 64}, "top_k": 5, "min_p": 0.1})
+    refused(lambda: ask(model=model, prompt="a", n=0), "n")
+    refused(lambda: ask(model=model, prompt="a", echo=True), "echo")
+    refused(lambda: ask(model=model, prompt="a", extra_body={"guided_json": {}}), "guided_json")
+    assert refused(lambda: ask(model="gpt-4", prompt="a"), "model", 404).code == "model_not_found"
+
+
+def chats(client, model):
+    ask = client.chat.completions.create
+    messages = [{"role": "user", "content": "Say hello in one word."}]
+    try:
+        once = ask(model=model, messages=messages, max_completion_tokens=16, temperature=0, logprobs=True, top_logprobs=2)
+    except openai.BadRequestError as error:
+        assert error.code == "no_chat_template", error
+        print("no chat template: conversations are passed over")
+        return
+    choice = once.choices[0]
+    assert choice.message.role == "assistant" and choice.message.content, once
+    assert "".join(t.token for t in choice.logprobs.content) == choice.message.content
+    with client.chat.completions.stream(
+        model=model, messages=messages, max_completion_tokens=16, temperature=0
+    ) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.content == choice.message.content
+    messages += [choice.message.model_dump(), {"role": "user", "content": "Again."}]
+    assert ask(model=model, messages=messages, max_tokens=8).choices[0].message.content
+    refused(lambda: ask(model=model, messages=messages, store=True), "store")
+    refused(lambda: ask(model=model, messages=[]), "messages")
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
+    try:
+        ask(model=model, messages=messages, tools=tools, max_tokens=8)
+    except openai.BadRequestError as error:
+        assert error.param == "tools", error
+
+
+def many(client, model, clients=200):
+    def one(i):
+        answer = client.completions.create(model=model, prompt=f"{i} is", max_tokens=4, temperature=0)
+        return answer.choices[0].finish_reason
+
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        reasons = list(pool.map(one, range(clients)))
+    assert len(reasons) == clients and set(reasons) <= {"stop", "length"}
+
+
+def main():
+    url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000/v1"
+    key = sys.argv[2] if len(sys.argv) > 2 else "none"
+    client = openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=300)
+    model = client.models.list().data[0].id
+    assert client.models.retrieve(model).id == model
+    completions(client, model)
+    chats(client, model)
+    many(client, model)
+    print(f"{model}: the client of openai {openai.__version__} is served")
+
+
+if __name__ == "__main__":
+    main()
