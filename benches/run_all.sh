@@ -5,7 +5,7 @@
 #
 # QUEST_BENCH    an already built program (`quest` or `quest-bench`) instead of building one
 # BACKENDS       backends of ours, by default `cuda vulkan` where there is an NVIDIA GPU, else flex
-# ATTENTION      options of `bench attention`, by default `--preset target`
+# ATTENTION      options of `bench attention`, by default those of the targets
 # DECODE         options of `bench decode`; `none` leaves it out
 # PREFILL        options of `bench prefill`; `none` leaves it out
 # PEERS          options of the peers of attention and decode; `none` leaves all peers out
@@ -75,10 +75,12 @@ bench=()
 [ "$(basename "$QUEST_BENCH")" = quest-bench ] || bench=(bench)
 for backend in $BACKENDS; do
   # shellcheck disable=SC2086
-  ours "$backend" "attention-$backend" "$QUEST_BENCH" "${bench[@]}" attention ${ATTENTION:---preset target}
+  ours "$backend" "attention-$backend" "$QUEST_BENCH" "${bench[@]}" attention ${ATTENTION:---preset target --page-sizes 16 --digest mean-var}
   for model in decode prefill; do
     name=${model^^}
     options=${!name:-}
+    # Pages as the peers have them.
+    [ -n "$options" ] || options="--page-size 16"
     if [ "$options" != none ]; then
       # shellcheck disable=SC2086
       ours "$backend" "$model-$backend" "$QUEST_BENCH" "${bench[@]}" "$model" $options

@@ -33,6 +33,7 @@ def measured(name, run, rows):
         "model": run["model"]["name"],
         "device": run["device"],
         "dtype": run["dtype"],
+        "seed": run["seed"],
         "commit": run["build"]["commit"],
         "digest": run["digest"],
         "stored": run["digests"],

@@ -2,7 +2,10 @@
 //! memory gives: in seconds, for whoever has this device and no other.
 
 use burn::tensor::DType;
-use quest_burn::{cache::DigestStorage, digest::DigestKind};
+use quest_burn::{
+    cache::{DigestStorage, PagedKvCacheConfig},
+    digest::DigestKind,
+};
 
 use crate::{
     BenchError, Launch, Output, Record, Rows, Target,
@@ -35,9 +38,9 @@ pub fn check(target: &Target) -> Result<Vec<Record>, BenchError> {
             head_dim: vec![128],
             contexts: vec![context],
             budgets: vec![context / 8],
-            page_sizes: vec![16],
+            page_sizes: vec![PagedKvCacheConfig::PAGE_SIZE],
             dtype: Some(dtype),
-            digest: vec![DigestKind::MeanVar, DigestKind::MinMax],
+            digest: vec![DigestKind::default(), DigestKind::MinMax],
             digests: DigestStorage::ALL.to_vec(),
             only: Vec::new(),
             launch: match target.is_gpu() {

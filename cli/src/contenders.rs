@@ -76,7 +76,7 @@ impl<D: ComparisonDefaults> ComparisonOptions<D> {
             policies: self.contenders.policies.clone(),
             prefill_chunk: experiment.model.prefill_chunk,
             quest: self.contenders.quest_config(&experiment.selection),
-            page_size: experiment.selection.page_size,
+            page_size: experiment.selection.page_size(),
         }
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         answer_tokens: 10,
         prefill_chunk: args.model.prefill_chunk,
         quest: args.selection.quest_config(args.layers.dense_layers),
-        page_size: args.selection.page_size,
+        page_size: args.selection.page_size(),
         seed: args.seed,
     };
     config.check(plan.config(), plan.tokenizer())?;

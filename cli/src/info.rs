@@ -84,7 +84,7 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     let config = plan.model.config();
     let tokens = args.common.context.unwrap_or(config.max_positions);
     let selection = &args.common.policy.selection;
-    let page_size = selection.page_size;
+    let page_size = selection.page_size();
     let weights = args.common.model.weights;
     let blocks = plan.model.model.kept_blocks(&device.device);
     let blocks = blocks.map_err(anyhow::Error::new)?;

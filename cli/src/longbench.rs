@@ -88,7 +88,7 @@ pub(crate) fn run(args: &LongBenchArgs) -> Result<(), Failure> {
         context: args.context.unwrap_or(plan.config().max_positions),
         prefill_chunk: args.experiment.model.prefill_chunk,
         quest: args.contenders.quest_config(&args.experiment.selection),
-        page_size: args.experiment.selection.page_size,
+        page_size: args.experiment.selection.page_size(),
     };
     config.check(plan.config(), plan.tokenizer())?;
     let loaded = plan.load(config.context)?;

@@ -47,7 +47,7 @@ impl<'a> ModelPlan<'a> {
         }
         let folder = ModelFolder::open(options.folder.as_deref())?;
         let model = LocalModel::open(folder.path())?
-            .page_size(selection.page_size)
+            .page_size(selection.page_size())
             .digest(selection.digest())
             .digest_storage(selection.digest_storage)
             .weights(options.weights)
@@ -113,7 +113,7 @@ impl<'a> ModelPlan<'a> {
                 weights: self.options.weights,
             },
             blocks: KeptBlocks::of(self.model.source(), self.config(), &device.device)?,
-            page_size: self.selection.page_size,
+            page_size: self.selection.page_size(),
             digest: self.selection.digest(),
             digest_storage: self.selection.digest_storage,
             tokens,

@@ -90,15 +90,11 @@ pub(crate) struct SelectionOptions {
     /// read [default: what loses least on real text]
     #[arg(long, value_enum)]
     pub quest_variant: Option<QuestVariant>,
-    /// Tokens per page of the KV cache: a power of two from 8 to 128
-    #[arg(
-        long,
-        value_name = "S",
-        value_parser = count::any_tokens,
-        default_value_t = LocalModel::PAGE_SIZE
-    )]
-    pub page_size: usize,
-    /// What a page's digest keeps of its keys [default: mean-var, or min-max of --quest-variant]
+    /// Tokens per page of the KV cache: a power of two from 8 to 128 [default: 8, or 16 with
+    /// --quest-variant]
+    #[arg(long, value_name = "S", value_parser = count::any_tokens)]
+    pub page_size: Option<usize>,
+    /// What a page's digest keeps of its keys [default: mean-scalar, or min-max with --quest-variant]
     #[arg(long, value_parser = digest_kinds())]
     pub digest: Option<DigestKind>,
     /// Numbers in which Quest reads the digests
@@ -146,10 +142,16 @@ impl SelectionOptions {
             .with_digest_storage(self.digest_storage)
     }
 
+    /// Tokens per page.
+    pub(crate) fn page_size(&self) -> usize {
+        let of_variant = self.quest_variant.map(|_| QuestVariant::PAGE_SIZE);
+        (self.page_size.or(of_variant)).unwrap_or(LocalModel::PAGE_SIZE)
+    }
+
     /// What the digests keep of a page's keys.
     pub(crate) fn digest(&self) -> DigestKind {
         let of_variant = self.quest_variant.map(|_| DigestKind::MinMax);
-        self.digest.or(of_variant).unwrap_or(DigestKind::MeanVar)
+        self.digest.or(of_variant).unwrap_or_default()
     }
 }
 
@@ -284,6 +286,11 @@ pub(crate) enum QuestVariant {
     Kernels,
     /// A list per KV head, the newest page is always read
     KvGroup,
+}
+
+impl QuestVariant {
+    /// Tokens per page in the paper.
+    const PAGE_SIZE: usize = 16;
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -84,7 +84,7 @@ pub(crate) fn run(args: &RecallArgs) -> Result<(), Failure> {
         policies: args.contenders.policies.clone(),
         prefill_chunk: args.experiment.model.prefill_chunk,
         quest: args.contenders.quest_config(&args.experiment.selection),
-        page_size: args.experiment.selection.page_size,
+        page_size: args.experiment.selection.page_size(),
     };
     let ids = args.ids(plan.tokenizer())?;
     config.check(plan.config(), ids.len())?;

@@ -56,7 +56,7 @@ impl SparsityArgs {
     /// The budgets in a text of that many tokens. Shares that are as many whole pages are one
     /// budget: which is the smallest is all that is asked.
     fn budgets(&self, length: usize) -> Vec<usize> {
-        let page_size = self.experiment.selection.page_size;
+        let page_size = self.experiment.selection.page_size();
         let budgets = self.budgets.iter();
         let mut budgets = budgets
             .map(|budget| budget.tokens(length, page_size))
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &SparsityArgs) -> Result<(), Failure> {
     let ids = args.text.read(plan.tokenizer())?;
     check_ids(&ids, plan.config().vocab_size)?;
     let quest = args.experiment.selection.quest_config(Some(0));
-    let page_size = args.experiment.selection.page_size;
+    let page_size = args.experiment.selection.page_size();
     let config = SparsityConfig {
         policies: args.policies.clone(),
         budgets: match args.budgets.is_empty() {

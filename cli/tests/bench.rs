@@ -327,7 +327,7 @@ fn bad_input_is_refused() {
         ),
         (
             &["decode", "--shape", "tiny", "--contexts", "100"],
-            "multiples of the page size, 16",
+            "multiples of the page size, 8",
         ),
         (&["decode", "--memory-limit", "1GB"], "room for the weights"),
         (

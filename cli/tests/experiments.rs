@@ -336,7 +336,7 @@ fn what_makes_no_sense_is_refused_before_the_weights_are_read() {
     let ids = checkpoint.write_ids(&[3; 100]);
     let unknown = checkpoint.write("unknown.json", "[3, 4, 70000]");
     let (ids, unknown) = (ids.to_str().unwrap(), unknown.to_str().unwrap());
-    let budget = "token budget: expected at least one page of 16 tokens, found 8";
+    let budget = "token budget: expected at least one page of 8 tokens, found 4";
     for (subcommand, args, message) in [
         (
             "recall",
@@ -371,7 +371,7 @@ fn what_makes_no_sense_is_refused_before_the_weights_are_read() {
         ),
         (
             "passkey",
-            vec!["--lengths", "512", "--budgets", "8"],
+            vec!["--lengths", "512", "--budgets", "4"],
             budget,
         ),
         (
@@ -379,13 +379,13 @@ fn what_makes_no_sense_is_refused_before_the_weights_are_read() {
             vec!["--prefill-chunk", "0"],
             "prefill chunk: expected at least 1 token",
         ),
-        ("recall", vec!["--length", "512", "--budgets", "8"], budget),
+        ("recall", vec!["--length", "512", "--budgets", "4"], budget),
         (
             "recall",
             vec!["--length", "512", "--steps", "0"],
             "steps: expected at least 1, found 0",
         ),
-        ("demo", vec!["--length", "900", "--budget", "8"], budget),
+        ("demo", vec!["--length", "900", "--budget", "4"], budget),
         (
             "demo",
             vec!["--depth", "2"],
@@ -401,7 +401,7 @@ fn what_makes_no_sense_is_refused_before_the_weights_are_read() {
             vec!["--ids", ids, "--tolerance", "nan"],
             "tolerance: expected a finite number of at least 0, found NaN",
         ),
-        ("sparsity", vec!["--ids", ids, "--budgets", "8"], budget),
+        ("sparsity", vec!["--ids", ids, "--budgets", "4"], budget),
         (
             "perplexity",
             vec!["--ids", ids, "--policies", "dense", "--window", "0"],
@@ -409,7 +409,7 @@ fn what_makes_no_sense_is_refused_before_the_weights_are_read() {
         ),
         (
             "perplexity",
-            vec!["--ids", ids, "--policies", "quest", "--budgets", "8"],
+            vec!["--ids", ids, "--policies", "quest", "--budgets", "4"],
             budget,
         ),
     ] {

@@ -19,6 +19,7 @@ use burn::tensor::{
 use quest_burn::{
     QuestConfig,
     cache::{PagedKvCache, PagedKvCacheConfig, Step},
+    digest::DigestKind,
     ops,
     policy::{DensePolicy, PagePolicy},
 };
@@ -169,7 +170,8 @@ fn filled_cache(
     device: &Device,
 ) -> anyhow::Result<(PagedKvCache, Step)> {
     let [_, n_kv_heads, context, head_dim] = keys.dims();
-    let config = PagedKvCacheConfig::for_tokens(1, n_kv_heads, head_dim, PAGE_SIZE, 1, context);
+    let config = PagedKvCacheConfig::for_tokens(1, n_kv_heads, head_dim, PAGE_SIZE, 1, context)
+        .with_digest(DigestKind::MeanVar);
     let mut cache = config.init(device, keys.dtype())?;
     let step = cache.prefill(&[context - 1])?;
     let part = |rows: &Tensor<4>, tokens: std::ops::Range<usize>| rows.clone().slice_dim(2, tokens);

@@ -142,7 +142,7 @@ mod tests {
         let shapes = shapes(&options(&["--preset", "full"]), DType::F16).unwrap();
         assert_eq!(shapes.len(), 3 * 4 * 2 * 3 * 9);
         let base = shapes[0];
-        assert_eq!((base.batch, base.head_dim, base.page_size), (1, 128, 16));
+        assert_eq!((base.batch, base.head_dim, base.page_size), (1, 128, 8));
         let differ = |shape: &Shape| {
             usize::from(shape.batch != base.batch)
                 + usize::from(shape.heads != base.heads)

@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use burn::tensor::DType;
 use clap::{Args, ValueEnum};
-use quest_burn::{cache::DigestStorage, digest::DigestKind};
+use quest_burn::{
+    cache::{DigestStorage, PagedKvCacheConfig},
+    digest::DigestKind,
+};
 use quest_burn_report::count;
 use serde::Serialize;
 
@@ -96,7 +99,7 @@ pub(crate) struct AttentionOptions {
     #[arg(long, value_parser = parse::float_dtype)]
     pub dtype: Option<DType>,
     /// What a page's digest keeps of its keys
-    #[arg(long, value_name = "KIND,..", value_delimiter = ',', value_parser = parse::digest_kinds(), default_values_t = [DigestKind::MeanVar])]
+    #[arg(long, value_name = "KIND,..", value_delimiter = ',', value_parser = parse::digest_kinds(), default_values_t = [DigestKind::default()])]
     pub digest: Vec<DigestKind>,
     /// Numbers that the digests are read in
     #[arg(long = "digest-storage", alias = "digests", value_name = "FORM,..", value_delimiter = ',', value_parser = parse::digest_storages(), default_values_t = [DigestStorage::Full])]
@@ -192,7 +195,14 @@ impl AttentionOptions {
             head_dim: or(&self.head_dim, if full { &[128, 64] } else { &[128] }),
             contexts: or(&self.contexts, contexts),
             budgets: or(&self.budgets, budgets),
-            page_sizes: or(&self.page_sizes, if full { &[16, 8, 32] } else { &[16] }),
+            page_sizes: or(
+                &self.page_sizes,
+                if full {
+                    &[8, 16, 32]
+                } else {
+                    &[PagedKvCacheConfig::PAGE_SIZE]
+                },
+            ),
             ..self.clone()
         };
         for (option, values) in [

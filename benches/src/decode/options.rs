@@ -25,7 +25,7 @@ pub(crate) struct DecodeOptions {
     #[command(flatten)]
     pub cache_options: CacheOptions,
     /// What a page's digest keeps of its keys
-    #[arg(long, value_name = "KIND", value_parser = parse::digest_kinds(), default_value_t = DigestKind::MeanVar)]
+    #[arg(long, value_name = "KIND", value_parser = parse::digest_kinds(), default_value_t = DigestKind::default())]
     pub digest: DigestKind,
     /// Numbers that the digests are read in
     #[arg(long = "digest-storage", alias = "digests", value_name = "FORM", value_parser = parse::digest_storages(), default_value_t = DigestStorage::Full)]

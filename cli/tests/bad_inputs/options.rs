@@ -9,8 +9,8 @@ fn options() {
     for case in [
         Case {
             name: "budget smaller than a page",
-            args: &["--ids", IDS, "--token-budget", "15"],
-            expected: &["token budget: expected at least one page of 16 tokens, found 15"],
+            args: &["--ids", IDS, "--token-budget", "7"],
+            expected: &["token budget: expected at least one page of 8 tokens, found 7"],
             ..Case::default()
         },
         Case {

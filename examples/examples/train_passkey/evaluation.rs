@@ -4,7 +4,7 @@ use anyhow::ensure;
 use burn::tensor::{DType, Device, Int, Tensor};
 use quest_burn::{
     QuestConfig,
-    cache::PagedKvCache,
+    cache::{PagedKvCache, PagedKvCacheConfig},
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_models::{config::ModelConfig, model::CausalLm};
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Tokens of a page.
-const PAGE_SIZE: usize = 16;
+const PAGE_SIZE: usize = PagedKvCacheConfig::PAGE_SIZE;
 /// Tokens of the prompt that go through the model at once.
 const PREFILL_CHUNK: usize = 1024;
 /// Tokens that the model may use for its answer.

@@ -10,6 +10,7 @@ use std::{
 
 use quest_burn::{
     QuestConfig,
+    cache::PagedKvCacheConfig,
     policy::{DensePolicy, Observation, ObservedPolicy, PagePolicy, PolicyKind, Read},
 };
 use quest_burn_models::{
@@ -188,7 +189,7 @@ pub fn run(
     let quest = answer(config, &mut session, &prompt, policy.into())?;
     let observations = observe(config, &mut session, &prompt, &quest.ids)?;
 
-    let (all, sparse) = shares_read(&observations);
+    let (all, sparse) = shares_read(&observations, session.cache().config());
     let mut retrieving_token = 0;
     for (index, &id) in quest.ids.iter().enumerate() {
         let text = require_tokenizer(model.tokenizer())?.decode(&[id])?;
@@ -284,15 +285,17 @@ fn whole_pages(tokens: usize, page_size: usize) -> Option<usize> {
 }
 
 /// The share of the cache that was read, of all layers and of those that read chosen pages.
-fn shares_read(observations: &[Observation]) -> (f64, f64) {
+fn shares_read(observations: &[Observation], cache: &PagedKvCacheConfig) -> (f64, f64) {
+    let [rows, channels] = cache.digest.shape(cache.head_dim);
+    // Of the key and the value of a token.
+    let digest = (rows * channels) as f64 / (2 * cache.head_dim) as f64;
     let share = |observation: &Observation| {
         let read = observation.tokens_read();
         let tokens = read.iter().sum::<usize>() as f64 / read.len() as f64;
         let digests = match observation.read {
-            Read::Pages(_) => observation.length.div_ceil(observation.page_size) as f64,
+            Read::Pages(_) => digest * observation.length.div_ceil(observation.page_size) as f64,
             _ => 0.0,
         };
-        // A digest is as long as the key and the value of one token.
         (tokens + digests) / observation.length as f64
     };
     let mean = |shares: Vec<f64>| match shares.len() {

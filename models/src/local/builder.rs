@@ -50,7 +50,7 @@ impl LocalModelBuilder {
             dtype: None,
             weights: WeightFormat::Stored,
             page_size: LocalModel::PAGE_SIZE,
-            digest: DigestKind::MeanVar,
+            digest: DigestKind::default(),
             digest_storage: DigestStorage::Full,
             context: config.max_positions,
             source: source.into(),

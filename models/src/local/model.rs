@@ -50,7 +50,7 @@ pub struct LocalModel {
 
 impl LocalModel {
     /// Tokens per page where nothing else is asked for.
-    pub const PAGE_SIZE: usize = 16;
+    pub const PAGE_SIZE: usize = PagedKvCacheConfig::PAGE_SIZE;
 
     /// Reads what a checkpoint's folder holds beside the weights.
     ///
@@ -74,7 +74,7 @@ impl LocalModel {
             weights: WeightFormat::Full,
             kept_blocks: None,
             page_size: Self::PAGE_SIZE,
-            digest: DigestKind::MeanVar,
+            digest: DigestKind::default(),
             digest_storage: DigestStorage::Full,
         }
     }

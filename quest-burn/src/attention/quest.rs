@@ -138,14 +138,14 @@ impl QuestAttention {
     /// # let device = Device::default();
     /// let attention = QuestAttentionConfig::new(64, 4).init(&device);
     /// let cache = attention.cache_config(1000).for_batch(2).init(&device, DType::F32)?;
-    /// assert_eq!((cache.n_layers(), cache.batch(), cache.free_pages()), (1, 2, 2 * 63));
+    /// assert_eq!((cache.n_layers(), cache.batch(), cache.free_pages()), (1, 2, 2 * 125));
     /// # Ok(())
     /// # }
     /// ```
     pub fn cache_config(&self, tokens: usize) -> PagedKvCacheConfig {
-        const PAGE_SIZE: usize = 16;
         let (n_kv_heads, head_dim) = (self.n_kv_heads, self.head_dim);
-        PagedKvCacheConfig::for_tokens(1, n_kv_heads, head_dim, PAGE_SIZE, 1, tokens)
+        let page_size = PagedKvCacheConfig::PAGE_SIZE;
+        PagedKvCacheConfig::for_tokens(1, n_kv_heads, head_dim, page_size, 1, tokens)
     }
 
     /// Query, keys and values `[batch, heads, tokens, head_dim]`, normed and rotated.

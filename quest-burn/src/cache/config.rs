@@ -18,7 +18,7 @@ pub struct PagedKvCacheConfig {
     /// Pages in each layer's pool, shared by the sequences of the batch.
     pub n_pages: usize,
     /// Tokens per page: a power of two from 8 to 128.
-    #[config(default = 16)]
+    #[config(default = "PagedKvCacheConfig::PAGE_SIZE")]
     pub page_size: usize,
     /// Sequences.
     #[config(default = 1)]
@@ -26,7 +26,7 @@ pub struct PagedKvCacheConfig {
     /// Pages that one sequence can hold; the whole pool when not given.
     pub max_pages_per_sequence: Option<usize>,
     /// What a page's digest keeps of its keys.
-    #[config(default = "DigestKind::MeanVar")]
+    #[config(default = "DigestKind::default()")]
     pub digest: DigestKind,
     /// In which numbers the digests are read.
     #[config(default = "DigestStorage::Full")]
@@ -34,6 +34,10 @@ pub struct PagedKvCacheConfig {
 }
 
 impl PagedKvCacheConfig {
+    /// Tokens per page where nothing else is asked for. The paper has 16; of digests that take as many bytes those of
+    /// small pages lose less.
+    pub const PAGE_SIZE: usize = 8;
+
     /// Room for `tokens` tokens in each of `batch` sequences.
     pub fn for_tokens(
         n_layers: usize,

@@ -9,7 +9,7 @@
 //! |---|---|---|---|
 //! | [`DigestKind::MinMax`] | minimum, maximum | `sum_i max(q_i min_i, q_i max_i)`, a bound of every key's product | |
 //! | [`DigestKind::MeanVar`] | mean, standard deviation | `q . mean + c sqrt(sum_i q_i^2 var_i)` | 2 |
-//! | [`DigestKind::MeanScalar`] | mean, and one standard deviation for all channels | `q . mean + c norm(q) std` | 1 |
+//! | [`DigestKind::MeanScalar`] | mean, and one standard deviation for all channels | `q . mean + c norm(q) std` | 2 |
 //! | [`DigestKind::Mean`] | mean | `q . mean` | |
 //!
 //! `c` is what a query takes unless its [`PageScoring`](crate::PageScoring) says otherwise; digests are the

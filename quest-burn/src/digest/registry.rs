@@ -59,6 +59,13 @@ digests! {
     Mean in mean = "mean", "Mean of each channel: half the bytes";
 }
 
+/// The kind that loses least on real text for its bytes, with [small pages](crate::cache::PagedKvCacheConfig::PAGE_SIZE).
+impl Default for DigestKind {
+    fn default() -> Self {
+        Self::MeanScalar
+    }
+}
+
 impl DigestKind {
     pub(crate) fn layout(self) -> DigestLayout {
         with_digest!(self, D => DigestLayout::of::<D>())

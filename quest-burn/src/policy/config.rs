@@ -20,11 +20,11 @@ pub enum NewestPage {
 /// How Quest chooses the pages that a decoded token attends to.
 ///
 /// By default every layer is sparse, the query heads of a KV head share one list, and the first and the
-/// newest page are always read: with digests of means ([`DigestKind::MeanVar`](crate::digest::DigestKind::MeanVar), the
-/// cache's default) that is what loses least on real text.
+/// newest page are always read: with digests of means ([`DigestKind::MeanScalar`](crate::digest::DigestKind::MeanScalar)
+/// and pages of 8, the cache's defaults) that is what loses least on real text.
 ///
 /// Three presets reproduce the released variants, with caches of
-/// [`DigestKind::MinMax`](crate::digest::DigestKind::MinMax):
+/// [`DigestKind::MinMax`](crate::digest::DigestKind::MinMax) and pages of 16:
 /// [`accuracy_code`](Self::accuracy_code), [`kernels`](Self::kernels) and, for grouped-query models,
 /// [`kv_group`](Self::kv_group).
 #[derive(Config, Debug, PartialEq, Eq)]

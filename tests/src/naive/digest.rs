@@ -47,7 +47,7 @@ pub fn page_score(kind: DigestKind, query: &[f64], page: &[Vec<f64>]) -> f64 {
 /// When the kind is not known here.
 pub fn digest_score(kind: DigestKind, query: &[f64], digest: &[f64]) -> f64 {
     let deviations = match kind {
-        DigestKind::MeanVar => 2.0,
+        DigestKind::MeanVar | DigestKind::MeanScalar => 2.0,
         _ => 1.0,
     };
     scaled_digest_score(kind, deviations, query, digest)

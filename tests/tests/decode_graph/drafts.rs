@@ -62,6 +62,7 @@ fn lossless_answers_are_those_of_dense_attention_in_recorded_passes_too() {
             (DigestKind::MinMax, DigestStorage::Full),
             (DigestKind::MinMax, DigestStorage::Int8),
             (DigestKind::MeanVar, DigestStorage::Full),
+            (DigestKind::default(), DigestStorage::Full),
         ] {
             for drafts in [3, 7] {
                 let case = format!("{test_device}, {digest}, {storage}, {drafts}");

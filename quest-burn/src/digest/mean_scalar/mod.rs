@@ -17,7 +17,7 @@ pub(crate) struct MeanScalar;
 impl Digest for MeanScalar {
     const ROWS: usize = 1;
     const SCALAR: bool = true;
-    const DEVIATIONS: Option<FixedPoint> = Some(FixedPoint::whole(1));
+    const DEVIATIONS: Option<FixedPoint> = Some(FixedPoint::whole(2));
 
     fn fold(keys: Tensor<4>) -> Tensor<4> {
         let [n_pages, heads, _, _] = keys.dims();
