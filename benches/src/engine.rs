@@ -190,8 +190,9 @@ impl Clients<'_> {
 
     /// Prompts that nothing is known of.
     fn prompts(&self, loaded: &LoadedModel, rows: &mut Rows) -> Result<(), BenchError> {
-        // Kernels are compiled.
-        Came::of(Instant::now(), self.submit(1 << 20, 4, &Policy::Dense)?)?;
+        // Kernels are compiled, by a conversation that is none of those that are timed.
+        let other = usize::from(self.options.conversations) + 1;
+        Came::of(Instant::now(), self.submit(other, 4, &Policy::Dense)?)?;
         let begin = Instant::now();
         let came = self.ask_all(1, &Policy::Dense)?;
         let tokens = came.len() * self.options.context;
