@@ -113,7 +113,14 @@ fn streamed(reply: &str) -> String {
 
 #[test]
 fn the_model_that_ships_is_served() {
-    let server = Server::start(&["--alias", "passkey", "--policy", "dense"]);
+    let server = Server::start(&[
+        "--alias",
+        "passkey",
+        "--policy",
+        "dense",
+        "--page-size",
+        "16",
+    ]);
     let (status, body) = server.ask("/v1/models", None);
     let models = serde_json::from_str::<Value>(&body).unwrap();
     assert_eq!(status, 200);
@@ -228,11 +235,14 @@ fn the_model_that_ships_is_served() {
     let long = json!({
         "prompt": QUESTION, "max_tokens": 4000, "stream": true, "ignore_eos": true,
     });
-    drop(server.connect("/v1/completions", Some(&long)));
+    let mut stream = server.connect("/v1/completions", Some(&long));
+    let mut first = [0; 64];
+    stream.read_exact(&mut first).unwrap();
+    drop(stream);
     let started = Instant::now();
     while server.metric("quest_cancelled_total") < 1 || server.metric("quest_used_pages") > 0 {
         assert!(
-            started.elapsed() < Duration::from_secs(30),
+            started.elapsed() < Duration::from_secs(60),
             "its pages are held"
         );
         thread::sleep(Duration::from_millis(50));

@@ -17,6 +17,12 @@ function headers() {
 
 function note(text) {
   $('note').textContent = text;
+  $('note').className = '';
+}
+
+function problem(text) {
+  note(text);
+  $('note').className = 'problem';
 }
 
 async function errorOf(response) {
@@ -31,7 +37,7 @@ async function loadModel() {
   const response = await fetch('v1/models', { headers: headers() });
   if (response.status === 401) {
     $('settings').open = true;
-    note('This server asks for a key.');
+    problem('This server asks for a key.');
     return;
   }
   const model = (await response.json()).data[0];
@@ -110,11 +116,11 @@ async function ask(text) {
       if (isChat) messages.pop();
       if (error.code === 'no_chat_template') {
         $('mode').value = 'completion';
-        note('This model has no chat template: texts are continued instead. Send again.');
+        problem('This model has no chat template: texts are continued instead. Send again.');
         $('text').value = text;
         $('messages').lastElementChild.remove();
       } else {
-        note(error.message);
+        problem(error.message);
         if (response.status === 401) $('settings').open = true;
       }
       return;
@@ -137,7 +143,7 @@ async function ask(text) {
       }
     }
   } catch (error) {
-    if (error.name !== 'AbortError') note(error.message);
+    if (error.name !== 'AbortError') problem(error.message);
   } finally {
     if (isChat && item) messages.push({ role: 'assistant', content: answer });
     running = null;
@@ -170,6 +176,7 @@ function addToken(item, text, reads) {
   span.textContent = text;
   item.append(span);
   item.scrollTop = item.scrollHeight;
+  $('messages').scrollTop = $('messages').scrollHeight;
   if (!context) return;
   const token = context.tokens.length;
   const page = Math.floor((context.prompt + token) / context.size);
@@ -308,4 +315,4 @@ $('clear').addEventListener('click', () => {
 });
 $('key').addEventListener('change', loadModel);
 window.addEventListener('resize', draw);
-loadModel().catch(() => note('The server does not answer.'));
+loadModel().catch(() => problem('The server does not answer.'));
