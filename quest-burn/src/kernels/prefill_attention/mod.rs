@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `warpgroup` | warpgroup instructions | H100 and H200, half precision, heads of 64 and 128 channels |
 //! | [`mod@matrix`] | matrix instructions | CUDA, half precision, heads of up to 128 channels |
-//! | [`mod@cooperative`] | cooperative matrices | Vulkan and Metal, half precision, heads of up to 256 channels |
+//! | [`mod@cooperative`] | cooperative matrices | Vulkan, half precision, heads of up to 256 channels |
 //! | [`mod@units`] | each unit its own, in f32 | every device whose shared memory holds a tile |
 
 mod cooperative;
@@ -119,7 +119,6 @@ impl Inputs {
 /// Whether one of the kernels runs on a device with this dtype and head dim.
 fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> bool {
     matrix::supports(properties, dtype, head_dim)
-        || cooperative::supports(properties, dtype, head_dim)
         || units::supports(&properties.hardware, dtype, head_dim)
 }
 
@@ -152,8 +151,8 @@ pub(super) fn launch(
     }
     if matrix::supports(client.properties(), output.dtype, shape[3]) {
         matrix::launch(inputs, output.clone());
-    } else if cooperative::supports(client.properties(), output.dtype, shape[3]) {
-        cooperative::launch(inputs, output.clone());
+    } else if let Some(shape) = cooperative::shape(&inputs) {
+        cooperative::launch(inputs, output.clone(), shape);
     } else {
         units::launch(inputs, output.clone());
     }

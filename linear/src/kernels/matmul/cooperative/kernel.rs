@@ -13,7 +13,7 @@ use super::{
 /// In a step a cube multiplies some channels of a tile of rows by those of a tile of weight rows, from shared
 /// memory. With one stage the next step waits in registers meanwhile, with two in shared memory.
 #[cube(launch_unchecked, address_type = "dynamic")]
-pub fn cooperative_matmul<F: Float, W: Numeric, N: Size>(
+pub(crate) fn cooperative_matmul<F: Float, W: Numeric, N: Size>(
     rows: &Tensor<Vector<W, N>>,
     weight: &Tensor<Vector<W, N>>,
     output: &mut Tensor<Vector<F, N>>,

@@ -9,7 +9,7 @@ use super::{super::super::cooperative_matrix::WIDTH, tiles::Tiles};
 
 /// Writes the sums of this plane, a fragment at a time through shared memory, which knows rows and columns.
 #[cube]
-pub fn write<F: Float, N: Size>(
+pub(super) fn write<F: Float, N: Size>(
     sums: &Sequence<Matrix<f32>>,
     output: &mut Tensor<Vector<F, N>>,
     first_row: usize,
@@ -56,7 +56,7 @@ pub fn write<F: Float, N: Size>(
 
 /// The first row and column of this plane, within the tile.
 #[cube]
-pub fn place_of_plane(#[comptime] tiles: Tiles) -> (usize, usize) {
+pub(super) fn place_of_plane(#[comptime] tiles: Tiles) -> (usize, usize) {
     let plane = UNIT_POS as usize / comptime!(tiles.instruction.plane);
     (
         plane / comptime!(tiles.planes[1]) * comptime!(tiles.rows / tiles.planes[0]),
@@ -67,7 +67,7 @@ pub fn place_of_plane(#[comptime] tiles: Tiles) -> (usize, usize) {
 /// The first row and the first column of a cube's tile: cubes of a band of rows go from column to column
 /// together.
 #[cube]
-pub fn tile_of_cube(m: usize, n: usize, #[comptime] tiles: Tiles) -> (usize, usize) {
+pub(super) fn tile_of_cube(m: usize, n: usize, #[comptime] tiles: Tiles) -> (usize, usize) {
     let cube = CUBE_POS_X as usize;
     let per_band = n.div_ceil(tiles.columns) * tiles.band;
     let first = cube / per_band * tiles.band;

@@ -10,7 +10,7 @@ const PADDING: usize = ALIGNMENT / 2;
 
 /// What the kernel is compiled for: a cube multiplies a tile of rows by a tile of weight rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tiles {
+pub(crate) struct Tiles {
     pub instruction: Instruction,
     /// Planes next to each other along the rows, and along the columns.
     pub planes: [usize; 2],
@@ -32,18 +32,15 @@ pub struct Tiles {
 
 /// Rows, columns, channels of a step, planes and stages of the tiles, the largest first: they do most work for
 /// each byte of shared memory.
-const SIZES: [([usize; 3], [usize; 2], usize); 3] = [
-    ([128, 256, 32], [2, 4], 1),
-    ([128, 128, 32], [2, 2], 1),
-    ([64, 64, 32], [2, 2], 1),
-];
-/// Tiles that keep a large device busy, about.
-const ENOUGH: usize = 100;
+const SIZES: [([usize; 3], [usize; 2], usize); 2] =
+    [([128, 128, 64], [2, 4], 1), ([64, 64, 32], [2, 2], 1)];
+/// Tiles that keep a large device busy: of 96, as many rows of larger tiles are as fast as of smaller ones on an H200.
+const ENOUGH: usize = 96;
 
 impl Tiles {
     /// The tiles for a product of `[rows, outputs, channels]`, where a device has the instructions and the kernel
     /// takes the shape.
-    pub fn of(
+    pub(crate) fn of(
         properties: &DeviceProperties,
         element: ElemType,
         [n, d_output, d_input]: [usize; 3],
@@ -100,17 +97,17 @@ impl Tiles {
         staged + planes * m * n * 4
     }
 
-    pub fn units(&self) -> usize {
+    pub(crate) fn units(&self) -> usize {
         self.planes[0] * self.planes[1] * self.instruction.plane
     }
 
     /// Tiles of `[rows, columns]`, a cube each.
-    pub fn cubes(&self, [rows, columns]: [usize; 2]) -> usize {
+    pub(crate) fn cubes(&self, [rows, columns]: [usize; 2]) -> usize {
         rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
     }
 
     /// Fragments of a plane along the rows and along the columns.
-    pub fn fragments(&self) -> [usize; 2] {
+    pub(crate) fn fragments(&self) -> [usize; 2] {
         [
             self.rows / self.planes[0] / self.instruction.fragment.m,
             self.columns / self.planes[1] / self.instruction.fragment.n,
@@ -118,27 +115,27 @@ impl Tiles {
     }
 
     /// Elements from a row in shared memory to the next.
-    pub fn stride(&self) -> usize {
+    pub(crate) fn stride(&self) -> usize {
         self.step + PADDING
     }
 
     /// Elements of a vector of words.
-    pub fn part(&self) -> usize {
+    pub(crate) fn part(&self) -> usize {
         WIDTH * self.packed
     }
 
     /// Vectors that a cube loads of a row in a step.
-    pub fn parts(&self) -> usize {
+    pub(crate) fn parts(&self) -> usize {
         self.step / self.part()
     }
 
     /// Vectors of a unit for a step of `rows` rows.
-    pub fn loads(&self, rows: usize) -> usize {
+    pub(crate) fn loads(&self, rows: usize) -> usize {
         rows * self.parts() / self.units()
     }
 
     /// Vectors in shared memory for `rows` rows of a stage.
-    pub fn staged(&self, rows: usize) -> usize {
+    pub(crate) fn staged(&self, rows: usize) -> usize {
         rows * self.stride() / self.part()
     }
 }

@@ -9,7 +9,7 @@ use super::{
 
 /// Cubes: runs of query tokens, query heads, sequences.
 #[cube(launch_unchecked, address_type = "dynamic")]
-pub fn cooperative_prefill_kernel<F: Float, W: Numeric, N: Size, P: Size>(
+pub(crate) fn cooperative_prefill_kernel<F: Float, W: Numeric, N: Size, P: Size>(
     query: &Tensor<Vector<W, N>>,
     keys: &Tensor<Vector<W, N>>,
     values: &Tensor<Vector<W, N>>,

@@ -1,4 +1,4 @@
-//! Prompts by cooperative matrices, the matrix instructions of Vulkan and Metal (`cmma` in CubeCL). Which lane
+//! Prompts by cooperative matrices, the matrix instructions of Vulkan (`cmma` in CubeCL). Which lane
 //! holds which element is not known: scores and weights pass through shared memory, where the softmax is taken,
 //! and the output stays in its matrices until a token's highest score rises far.
 
@@ -9,7 +9,7 @@ mod tile;
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::{ir::DeviceProperties, prelude::*};
+use cubecl::prelude::*;
 
 use self::{kernel::cooperative_prefill_kernel, shape::CooperativeShape};
 use super::{
@@ -20,35 +20,27 @@ use super::{
     Inputs,
 };
 
-/// Whether a device has the instructions for a dtype, and room for the head dim.
-pub(super) fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> bool {
-    plan(properties, dtype, head_dim, 1).is_some()
-}
-
-fn plan(
-    properties: &DeviceProperties,
-    dtype: DType,
-    head_dim: usize,
-    page_size: usize,
-) -> Option<CooperativeShape> {
-    match dtype {
-        DType::F16 | DType::BF16 => CooperativeShape::plan(
-            properties,
-            dtype_to_storage_type(dtype),
-            head_dim,
-            page_size,
-        ),
-        _ => None,
-    }
-}
-
-/// Writes the attention of every query token to `output`; where [`supports`] says yes.
-pub(super) fn launch(inputs: Inputs, output: CubeTensor) {
+/// How a cube is laid out, where the device has the instructions for the dtype and room for the head dim.
+///
+/// Metal has them as well; nobody has run the kernel there yet.
+pub(super) fn shape(inputs: &Inputs) -> Option<CooperativeShape> {
     let [_, _, page_size, head_dim] = inputs.keys.meta.shape().dims::<4>();
+    let dtype = inputs.query.dtype;
+    if !is_spirv(&inputs.query) || !matches!(dtype, DType::F16 | DType::BF16) {
+        return None;
+    }
+    let properties = inputs.query.client.properties();
+    CooperativeShape::plan(
+        properties,
+        dtype_to_storage_type(dtype),
+        head_dim,
+        page_size,
+    )
+}
+
+/// Writes the attention of every query token to `output`, by a shape that [`shape`] gave.
+pub(super) fn launch(inputs: Inputs, output: CubeTensor, shape: CooperativeShape) {
     let client = inputs.query.client.clone();
-    let shape = plan(client.properties(), output.dtype, head_dim, page_size)
-        .expect("the launch is for devices with the instructions")
-        .packed(is_spirv(&output));
     let address = inputs.address_type();
     let dtype = dtype_to_storage_type(output.dtype);
     // SAFETY: tokens are masked by the lengths and the number of rows, pages clamped to the page

@@ -16,7 +16,7 @@ const RISE: f32 = 8.0;
 
 /// The state of a plane's tokens, and of the tokens whose softmax a unit shares.
 #[derive(CubeType)]
-pub struct Rows<F: Float> {
+pub(super) struct Rows<F: Float> {
     /// For each fragment of tokens a matrix for each step of channels.
     query: Sequence<Matrix<F>>,
     /// For each fragment of tokens a matrix for each column of channels.
@@ -29,17 +29,17 @@ pub struct Rows<F: Float> {
 
 /// What planes pass between instructions and units.
 #[derive(CubeType)]
-pub struct Passed<W: Numeric, N: Size> {
+pub(super) struct Passed<W: Numeric, N: Size> {
     scores: Shared<[Vector<f32, N>]>,
     weights: Shared<[Vector<W, N>]>,
 }
 
 #[cube]
-pub fn nothing_passed<W: Numeric, N: Size>(#[comptime] shape: CooperativeShape) -> Passed<W, N> {
+pub(super) fn nothing_passed<W: Numeric, N: Size>(
+    #[comptime] shape: CooperativeShape,
+) -> Passed<W, N> {
     Passed::<W, N> {
-        scores: Shared::new_slice(comptime!(
-            shape.tokens() * shape.score_stride() / WIDTH + shape.spare / 16
-        )),
+        scores: Shared::new_slice(comptime!(shape.tokens() * shape.score_stride() / WIDTH)),
         weights: Shared::new_slice(comptime!(
             shape.tokens() * shape.weight_stride() / shape.part()
         )),
@@ -86,7 +86,7 @@ fn right<F: Float>(#[comptime] shape: CooperativeShape, layout: MatrixLayout) ->
 
 /// Tokens that have seen no key.
 #[cube]
-pub fn start_rows<F: Float>(#[comptime] shape: CooperativeShape) -> Rows<F> {
+pub(super) fn start_rows<F: Float>(#[comptime] shape: CooperativeShape) -> Rows<F> {
     let mut query = Sequence::<Matrix<F>>::new();
     let mut out = Sequence::<Matrix<f32>>::new();
     let own = comptime!(shape.own_rows());
@@ -115,7 +115,7 @@ pub fn start_rows<F: Float>(#[comptime] shape: CooperativeShape) -> Rows<F> {
 
 /// Takes the queries of this plane from those of the cube from `first` on, which lie where keys will be.
 #[cube]
-pub fn take_queries<F: Float, W: Numeric, N: Size>(
+pub(super) fn take_queries<F: Float, W: Numeric, N: Size>(
     rows: &mut Rows<F>,
     tile: &Tile<W, N>,
     #[comptime] first: usize,
@@ -142,7 +142,7 @@ pub fn take_queries<F: Float, W: Numeric, N: Size>(
 
 /// Writes the scores of this plane's tokens with a tile's keys.
 #[cube]
-pub fn score<F: Float, W: Numeric, N: Size>(
+pub(super) fn score<F: Float, W: Numeric, N: Size>(
     passed: &mut Passed<W, N>,
     rows: &Rows<F>,
     tile: &Tile<W, N>,
@@ -228,7 +228,7 @@ fn own_row(#[comptime] r: usize, #[comptime] shape: CooperativeShape) -> usize {
 /// The first token of the cube sees `visible` keys of the tile, each later one a key more; without
 /// `masked` all of them see every key.
 #[cube]
-pub fn weigh<F: Float, W: Numeric, N: Size, P: Size>(
+pub(super) fn weigh<F: Float, W: Numeric, N: Size, P: Size>(
     passed: &mut Passed<W, N>,
     rows: &mut Rows<F>,
     corrections: &mut Array<f32>,
@@ -327,7 +327,7 @@ fn words<F: Float, W: Numeric, N: Size, P: Size>(
 
 /// Multiplies the output of this plane's tokens by `corrections`.
 #[cube]
-pub fn rescale<F: Float, W: Numeric, N: Size>(
+pub(super) fn rescale<F: Float, W: Numeric, N: Size>(
     passed: &mut Passed<W, N>,
     rows: &mut Rows<F>,
     corrections: &Array<f32>,
@@ -376,7 +376,7 @@ pub fn rescale<F: Float, W: Numeric, N: Size>(
 
 /// Adds the weighted values of a tile.
 #[cube]
-pub fn add_values<F: Float, W: Numeric, N: Size>(
+pub(super) fn add_values<F: Float, W: Numeric, N: Size>(
     rows: &mut Rows<F>,
     passed: &Passed<W, N>,
     tile: &Tile<W, N>,
@@ -425,7 +425,7 @@ pub fn add_values<F: Float, W: Numeric, N: Size>(
 /// Writes the attention of this plane's tokens, whose rows begin at `first_query` and are `first` tokens
 /// into the step: what it is for `gained` tokens, zeros for the rest.
 #[cube]
-pub fn write<F: Float, W: Numeric, N: Size>(
+pub(super) fn write<F: Float, W: Numeric, N: Size>(
     rows: &Rows<F>,
     passed: &mut Passed<W, N>,
     output: &mut Tensor<Vector<F, N>>,

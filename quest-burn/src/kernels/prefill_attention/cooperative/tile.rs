@@ -9,13 +9,13 @@ use super::{
 
 /// Keys and values in shared memory.
 #[derive(CubeType)]
-pub struct Tile<W: Numeric, N: Size> {
+pub(super) struct Tile<W: Numeric, N: Size> {
     pub keys: Shared<[Vector<W, N>]>,
     pub values: Shared<[Vector<W, N>]>,
 }
 
 #[cube]
-pub fn empty_tile<W: Numeric, N: Size>(#[comptime] shape: CooperativeShape) -> Tile<W, N> {
+pub(super) fn empty_tile<W: Numeric, N: Size>(#[comptime] shape: CooperativeShape) -> Tile<W, N> {
     let n = comptime!(shape.keys * shape.stride() / shape.part());
     Tile::<W, N> {
         keys: Shared::new_slice(n),
@@ -25,13 +25,15 @@ pub fn empty_tile<W: Numeric, N: Size>(#[comptime] shape: CooperativeShape) -> T
 
 /// What a unit has loaded of the next tile.
 #[derive(CubeType)]
-pub struct Loaded<W: Numeric, N: Size> {
+pub(super) struct Loaded<W: Numeric, N: Size> {
     keys: Array<Vector<W, N>>,
     values: Array<Vector<W, N>>,
 }
 
 #[cube]
-pub fn nothing_loaded<W: Numeric, N: Size>(#[comptime] shape: CooperativeShape) -> Loaded<W, N> {
+pub(super) fn nothing_loaded<W: Numeric, N: Size>(
+    #[comptime] shape: CooperativeShape,
+) -> Loaded<W, N> {
     Loaded::<W, N> {
         keys: Array::new(shape.loads()),
         values: Array::new(shape.loads()),
@@ -41,7 +43,7 @@ pub fn nothing_loaded<W: Numeric, N: Size>(#[comptime] shape: CooperativeShape) 
 /// Loads the tile of keys from `first` on. Rows that no query sees become zeros: what a pool holds
 /// there may be no number, and a weight of 0 does not make it one.
 #[cube]
-pub fn load<W: Numeric, N: Size>(
+pub(super) fn load<W: Numeric, N: Size>(
     loaded: &mut Loaded<W, N>,
     keys: &Tensor<Vector<W, N>>,
     values: &Tensor<Vector<W, N>>,
@@ -67,7 +69,7 @@ pub fn load<W: Numeric, N: Size>(
 
 /// Puts what was loaded into shared memory.
 #[cube]
-pub fn stage<W: Numeric, N: Size>(
+pub(super) fn stage<W: Numeric, N: Size>(
     tile: &mut Tile<W, N>,
     loaded: &Loaded<W, N>,
     #[comptime] shape: CooperativeShape,
@@ -88,7 +90,7 @@ pub fn stage<W: Numeric, N: Size>(
 
 /// Puts query tokens from `first` on where keys will be; those past the last one are others.
 #[cube]
-pub fn stage_queries<W: Numeric, N: Size>(
+pub(super) fn stage_queries<W: Numeric, N: Size>(
     tile: &mut Tile<W, N>,
     query: &Tensor<Vector<W, N>>,
     first_row: usize,
