@@ -48,6 +48,9 @@ fn reference_scores(
     Ok(scores.into_iter().map(f64::from).collect())
 }
 
+/// Standard deviations by which kinds that keep them lift a mean, unless a policy says otherwise.
+const DEVIATIONS: f64 = 2.0;
+
 /// None for a kind that has no computation here.
 fn page_score(kind: DigestKind, query: &[f32], digest: &[f32]) -> Option<f64> {
     let (first, behind) = digest.split_at(query.len());
@@ -63,11 +66,11 @@ fn page_score(kind: DigestKind, query: &[f32], digest: &[f32]) -> Option<f64> {
             .sum(),
         DigestKind::MeanVar => {
             let variance = second().map(|((q, _), std)| (q * std).powi(2)).sum::<f64>();
-            product() + 2.0 * variance.sqrt()
+            product() + DEVIATIONS * variance.sqrt()
         }
         DigestKind::MeanScalar => {
             let norm = both.clone().map(|(q, _)| q * q).sum::<f64>().sqrt();
-            product() + norm * f64::from(behind[0])
+            product() + DEVIATIONS * norm * f64::from(behind[0])
         }
         DigestKind::Mean => product(),
         _ => return None,

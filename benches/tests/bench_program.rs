@@ -200,7 +200,7 @@ fn bad_input_is_refused() {
             "page size: expected a power of two",
         ),
         (
-            &["attention", "--budgets", "8"],
+            &["attention", "--budgets", "7"],
             "token budget: expected at least one page",
         ),
         (

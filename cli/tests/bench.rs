@@ -354,9 +354,9 @@ fn bad_input_is_refused() {
                 "--policies",
                 "quest",
                 "--budgets",
-                "8",
+                "7",
             ],
-            "prefill budget: expected at least one page of 16 tokens, found 8",
+            "prefill budget: expected at least one page of 8 tokens, found 7",
         ),
     ] {
         assert_refused(arguments, expected);

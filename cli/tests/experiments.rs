@@ -245,7 +245,7 @@ fn what_cannot_be_served_is_refused() {
         ),
         (
             "passkey",
-            vec!["--lengths", "512", "--budgets", "8"],
+            vec!["--lengths", "512", "--budgets", "4"],
             "budget",
         ),
         (

@@ -43,9 +43,9 @@ fn options() {
                 "--prefill-policy",
                 "quest",
                 "--prefill-budget",
-                "15",
+                "7",
             ],
-            expected: &["prefill budget: expected at least one page of 16 tokens, found 15"],
+            expected: &["prefill budget: expected at least one page of 8 tokens, found 7"],
             ..Case::default()
         },
         Case {

@@ -146,7 +146,7 @@ fn prompts() {
             name: "no budget below the length",
             subcommand: "sparsity",
             args: &["--ids", IDS],
-            expected: &["text: expected more tokens than a page has, 16, found 8"],
+            expected: &["text: expected more tokens than a page has, 8, found 8"],
             ..Case::default()
         },
         Case {

@@ -158,7 +158,7 @@ fn copy_row<K: Numeric>(pool: &mut Tensor<4, K>, from: u32, to: usize) {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, Device, Distribution};
+    use burn::tensor::{DType, Device, Distribution, Tolerance};
 
     use super::*;
     use crate::{
@@ -260,7 +260,11 @@ mod tests {
                 let packed = packed.map(|words| words.slice_dim(1, 3..4).into_data());
                 (digest, keys.into_data(), packed)
             };
-            assert_eq!(page(&copied), page(&direct));
+            let (copied, direct) = (page(&copied), page(&direct));
+            // One is folded from rows in the pool, the other from the new rows.
+            let tolerance = Tolerance::<f32>::default();
+            copied.0.assert_approx_eq::<f32>(&direct.0, tolerance);
+            assert_eq!((copied.1, copied.2), (direct.1, direct.2));
         }
     }
 

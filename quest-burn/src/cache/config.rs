@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn config() -> PagedKvCacheConfig {
-        PagedKvCacheConfig::for_tokens(2, 2, 4, 8, 2, 20)
+        PagedKvCacheConfig::for_tokens(2, 2, 4, 8, 2, 20).with_digest(DigestKind::MeanVar)
     }
 
     #[test]

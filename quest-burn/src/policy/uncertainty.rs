@@ -15,7 +15,7 @@ pub(super) fn is_uncertain(
     let values = || entropies.iter().map(|&entropy| f64::from(entropy));
     let mean = values().sum::<f64>() / n;
     let variance = values().map(|h| (h - mean).powi(2)).sum::<f64>() / n;
-    mean > mean_above.into() || variance > variance_above.into()
+    mean > f64::from(mean_above) || variance > f64::from(variance_above)
 }
 
 #[cfg(test)]

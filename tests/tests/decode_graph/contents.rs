@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use quest_burn::cache::PagedKvCache;
 
-use super::{PAGE_SIZE, floats};
+use super::floats;
 
 /// Keys, values, digests and the scales of packed digests of what a sequence holds in every layer.
 fn contents(cache: &PagedKvCache, sequence: usize) -> Vec<Vec<f32>> {
@@ -13,10 +13,10 @@ fn contents(cache: &PagedKvCache, sequence: usize) -> Vec<Vec<f32>> {
     let pages = pages.collect::<Vec<_>>();
     let n = pages.len();
     let pages = Tensor::<1, Int>::from_data(TensorData::new(pages, [n]), &device);
-    let rows = |pool: &Tensor<4>, rows: usize, kept: usize| {
-        let [_, heads, _, head_dim] = pool.dims();
+    let rows = |pool: &Tensor<4>, kept: usize| {
+        let [_, heads, rows, channels] = pool.dims();
         let pages = pool.clone().select(0, pages.clone()).swap_dims(0, 1);
-        let pages = pages.reshape([heads, n * rows, head_dim]);
+        let pages = pages.reshape([heads, n * rows, channels]);
         floats(pages.slice([0..heads, 0..kept]))
     };
     let layers = (0..cache.n_layers()).map(|layer| {
@@ -26,9 +26,9 @@ fn contents(cache: &PagedKvCache, sequence: usize) -> Vec<Vec<f32>> {
             floats(scales)
         });
         [
-            rows(layer.keys(), PAGE_SIZE, length),
-            rows(layer.values(), PAGE_SIZE, length),
-            rows(layer.digests(), 2, 2 * n),
+            rows(layer.keys(), length),
+            rows(layer.values(), length),
+            rows(layer.digests(), n * layer.digests().dims()[2]),
             scales.unwrap_or_default(),
         ]
     });
