@@ -11,7 +11,7 @@ use super::{
 /// Cubes: tiles of the output.
 ///
 /// In a step a cube multiplies some channels of a tile of rows by those of a tile of weight rows, from shared
-/// memory. With one stage the next step waits in registers meanwhile, with two in shared memory.
+/// memory, while those of the next step arrive in registers.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(crate) fn cooperative_matmul<F: Float, W: Numeric, N: Size>(
     rows: &Tensor<Vector<W, N>>,
@@ -23,11 +23,8 @@ pub(crate) fn cooperative_matmul<F: Float, W: Numeric, N: Size>(
 ) {
     let (first_row, first_column) = tile_of_cube(output.shape(0), output.shape(1), tiles);
     let [fragment_rows, fragment_columns] = comptime!(tiles.fragments());
-    let stages = comptime!(tiles.stages);
-    let mut left =
-        Shared::<[Vector<W, N>]>::new_slice(comptime!(stages * tiles.staged(tiles.rows)));
-    let mut right =
-        Shared::<[Vector<W, N>]>::new_slice(comptime!(stages * tiles.staged(tiles.columns)));
+    let mut left = Shared::<[Vector<W, N>]>::new_slice(tiles.staged(tiles.rows));
+    let mut right = Shared::<[Vector<W, N>]>::new_slice(tiles.staged(tiles.columns));
 
     let mut sums = Sequence::<Matrix<f32>>::new();
     #[unroll]
@@ -45,38 +42,16 @@ pub(crate) fn cooperative_matmul<F: Float, W: Numeric, N: Size>(
     let mut of_weight = copies_of_unit::<W, N>(weight, first_column, tiles.columns, tiles);
     load::<W, N>(&mut of_rows, rows, 0usize, tiles.rows, tiles);
     load::<W, N>(&mut of_weight, weight, 0usize, tiles.columns, tiles);
-    if comptime!(stages == 2) {
-        stage::<W, N>(&mut left, &of_rows, 0usize, tiles.rows, tiles);
-        stage::<W, N>(&mut right, &of_weight, 0usize, tiles.columns, tiles);
-        sync_cube();
-    }
     let steps = rows.shape(1).div_ceil(tiles.step);
-    let mut current = 0usize;
     for step in 0..steps {
-        if comptime!(stages == 1) {
-            stage::<W, N>(&mut left, &of_rows, 0usize, tiles.rows, tiles);
-            stage::<W, N>(&mut right, &of_weight, 0usize, tiles.columns, tiles);
-            sync_cube();
-        }
-        // The next tiles are on their way while these are multiplied.
+        stage::<W, N>(&mut left, &of_rows, tiles.rows, tiles);
+        stage::<W, N>(&mut right, &of_weight, tiles.columns, tiles);
+        sync_cube();
+        // The next channels are on their way while these are multiplied.
         let next = min(step + 1, steps - 1);
         load::<W, N>(&mut of_rows, rows, next, tiles.rows, tiles);
         load::<W, N>(&mut of_weight, weight, next, tiles.columns, tiles);
-        multiply::<F, W, N>(
-            &sums,
-            &left,
-            &right,
-            current * comptime!(tiles.staged(tiles.rows)),
-            current * comptime!(tiles.staged(tiles.columns)),
-            tiles,
-        );
-        if comptime!(stages == 2) {
-            current = 1 - current;
-            let at = current * comptime!(tiles.staged(tiles.rows));
-            stage::<W, N>(&mut left, &of_rows, at, tiles.rows, tiles);
-            let at = current * comptime!(tiles.staged(tiles.columns));
-            stage::<W, N>(&mut right, &of_weight, at, tiles.columns, tiles);
-        }
+        multiply::<F, W, N>(&sums, &left, &right, tiles);
         sync_cube();
     }
     write::<F, N>(&sums, output, first_row, first_column, tiles);
@@ -141,7 +116,6 @@ fn load<W: Numeric, N: Size>(
 fn stage<W: Numeric, N: Size>(
     shared: &mut Shared<[Vector<W, N>]>,
     copies: &Copies<W, N>,
-    first: usize,
     #[comptime] rows: usize,
     #[comptime] tiles: Tiles,
 ) {
@@ -150,25 +124,23 @@ fn stage<W: Numeric, N: Size>(
     #[unroll]
     for i in 0..comptime!(tiles.loads(rows)) {
         let at = UNIT_POS as usize + comptime!(i * tiles.units());
-        shared[first + at / parts * stride + at % parts] = copies.loaded[i];
+        shared[at / parts * stride + at % parts] = copies.loaded[i];
     }
 }
 
-/// Adds the products of a stage, which begins at `left_at` and `right_at`.
+/// Adds the products of a step.
 #[cube]
 fn multiply<F: Float, W: Numeric, N: Size>(
     sums: &Sequence<Matrix<f32>>,
     left: &Shared<[Vector<W, N>]>,
     right: &Shared<[Vector<W, N>]>,
-    left_at: usize,
-    right_at: usize,
     #[comptime] tiles: Tiles,
 ) {
     let [fragment_rows, fragment_columns] = comptime!(tiles.fragments());
     let stride = comptime!(tiles.stride());
     let (row, column) = place_of_plane(tiles);
-    let left_at = left_at + row * comptime!(stride / tiles.part());
-    let right_at = right_at + column * comptime!(stride / tiles.part());
+    let left_at = row * comptime!(stride / tiles.part());
+    let right_at = column * comptime!(stride / tiles.part());
     #[unroll]
     for s in 0..comptime!(tiles.step / tiles.instruction.fragment.k) {
         let mut of_rows = Sequence::<Matrix<F>>::new();

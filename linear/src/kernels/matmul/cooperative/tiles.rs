@@ -22,18 +22,15 @@ pub(crate) struct Tiles {
     pub step: usize,
     /// Elements of a word: both sides are copied in vectors of words.
     pub packed: usize,
-    /// Tiles in shared memory: with two, one is multiplied while the next one arrives.
-    pub stages: usize,
     /// Whether steps cut the channels evenly.
     pub whole: bool,
     /// Tiles of rows that pass a tile of weight rows one after the other, while it is in the cache.
     pub band: usize,
 }
 
-/// Rows, columns, channels of a step, planes and stages of the tiles, the largest first: they do most work for
-/// each byte of shared memory.
-const SIZES: [([usize; 3], [usize; 2], usize); 2] =
-    [([128, 128, 64], [2, 4], 1), ([64, 64, 32], [2, 2], 1)];
+/// Rows, columns, channels of a step and planes of the tiles, the largest first: they do most work for each byte
+/// of shared memory.
+const SIZES: [([usize; 3], [usize; 2]); 2] = [([128, 128, 64], [2, 4]), ([64, 64, 32], [2, 2])];
 /// Tiles that keep a large device busy: of 96, as many rows of larger tiles are as fast as of smaller ones on an H200.
 const ENOUGH: usize = 96;
 
@@ -49,14 +46,13 @@ impl Tiles {
         let instruction = Instruction::of(properties, element)?;
         let fitting = SIZES
             .into_iter()
-            .map(|([rows, columns, step], planes, stages)| Self {
+            .map(|([rows, columns, step], planes)| Self {
                 instruction,
                 planes,
                 rows,
                 columns,
                 step,
                 packed: 2,
-                stages,
                 whole: d_input.is_multiple_of(step),
                 band: 8,
             });
@@ -91,7 +87,7 @@ impl Tiles {
     }
 
     fn bytes(&self) -> usize {
-        let staged = self.stages * (self.rows + self.columns) * self.stride() * 2;
+        let staged = (self.rows + self.columns) * self.stride() * 2;
         let planes = self.planes[0] * self.planes[1];
         let Fragment { m, n, .. } = self.instruction.fragment;
         staged + planes * m * n * 4
@@ -134,7 +130,7 @@ impl Tiles {
         rows * self.parts() / self.units()
     }
 
-    /// Vectors in shared memory for `rows` rows of a stage.
+    /// Vectors in shared memory for `rows` rows.
     pub(crate) fn staged(&self, rows: usize) -> usize {
         rows * self.stride() / self.part()
     }

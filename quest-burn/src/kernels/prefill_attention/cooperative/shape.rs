@@ -22,8 +22,6 @@ pub(crate) struct CooperativeShape {
     pub keys: usize,
     /// Elements of a word: keys and values are copied in vectors of words.
     pub packed: usize,
-    /// Whether the next tile is on its way while one is folded.
-    pub ahead: bool,
 }
 
 impl CooperativeShape {
@@ -150,7 +148,6 @@ impl CooperativeShape {
                 fragments: rows / instruction.fragment.m,
                 keys,
                 packed: 2,
-                ahead: false,
             })
             .find(|shape| shape.fits(properties))
     }
