@@ -73,11 +73,9 @@ def chats(client, model):
     choice = once.choices[0]
     assert choice.message.role == "assistant" and choice.message.content, once
     assert "".join(t.token for t in choice.logprobs.content) == choice.message.content
-    with client.chat.completions.stream(
-        model=model, messages=messages, max_completion_tokens=16, temperature=0
-    ) as stream:
-        final = stream.get_final_completion()
-    assert final.choices[0].message.content == choice.message.content
+    chunks = ask(model=model, messages=messages, max_completion_tokens=16, temperature=0, stream=True)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == choice.message.content, (text, choice.message.content)
     messages += [choice.message.model_dump(), {"role": "user", "content": "Again."}]
     assert ask(model=model, messages=messages, max_tokens=8).choices[0].message.content
     refused(lambda: ask(model=model, messages=messages, store=True), "store")
