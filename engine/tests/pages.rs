@@ -2,24 +2,10 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Sender, channel};
 
 use common::*;
-use quest_burn_engine::{Engine, Event, Policy, Request, Stats};
-
-/// Waits until the engine is at what is looked for.
-#[track_caller]
-fn eventually(engine: &Engine, is_there: impl Fn(&Stats) -> bool) {
-    let start = Instant::now();
-    while !is_there(&engine.stats()) {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "{:?}",
-            engine.stats()
-        );
-        std::thread::yield_now();
-    }
-}
+use quest_burn_engine::{Engine, Event, Policy, Request, Stats, TokenMask};
 
 #[test]
 fn a_shared_beginning_is_computed_once() {
@@ -48,7 +34,8 @@ fn requests_that_come_together_share_their_beginning_too() {
     let model = model();
     let engine = engine(&model, 200);
     let ids = prompt(100, 1);
-    let found = answers(&engine, (0..5).map(|_| Request::new(ids.clone(), 8)));
+    let requests = (0..5).map(|_| Request::new(ids.clone(), 8));
+    let found = answers_together(&engine, requests);
     let expected = alone(&model, &ids, 8, &Policy::Dense);
     for (i, answer) in found.iter().enumerate() {
         assert_eq!(answer.ids(), expected);
@@ -56,8 +43,9 @@ fn requests_that_come_together_share_their_beginning_too() {
         assert_eq!(answer.usage.cached_tokens, if i == 0 { 0 } else { 84 });
     }
     let pages = engine.stats().cached_pages;
-    // 107 tokens whose keys and values are there, once: 13 full pages and the end.
-    assert_eq!(pages, 14);
+    // 107 tokens whose keys and values are there, once: 13 full pages and the end. Three pages are those of
+    // the request that held the engine.
+    assert_eq!(pages, 14 + 3);
 }
 
 #[test]
@@ -131,17 +119,19 @@ fn a_page_that_others_read_is_copied_before_it_is_written() {
 fn a_dropped_answer_frees_its_pages() {
     let model = model();
     let engine = engine_with(&model, 60, |config| config.with_prefix_cache(false));
-    let mut dropped = engine.submit(Request::new(prompt(20, 1), 400)).unwrap();
-    let kept = engine.submit(Request::new(prompt(20, 2), 100)).unwrap();
-    assert!(dropped.blocking_next().is_some());
+    // It is dropped in the middle of a step.
+    let dropped = Held::new(&engine, 400);
+    assert_eq!(engine.stats().cancelled, 0);
+    let kept = engine.submit(Request::new(prompt(20, 2), 20)).unwrap();
     drop(dropped);
-    eventually(&engine, |stats| stats.cancelled == 1);
     assert_eq!(
         kept.wait().unwrap().ids(),
-        alone(&model, &prompt(20, 2), 100, &Policy::Dense)
+        alone(&model, &prompt(20, 2), 20, &Policy::Dense)
     );
     let stats = engine.stats();
     assert_eq!((stats.free_pages, stats.running), (60, 0));
+    // Its step ended with a token, and there was no further one.
+    assert_eq!((stats.cancelled, stats.new_tokens), (1, 21));
 }
 
 #[test]
@@ -160,7 +150,7 @@ fn sequences_that_give_their_pages_up_go_on_with_the_same_tokens() {
         let requests = cases
             .iter()
             .map(|(ids, policy)| Request::new(ids.clone(), 100).with_policy(policy.clone()));
-        let found = answers(&engine, requests);
+        let found = answers_together(&engine, requests);
         for ((ids, policy), answer) in cases.iter().zip(found) {
             assert_eq!(answer.ids(), alone(&model, ids, 100, policy), "{policy:?}");
         }
@@ -194,16 +184,37 @@ fn more_requests_than_may_wait_are_refused() {
     let engine = engine_with(&model, 100, |config| {
         config.with_max_sequences(1).with_queue(2)
     });
-    let long = || Request::new(prompt(20, 1), 400);
-    let taken = [(); 3].map(|()| engine.submit(long()).unwrap());
-    let error = engine.submit(long()).unwrap_err();
+    let running = Held::new(&engine, 400);
+    let request = || Request::new(prompt(20, 1), 1);
+    let waiting = [(); 2].map(|()| engine.submit(request()).unwrap());
+    assert_eq!((engine.stats().running, engine.stats().waiting), (0, 3));
+    let error = engine.submit(request()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "queue: expected fewer than 2 waiting requests, found 2"
     );
-    drop(taken);
-    eventually(&engine, |stats| stats.cancelled == 3);
-    assert!(engine.submit(Request::new(prompt(20, 1), 1)).is_ok());
+    drop(running);
+    for answer in waiting {
+        assert_eq!(answer.wait().unwrap().tokens.len(), 1);
+    }
+    assert!(engine.submit(request()).is_ok());
+}
+
+/// Says what an engine is at when the first token of an answer is chosen.
+struct Looks {
+    engine: Engine,
+    found: Sender<Stats>,
+}
+
+impl TokenMask for Looks {
+    fn allowed(&mut self) -> Result<Vec<u32>, String> {
+        self.found.send(self.engine.stats()).unwrap();
+        Ok(vec![u32::MAX; VOCAB_SIZE.div_ceil(32) as usize])
+    }
+
+    fn accept(&mut self, _id: u32) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 #[test]
@@ -212,15 +223,19 @@ fn a_long_prompt_does_not_hold_others_up() {
     let engine = engine_with(&model, 200, |config| {
         config.with_max_sequences(4).with_step_tokens(36)
     });
-    let mut running = engine.submit(Request::new(prompt(8, 1), 60)).unwrap();
-    assert!(running.blocking_next().is_some());
-    let before = engine.stats();
-    let long = engine.submit(Request::new(prompt(400, 2), 1)).unwrap();
+    let (found, looked) = channel();
+    let looks = Looks {
+        engine: engine.clone(),
+        found,
+    };
+    let held = Held::new(&engine, 1);
+    let running = engine.submit(Request::new(prompt(8, 1), 60)).unwrap();
+    let long = Request::new(prompt(400, 2), 1).with_mask(Some(Box::new(looks)));
+    let long = engine.submit(long).unwrap();
+    held.release().wait().unwrap();
     long.wait().unwrap();
-    let after = engine.stats();
-    // 36 tokens a step at most: a dozen steps, each with a token of the one that runs.
-    let steps = after.steps - before.steps;
-    assert!(steps >= 400 / 36, "{steps}");
-    assert!(after.new_tokens - before.new_tokens >= steps - 2);
-    drop(running);
+    // 36 tokens a step at most: a dozen steps, each with a token of the other answer.
+    let new_tokens = looked.recv().unwrap().new_tokens;
+    assert!((400 / 36..20).contains(&new_tokens), "{new_tokens}");
+    assert_eq!(running.wait().unwrap().tokens.len(), 60);
 }

@@ -16,7 +16,12 @@ use quest_burn::{
 use rayon::prelude::*;
 
 use super::{Outcome, Worker, WorkerError, message, plan::Work};
-use crate::{FinishReason, LayerRead, Token, choose::Chooser, sequence::Due, watch::WatchedPolicy};
+use crate::{
+    FinishReason, LayerRead, Token,
+    choose::Chooser,
+    sequence::{Due, Sequence},
+    watch::WatchedPolicy,
+};
 
 impl Worker {
     /// Feeds a token of each sequence that decodes, those of a policy together.
@@ -168,7 +173,7 @@ impl Worker {
             .collect()
     }
 
-    /// Reads the logits, and lets each sequence choose for itself, on all cores.
+    /// Reads the logits, and lets each sequence choose for itself, on all cores where that is much.
     fn sample(
         &mut self,
         indices: &[usize],
@@ -177,22 +182,29 @@ impl Worker {
     ) -> Result<Vec<Chosen>, WorkerError> {
         let logits = logits.try_into_data()?.convert::<f32>().try_to_vec();
         let mut logits = logits.expect("converted to f32 one line above");
+        // Less is done sooner than other threads are awake.
+        let is_much = indices.len() > 1 && logits.len() > 1 << 16;
         let rows = logits.chunks_mut(self.model.model().vocab_size());
         // Places are ascending.
         let sequences = self.running.iter_mut().enumerate();
         let sequences = sequences.filter(|(index, _)| indices.binary_search(index).is_ok());
         let work = sequences.zip(rows).zip(reads).collect::<Vec<_>>();
-        let work = work.into_par_iter();
-        let chosen = work.map(|(((index, sequence), logits), reads)| {
+        let choose = |(((index, sequence), logits), reads): Row<'_>| {
             let choose = AssertUnwindSafe(|| sequence.choose(logits, reads));
             // A grammar is somebody else's code, and the other sequences have nothing to do with it.
             let chosen = catch_unwind(choose);
             let chosen = chosen.unwrap_or_else(|panic| Err(message(&*panic)));
             (index, chosen)
-        });
-        Ok(chosen.collect())
+        };
+        Ok(match is_much {
+            true => work.into_par_iter().map(choose).collect(),
+            false => work.into_iter().map(choose).collect(),
+        })
     }
 }
+
+/// A sequence with its place, its logits and what was read for them.
+type Row<'a> = (((usize, &'a mut Sequence), &'a mut [f32]), Vec<LayerRead>);
 
 /// A sequence, and why it has ended, if it has.
 type Chosen = (usize, Result<Option<FinishReason>, String>);

@@ -2,11 +2,14 @@
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, Sender, channel},
+};
 
 use burn::tensor::{DType, Device};
 use quest_burn::policy::{DensePolicy, PagePolicy};
-use quest_burn_engine::{Engine, EngineConfig, Finished, Policy, Request};
+use quest_burn_engine::{Answer, Engine, EngineConfig, Finished, Policy, Request, TokenMask};
 use quest_burn_models::{generation::GenerationConfig, local::LocalModel};
 use quest_burn_tests::{
     checkpoint::{self, CheckpointSpec},
@@ -81,7 +84,72 @@ pub(crate) fn alone(
     answer.collect::<Result<_, _>>().unwrap()
 }
 
-/// Hands requests in at once and waits for all answers.
+/// Allows everything, and holds the engine when it is asked for the first time.
+struct Gate {
+    entered: Sender<()>,
+    released: Receiver<()>,
+    is_open: bool,
+}
+
+impl TokenMask for Gate {
+    fn allowed(&mut self) -> Result<Vec<u32>, String> {
+        if !self.is_open {
+            self.entered.send(()).unwrap();
+            // Whoever is gone holds nothing any more.
+            let _ = self.released.recv();
+            self.is_open = true;
+        }
+        Ok(vec![u32::MAX; VOCAB_SIZE.div_ceil(32) as usize])
+    }
+
+    fn accept(&mut self, _id: u32) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// An engine that waits in the middle of a step, whatever comes meanwhile.
+pub(crate) struct Held {
+    /// The answer that holds it.
+    pub(crate) answer: Answer,
+    released: Sender<()>,
+}
+
+impl Held {
+    /// Holds an engine by a request that would have so many tokens.
+    pub(crate) fn new(engine: &Engine, new_tokens: usize) -> Self {
+        let (entered, has_entered) = channel();
+        let (released, is_released) = channel();
+        let gate = Gate {
+            entered,
+            released: is_released,
+            is_open: false,
+        };
+        let request = Request::new(prompt(20, 99), new_tokens).with_mask(Some(Box::new(gate)));
+        let answer = engine.submit(request).unwrap();
+        has_entered.recv().unwrap();
+        Self { answer, released }
+    }
+
+    /// Lets the engine go on; gives the answer that held it.
+    pub(crate) fn release(self) -> Answer {
+        let _ = self.released.send(());
+        self.answer
+    }
+}
+
+/// Hands requests in before the engine looks at any of them, and waits for all answers.
+pub(crate) fn answers_together(
+    engine: &Engine,
+    requests: impl IntoIterator<Item = Request>,
+) -> Vec<Finished> {
+    let held = Held::new(engine, 1);
+    let submitted = requests.into_iter().map(|r| engine.submit(r).unwrap());
+    let submitted = submitted.collect::<Vec<_>>();
+    held.release().wait().unwrap();
+    submitted.into_iter().map(|a| a.wait().unwrap()).collect()
+}
+
+/// Hands requests in and waits for all answers.
 pub(crate) fn answers(
     engine: &Engine,
     requests: impl IntoIterator<Item = Request>,
