@@ -44,19 +44,21 @@ pub(crate) fn cooperative_prefill_kernel<F: Float, W: Numeric, N: Size, P: Size>
     }
     let mut loaded = nothing_loaded::<W, N>(shape);
     let mut first_key = 0usize;
+    load::<W, N>(
+        &mut loaded,
+        keys,
+        values,
+        page_table,
+        first_key,
+        &place,
+        shape,
+    );
     while first_key < place.end {
-        load::<W, N>(
-            &mut loaded,
-            keys,
-            values,
-            page_table,
-            first_key,
-            &place,
-            shape,
-        );
         stage::<W, N>(&mut tile, &loaded, shape);
         sync_cube();
         let next = first_key + shape.keys;
+        // The next tile is on its way while this one is folded.
+        load::<W, N>(&mut loaded, keys, values, page_table, next, &place, shape);
         score::<F, W, N>(&mut passed, &rows, &tile, shape);
         sync_plane();
         let visible = (start + first + 1) as i32 - first_key as i32;
