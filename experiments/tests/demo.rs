@@ -27,11 +27,10 @@ fn what_was_read_is_the_budget_and_the_digests() {
     assert!((1..=50_000).contains(&demo.passkey));
     assert!(demo.ms_per_token_dense > 0.0 && demo.ms_per_token_quest > 0.0);
 
-    // Two of four layers read everything; the others 8 pages of 64 and the digests of all,
-    // for contexts of 1018 to 1023 tokens. A digest has 16 channels and a deviation in the room of 8, a key
-    // and a value 32.
+    // Two of four layers read everything; the others 8 pages of 64 and the digests of all, for contexts of
+    // 1018 to 1023 tokens. A digest, of minimum and maximum, is as long as the key and the value of a token.
     let pages = 128.0 / 1021.0;
-    let digests = 64.0 * 24.0 / 32.0 / 1021.0;
+    let digests = 64.0 / 1021.0;
     assert!((demo.share_read_sparse_layers - pages - digests).abs() < 0.005);
     let all = (2.0 + 2.0 * demo.share_read_sparse_layers) / 4.0;
     assert!((demo.share_read - all).abs() < 1e-9);

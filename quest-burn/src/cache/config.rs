@@ -201,6 +201,7 @@ mod tests {
     #[test]
     fn a_batch_has_the_room_of_one_sequence_for_each() {
         let one = PagedKvCacheConfig::for_tokens(1, 2, 4, 8, 1, 20);
+        let one = one.with_digest(DigestKind::MeanVar);
         assert_eq!(one.for_layers(2).for_batch(2), config());
     }
 
