@@ -69,7 +69,7 @@ fn options() {
                 "--prefill-policy",
                 "quest",
                 "--prefill-budget",
-                "32",
+                "16",
                 "--prefill-sink-pages",
                 "2",
             ],
