@@ -150,6 +150,16 @@ async fn what_is_described_is_what_is_taken() {
     let fixture = Fixture::saying("x");
     let document = fixture.get("/openapi.json").await.ok();
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    let operations = document["paths"].as_object().unwrap().values();
+    for operation in operations.flat_map(|path| path.as_object().unwrap().values()) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let description = response["description"].as_str();
+            assert!(
+                description.is_some_and(|d| !d.is_empty()),
+                "{operation}: {status}"
+            );
+        }
+    }
     let paths = document["paths"].as_object().unwrap();
     for path in [
         "/v1/chat/completions",

@@ -16,7 +16,7 @@ use crate::{
 /// The models that are served.
 #[utoipa::path(
     get, path = "/v1/models", tag = "OpenAI",
-    responses((status = 200, body = ModelList))
+    responses((status = 200, body = ModelList, description = "The models that are served"))
 )]
 pub(crate) async fn models(extract::State(state): extract::State<Arc<State>>) -> Response {
     let models = state.model.names.iter();
@@ -32,7 +32,7 @@ pub(crate) async fn models(extract::State(state): extract::State<Arc<State>>) ->
     get, path = "/v1/models/{model}", tag = "OpenAI",
     params(("model" = String, Path, description = "Its name")),
     responses(
-        (status = 200, body = Model),
+        (status = 200, body = Model, description = "The model"),
         (status = 404, body = ErrorBody, description = "No such model is served"),
     )
 )]

@@ -12,7 +12,7 @@ use crate::{error::json, response::Health, state::State};
 #[utoipa::path(
     get, path = "/health", tag = "Status",
     responses(
-        (status = 200, body = Health),
+        (status = 200, body = Health, description = "Requests are answered"),
         (status = 503, body = Health, description = "The server is shutting down, or its engine failed"),
     )
 )]
@@ -34,7 +34,7 @@ pub(crate) async fn health(extract::State(state): extract::State<Arc<State>>) ->
 /// What Prometheus collects.
 #[utoipa::path(
     get, path = "/metrics", tag = "Status",
-    responses((status = 200, body = String, content_type = "text/plain"))
+    responses((status = 200, body = String, content_type = "text/plain", description = "Counters and gauges for Prometheus"))
 )]
 pub(crate) async fn metrics(extract::State(state): extract::State<Arc<State>>) -> Response {
     let kind = "text/plain; version=0.0.4; charset=utf-8";

@@ -21,7 +21,7 @@ use crate::{
 #[utoipa::path(
     post, path = "/tokenize", tag = "Tokens",
     request_body = TokenizeParameters,
-    responses((status = 200, body = Tokens), (status = "4XX", body = ErrorBody))
+    responses((status = 200, body = Tokens, description = "Token ids"), (status = "4XX", body = ErrorBody, description = "What is wrong with the request"))
 )]
 pub(crate) async fn tokenize(
     extract::State(state): extract::State<Arc<State>>,
@@ -62,7 +62,7 @@ pub(crate) async fn tokenize(
 #[utoipa::path(
     post, path = "/detokenize", tag = "Tokens",
     request_body = DetokenizeParameters,
-    responses((status = 200, body = Detokenized), (status = "4XX", body = ErrorBody))
+    responses((status = 200, body = Detokenized, description = "Text"), (status = "4XX", body = ErrorBody, description = "What is wrong with the request"))
 )]
 pub(crate) async fn detokenize(
     extract::State(state): extract::State<Arc<State>>,
