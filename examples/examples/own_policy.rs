@@ -68,6 +68,7 @@ fn main() -> anyhow::Result<()> {
         let mut session = model.session()?;
         let mode = LikelihoodMode::Decode {
             prefill: ids.len() / 2,
+            chunk: 512,
         };
         let nll = session.likelihoods(&ids, mode, &mut |_| ())?;
         println!(

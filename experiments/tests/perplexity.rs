@@ -71,7 +71,10 @@ fn the_dense_curve_is_that_of_the_likelihoods() {
     };
     let row = &run(&subject, &config, &ids)[0];
     let mut session = subject.session_for(ids.len()).unwrap();
-    let mode = LikelihoodMode::Decode { prefill: 100 };
+    let mode = LikelihoodMode::Decode {
+        prefill: 100,
+        chunk: 512,
+    };
     let nll = session.likelihoods(&ids, mode, &mut |_| ());
     let mean = perplexity::mean(&nll.unwrap());
     assert!((row.mean_nll - mean).abs() < 1e-5 * mean, "{mean} {row:?}");

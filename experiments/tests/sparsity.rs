@@ -48,7 +48,10 @@ fn run(subject: &LocalModel, config: &SparsityConfig) -> Vec<LayerPerplexity> {
 }
 
 /// Scores every id but the first, through the policy.
-const DECODED: LikelihoodMode = LikelihoodMode::Decode { prefill: 1 };
+const DECODED: LikelihoodMode = LikelihoodMode::Decode {
+    prefill: 1,
+    chunk: 512,
+};
 
 /// A session that holds the first tokens of the text.
 fn prefilled(subject: &LocalModel, tokens: usize, policy: Arc<dyn PagePolicy>) -> Session {

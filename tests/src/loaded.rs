@@ -78,7 +78,10 @@ impl Loaded {
             ids,
             page_size,
             Arc::new(DensePolicy),
-            LikelihoodMode::Decode { prefill },
+            LikelihoodMode::Decode {
+                prefill,
+                chunk: 512,
+            },
         )
     }
 
@@ -106,7 +109,15 @@ impl Loaded {
         page_size: usize,
         policy: Arc<dyn PagePolicy>,
     ) -> Vec<f64> {
-        self.nlls(ids, page_size, policy, LikelihoodMode::Decode { prefill })
+        self.nlls(
+            ids,
+            page_size,
+            policy,
+            LikelihoodMode::Decode {
+                prefill,
+                chunk: 512,
+            },
+        )
     }
 
     fn nlls(

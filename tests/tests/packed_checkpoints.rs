@@ -36,7 +36,10 @@ fn nlls(dir: &Path, device: &Device) -> Vec<f64> {
     let ids = (0..40).map(|i| (i * i + 3) % 160).collect::<Vec<u32>>();
     let modes = [
         LikelihoodMode::Dense { chunk: 16 },
-        LikelihoodMode::Decode { prefill: 30 },
+        LikelihoodMode::Decode {
+            prefill: 30,
+            chunk: 512,
+        },
     ];
     let nlls = modes.map(|mode| {
         let mut cache = config.cache(8, 1, 40).init(device, DType::F32).unwrap();

@@ -84,16 +84,15 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     let ids = args.text.read(plan.model.model.tokenizer())?;
     check_ids(&ids, plan.model.config().vocab_size)?;
     check_context(ids.len(), 0, Some(plan.max_context()?))?;
+    let chunk = args.common.model.prefill_chunk;
     let mode = match args.prefill {
-        Some(prefill) => LikelihoodMode::Decode { prefill },
-        None => LikelihoodMode::Dense {
-            chunk: args.common.model.prefill_chunk,
-        },
+        Some(prefill) => LikelihoodMode::Decode { prefill, chunk },
+        None => LikelihoodMode::Dense { chunk },
     };
     mode.check(ids.len())?;
 
     let work = match mode {
-        LikelihoodMode::Decode { prefill } => Work::chunk(prefill),
+        LikelihoodMode::Decode { prefill, chunk } => Work::chunk(chunk.min(prefill)),
         LikelihoodMode::Dense { chunk } => Work {
             tokens: chunk,
             logits: chunk,

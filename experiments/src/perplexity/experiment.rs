@@ -89,11 +89,18 @@ pub(crate) fn check_text(
     prefill: usize,
 ) -> Result<(), ExperimentError> {
     ExperimentError::check_length("length", tokens, model)?;
-    Ok(LikelihoodMode::Decode { prefill }.check(tokens)?)
+    Ok(LikelihoodMode::Decode {
+        prefill,
+        chunk: 512,
+    }
+    .check(tokens)?)
 }
 
 /// Scores every id but the first, through the policy.
-pub(crate) const DECODED: LikelihoodMode = LikelihoodMode::Decode { prefill: 1 };
+pub(crate) const DECODED: LikelihoodMode = LikelihoodMode::Decode {
+    prefill: 1,
+    chunk: 512,
+};
 
 /// A session that holds all tokens of the text that are prefilled, but the last of them, which
 /// [`Session::likelihoods`] begins with.

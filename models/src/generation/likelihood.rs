@@ -16,11 +16,13 @@ pub enum LikelihoodMode {
         /// Tokens at a time: bounds the memory that the logits take.
         chunk: usize,
     },
-    /// The first `prefill` as a prompt in one piece, the others one by one through the policy of decoded tokens;
-    /// scores these others.
+    /// The first `prefill` as a prompt, the others one by one through the policy of decoded tokens; scores these
+    /// others.
     Decode {
         /// Tokens that are not scored: from 1 to one less than there are.
         prefill: usize,
+        /// Tokens of the prompt that go through the model at once, at least 1.
+        chunk: usize,
     },
 }
 
@@ -33,8 +35,8 @@ impl LikelihoodMode {
     pub fn check(self, n: usize) -> Result<(), GenerateError> {
         match self {
             _ if n < 2 => Err(GenerateError::TooShort { found: n }),
-            Self::Dense { chunk: 0 } => Err(GenerateError::Chunk),
-            Self::Decode { prefill } if prefill == 0 || prefill >= n => {
+            Self::Dense { chunk: 0 } | Self::Decode { chunk: 0, .. } => Err(GenerateError::Chunk),
+            Self::Decode { prefill, .. } if prefill == 0 || prefill >= n => {
                 Err(GenerateError::Prefill { prefill, found: n })
             }
             _ => Ok(()),
@@ -71,7 +73,7 @@ pub fn negative_log_likelihoods<'a>(
     forward.check_room(fed.len(), 0, None)?;
     let mut scores = match mode {
         LikelihoodMode::Dense { .. } => Scores::new(1, progress),
-        LikelihoodMode::Decode { prefill } => Scores::new(prefill, progress),
+        LikelihoodMode::Decode { prefill, .. } => Scores::new(prefill, progress),
     };
     match mode {
         LikelihoodMode::Dense { chunk } => {
@@ -80,8 +82,8 @@ pub fn negative_log_likelihoods<'a>(
                 scores.push(forward.likelihoods(hidden, scored)?)?;
             }
         }
-        LikelihoodMode::Decode { prefill } => {
-            let mut hidden = forward.prefill(&ids[..prefill], prefill, None)?;
+        LikelihoodMode::Decode { prefill, chunk } => {
+            let mut hidden = forward.prefill(&ids[..prefill], chunk, None)?;
             for &id in &ids[prefill..ids.len() - 1] {
                 scores.push(forward.likelihoods(hidden, &[id])?)?;
                 hidden = forward.decode(id)?;

@@ -196,7 +196,10 @@ fn logits_that_are_not_numbers_end_the_generation_with_an_error() {
     drop(generator);
 
     cache.reset();
-    let mode = LikelihoodMode::Decode { prefill: 2 };
+    let mode = LikelihoodMode::Decode {
+        prefill: 2,
+        chunk: 512,
+    };
     let ids = [1, 2, 3];
     let nll = negative_log_likelihoods(&model, &mut cache, &DensePolicy, &ids, mode, &mut |_| ());
     assert!(matches!(
@@ -226,7 +229,10 @@ fn likelihoods_are_those_of_the_model_without_a_cache() {
         .map(|(row, &id)| -row[id as usize])
         .collect::<Vec<_>>();
     let dense = |chunk| LikelihoodMode::Dense { chunk };
-    let decode = |prefill| LikelihoodMode::Decode { prefill };
+    let decode = |prefill| LikelihoodMode::Decode {
+        prefill,
+        chunk: 512,
+    };
     for (mode, first) in [
         (dense(512), 0),
         (dense(8), 0),
@@ -289,7 +295,10 @@ fn a_policy_hears_how_uncertain_the_model_is_from_the_prompt_on() {
 
     let policy = Listener::default();
     cache.reset();
-    let mode = LikelihoodMode::Decode { prefill: 21 };
+    let mode = LikelihoodMode::Decode {
+        prefill: 21,
+        chunk: 512,
+    };
     negative_log_likelihoods(&model, &mut cache, &policy, &ids, mode, &mut |_| ()).unwrap();
     is_heard(policy.heard.into_inner().unwrap());
 }
@@ -304,7 +313,10 @@ fn ids_that_cannot_be_scored_are_refused() {
         nll.unwrap_err().to_string()
     };
     let dense = LikelihoodMode::Dense { chunk: 4 };
-    let decode = |prefill| LikelihoodMode::Decode { prefill };
+    let decode = |prefill| LikelihoodMode::Decode {
+        prefill,
+        chunk: 512,
+    };
     for (message, ids, mode) in [
         ("at least 2 to score, found 1", vec![1], dense),
         ("from 1 to 1 of 2 tokens, found 0", vec![1, 2], decode(0)),

@@ -311,14 +311,24 @@ fn likelihoods_go_on_from_what_the_session_holds() {
         session.likelihoods(ids, mode, &mut |_| ()).unwrap()
     };
     let mut whole = model.session().unwrap();
-    let all = score(&mut whole, &ids(40), LikelihoodMode::Decode { prefill: 26 });
+    let all = score(
+        &mut whole,
+        &ids(40),
+        LikelihoodMode::Decode {
+            prefill: 26,
+            chunk: 512,
+        },
+    );
     assert_eq!(whole.len(), 39);
     let mut session = model.session().unwrap();
     session.feed(&ids(25)).unwrap();
     let rest = score(
         &mut session,
         &ids(40)[25..],
-        LikelihoodMode::Decode { prefill: 1 },
+        LikelihoodMode::Decode {
+            prefill: 1,
+            chunk: 512,
+        },
     );
     assert_eq!(rest.len(), all.len());
     // The first hidden state is that of one row, not of 26.
