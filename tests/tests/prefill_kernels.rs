@@ -22,7 +22,7 @@ use quest_burn::{
 use quest_burn_tests::{
     arrays::{assert_close, poison},
     catalogue::AttentionShape,
-    devices::devices,
+    devices::{TestDevice, devices},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -115,6 +115,44 @@ fn chunks(lengths: &[usize]) -> Vec<Vec<usize>> {
     chunks
 }
 
+/// Compares every chunk of prompts with the tensor operations, and says how many there are.
+fn compare(
+    test_device: &TestDevice,
+    shape: &AttentionShape,
+    dtype: DType,
+    scale: f64,
+    tolerance: f64,
+    rng: &mut StdRng,
+) -> usize {
+    let device = &test_device.device;
+    let [batch, d] = [shape.lengths.len(), shape.head_dim];
+    let mut expected = config(shape).init(&Device::flex(), DType::F32).unwrap();
+    let mut found = poisoned(shape, dtype, device);
+    let chunks = chunks(&shape.lengths);
+    for chunk in &chunks {
+        let step = expected.prefill(chunk).unwrap();
+        let tokens = step.max_new_tokens();
+        let mut rows = |heads| random([batch, heads, tokens, d], dtype, device, rng);
+        let (keys, exact_keys) = rows(shape.n_kv_heads);
+        let (values, exact_values) = rows(shape.n_kv_heads);
+        let (query, exact_query) = rows(shape.n_heads);
+        let layer = expected.layer_mut(0);
+        ops::reference::append(layer, exact_keys, exact_values, &step);
+        let reference = ops::reference::prefill_attention(exact_query, layer, &step, scale);
+        let step = found.prefill(chunk).unwrap();
+        let layer = found.layer_mut(0);
+        ops::append(layer, keys, values, &step);
+        let attended = ops::prefill_attention(query, layer, &step, scale);
+        assert_close(
+            &floats(attended),
+            &floats(reference),
+            tolerance,
+            &format!("{test_device}, {shape}, {dtype:?}, chunk {chunk:?}"),
+        );
+    }
+    chunks.len()
+}
+
 #[test]
 fn a_prompt_in_chunks_attends_as_the_tensor_operations_do() {
     let mut rng = StdRng::seed_from_u64(5);
@@ -130,38 +168,33 @@ fn a_prompt_in_chunks_attends_as_the_tensor_operations_do() {
                     kernels::prefills(device, dtype, shape.head_dim),
                     "{test_device}, {shape}, {dtype:?}"
                 );
-                let [batch, d] = [shape.lengths.len(), shape.head_dim];
-                let mut expected = config(&shape).init(&Device::flex(), DType::F32).unwrap();
-                let mut found = poisoned(&shape, dtype, device);
-                for chunk in chunks(&shape.lengths) {
-                    let step = expected.prefill(&chunk).unwrap();
-                    let tokens = step.max_new_tokens();
-                    let mut rows =
-                        |heads| random([batch, heads, tokens, d], dtype, device, &mut rng);
-                    let (keys, exact_keys) = rows(shape.n_kv_heads);
-                    let (values, exact_values) = rows(shape.n_kv_heads);
-                    let (query, exact_query) = rows(shape.n_heads);
-                    let scale = 1.0 / (d as f64).sqrt();
-                    let layer = expected.layer_mut(0);
-                    ops::reference::append(layer, exact_keys, exact_values, &step);
-                    let reference =
-                        ops::reference::prefill_attention(exact_query, layer, &step, scale);
-                    let step = found.prefill(&chunk).unwrap();
-                    let layer = found.layer_mut(0);
-                    ops::append(layer, keys, values, &step);
-                    let attended = ops::prefill_attention(query, layer, &step, scale);
-                    assert_close(
-                        &floats(attended),
-                        &floats(reference),
-                        tolerance,
-                        &format!("{test_device}, {shape}, {dtype:?}, chunk {chunk:?}"),
-                    );
-                    compared += 1;
-                }
+                let scale = 1.0 / (shape.head_dim as f64).sqrt();
+                compared += compare(&test_device, &shape, dtype, scale, tolerance, &mut rng);
             }
         }
     }
     println!("{compared} chunks compared");
+}
+
+/// Some kernels rescale their output only when a score rises far above those before.
+#[test]
+fn scores_that_rise_far_attend_as_the_tensor_operations_do() {
+    let mut rng = StdRng::seed_from_u64(6);
+    let shape = AttentionShape {
+        page_size: 16,
+        head_dim: 64,
+        n_heads: 2,
+        n_kv_heads: 1,
+        lengths: vec![300, 97],
+        budget_pages: 3,
+    };
+    for test_device in devices() {
+        for (dtype, tolerance) in [(DType::F32, 1e-3), (DType::F16, 1e-2)] {
+            if kernels::supports(&test_device.device, dtype, shape.head_dim) {
+                compare(&test_device, &shape, dtype, 1.0, tolerance, &mut rng);
+            }
+        }
+    }
 }
 
 #[test]
