@@ -151,6 +151,7 @@ fn multiply<F: Float, W: Numeric, N: Size>(
                     (i * tiles.instruction.fragment.m * stride + s * tiles.instruction.fragment.k)
                         / tiles.part()
                 );
+            // SAFETY: it is loaded whole before it is read.
             let mut fragment = unsafe {
                 Matrix::<F>::uninitialized(
                     MatrixIdent::A,
@@ -174,6 +175,7 @@ fn multiply<F: Float, W: Numeric, N: Size>(
                     (j * tiles.instruction.fragment.n * stride + s * tiles.instruction.fragment.k)
                         / tiles.part()
                 );
+            // SAFETY: it is loaded whole before it is read.
             let mut fragment = unsafe {
                 Matrix::<F>::uninitialized(
                     MatrixIdent::B,

@@ -60,6 +60,7 @@ fn sums(#[comptime] shape: CooperativeShape) -> Matrix<f32> {
 
 #[cube]
 fn left<F: Float>(#[comptime] shape: CooperativeShape) -> Matrix<F> {
+    // SAFETY: who takes it loads it whole before it is read.
     unsafe {
         Matrix::<F>::uninitialized(
             MatrixIdent::A,
@@ -73,6 +74,7 @@ fn left<F: Float>(#[comptime] shape: CooperativeShape) -> Matrix<F> {
 
 #[cube]
 fn right<F: Float>(#[comptime] shape: CooperativeShape, layout: MatrixLayout) -> Matrix<F> {
+    // SAFETY: who takes it loads it whole before it is read.
     unsafe {
         Matrix::<F>::uninitialized(
             MatrixIdent::B,
