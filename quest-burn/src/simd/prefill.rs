@@ -107,7 +107,7 @@ struct Task {
 
 fn attend_in<E: Element>(
     query: &[f32],
-    [batch, n_heads, max_tokens, head_dim]: [usize; 4],
+    [_, n_heads, max_tokens, head_dim]: [usize; 4],
     keys: Pool<'_, E>,
     values: Pool<'_, E>,
     step: &Step,
@@ -117,7 +117,7 @@ fn attend_in<E: Element>(
     let per_task = (ROWS / group).max(1);
     let mut tasks = Vec::new();
     let mut elements = 0;
-    for sequence in 0..batch {
+    for (sequence, seen) in seen.iter().enumerate() {
         let gained = step.new_tokens(sequence);
         for head in 0..keys.heads() {
             for first in (0..gained).step_by(per_task) {
@@ -128,7 +128,7 @@ fn attend_in<E: Element>(
                 });
             }
         }
-        elements += gained * n_heads * (seen[sequence].position + gained) * head_dim;
+        elements += gained * n_heads * (seen.position + gained) * head_dim;
     }
     let row = |sequence: usize, head: usize, token: usize| {
         ((sequence * n_heads + head) * max_tokens + token) * head_dim
