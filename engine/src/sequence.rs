@@ -140,7 +140,7 @@ impl Sequence {
     /// Gives all pages up, the last one with what is in it.
     pub(crate) fn release(&mut self, store: &mut PageStore, page_size: usize) {
         let last = self.computed / page_size;
-        if self.computed % page_size > 0 && self.entered == last {
+        if !self.computed.is_multiple_of(page_size) && self.entered == last {
             self.enter(last, page_size, store);
         }
         store.release_all(&self.pages);
