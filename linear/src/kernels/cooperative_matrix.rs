@@ -2,7 +2,11 @@
 //! fragments, and which lane holds which element is the driver's business.
 
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::{DeviceProperties, ElemType, FloatKind, UIntKind, features::Plane};
+use cubecl::{
+    cmma::{Matrix, MatrixIdent, MatrixLayout},
+    ir::{DeviceProperties, FloatKind, UIntKind, features::Plane},
+    prelude::*,
+};
 
 /// Elements of a vector: what SPIR-V and WGSL have at most.
 pub const WIDTH: usize = 4;
@@ -61,5 +65,42 @@ pub fn word(element: ElemType, packed: usize) -> ElemType {
     match packed {
         1 => element,
         _ => ElemType::UInt(UIntKind::U32),
+    }
+}
+
+/// Sums of nothing.
+#[cube]
+pub fn empty_sums(#[comptime] fragment: Fragment) -> Matrix<f32> {
+    Matrix::<f32>::from_value(
+        MatrixIdent::Accumulator,
+        fragment.m,
+        fragment.n,
+        fragment.k,
+        MatrixLayout::Undefined,
+        0.0f32,
+    )
+}
+
+/// A left side, rows one after the other, that has to be loaded before it is multiplied.
+#[cube]
+pub fn left_side<F: Float>(#[comptime] fragment: Fragment) -> Matrix<F> {
+    // SAFETY: who takes it loads it whole before it is read.
+    unsafe {
+        Matrix::<F>::uninitialized(
+            MatrixIdent::A,
+            fragment.m,
+            fragment.n,
+            fragment.k,
+            MatrixLayout::RowMajor,
+        )
+    }
+}
+
+/// A right side in a layout, that has to be loaded before it is multiplied.
+#[cube]
+pub fn right_side<F: Float>(#[comptime] fragment: Fragment, layout: MatrixLayout) -> Matrix<F> {
+    // SAFETY: as for the left side.
+    unsafe {
+        Matrix::<F>::uninitialized(MatrixIdent::B, fragment.m, fragment.n, fragment.k, layout)
     }
 }

@@ -1,9 +1,10 @@
 use cubecl::{
-    cmma::{self, Matrix, MatrixIdent, MatrixLayout},
+    cmma::{self, Matrix, MatrixLayout},
     prelude::*,
 };
 
 use super::{
+    super::super::cooperative_matrix::{empty_sums, left_side, right_side},
     outputs::{place_of_plane, tile_of_cube, write},
     tiles::Tiles,
 };
@@ -29,14 +30,7 @@ pub(crate) fn cooperative_matmul<F: Float, W: Numeric, N: Size>(
     let mut sums = Sequence::<Matrix<f32>>::new();
     #[unroll]
     for _ in 0..comptime!(fragment_rows * fragment_columns) {
-        sums.push(Matrix::<f32>::from_value(
-            MatrixIdent::Accumulator,
-            tiles.instruction.fragment.m,
-            tiles.instruction.fragment.n,
-            tiles.instruction.fragment.k,
-            MatrixLayout::Undefined,
-            0.0f32,
-        ));
+        sums.push(empty_sums(tiles.instruction.fragment));
     }
     let mut of_rows = copies_of_unit::<W, N>(rows, first_row, tiles.rows, tiles);
     let mut of_weight = copies_of_unit::<W, N>(weight, first_column, tiles.columns, tiles);
@@ -151,16 +145,7 @@ fn multiply<F: Float, W: Numeric, N: Size>(
                     (i * tiles.instruction.fragment.m * stride + s * tiles.instruction.fragment.k)
                         / tiles.part()
                 );
-            // SAFETY: it is loaded whole before it is read.
-            let mut fragment = unsafe {
-                Matrix::<F>::uninitialized(
-                    MatrixIdent::A,
-                    tiles.instruction.fragment.m,
-                    tiles.instruction.fragment.n,
-                    tiles.instruction.fragment.k,
-                    MatrixLayout::RowMajor,
-                )
-            };
+            let mut fragment = left_side::<F>(tiles.instruction.fragment);
             cmma::load(
                 &mut fragment,
                 &left[at..],
@@ -175,16 +160,7 @@ fn multiply<F: Float, W: Numeric, N: Size>(
                     (j * tiles.instruction.fragment.n * stride + s * tiles.instruction.fragment.k)
                         / tiles.part()
                 );
-            // SAFETY: it is loaded whole before it is read.
-            let mut fragment = unsafe {
-                Matrix::<F>::uninitialized(
-                    MatrixIdent::B,
-                    tiles.instruction.fragment.m,
-                    tiles.instruction.fragment.n,
-                    tiles.instruction.fragment.k,
-                    MatrixLayout::ColMajor,
-                )
-            };
+            let mut fragment = right_side::<F>(tiles.instruction.fragment, MatrixLayout::ColMajor);
             cmma::load(
                 &mut fragment,
                 &right[at..],

@@ -2,8 +2,10 @@ use cubecl::prelude::*;
 
 use super::{
     super::place::{Run, run_of_cube},
-    rows::{add_values, nothing_passed, rescale, score, start_rows, take_queries, weigh, write},
+    output::{rescale, write},
+    rows::{add_values, nothing_passed, score, start_rows, take_queries},
     shape::CooperativeShape,
+    softmax::weigh,
     tile::{empty_tile, load, nothing_loaded, stage, stage_queries},
 };
 

@@ -3,8 +3,10 @@
 //! and the output stays in its matrices until a token's highest score rises far.
 
 mod kernel;
+mod output;
 mod rows;
 mod shape;
+mod softmax;
 mod tile;
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
