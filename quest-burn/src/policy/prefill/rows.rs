@@ -14,8 +14,10 @@ const TOGETHER: usize = 8;
 /// once; the others for sequences of their own, which share pages.
 #[derive(Clone, Debug)]
 pub(super) struct QueryRows {
-    /// Places of the queries among the new tokens, for each sequence.
-    places: Vec<Vec<usize>>,
+    /// Places of the queries among the new tokens, `[rows]` for each sequence.
+    places: Vec<Tensor<1, Int>>,
+    /// Pages that a sequence of `step` does not have, `[batch, 1, max_pages]`; none where each has all.
+    missing: Option<Tensor<3, Bool>>,
     /// Queries that are taken for heads.
     folded: usize,
     /// Each sequence as often as it has queries that are not, with the pages that they score.
@@ -36,11 +38,18 @@ impl QueryRows {
         {
             return noted;
         }
-        let places = (0..step.batch()).map(|sequence| places(step.new_tokens(sequence), rows));
+        let device = step.device_page_table().device();
+        let places = (0..step.batch()).map(|sequence| {
+            let places = places(step.new_tokens(sequence), rows).into_iter();
+            let places = places.map(|place| place as i32).collect::<Vec<_>>();
+            Tensor::from_data(TensorData::new(places, [rows]), &device)
+        });
+        let queries = step.past(rows / folded);
         let made = Self {
             places: places.collect(),
+            missing: missing(&queries),
             folded,
-            step: step.past(rows / folded),
+            step: queries,
             past: step.past(1),
         };
         step.note(FIRST, made.clone());
@@ -69,11 +78,8 @@ impl QueryRows {
         let (folded, group) = (self.folded, n_heads / n_kv_heads);
         let rest = self.rows() / folded;
         let taken = self.places.iter().enumerate().map(|(sequence, places)| {
-            let places = places.iter().map(|&place| place as i32).collect::<Vec<_>>();
-            let places = TensorData::new(places, [self.rows()]);
-            let places = Tensor::<1, Int>::from_data(places, &query.device());
             let query = query.clone().slice([sequence..sequence + 1]);
-            let query: Tensor<3> = query.select(2, places).squeeze_dim(0);
+            let query: Tensor<3> = query.select(2, places.clone()).squeeze_dim(0);
             query
                 .reshape([n_kv_heads, group, rest, folded, head_dim])
                 .permute([2, 0, 3, 1, 4])
@@ -91,7 +97,11 @@ impl QueryRows {
     pub(super) fn merge(&self, scores: Tensor<3>, n_kv_heads: usize) -> Tensor<3> {
         let [queries, n_heads, n_pages] = scores.dims();
         let batch = self.past.batch();
-        let scores = self.without_undefined(scores);
+        let shape = scores.dims();
+        let scores = match self.missing.clone() {
+            Some(missing) => scores.mask_fill(missing.expand(shape), f32::MIN),
+            None => scores,
+        };
         let distances = scores.clone() - scores.max_dim(2);
         let of_heads = distances
             .reshape([batch, queries / batch, n_heads * n_pages])
@@ -101,21 +111,21 @@ impl QueryRows {
             .max_dim(1)
             .reshape([batch, n_kv_heads, n_pages])
     }
+}
 
-    /// Scores with those of pages that a sequence does not have below all others.
-    fn without_undefined(&self, scores: Tensor<3>) -> Tensor<3> {
-        let max_pages = self.step.max_pages();
-        let counts = (0..self.step.batch()).map(|query| self.step.pages(query).len());
-        if counts.clone().all(|n| n == max_pages) {
-            return scores;
-        }
-        let is_missing = counts.flat_map(|n| (0..max_pages).map(move |page| page >= n));
-        let shape = [self.step.batch(), 1, max_pages];
-        let is_missing = TensorData::new(is_missing.collect::<Vec<_>>(), shape);
-        let is_missing = Tensor::<3, Bool>::from_data(is_missing, &scores.device());
-        let shape = scores.dims();
-        scores.mask_fill(is_missing.expand(shape), f32::MIN)
+/// Pages of the page table that sequences do not have, whose scores are undefined.
+fn missing(step: &Step) -> Option<Tensor<3, Bool>> {
+    let max_pages = step.max_pages();
+    let counts = (0..step.batch()).map(|query| step.pages(query).len());
+    if counts.clone().all(|n| n == max_pages) {
+        return None;
     }
+    let is_missing = counts.flat_map(|n| (0..max_pages).map(move |page| page >= n));
+    let is_missing = TensorData::new(is_missing.collect::<Vec<_>>(), [step.batch(), 1, max_pages]);
+    Some(Tensor::from_data(
+        is_missing,
+        &step.device_page_table().device(),
+    ))
 }
 
 /// Places of `rows` of `tokens` tokens, evenly spread, the last one among them; some repeat where there are
