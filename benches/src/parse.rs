@@ -41,7 +41,7 @@ impl fmt::Display for Heads {
 }
 
 /// The kinds of page digests that the library knows.
-pub(crate) fn digest_kinds() -> impl TypedValueParser<Value = DigestKind> {
+pub fn digest_kinds() -> impl TypedValueParser<Value = DigestKind> {
     let names = DigestKind::ALL
         .iter()
         .map(|kind| PossibleValue::new(kind.name()).help(kind.about()));
@@ -49,7 +49,7 @@ pub(crate) fn digest_kinds() -> impl TypedValueParser<Value = DigestKind> {
 }
 
 /// The ways to store page digests that the library knows.
-pub(crate) fn digest_storages() -> impl TypedValueParser<Value = DigestStorage> {
+pub fn digest_storages() -> impl TypedValueParser<Value = DigestStorage> {
     let names = DigestStorage::ALL
         .iter()
         .map(|form| PossibleValue::new(form.name()).help(form.about()));

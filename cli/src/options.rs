@@ -95,10 +95,10 @@ pub(crate) struct SelectionOptions {
     #[arg(long, value_name = "S", value_parser = count::any_tokens)]
     pub page_size: Option<usize>,
     /// What a page's digest keeps of its keys [default: mean-scalar, or min-max with --quest-variant]
-    #[arg(long, value_parser = digest_kinds())]
+    #[arg(long, value_parser = quest_burn_benches::digest_kinds())]
     pub digest: Option<DigestKind>,
     /// Numbers in which Quest reads the digests
-    #[arg(long, alias = "digests", value_parser = digest_storages(), default_value_t = DigestStorage::Full)]
+    #[arg(long, alias = "digests", value_parser = quest_burn_benches::digest_storages(), default_value_t = DigestStorage::Full)]
     pub digest_storage: DigestStorage,
     /// First pages that Quest always reads; they count towards the budget, one page of which is the
     /// newest [default: 1, or 0 with --quest-variant]
@@ -308,22 +308,6 @@ impl DTypeName {
             Self::Bf16 => DType::BF16,
         }
     }
-}
-
-/// The kinds of digests that the library knows.
-pub(crate) fn digest_kinds() -> impl TypedValueParser<Value = DigestKind> {
-    let names = DigestKind::ALL
-        .iter()
-        .map(|kind| PossibleValue::new(kind.name()).help(kind.about()));
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<DigestKind>())
-}
-
-/// The ways to store digests that the library knows.
-pub(crate) fn digest_storages() -> impl TypedValueParser<Value = DigestStorage> {
-    let names = DigestStorage::ALL
-        .iter()
-        .map(|format| PossibleValue::new(format.name()).help(format.about()));
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<DigestStorage>())
 }
 
 /// The forms of weights that the library knows.
