@@ -2,6 +2,7 @@
 
 mod engine;
 mod options;
+mod signals;
 mod text;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -12,14 +13,12 @@ use quest_burn::policy::PolicyKind;
 use quest_burn_engine::{Engine, Policy};
 use quest_burn_models::tokenizer::Tokenizer;
 use quest_burn_serve::{ModelInfo, Server, ServerConfig};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::net::TcpListener;
 
 use self::{
     engine::EngineBackend,
     options::{AddressOptions, EngineOptions, LimitOptions},
+    signals::Signals,
     text::ModelText,
 };
 use crate::{
@@ -179,19 +178,12 @@ async fn serve(server: Server, listener: TcpListener) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::internal)?;
     print_line(&format!("http://{address}"))?;
     eprintln!("serving; Ctrl-C or SIGTERM ends it once running answers are done");
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(Failure::internal)?;
-    let mut terminations = signal(SignalKind::terminate()).map_err(Failure::internal)?;
+    let mut signals = Signals::new().map_err(Failure::internal)?;
     let shutdown = async move {
-        tokio::select! {
-            _ = interrupts.recv() => (),
-            _ = terminations.recv() => (),
-        }
+        signals.next().await;
         eprintln!("ending; a second signal ends it at once");
         tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupts.recv() => (),
-                _ = terminations.recv() => (),
-            }
+            signals.next().await;
             std::process::exit(130);
         });
     };
