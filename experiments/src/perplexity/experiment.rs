@@ -89,17 +89,14 @@ pub(crate) fn check_text(
     prefill: usize,
 ) -> Result<(), ExperimentError> {
     ExperimentError::check_length("length", tokens, model)?;
-    Ok(LikelihoodMode::Decode {
-        prefill,
-        chunk: 512,
-    }
-    .check(tokens)?)
+    let chunk = prefill.max(1);
+    Ok(LikelihoodMode::Decode { prefill, chunk }.check(tokens)?)
 }
 
 /// Scores every id but the first, through the policy.
 pub(crate) const DECODED: LikelihoodMode = LikelihoodMode::Decode {
     prefill: 1,
-    chunk: 512,
+    chunk: 1,
 };
 
 /// A session that holds all tokens of the text that are prefilled, but the last of them, which
