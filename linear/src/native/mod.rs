@@ -5,8 +5,10 @@
 //! |---|---|
 //! | `level` | AVX-512 with VNNI, AVX2, and what every processor has |
 //! | `lhs` | the LHS rows in bytes |
+//! | `unpack` | blocks of every format as vectors |
 //! | `integers` | weights that are integers with scales: products of bytes |
 //! | `floats` | weights that are floats |
+//! | `team` | threads that stay awake between the operations of a step |
 //! | `product` | weight rows shared among threads, a few LHS rows |
 //! | `matrices` | many rows: weights widened a block at a time, products of matrices |
 //!
@@ -20,8 +22,10 @@ mod level;
 mod lhs;
 mod matrices;
 mod product;
+pub mod team;
+mod unpack;
 mod weights;
 
 pub use level::LevelName;
-pub use product::{MANY_ROWS, product, product_at};
+pub use product::{MANY_ROWS, product, product_at, stacked_product};
 pub use weights::{Groups, Weights};
