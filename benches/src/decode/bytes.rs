@@ -1,6 +1,7 @@
 use quest_burn::{
     cache::{DigestStorage, Int8Digests},
     digest::DigestKind,
+    inference::LinearWeight,
 };
 use quest_burn_models::config::ModelConfig;
 
@@ -46,12 +47,16 @@ impl StepBytes {
             digest: options.digest,
             digests: options.digests,
         };
-        Self::counted(
-            loaded.model.config(),
-            loaded.weight_bytes(),
-            loaded.model.dtype().size(),
-            &reads,
-        )
+        let (config, element) = (loaded.model.config(), loaded.model.dtype().size());
+        let head = loaded.model.model().lm_head().weight();
+        // A tied embedding of which the projection to logits has blocks is read a row at a time.
+        let unread = match head {
+            LinearWeight::Blocks(_) if config.tie_word_embeddings => {
+                (config.vocab_size * config.d_model * element) as u64
+            }
+            _ => 0,
+        };
+        Self::counted(config, loaded.weight_bytes() - unread, element, &reads)
     }
 
     /// Of a model with `weight_bytes` bytes of weights; those of embeddings, and the cache's rows, are

@@ -157,9 +157,8 @@ fn lend<'a>(weight: &'a LinearWeight, lent: &mut Vec<Lent<'a>>) {
         LinearWeight::Full(weight) => lent.push(Lent::Full(primitive(weight.clone()))),
         LinearWeight::Quantized(weight) => {
             let words: Tensor<2, Int> = weight.words().clone();
-            let floats = |numbers: &Tensor<2>| {
-                primitive(numbers.clone().cast(DType::F32)).to_contiguous()
-            };
+            let floats =
+                |numbers: &Tensor<2>| primitive(numbers.clone().cast(DType::F32)).to_contiguous();
             lent.push(Lent::Quantized {
                 weight,
                 words: primitive(words),

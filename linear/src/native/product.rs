@@ -109,7 +109,13 @@ fn few_rows(level: LevelName, rows: &[f32], d_input: usize, weights: &[Weights<'
         }
     }
     let parts: Vec<_> = (weights.iter())
-        .map(|weights| (weights.rows(d_input), weights.row_bytes(d_input), lhs.part(weights)))
+        .map(|weights| {
+            (
+                weights.rows(d_input),
+                weights.row_bytes(d_input),
+                lhs.part(weights),
+            )
+        })
         .collect();
     let bytes: usize = parts.iter().map(|(n, row_bytes, _)| n * row_bytes).sum();
     let mut output = vec![0.0; parts.iter().map(|(n, ..)| n * m).sum()];
@@ -124,7 +130,9 @@ fn few_rows(level: LevelName, rows: &[f32], d_input: usize, weights: &[Weights<'
     let mut pieces = Vec::with_capacity(tasks + parts.len());
     let mut left = &mut output[..];
     for (n, row_bytes, part) in &parts {
-        let of_task = (bytes.div_ceil(tasks) / row_bytes).max(1).next_multiple_of(TILE);
+        let of_task = (bytes.div_ceil(tasks) / row_bytes)
+            .max(1)
+            .next_multiple_of(TILE);
         for first in (0..*n).step_by(of_task) {
             let (own, others) = left.split_at_mut(of_task.min(n - first) * m);
             pieces.push(Mutex::new((part, first, own)));

@@ -37,7 +37,8 @@ const JOINED: usize = 2;
 pub fn for_each(tasks: usize, run: impl Fn(usize) + Sync) {
     static TEAM: OnceLock<Team> = OnceLock::new();
     let is_alone = tasks < 2 || rayon::current_num_threads() == 1;
-    let team = (!is_alone).then(|| TEAM.get_or_init(|| Team::new(rayon::current_num_threads() - 1)));
+    let team =
+        (!is_alone).then(|| TEAM.get_or_init(|| Team::new(rayon::current_num_threads() - 1)));
     let call = team.and_then(|team| match team.call.try_lock() {
         Ok(call) => Some((team, call)),
         // A task of an earlier call has panicked, which that call has told.
@@ -195,7 +196,10 @@ impl Shared {
     /// Joins the work that there is.
     fn join(&self) -> bool {
         let join = |state: usize| (state & OPEN != 0).then_some(state + JOINED);
-        (self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, join)).is_ok()
+        (self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, join))
+        .is_ok()
     }
 
     /// Returns when there is work, or after a sleep.
@@ -232,7 +236,10 @@ mod tests {
     #[test]
     fn every_task_runs_once_and_results_are_in_order() {
         for tasks in [0, 1, 2, 7, 1000] {
-            assert_eq!(map(tasks, |task| task * 3), (0..tasks).map(|task| task * 3).collect::<Vec<_>>());
+            assert_eq!(
+                map(tasks, |task| task * 3),
+                (0..tasks).map(|task| task * 3).collect::<Vec<_>>()
+            );
         }
     }
 
@@ -265,7 +272,10 @@ mod tests {
             let caught = catch_unwind(|| for_each(64, |task| assert!(task != 33, "task 33")));
             let panic = caught.expect_err("a task has panicked");
             let message = panic.downcast_ref::<String>().map(String::as_str);
-            assert_eq!(message.or(panic.downcast_ref::<&str>().copied()), Some("task 33"));
+            assert_eq!(
+                message.or(panic.downcast_ref::<&str>().copied()),
+                Some("task 33")
+            );
             assert_eq!(map(16, |task| task).len(), 16);
         }
     }

@@ -1,13 +1,17 @@
 //! How the blocks of a format become vectors: integers of a part, scales of eight parts.
 
-use super::{
-    integers::Numbers,
-    level::Level,
-    lhs::EIGHT,
-};
+use super::{integers::Numbers, level::Level, lhs::EIGHT};
 use crate::blocks::{
-    Integers, PART, bytes_at, half_at, iq4_nl::{IQ4_NL, VALUES}, q4_0::Q4_0, q4_1::Q4_1,
-    q4_k::{Q4_K, ScalesAndMinima}, q5_0::Q5_0, q5_1::Q5_1, q5_k::Q5_K, q6_k::Q6_K, q8_0::Q8_0,
+    Integers, PART, bytes_at, half_at,
+    iq4_nl::{IQ4_NL, VALUES},
+    q4_0::Q4_0,
+    q4_1::Q4_1,
+    q4_k::{Q4_K, ScalesAndMinima},
+    q5_0::Q5_0,
+    q5_1::Q5_1,
+    q5_k::Q5_K,
+    q6_k::Q6_K,
+    q8_0::Q8_0,
 };
 
 /// A format in vectors. Both functions are of blocks that lie one after the other.
@@ -22,7 +26,12 @@ pub(super) trait Unpack: Integers {
     /// with the scale, which the minimum follows.
     #[inline(always)]
     fn numbers<L: Level>(blocks: &[u8]) -> Numbers<L> {
-        const { assert!(Self::PARTS == 1, "a block of several parts says where their scales are") };
+        const {
+            assert!(
+                Self::PARTS == 1,
+                "a block of several parts says where their scales are"
+            )
+        };
         // Both at once: a vector is made of its numbers one by one.
         let mut heads = [0_u32; EIGHT];
         let read = |block: &[u8]| match Self::MINIMA {
