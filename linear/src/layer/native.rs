@@ -138,6 +138,7 @@ fn normed(norm: &RmsNorm, rows: Tensor<2>, dtype: DType) -> Vec<f32> {
 }
 
 /// The parts of weights, lent to a product.
+#[allow(clippy::large_enum_variant, reason = "a product is lent a few of them")]
 enum Lent<'a> {
     Full(FlexTensor),
     Quantized {
