@@ -1,7 +1,6 @@
 use quest_burn::{
     cache::{DigestStorage, Int8Digests},
     digest::DigestKind,
-    inference::LinearWeight,
 };
 use quest_burn_models::config::ModelConfig;
 
@@ -48,13 +47,10 @@ impl StepBytes {
             digests: options.digests,
         };
         let (config, element) = (loaded.model.config(), loaded.model.dtype().size());
-        let head = loaded.model.model().lm_head().weight();
-        // A tied embedding of which the projection to logits has blocks is read a row at a time.
-        let unread = match head {
-            LinearWeight::Blocks(_) if config.tie_word_embeddings => {
-                (config.vocab_size * config.d_model * element) as u64
-            }
-            _ => 0,
+        // Of an embedding that the projection to logits does not share, a step reads a row.
+        let unread = match loaded.model.has_tied_head() {
+            true => (config.vocab_size * config.d_model * element) as u64,
+            false => 0,
         };
         Self::counted(config, loaded.weight_bytes() - unread, element, &reads)
     }

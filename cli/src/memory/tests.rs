@@ -125,6 +125,7 @@ fn blocks_count_in_their_bits_and_are_named_where_they_would_fit() {
         format: BlockFormat::Q8_0,
         weights: 1 << 17,
         bytes: (1 << 17) / 32 * 34,
+        has_tied_head: false,
     };
     let demand = Demand {
         blocks: Some(blocks),

@@ -66,11 +66,6 @@ impl InferenceLm {
             .with_logit_soft_cap(model.logit_soft_cap))
     }
 
-    /// The projection to logits: one in full shares the weights of a tied embedding.
-    pub fn lm_head(&self) -> &InferenceLinear {
-        &self.lm_head
-    }
-
     /// The model with what its embeddings are multiplied by.
     pub fn with_embedding_scale(self, embedding_scale: Option<f64>) -> Self {
         Self {

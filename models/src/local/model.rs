@@ -211,6 +211,11 @@ impl LocalModel {
         (self.kept_blocks).map_or(otherwise, |kept| kept.format.name())
     }
 
+    /// Whether the projection to logits has the blocks of a tied embedding, which is read a row at a time then.
+    pub fn has_tied_head(&self) -> bool {
+        self.kept_blocks.is_some_and(|kept| kept.has_tied_head)
+    }
+
     /// Bytes of the weights.
     ///
     /// # Errors

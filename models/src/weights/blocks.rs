@@ -26,6 +26,8 @@ pub struct KeptBlocks {
     pub weights: u64,
     /// Bytes of the blocks on the device.
     pub bytes: u64,
+    /// Whether the bytes are also those of the projection to logits that the embedding is as well.
+    pub has_tied_head: bool,
 }
 
 impl KeptBlocks {
@@ -41,12 +43,14 @@ impl KeptBlocks {
     ) -> Result<Option<Self>, ModelError> {
         let mut formats = Vec::<(BlockFormat, u64)>::new();
         let mut bytes = 0u64;
+        let mut has_tied_head = false;
         let tensors = names::of_model(source.tensors()?, config);
         let is_tied = !tensors.iter().any(|tensor| tensor.name == LM_HEAD);
         for tensor in tensors {
             if is_tied && let Some(kept) = kept_head(&tensor, device) {
                 // Besides the embedding in an element type, which tokens are looked up in.
                 bytes = bytes.saturating_add(kept);
+                has_tied_head = true;
             }
             let Some((format, dims, kept)) = kept(&tensor, device) else {
                 continue;
@@ -63,6 +67,7 @@ impl KeptBlocks {
             format: *format,
             weights: formats.iter().map(|(_, weights)| weights).sum(),
             bytes,
+            has_tied_head,
         }))
     }
 
