@@ -45,8 +45,8 @@ def arguments():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--llama-bench", type=Path, default=os.environ.get("LLAMA_BENCH"))
     parser.add_argument("--build", type=Path, metavar="DIR")
-    parser.add_argument("--cmake", default="-DGGML_NATIVE=ON", metavar="OPTIONS",
-                        help="of the build; GGML_NATIVE takes instructions that some virtual machines announce and do not run")
+    # Some virtual machines announce instructions (AMX) that they do not run: programs of GGML_NATIVE end by SIGILL there.
+    parser.add_argument("--cmake", default="-DGGML_NATIVE=ON", metavar="OPTIONS", help="of the build")
     options = parser.parse_args()
     absent = [str(path) for path in options.models if not path.is_file()]
     if absent:
