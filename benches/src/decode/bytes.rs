@@ -46,9 +46,14 @@ impl StepBytes {
             digest: options.digest,
             digests: options.digests,
         };
+        let weight_bytes = match batch {
+            1 => loaded.read_bytes(),
+            // Several rows read all channels.
+            _ => loaded.weight_bytes(),
+        };
         Self::counted(
             loaded.model.config(),
-            loaded.weight_bytes(),
+            weight_bytes,
             loaded.model.dtype().size(),
             &reads,
         )

@@ -7,7 +7,7 @@ use burn::{
 };
 use rayon::prelude::*;
 
-use super::{LinearWeight, QuantizedWeight};
+use super::{LinearWeight, QuantizedWeight, sparse};
 use crate::{
     flex::{floats, is_contiguous, primitive, runs_on, tensor},
     native::{Groups, Weights, product},
@@ -36,6 +36,7 @@ fn reads(weight: &LinearWeight) -> bool {
                 && group.is_multiple_of(32)
         }
         LinearWeight::Blocks(weight) => weight.blocks().is_some(),
+        LinearWeight::Sparse(weight) => sparse::native::reads(weight),
         LinearWeight::Stacked(weights) => weights.iter().all(reads),
     }
 }
@@ -122,6 +123,7 @@ fn products(weight: &LinearWeight, rows: &[f32], d_input: usize) -> Vec<f32> {
             };
             product(rows, d_input, weights)
         }
+        LinearWeight::Sparse(weight) => sparse::native::products(weight, rows),
         LinearWeight::Stacked(weights) => {
             let parts = weights.iter().map(|weight| {
                 let part = products(weight, rows, d_input);

@@ -9,11 +9,13 @@
 //! | `floats` | weights that are floats |
 //! | `product` | weight rows shared among threads, a few LHS rows |
 //! | `matrices` | many rows: weights widened a block at a time, products of matrices |
+//! | `channels` | weights by input channels: those that matter to a row |
 //!
 //! A thread takes neighbouring weight rows one after the other, and the sum of an output depends on its
 //! weight row and its LHS row only: results do not depend on the number of threads, nor on the other
 //! rows.
 
+mod channels;
 mod floats;
 mod integers;
 mod level;
@@ -22,6 +24,7 @@ mod matrices;
 mod product;
 mod weights;
 
+pub use channels::{ActiveChannel, Channels, add_channels, add_channels_at, channel_product};
 pub use level::LevelName;
 pub use product::{MANY_ROWS, product, product_at};
 pub use weights::{Groups, Weights};
