@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
 use quest_burn_models::{
     activation_sparsity::ActivationSparsity,
@@ -138,11 +138,6 @@ struct Generation {
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let lossless = args.lossless.config()?;
-    if lossless.is_some() && args.channels.are_given() {
-        let error =
-            anyhow!("--lossless: expected all channels to be read, found --activation-sparsity");
-        return Err(error.into());
-    }
     let plan = Plan::new(&args.common)?.with_channels(&args.channels)?;
     if args.prompt.warm_up {
         return warm_up(&plan, args);

@@ -209,7 +209,7 @@ impl PolicyOptions {
 #[derive(Args)]
 pub(crate) struct LosslessOptions {
     /// Answers as dense attention would: the policy drafts tokens, one dense pass verifies several
-    #[arg(long)]
+    #[arg(long, conflicts_with = "activation_sparsity")]
     lossless: bool,
     /// Tokens that are drafted before they are verified
     #[arg(

@@ -147,7 +147,7 @@ fn what_cannot_skip_channels_is_refused() {
         (
             "generate",
             &["--lossless"],
-            "--lossless: expected all channels to be read",
+            "the argument '--lossless' cannot be used with '--activation-sparsity",
         ),
         ("generate", &["--weights", "int4"], "found int4"),
     ];
