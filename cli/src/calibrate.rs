@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use quest_burn::inference::WeightFormat;
+use quest_burn::{cache::DigestStorage, digest::DigestKind, inference::WeightFormat};
 use quest_burn_models::{
     activation_sparsity::{Calibration, CalibrationReport},
     generation::check_context,
@@ -97,8 +97,8 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
             .kept_blocks(&device.device)
             .map_err(anyhow::Error::new)?,
         page_size: LocalModel::PAGE_SIZE,
-        digest: Default::default(),
-        digest_storage: Default::default(),
+        digest: DigestKind::default(),
+        digest_storage: DigestStorage::Full,
         tokens: window,
         work: Work::chunk(window),
     };

@@ -65,6 +65,10 @@ fn factors_are_written_on_request() {
     assert_eq!(lines, ["file", "skipped", "factors"], "{text}");
 }
 
+fn with<'a>(args: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [args, more].concat()
+}
+
 #[test]
 fn answers_and_likelihoods_skip_channels() {
     let (checkpoint, ids, _) = calibrated(&["--sparsity", "0.6"]);
@@ -72,7 +76,6 @@ fn answers_and_likelihoods_skip_channels() {
     let file = file.to_str().unwrap();
     let score = ["--ids", &ids, "--prefill", "200", "--policy", "dense"];
     let generate = ["--ids", &ids, "--max-new-tokens", "8", "--ignore-eos"];
-    let with = |args: &[&str], more: &[&str]| [args, more].concat();
 
     let dense = checkpoint.run_json("perplexity", &score);
     assert!(dense["activation_sparsity"].is_null());
