@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::Channels;
+use super::{Channels, centred};
 use crate::native::floats::Float;
 
 /// `rows * weights` with every channel.
@@ -38,7 +38,7 @@ pub fn channel_product(rows: &[f32], [d_input, n]: [usize; 2], weights: Channels
             let scales = &scales[channel * (n / group)..];
             for ((output, bytes), scale) in output.chunks_exact_mut(group).zip(bytes).zip(scales) {
                 for (output, &byte) in output.iter_mut().zip(bytes) {
-                    *output = (i32::from(byte) - 128) as f32 * scale;
+                    *output = centred(byte) * scale;
                 }
             }
         }),

@@ -198,23 +198,39 @@ impl ChannelRows for Bytes<'_> {
         first: usize,
         output: &mut [f32],
     ) {
-        for x in channels {
-            let bytes = &self.bytes[x.channel * self.n..][..self.n];
-            let scales = &self.scales[x.channel * (self.n / self.group)..];
-            let mut done = 0;
-            while done < output.len() {
-                let at = first + done;
-                let group = at / self.group;
-                let end = ((group + 1) * self.group - first).min(output.len());
-                let value = x.value * scales[group];
-                let bytes = &bytes[at..first + end];
-                for (output, &byte) in output[done..end].iter_mut().zip(bytes) {
-                    *output += (i32::from(byte) - 128) as f32 * value;
+        let groups = self.n / self.group;
+        let mut done = 0;
+        while done < output.len() {
+            let at = first + done;
+            let group = at / self.group;
+            let end = ((group + 1) * self.group - first).min(output.len());
+            let rows = channels.map(|x| &self.bytes[x.channel * self.n + at..][..end - done]);
+            let values = channels.map(|x| x.value * self.scales[x.channel * groups + group]);
+            let (vectors, rest) = output[done..end].as_chunks_mut::<LANES>();
+            for (i, output) in vectors.iter_mut().enumerate() {
+                let mut sums = L::floats(output);
+                for (row, value) in rows.iter().zip(values) {
+                    let bytes = row[i * LANES..].first_chunk::<LANES>();
+                    let weights = bytes.expect("as long as the outputs").map(centred);
+                    sums = L::multiply_add(L::floats(&weights), L::floats(&[value; LANES]), sums);
                 }
-                done = end;
+                *output = L::to_array(sums);
             }
+            let in_vectors = vectors.len() * LANES;
+            for (i, output) in rest.iter_mut().enumerate() {
+                for (row, value) in rows.iter().zip(values) {
+                    *output += centred(row[in_vectors + i]) * value;
+                }
+            }
+            done = end;
         }
     }
+}
+
+/// A weight in bytes without its scale.
+#[inline(always)]
+fn centred(byte: u8) -> f32 {
+    (i32::from(byte) - 128) as f32
 }
 
 /// Channels whose sums are kept in registers from one to the next.
