@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 use quest_burn_models::{
+    activation_sparsity::ActivationSparsity,
     chat::Message,
     generation::{Finish, GenerationConfig, Timings},
     session::{IdStream, TextStream},
@@ -21,7 +22,7 @@ use crate::{
     ids,
     memory::Work,
     model::Plan,
-    options::{CommonOptions, LosslessOptions, SamplingOptions},
+    options::{ChannelOptions, CommonOptions, LosslessOptions, SamplingOptions},
     output::{Progress, Unit, per_second, print_json, print_line, print_part},
 };
 
@@ -51,6 +52,8 @@ pub(crate) struct GenerateArgs {
     sampling: SamplingOptions,
     #[command(flatten)]
     lossless: LosslessOptions,
+    #[command(flatten)]
+    channels: ChannelOptions,
     /// Prints one JSON object at the end instead of text as it comes
     #[arg(long)]
     json: bool,
@@ -123,6 +126,8 @@ struct Generation {
     device: String,
     dtype: String,
     weights: &'static str,
+    /// Share of the channels that were to be skipped in decoded tokens.
+    activation_sparsity: Option<f64>,
     policy: String,
     prefill_policy: String,
     kv_cache_bytes: u64,
@@ -132,7 +137,8 @@ struct Generation {
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
-    let plan = Plan::new(&args.common)?;
+    let lossless = args.lossless.config()?;
+    let plan = Plan::new(&args.common)?.with_channels(&args.channels)?;
     if args.prompt.warm_up {
         return warm_up(&plan, args);
     }
@@ -149,7 +155,6 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         ..GenerationConfig::new()
     };
     config.check(&prompt, plan.model.config().vocab_size)?;
-    let lossless = args.lossless.config()?;
 
     let work = Work::chunk(args.common.model.prefill_chunk.min(prompt.len()));
     let (mut session, device) = plan.load(prompt.len() + args.max_new_tokens, work)?;
@@ -184,6 +189,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         device: value_name(device.name),
         dtype: model.dtype().name().to_owned(),
         weights: model.weights_name(),
+        activation_sparsity: model
+            .activation_sparsity()
+            .map(ActivationSparsity::sparsity),
         policy: args.common.policy.kind().name().to_owned(),
         prefill_policy: model.prefill().to_string(),
         kv_cache_bytes,

@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     folder::ModelFolder,
     memory::{self, Demand, Form, Work},
-    options::{CommonOptions, ModelOptions, SelectionOptions},
+    options::{ChannelOptions, CommonOptions, ModelOptions, SelectionOptions},
     output::{Progress, Unit},
 };
 
@@ -110,7 +110,7 @@ impl<'a> ModelPlan<'a> {
             config: self.config(),
             form: Form {
                 dtype,
-                weights: self.options.weights,
+                weights: self.model.loaded_weights(),
             },
             blocks: KeptBlocks::of(self.model.source(), self.config(), &device.device)?,
             page_size: self.selection.page_size(),
@@ -128,14 +128,19 @@ impl LoadedModel {
     pub(crate) fn report(&self, tokens: usize) {
         let model = &self.model;
         let bytes = model.cache(1, tokens).bytes(model.dtype());
+        let skipped = model.activation_sparsity().map(|sparsity| {
+            let percent = 100.0 * sparsity.sparsity();
+            format!(", {percent:.0} % of their channels skipped")
+        });
         eprintln!(
-            "model: {} parameters in {}{} on {}; KV cache: {} for {tokens} tokens",
+            "model: {} parameters in {}{}{} on {}; KV cache: {} for {tokens} tokens",
             model.config().n_parameters(),
             model.dtype().name(),
             match model.weights_name() {
                 "full" => String::new(),
                 format => format!(", projections in {format},"),
             },
+            skipped.unwrap_or_default(),
             value_name(self.device.name),
             BinaryBytes(bytes),
         );
@@ -155,6 +160,17 @@ impl<'a> Plan<'a> {
         // Refused now rather than once the weights are there.
         model.model.check()?;
         Ok(Self { options, model })
+    }
+
+    /// The plan for a model that skips channels, if that is asked for.
+    pub(crate) fn with_channels(mut self, channels: &ChannelOptions) -> anyhow::Result<Self> {
+        if let Some(sparsity) = channels.read(self.model.model.path())? {
+            let (device, _) = self.model.device()?;
+            let weights = self.options.model.weights;
+            sparsity.check(self.model.config(), weights, &device.device)?;
+            self.model.model = self.model.model.activation_sparsity(sparsity);
+        }
+        Ok(self)
     }
 
     /// The longest context that is allowed: the one asked for, or the checkpoint's.

@@ -1,8 +1,8 @@
 //! Options that the subcommands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use burn::tensor::DType;
 use clap::{
     Args, ValueEnum,
@@ -16,6 +16,7 @@ use quest_burn::{
     policy::{PolicyConfig, PolicyKind},
 };
 use quest_burn_models::{
+    activation_sparsity::ActivationSparsity,
     generation::GenerationConfig,
     local::LocalModel,
     sampling::{SamplingConfig, SamplingDefaults},
@@ -66,6 +67,41 @@ pub(crate) struct CommonOptions {
     pub context: Option<usize>,
     #[command(flatten)]
     pub policy: PolicyOptions,
+}
+
+/// Which channels decoded tokens skip.
+#[derive(Args)]
+pub(crate) struct ChannelOptions {
+    /// Skips the input channels of projections that matter least to a decoded token, as `quest calibrate` wrote
+    /// into FILE [without FILE: quest-sparsity.safetensors beside the checkpoint]; on the CPU
+    #[arg(long, value_name = "FILE")]
+    activation_sparsity: Option<Option<PathBuf>>,
+}
+
+impl ChannelOptions {
+    /// Whether any are skipped.
+    pub(crate) fn are_given(&self) -> bool {
+        self.activation_sparsity.is_some()
+    }
+
+    /// What was calibrated for the checkpoint at a path.
+    pub(crate) fn read(&self, checkpoint: &Path) -> anyhow::Result<Option<ActivationSparsity>> {
+        let Some(asked) = &self.activation_sparsity else {
+            return Ok(None);
+        };
+        let file = asked.clone().unwrap_or_else(|| beside(checkpoint));
+        let sparsity = ActivationSparsity::read(&file);
+        Ok(Some(sparsity.context("--activation-sparsity")?))
+    }
+}
+
+/// Where what was calibrated for a checkpoint is, a folder or a file.
+pub(crate) fn beside(checkpoint: &Path) -> PathBuf {
+    let folder = match checkpoint.is_dir() {
+        true => checkpoint,
+        false => checkpoint.parent().unwrap_or(Path::new("")),
+    };
+    folder.join(ActivationSparsity::FILE)
 }
 
 /// Which pages of the KV cache a decoded token attends to.
@@ -173,7 +209,7 @@ impl PolicyOptions {
 #[derive(Args)]
 pub(crate) struct LosslessOptions {
     /// Answers as dense attention would: the policy drafts tokens, one dense pass verifies several
-    #[arg(long)]
+    #[arg(long, conflicts_with = "activation_sparsity")]
     lossless: bool,
     /// Tokens that are drafted before they are verified
     #[arg(

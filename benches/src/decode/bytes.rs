@@ -52,7 +52,12 @@ impl StepBytes {
             true => (config.vocab_size * config.d_model * element) as u64,
             false => 0,
         };
-        Self::counted(config, loaded.weight_bytes() - unread, element, &reads)
+        let weight_bytes = match batch {
+            1 => loaded.read_bytes(),
+            // Several rows read all channels.
+            _ => loaded.weight_bytes(),
+        };
+        Self::counted(config, weight_bytes - unread, element, &reads)
     }
 
     /// Of a model with `weight_bytes` bytes of weights; those of embeddings, and the cache's rows, are

@@ -9,11 +9,11 @@ use burn::{
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{LinearWeight, QuantizedWeight};
+use super::{LinearWeight, QuantizedWeight, sparse};
 use crate::{
     blocks::BlockFormat,
     flex::{floats, is_contiguous, primitive, runs_on, tensor},
-    native::{Groups, MANY_ROWS, Weights, stacked_product},
+    native::{Groups, MANY_ROWS, Weights, side_by_side, stacked_product},
     rms_norm,
 };
 
@@ -39,6 +39,7 @@ fn reads(weight: &LinearWeight) -> bool {
                 && group.is_multiple_of(32)
         }
         LinearWeight::Blocks(weight) => weight.blocks().is_some(),
+        LinearWeight::Sparse(weight) => sparse::native::reads(weight),
         LinearWeight::Stacked(weights) => weights.iter().all(reads),
     }
 }
@@ -69,10 +70,7 @@ impl Layer<'_> {
             Some(norm) => floats(rms_norm(norm, rows)),
             None => floats(rows),
         };
-        let mut lent = Vec::new();
-        lend(self.weight, &mut lent);
-        let weights: Vec<_> = lent.iter().map(Lent::weights).collect();
-        let mut sums = stacked_product(&rows, d_input, &weights);
+        let mut sums = products(self.weight, &rows, d_input);
         if let Some(bias) = self.bias {
             let bias = floats(bias.clone());
             each_row(&mut sums, n, |_, row| {
@@ -137,6 +135,33 @@ fn normed(norm: &RmsNorm, rows: Tensor<2>, dtype: DType) -> Vec<f32> {
     rows
 }
 
+/// `[m, d_output]`
+fn products(weight: &LinearWeight, rows: &[f32], d_input: usize) -> Vec<f32> {
+    match weight {
+        LinearWeight::Sparse(weight) => sparse::native::products(weight, rows),
+        LinearWeight::Stacked(parts) if parts.iter().any(is_sparse) => {
+            let parts: Vec<_> = (parts.iter())
+                .map(|part| (part.dims()[0], products(part, rows, d_input)))
+                .collect();
+            side_by_side(&parts, rows.len() / d_input)
+        }
+        _ => {
+            let mut lent = Vec::new();
+            lend(weight, &mut lent);
+            let weights: Vec<_> = lent.iter().map(Lent::weights).collect();
+            stacked_product(rows, d_input, &weights)
+        }
+    }
+}
+
+fn is_sparse(weight: &LinearWeight) -> bool {
+    match weight {
+        LinearWeight::Sparse(_) => true,
+        LinearWeight::Stacked(parts) => parts.iter().any(is_sparse),
+        _ => false,
+    }
+}
+
 /// The parts of weights, lent to a product.
 #[allow(clippy::large_enum_variant, reason = "a product is lent a few of them")]
 enum Lent<'a> {
@@ -176,6 +201,7 @@ fn lend<'a>(weight: &'a LinearWeight, lent: &mut Vec<Lent<'a>>) {
                 lend(weight, lent);
             }
         }
+        LinearWeight::Sparse(_) => unreachable!("products of sparse weights are made apart"),
     }
 }
 

@@ -83,16 +83,20 @@ pub fn stacked_product(rows: &[f32], d_input: usize, weights: &[Weights<'_>]) ->
             let part = matrices::product(level, rows, d_input, weights);
             (weights.rows(d_input), part)
         });
-        let parts: Vec<_> = parts.collect();
-        let mut stacked = Vec::with_capacity(parts.iter().map(|(_, part)| part.len()).sum());
-        for row in 0..rows.len() / d_input {
-            for (n, part) in &parts {
-                stacked.extend_from_slice(&part[row * n..][..*n]);
-            }
-        }
-        return stacked;
+        return side_by_side(&parts.collect::<Vec<_>>(), rows.len() / d_input);
     };
     matrices::product(level, rows, d_input, *weights)
+}
+
+/// Outputs of `m` rows in parts of so many channels each, as whole rows.
+pub(crate) fn side_by_side(parts: &[(usize, Vec<f32>)], m: usize) -> Vec<f32> {
+    let mut stacked = Vec::with_capacity(parts.iter().map(|(_, part)| part.len()).sum());
+    for row in 0..m {
+        for (n, part) in parts {
+            stacked.extend_from_slice(&part[row * n..][..*n]);
+        }
+    }
+    stacked
 }
 
 fn few_rows(level: LevelName, rows: &[f32], d_input: usize, weights: &[Weights<'_>]) -> Vec<f32> {

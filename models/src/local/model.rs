@@ -10,8 +10,9 @@ use quest_burn::{
 
 use super::LocalModelBuilder;
 use crate::{
-    ModelError, config::ModelConfig, generation::GenerateError, model::LanguageModel,
-    session::Session, tokenizer::Tokenizer, weights::KeptBlocks,
+    ModelError, activation_sparsity::ActivationSparsity, config::ModelConfig,
+    generation::GenerateError, model::LanguageModel, session::Session, tokenizer::Tokenizer,
+    weights::KeptBlocks,
 };
 
 /// A model that is ready to run, with all that is known of it. Clones share its weights.
@@ -41,6 +42,7 @@ pub struct LocalModel {
     policy: Arc<dyn PagePolicy>,
     prefill: PrefillConfig,
     weights: WeightFormat,
+    activation_sparsity: Option<Arc<ActivationSparsity>>,
     kept_blocks: Option<KeptBlocks>,
     page_size: usize,
     digest: DigestKind,
@@ -72,6 +74,7 @@ impl LocalModel {
             policy: Arc::new(DensePolicy),
             prefill: PrefillConfig::Dense,
             weights: WeightFormat::Full,
+            activation_sparsity: None,
             kept_blocks: None,
             page_size: Self::PAGE_SIZE,
             digest: DigestKind::default(),
@@ -100,6 +103,12 @@ impl LocalModel {
     /// The same model, whose projections are said to have this form.
     pub fn with_weights(mut self, weights: WeightFormat) -> Self {
         self.weights = weights;
+        self
+    }
+
+    /// The same model, whose projections are said to skip these channels.
+    pub fn with_activation_sparsity(mut self, sparsity: Option<Arc<ActivationSparsity>>) -> Self {
+        self.activation_sparsity = sparsity;
         self
     }
 
@@ -203,6 +212,11 @@ impl LocalModel {
     /// The form of the projections' weights that was asked for.
     pub fn weights(&self) -> WeightFormat {
         self.weights
+    }
+
+    /// Which channels of the projections' inputs decoded tokens skip.
+    pub fn activation_sparsity(&self) -> Option<&ActivationSparsity> {
+        self.activation_sparsity.as_deref()
     }
 
     /// The name of the form that the projections' weights have.
