@@ -4,8 +4,7 @@ use burn::{
 };
 
 use super::{
-    CacheError, DigestStorage, Int8Digests, Int8Rows, KvStorage, PagedKvCache,
-    digests::check_head_dim,
+    CacheError, DigestStorage, Int8Digests, KvStorage, PagedKvCache, digests::check_head_dim,
 };
 use crate::digest::DigestKind;
 
@@ -85,10 +84,7 @@ impl PagedKvCacheConfig {
 
     /// Bytes of keys and values.
     pub fn key_value_bytes(&self, dtype: DType) -> u64 {
-        let row = match self.kv_storage {
-            KvStorage::Full => self.head_dim.saturating_mul(dtype.size()),
-            KvStorage::Int8 => Int8Rows::bytes_per_row(self.head_dim),
-        };
+        let row = self.kv_storage.bytes_per_row(self.head_dim, dtype);
         product([
             self.n_layers,
             self.n_pages,

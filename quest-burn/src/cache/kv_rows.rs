@@ -34,6 +34,22 @@ impl KvStorage {
             Self::Int8 => "int8",
         }
     }
+
+    /// What it is, in a line.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Full => "Keys and values in the dtype of the model",
+            Self::Int8 => "In 8 bits with a scale per row and KV head: about half the bytes of f16",
+        }
+    }
+
+    /// Bytes of a key or a value of a KV head.
+    pub fn bytes_per_row(self, head_dim: usize, dtype: DType) -> usize {
+        match self {
+            Self::Full => head_dim.saturating_mul(dtype.size()),
+            Self::Int8 => head_dim.saturating_add(size_of::<f32>()),
+        }
+    }
 }
 
 impl fmt::Display for KvStorage {
@@ -117,11 +133,6 @@ impl Int8Rows {
     /// The rows that these stand for, in f32.
     pub fn widened(&self) -> Tensor<4> {
         integers_of_words(self.words.clone()) * self.scales.clone()
-    }
-
-    /// Bytes of a row.
-    pub fn bytes_per_row(head_dim: usize) -> usize {
-        head_dim.saturating_add(size_of::<f32>())
     }
 }
 
