@@ -50,6 +50,7 @@ impl<'a> ModelPlan<'a> {
             .page_size(selection.page_size())
             .digest(selection.digest())
             .digest_storage(selection.digest_storage)
+            .kv_storage(selection.kv_cache)
             .weights(options.weights)
             .prefill(options.prefill.config()?);
         model.check()?;
@@ -116,6 +117,7 @@ impl<'a> ModelPlan<'a> {
             page_size: self.selection.page_size(),
             digest: self.selection.digest(),
             digest_storage: self.selection.digest_storage,
+            kv_storage: self.selection.kv_cache,
             tokens,
             work,
         };

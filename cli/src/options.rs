@@ -10,7 +10,7 @@ use clap::{
 };
 use quest_burn::{
     QuestConfig,
-    cache::{DigestStorage, PagedKvCacheConfig},
+    cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
     digest::DigestKind,
     inference::WeightFormat,
     policy::{PolicyConfig, PolicyKind},
@@ -136,6 +136,9 @@ pub(crate) struct SelectionOptions {
     /// Numbers in which Quest reads the digests
     #[arg(long, alias = "digests", value_parser = quest_burn_benches::digest_storages(), default_value_t = DigestStorage::Full)]
     pub digest_storage: DigestStorage,
+    /// Numbers in which keys and values are kept
+    #[arg(long, value_name = "FORM", value_parser = quest_burn_benches::kv_storages(), default_value_t = KvStorage::Full)]
+    pub kv_cache: KvStorage,
     /// First pages that Quest always reads; they count towards the budget, one page of which is the
     /// newest [default: 1, or 0 with --quest-variant]
     #[arg(long, value_name = "N")]
@@ -171,11 +174,12 @@ impl SelectionOptions {
             .with_recent_pages(self.recent_pages.unwrap_or(recent))
     }
 
-    /// The cache with the digests that were chosen.
+    /// The cache with the digests and the numbers that were chosen.
     pub(crate) fn with_digests(&self, cache: PagedKvCacheConfig) -> PagedKvCacheConfig {
         cache
             .with_digest(self.digest())
             .with_digest_storage(self.digest_storage)
+            .with_kv_storage(self.kv_cache)
     }
 
     /// Tokens per page.

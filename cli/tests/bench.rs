@@ -343,6 +343,10 @@ fn bad_input_is_refused() {
             "expected a head dim that is a multiple of 16, found 24",
         ),
         (
+            &["attention", "--kv-cache", "int8", "--head-dim", "24"],
+            "int8 KV cache: expected a head dim that is a multiple of 16, found 24",
+        ),
+        (
             &["prefill", "--shape", "tiny", "--page-size", "5"],
             "page size",
         ),

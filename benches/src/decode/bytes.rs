@@ -1,5 +1,6 @@
+use burn::tensor::DType;
 use quest_burn::{
-    cache::{DigestStorage, Int8Digests},
+    cache::{DigestStorage, Int8Digests, KvStorage},
     digest::DigestKind,
 };
 use quest_burn_models::config::ModelConfig;
@@ -27,6 +28,7 @@ pub(super) struct Reads {
     pub dense_layers: usize,
     pub digest: DigestKind,
     pub digests: DigestStorage,
+    pub kv_cache: KvStorage,
 }
 
 impl StepBytes {
@@ -45,11 +47,12 @@ impl StepBytes {
             dense_layers: options.quest.dense_layers,
             digest: options.digest,
             digests: options.digests,
+            kv_cache: options.kv_cache,
         };
-        let (config, element) = (loaded.model.config(), loaded.model.dtype().size());
+        let (config, dtype) = (loaded.model.config(), loaded.model.dtype());
         // Of an embedding that the projection to logits does not share, a step reads a row.
         let unread = match loaded.model.has_tied_head() {
-            true => (config.vocab_size * config.d_model * element) as u64,
+            true => (config.vocab_size * config.d_model * dtype.size()) as u64,
             false => 0,
         };
         let weight_bytes = match batch {
@@ -57,12 +60,13 @@ impl StepBytes {
             // Several rows read all channels.
             _ => loaded.weight_bytes(),
         };
-        Self::counted(config, weight_bytes - unread, element, &reads)
+        Self::counted(config, weight_bytes - unread, dtype, &reads)
     }
 
-    /// Of a model with `weight_bytes` bytes of weights; those of embeddings, and the cache's rows, are
-    /// of `element` bytes each.
-    fn counted(config: &ModelConfig, weight_bytes: u64, element: usize, reads: &Reads) -> Self {
+    /// Of a model with `weight_bytes` bytes of weights; those of embeddings, and the cache's rows
+    /// where they are full, are of this dtype.
+    fn counted(config: &ModelConfig, weight_bytes: u64, dtype: DType, reads: &Reads) -> Self {
+        let element = dtype.size();
         let embedding = (config.vocab_size * config.d_model) as u64;
         // Tied embeddings are read whole, as the output projection.
         let unread = if config.tie_word_embeddings {
@@ -75,7 +79,7 @@ impl StepBytes {
 
         // A key and a value of each KV head of each sequence.
         let heads = reads.batch * config.n_kv_heads;
-        let pair = 2 * heads * config.head_dim * element;
+        let pair = 2 * heads * reads.kv_cache.bytes_per_row(config.head_dim, dtype);
         let all = reads.context * pair;
         let chosen = |budget: usize| {
             let pages = reads.context.div_ceil(reads.page_size);
@@ -111,7 +115,6 @@ impl StepBytes {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::DType;
     use quest_burn::inference::WeightFormat;
 
     use super::*;
@@ -125,6 +128,7 @@ mod tests {
         dense_layers: 2,
         digest: DigestKind::MinMax,
         digests: DigestStorage::Full,
+        kv_cache: KvStorage::Full,
     };
 
     fn floor_ms(shape: ShapeName, reads: Reads) -> f64 {
@@ -172,10 +176,11 @@ mod tests {
             dense_layers: 1,
             digest: DigestKind::MinMax,
             digests: DigestStorage::Full,
+            kv_cache: KvStorage::Full,
         };
         let config = ShapeName::Tiny.config();
         let weight_bytes = 4 * config.n_parameters();
-        let bytes = StepBytes::counted(&config, weight_bytes, 4, &reads);
+        let bytes = StepBytes::counted(&config, weight_bytes, DType::F32, &reads);
         // Two projections of 64 x 64 and two of 64 x 32, three of 64 x 128, two norms per layer;
         // the last norm, the output projection, three embeddings.
         let layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64;
@@ -188,7 +193,7 @@ mod tests {
             digests: DigestStorage::Int8,
             ..reads
         };
-        let bytes = StepBytes::counted(&config, weight_bytes, 4, &packed);
+        let bytes = StepBytes::counted(&config, weight_bytes, DType::F32, &packed);
         assert_eq!(bytes.cache, (64 + 3 * 16) * 192 * 4 + 3 * 8 * 6 * 36);
     }
 }

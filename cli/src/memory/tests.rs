@@ -1,4 +1,7 @@
-use quest_burn::{cache::DigestStorage, digest::DigestKind};
+use quest_burn::{
+    cache::{DigestStorage, KvStorage},
+    digest::DigestKind,
+};
 use quest_burn_linear::blocks::BlockFormat;
 use quest_burn_models::{config::ModelConfig, weights::KeptBlocks};
 use quest_burn_tests::checkpoint::{self, CheckpointSpec};
@@ -29,6 +32,7 @@ fn demand(config: &ModelConfig, tokens: usize) -> Demand<'_> {
         page_size: 16,
         digest: DigestKind::MinMax,
         digest_storage: DigestStorage::Full,
+        kv_storage: KvStorage::Full,
         tokens,
         work: Work::chunk(4096),
     }

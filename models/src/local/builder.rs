@@ -2,7 +2,7 @@ use std::{path::Path, sync::Arc};
 
 use burn::tensor::{DType, Device};
 use quest_burn::{
-    cache::DigestStorage,
+    cache::{DigestStorage, KvStorage},
     digest::DigestKind,
     inference::WeightFormat,
     policy::{PagePolicy, PolicyConfig, PolicyKind, PrefillConfig},
@@ -32,6 +32,7 @@ pub struct LocalModelBuilder {
     page_size: usize,
     digest: DigestKind,
     digest_storage: DigestStorage,
+    kv_storage: KvStorage,
     context: usize,
 }
 
@@ -55,6 +56,7 @@ impl LocalModelBuilder {
             page_size: LocalModel::PAGE_SIZE,
             digest: DigestKind::default(),
             digest_storage: DigestStorage::Full,
+            kv_storage: KvStorage::Full,
             context: config.max_positions,
             source: source.into(),
             config,
@@ -120,6 +122,12 @@ impl LocalModelBuilder {
         self
     }
 
+    /// Numbers that keys and values are kept in.
+    pub fn kv_storage(mut self, storage: KvStorage) -> Self {
+        self.kv_storage = storage;
+        self
+    }
+
     /// Most tokens of a session; as many as the checkpoint is made for when not given.
     pub fn context(mut self, tokens: usize) -> Self {
         self.context = tokens;
@@ -178,7 +186,8 @@ impl LocalModelBuilder {
         let cache = self.config.cache(self.page_size, 1, 1);
         let cache = cache
             .with_digest(self.digest)
-            .with_digest_storage(self.digest_storage);
+            .with_digest_storage(self.digest_storage)
+            .with_kv_storage(self.kv_storage);
         cache.validate().map_err(ModelError::Cache)?;
         prefill.map_err(ModelError::Prefill)?;
         match self.config.max_positions {
@@ -234,6 +243,7 @@ impl LocalModelBuilder {
             .with_page_size(self.page_size)
             .with_digest(self.digest)
             .with_digest_storage(self.digest_storage)
+            .with_kv_storage(self.kv_storage)
             .with_context(self.context);
         Ok(match self.tokenizer {
             Some(tokenizer) => model.with_tokenizer(tokenizer),

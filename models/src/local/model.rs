@@ -2,7 +2,7 @@ use std::{path::Path, sync::Arc};
 
 use burn::tensor::{DType, Device};
 use quest_burn::{
-    cache::{DigestStorage, PagedKvCacheConfig},
+    cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
     digest::DigestKind,
     inference::WeightFormat,
     policy::{DensePolicy, PagePolicy, PrefillConfig},
@@ -47,6 +47,7 @@ pub struct LocalModel {
     page_size: usize,
     digest: DigestKind,
     digest_storage: DigestStorage,
+    kv_storage: KvStorage,
     context: usize,
 }
 
@@ -79,6 +80,7 @@ impl LocalModel {
             page_size: Self::PAGE_SIZE,
             digest: DigestKind::default(),
             digest_storage: DigestStorage::Full,
+            kv_storage: KvStorage::Full,
         }
     }
 
@@ -136,6 +138,12 @@ impl LocalModel {
         self
     }
 
+    /// The same model, whose sessions keep keys and values in these numbers.
+    pub fn with_kv_storage(mut self, storage: KvStorage) -> Self {
+        self.kv_storage = storage;
+        self
+    }
+
     /// The same model, whose sessions hold at most so many tokens.
     pub fn with_context(mut self, tokens: usize) -> Self {
         self.context = tokens;
@@ -167,6 +175,7 @@ impl LocalModel {
         cache
             .with_digest(self.digest)
             .with_digest_storage(self.digest_storage)
+            .with_kv_storage(self.kv_storage)
     }
 
     /// The model itself.
@@ -254,6 +263,11 @@ impl LocalModel {
     /// Numbers that new sessions read the page digests in.
     pub fn digest_storage(&self) -> DigestStorage {
         self.digest_storage
+    }
+
+    /// Numbers that new sessions keep keys and values in.
+    pub fn kv_storage(&self) -> KvStorage {
+        self.kv_storage
     }
 
     /// Most tokens of a session.
