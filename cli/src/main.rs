@@ -14,6 +14,7 @@ mod experiment;
 mod failure;
 mod folder;
 mod generate;
+mod grammar;
 #[cfg(feature = "hub")]
 mod hub;
 mod ids;
