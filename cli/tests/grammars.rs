@@ -90,7 +90,7 @@ fn grammars_that_cannot_be_followed_are_refused_in_a_line() {
         ),
         (
             vec!["--regex".to_owned(), "a".repeat(300_000)],
-            "regular expression: expected at most 262144 bytes, found 300000",
+            "regular expression: expected at most 131072 bytes, found 300000",
         ),
     ] {
         let prompt = ["--prompt", "a"].map(str::to_owned).into_iter();

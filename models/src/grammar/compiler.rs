@@ -1,9 +1,12 @@
 use core::fmt;
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
-use llguidance::{JsonCompileOptions, Matcher, ParserFactory, api::TopLevelGrammar};
-use serde_json::Value;
-use toktrie::{ApproximateTokEnv, TokEnv};
+use llguidance::{
+    JsonCompileOptions, Logger, Matcher, ParserFactory,
+    api::{GrammarInit, TopLevelGrammar},
+};
+use serde_json::{Value, json};
+use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv};
 
 use super::{
     Grammar, GrammarError, GrammarLimits, GrammarSource,
@@ -14,6 +17,9 @@ use crate::{sampling::TokenMask, tokenizer::Tokenizer};
 
 /// White space between the parts of JSON. Unbounded, it is what small models never come out of.
 const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,64}";
+
+/// Stack of a thread that compiles. What is not used of it takes no memory.
+const STACK: usize = 512 << 20;
 
 /// Field of a schema with options for the compiler.
 const OPTIONS: &str = "x-guidance";
@@ -53,36 +59,48 @@ impl GrammarCompiler {
         Self { limits, ..self }
     }
 
-    /// Compiles a source.
+    /// Compiles a source, on a thread of its own: how deep the compiler goes depends on the source.
     ///
     /// # Errors
     ///
     /// When the source makes no sense, uses what is not supported, or is beyond the limits.
     pub fn compile(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
-        let kind = source.kind();
         self.check(source)?;
-        let grammar = match source.schema() {
-            Some(schema) => TopLevelGrammar::from_json_schema(with_options(schema)),
-            None => match source {
-                GrammarSource::Regex(pattern) => TopLevelGrammar::from_regex(pattern),
-                GrammarSource::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
-                GrammarSource::JsonSchema(_) | GrammarSource::JsonObject => {
-                    unreachable!("they have a schema")
-                }
-            },
+        let failed = |problem: String| GrammarError::TooComplex {
+            kind: source.kind(),
+            problem,
+        };
+        thread::scope(|scope| {
+            let builder = thread::Builder::new().name("quest-grammar".to_owned());
+            let compiles = builder.stack_size(STACK);
+            let compiles = compiles
+                .spawn_scoped(scope, || self.compile_here(source))
+                .map_err(|error| failed(format!("the system gives no thread: {error}")))?;
+            compiles
+                .join()
+                .unwrap_or_else(|_| Err(failed("the compiler panicked".to_owned())))
+        })
+    }
+
+    fn compile_here(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
+        let kind = source.kind();
+        let grammar = match source {
+            GrammarSource::Regex(pattern) => TopLevelGrammar::from_regex(pattern),
+            GrammarSource::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
+            GrammarSource::JsonObject => json(json!({ "type": "object" })),
+            GrammarSource::JsonSchema(schema) => json(schema.clone()),
         };
         let parser = self.factory.create_parser_from_init_ext(
-            llguidance::api::GrammarInit::Serialized(grammar),
-            llguidance::Logger::new(0, 0),
-            toktrie::InferenceCapabilities::default(),
+            GrammarInit::Serialized(grammar),
+            Logger::new(0, 0),
+            InferenceCapabilities::default(),
             self.limits.parser(),
         );
-        let refused = |error: &dyn fmt::Display| refused(kind, in_short(error));
-        let matcher = Matcher::new(Ok(parser.map_err(|error| refused(&error))?));
-        let grammar = Grammar::new(matcher);
+        let parser = parser.map_err(|error| refused(kind, in_short(&error)))?;
+        let grammar = Grammar::new(Matcher::new(Ok(parser)));
         // What fails at once is refused, and the first answer does not wait for the first mask.
-        let mut first = grammar.matcher();
-        first.allowed().map_err(|error| refused(&error))?;
+        let first = grammar.matcher().allowed();
+        first.map_err(|error| refused(kind, error))?;
         Ok(grammar)
     }
 
@@ -126,6 +144,10 @@ fn depth(text: &str) -> usize {
         deepest = deepest.max(depth);
     }
     deepest
+}
+
+fn json(schema: Value) -> TopLevelGrammar {
+    TopLevelGrammar::from_json_schema(with_options(schema))
 }
 
 /// A schema with the options of this crate where it has none of its own.

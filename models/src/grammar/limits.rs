@@ -23,7 +23,7 @@ pub struct GrammarLimits {
 impl Default for GrammarLimits {
     fn default() -> Self {
         Self {
-            max_bytes: 256 << 10,
+            max_bytes: 128 << 10,
             max_depth: 64,
             max_symbols: 200_000,
             compile_steps: 1_000_000,

@@ -1,4 +1,4 @@
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::GrammarError;
 
@@ -62,15 +62,6 @@ impl GrammarSource {
             Self::JsonObject => "JSON object",
             Self::Regex(_) => "regular expression",
             Self::Lark(_) => "grammar",
-        }
-    }
-
-    /// The schema of JSON, where it is JSON.
-    pub(super) fn schema(&self) -> Option<Value> {
-        match self {
-            Self::JsonSchema(schema) => Some(schema.clone()),
-            Self::JsonObject => Some(json!({ "type": "object" })),
-            Self::Regex(_) | Self::Lark(_) => None,
         }
     }
 }
