@@ -212,8 +212,11 @@ mod tests {
         Tools::take(&mut Params::parse(body.to_string().as_bytes())?)
     }
 
-    /// Functions with whether their arguments are bound, whether text may come, and several calls.
-    fn calls(body: Value, strict: bool) -> Option<(Vec<(String, bool)>, bool, bool)> {
+    /// Functions with whether their arguments are bound.
+    type Functions = Vec<(String, bool)>;
+
+    /// What is bound, whether text may come, and whether several calls.
+    fn calls(body: Value, strict: bool) -> Option<(Functions, bool, bool)> {
         let (calls, _) = taken(body, strict).unwrap().calls()?;
         let functions = calls.functions.into_iter();
         let functions = functions.map(|f| (f.name, f.parameters.is_some()));
