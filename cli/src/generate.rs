@@ -19,6 +19,7 @@ use crate::{
     chat::prompt::{Prompter, TemplateOptions},
     device::value_name,
     failure::Failure,
+    grammar::GrammarOptions,
     ids,
     memory::Work,
     model::Plan,
@@ -54,6 +55,8 @@ pub(crate) struct GenerateArgs {
     lossless: LosslessOptions,
     #[command(flatten)]
     channels: ChannelOptions,
+    #[command(flatten)]
+    grammar: GrammarOptions,
     /// Prints one JSON object at the end instead of text as it comes
     #[arg(long)]
     json: bool,
@@ -155,6 +158,10 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         ..GenerationConfig::new()
     };
     config.check(&prompt, plan.model.config().vocab_size)?;
+    let lossless = args.lossless.config()?;
+    let stop_ids = config.stop_ids.as_deref();
+    let stop_ids = stop_ids.unwrap_or(&plan.model.config().stop_token_ids);
+    let mask = args.grammar.mask(&plan, stop_ids)?;
 
     let work = Work::chunk(args.common.model.prefill_chunk.min(prompt.len()));
     let (mut session, device) = plan.load(prompt.len() + args.max_new_tokens, work)?;
@@ -162,6 +169,10 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let kv_cache_bytes = session.cache().bytes();
     session.set_lossless(lossless)?;
     let stream = session.generate_ids(&prompt, config)?;
+    let stream = match mask {
+        Some(mask) => stream.with_mask(mask)?,
+        None => stream,
+    };
     let stream = stream.on_prefill(prefill_progress(prompt.len()));
     let generated = match model.tokenizer() {
         Some(_) => new_text(stream.into_text()?, args)?,

@@ -15,6 +15,7 @@ mod experiment;
 mod failure;
 mod folder;
 mod generate;
+mod grammar;
 #[cfg(feature = "hub")]
 mod hub;
 mod ids;

@@ -84,6 +84,17 @@ impl<'a> ModelPlan<'a> {
     /// `tokens` tokens and for the work on them.
     pub(crate) fn load(&self, tokens: usize, work: Work) -> Result<LoadedModel, Failure> {
         let (device, dtype) = self.device()?;
+        self.load_on(device, dtype, tokens, work)
+    }
+
+    /// The same on a device that was chosen already.
+    pub(crate) fn load_on(
+        &self,
+        device: SelectedDevice,
+        dtype: DType,
+        tokens: usize,
+        work: Work,
+    ) -> Result<LoadedModel, Failure> {
         self.check_memory(&device, dtype, tokens, work)?;
         let mut progress = None;
         let model = self.model.clone().dtype(dtype);
@@ -180,7 +191,7 @@ impl<'a> Plan<'a> {
         let max = self.model.config().max_positions;
         match self.options.context {
             Some(asked) if asked > max => {
-                bail!("context: the checkpoint is made for at most {max} tokens, found {asked}")
+                bail!("--context: the checkpoint is made for at most {max} tokens, found {asked}")
             }
             Some(asked) => Ok(asked),
             None => Ok(max),

@@ -332,7 +332,7 @@ fn bad_input_is_refused() {
         (&["decode", "--memory-limit", "1GB"], "room for the weights"),
         (
             &["decode", "--shape", "tiny", "--batch", "0"],
-            "expected a number of sequences of at least 1, found `0`",
+            "expected a number of sequences from 1 to 2147483647, found `0`",
         ),
         (
             &["decode", "--shape", "tiny", "--launch", "graph"],

@@ -18,6 +18,9 @@ pub mod convert;
 mod error;
 pub mod generation;
 pub mod gguf;
+#[cfg(feature = "grammar")]
+#[cfg_attr(docsrs, doc(cfg(feature = "grammar")))]
+pub mod grammar;
 pub mod inference;
 pub mod local;
 pub mod model;

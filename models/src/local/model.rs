@@ -9,6 +9,8 @@ use quest_burn::{
 };
 
 use super::LocalModelBuilder;
+#[cfg(feature = "grammar")]
+use crate::grammar::{GrammarCompiler, GrammarError};
 use crate::{
     ModelError, activation_sparsity::ActivationSparsity, config::ModelConfig,
     generation::GenerateError, model::LanguageModel, session::Session, tokenizer::Tokenizer,
@@ -191,6 +193,18 @@ impl LocalModel {
     /// Its tokenizer; a model of token ids has none.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_deref()
+    }
+
+    /// A compiler of grammars that answers are to follow, with the model's stop tokens. It reads the whole
+    /// vocabulary, so one should serve all grammars.
+    ///
+    /// # Errors
+    ///
+    /// When the model has no tokenizer, or the bytes of its tokens cannot be told.
+    #[cfg(feature = "grammar")]
+    pub fn grammar_compiler(&self) -> Result<GrammarCompiler, GrammarError> {
+        let tokenizer = self.tokenizer().ok_or(GrammarError::NoTokenizer)?;
+        GrammarCompiler::new(tokenizer, self.model.vocab_size(), self.stop_ids())
     }
 
     /// Tokens that end a text.
