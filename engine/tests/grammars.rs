@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device};
 use common::{PAGE_SIZE, answers_together, engine_with, prompt, quest};
+use quest_burn::policy::DensePolicy;
 use quest_burn_engine::{Engine, FinishReason, Finished, Policy, Request};
 use quest_burn_models::{
     generation::{Finish, GenerationConfig},
@@ -30,7 +33,8 @@ fn model() -> LocalModel {
     checkpoint::write(dir.path(), &spec);
     tokenizer::write_bytes(dir.path());
     let model = LocalModel::open(dir.path()).unwrap().page_size(PAGE_SIZE);
-    model.dtype(DType::F32).load(&Device::default()).unwrap()
+    let model = model.dtype(DType::F32).load(&Device::default()).unwrap();
+    model.with_policy(Arc::new(DensePolicy))
 }
 
 fn sampling(seed: u64) -> SamplingConfig {
