@@ -126,7 +126,7 @@ impl Int8Rows {
     }
 
     /// What the integers of a row are multiplied by, `[n_pages, n_kv_heads, page_size, 1]` in f32.
-    pub fn scales(&self) -> &Tensor<3> {
+    pub fn scales(&self) -> &Tensor<4> {
         &self.scales
     }
 
