@@ -299,7 +299,9 @@ fn appended(problem: &Problem, entry: usize) -> Result<f64, BenchError> {
             return Err(wrong(Operation::Append, expected, "others"));
         }
     }
-    let keys = newest(&layer.key_rows().widened(), 0..row + 1)?;
+    // As digests are: in the dtype of the cache.
+    let keys = layer.key_rows().widened().cast(shape.dtype);
+    let keys = newest(&keys, 0..row + 1)?;
     let [rows, width] = shape.digest.shape(shape.head_dim);
     let digests = newest(layer.digests(), 0..rows)?;
     let heads = keys.chunks((row + 1) * shape.head_dim);

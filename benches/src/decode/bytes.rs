@@ -133,7 +133,8 @@ mod tests {
 
     fn floor_ms(shape: ShapeName, reads: Reads) -> f64 {
         let config = shape.config();
-        StepBytes::counted(&config, 2 * config.n_parameters(), 2, &reads).total() as f64 / 4.3e9
+        StepBytes::counted(&config, 2 * config.n_parameters(), DType::F16, &reads).total() as f64
+            / 4.3e9
     }
 
     #[test]
@@ -141,7 +142,7 @@ mod tests {
         let config = ShapeName::Llama2_7b.config();
         let weights = |format| {
             let bytes = config.weight_bytes(DType::F16, format).unwrap();
-            StepBytes::counted(&config, bytes, 2, &READS).weights as f64
+            StepBytes::counted(&config, bytes, DType::F16, &READS).weights as f64
         };
         let full = weights(WeightFormat::Full);
         // 6.48 of 6.61 billion weights that are read are projections'; 8.125 and 4.25 bits of 16.
@@ -195,5 +196,13 @@ mod tests {
         };
         let bytes = StepBytes::counted(&config, weight_bytes, DType::F32, &packed);
         assert_eq!(bytes.cache, (64 + 3 * 16) * 192 * 4 + 3 * 8 * 6 * 36);
+        // A key and a value of 6 heads: 16 bytes and a scale each. Digests stay: 6 heads of 2 rows.
+        let int8 = Reads {
+            kv_cache: KvStorage::Int8,
+            ..reads
+        };
+        let bytes = StepBytes::counted(&config, weight_bytes, DType::F32, &int8);
+        let pair = 2 * 6 * (16 + 4);
+        assert_eq!(bytes.cache, (64 + 3 * 16) * pair + 3 * 8 * 6 * 2 * 16 * 4);
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `append`, `scores`, `select`, `attention`, `prefill` | one operation each |
 //! | `int8` | digests in 8 bits: packing them, scoring pages by them |
+//! | `columns` | keys and values of a block, laid out for prompts |
 //! | `rows` | dot products with rows of a page, and weighted sums of them |
 //! | `softmax` | exponentials of a row of scores |
 //! | `element`, `lanes` | f32, f16, bf16 and integers of 8 bits as vectors of f32 |
@@ -16,6 +17,7 @@
 
 mod append;
 mod attention;
+mod columns;
 mod element;
 mod int8;
 mod lanes;

@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use macerator::Simd;
 
 use super::{
-    element::{Widen, arrange, restore, vectors_of, widen_row},
+    columns::{Row, lay_out_key, lay_out_value},
+    element::{Widen, arrange, restore, vectors_of},
     lanes::{Floats, flat, flat_mut, lanes, splat, width},
     parallel, pool,
     pool::{OnRows, Pool, on_rows},
@@ -224,7 +225,7 @@ fn attend_block<'a, S: Simd, E: Widen>(
                 }
             };
             lay_out_key::<S, E>(row_of(keys), key, depth, &mut key_columns);
-            lay_out_value::<S, E>(row_of(values), key, &mut value_columns);
+            lay_out_value::<S, E>(row_of(values), key, KEYS, &mut value_columns);
         }
 
         for (column, keys) in key_columns.chunks_exact(depth).enumerate() {
@@ -288,67 +289,6 @@ fn attend_block<'a, S: Simd, E: Widen>(
         }
     }
     output
-}
-
-/// A row of a pool, or no elements for zeros.
-#[derive(Clone, Copy)]
-struct Row<'a, E> {
-    elements: &'a [E],
-    scale: f32,
-}
-
-impl<E: Widen> Row<'_, E> {
-    fn nothing() -> Self {
-        Self {
-            elements: &[],
-            scale: 1.0,
-        }
-    }
-
-    /// Two vectors of channels from `first` on; after the end come zeros.
-    #[inline(always)]
-    fn widen<S: Simd>(self, first: usize, wide: &mut [Floats<S>; 2]) {
-        let left = self.elements.len().saturating_sub(first);
-        if left == 0 {
-            *wide = [splat::<S>(0.0); 2];
-            return;
-        }
-        let n = left.min(width::<S>());
-        widen_row::<S, E>(&self.elements[first..first + n], wide);
-        if E::SCALED {
-            let scale = splat::<S>(self.scale);
-            *wide = [wide[0] * scale, wide[1] * scale];
-        }
-    }
-}
-
-/// Writes a key, or zeros, into its lane of the transposed keys.
-#[inline(always)]
-fn lay_out_key<S: Simd, E: Widen>(
-    row: Row<'_, E>,
-    key: usize,
-    depth: usize,
-    columns: &mut [[Floats<S>; 2]],
-) {
-    let width = width::<S>();
-    let mut wide = [splat::<S>(0.0); 2];
-    let column = &mut columns[key / width * depth..][..depth];
-    let column: &mut [f32] = bytemuck::cast_slice_mut(column);
-    for first in (0..depth).step_by(width) {
-        row.widen(first, &mut wide);
-        for (i, &x) in flat(&wide).iter().enumerate() {
-            column[(first + i) * width + key % width] = x;
-        }
-    }
-}
-
-/// Writes a value row, or zeros, into its place in each column.
-#[inline(always)]
-fn lay_out_value<S: Simd, E: Widen>(row: Row<'_, E>, key: usize, columns: &mut [[Floats<S>; 2]]) {
-    let width = width::<S>();
-    for (i, column) in columns.chunks_exact_mut(KEYS).enumerate() {
-        row.widen(i * width, &mut column[key]);
-    }
 }
 
 /// Adds to `sums` the product of rows `tile * TILE..` of a matrix with `depth` columns and a

@@ -47,13 +47,15 @@ fn filled(shape: &AttentionShape, digest: DigestKind, device: &Device, rng: &mut
     )
 }
 
-/// What rows of a host stand for once they are rounded, and half a step of their scales.
+/// What rows of a host stand for once they are rounded, by the same numbers in f32, and half a step of their
+/// scales.
 fn rounded(rows: &[Vec<f64>]) -> (Vec<Vec<f64>>, Vec<f64>) {
     let of_row = |row: &Vec<f64>| {
         let largest = row.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
-        let scale = f64::from(largest as f32 / 127.0);
-        let rounded = row.iter().map(|x| (x / scale + 0.5).floor() * scale);
-        (rounded.collect(), scale / 2.0)
+        let scale = largest as f32 / 127.0;
+        let integers = row.iter().map(|&x| (x as f32 / scale + 0.5).floor());
+        let rounded = integers.map(|integer| f64::from(integer) * f64::from(scale));
+        (rounded.collect::<Vec<_>>(), f64::from(scale) / 2.0)
     };
     rows.iter().map(of_row).unzip()
 }
