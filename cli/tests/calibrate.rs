@@ -150,7 +150,7 @@ fn what_cannot_skip_channels_is_refused() {
         (
             "generate",
             &["--lossless"],
-            "the argument '--lossless' cannot be used with '--activation-sparsity",
+            "the argument '--activation-sparsity [<FILE>]' cannot be used with '--lossless'",
         ),
         ("generate", &["--weights", "int4"], "found int4"),
     ];

@@ -102,6 +102,19 @@ fn native_code_skips_what_the_reference_masks() {
 }
 
 #[test]
+fn factors_bring_an_output_nearer_to_the_dense_one() {
+    let (weight, row) = (random([96, 64]), random([1, 64]));
+    let dense = row.clone().matmul(weight.clone().transpose());
+    let off = |low_rank| {
+        let sparse = SparseWeight::new(weight.clone(), 7.0, low_rank);
+        let off = layer(sparse).forward(row.clone()) - dense.clone();
+        off.square().sum().sqrt().into_scalar::<f32>()
+    };
+    let (without, with) = (off(None), off(Some(LowRank::of(&weight, 32).0)));
+    assert!(0.0 < with && with < 0.7 * without, "{with} and {without}");
+}
+
+#[test]
 fn weights_in_bytes_are_near_the_whole_ones() {
     let weight = random([192, 64]);
     let int8 = SparseWeight::int8(weight.clone(), 0.0, None).unwrap();
