@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use quest_burn::{cache::DigestStorage, digest::DigestKind, inference::WeightFormat};
+use quest_burn::{
+    cache::{DigestStorage, KvStorage},
+    digest::DigestKind,
+    inference::WeightFormat,
+};
 use quest_burn_models::{
     activation_sparsity::{Calibration, CalibrationReport},
     generation::check_context,
@@ -99,6 +103,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
         page_size: LocalModel::PAGE_SIZE,
         digest: DigestKind::default(),
         digest_storage: DigestStorage::Full,
+        kv_storage: KvStorage::Full,
         tokens: window,
         work: Work::chunk(window),
     };

@@ -158,7 +158,6 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         ..GenerationConfig::new()
     };
     config.check(&prompt, plan.model.config().vocab_size)?;
-    let lossless = args.lossless.config()?;
     let stop_ids = config.stop_ids.as_deref();
     let stop_ids = stop_ids.unwrap_or(&plan.model.config().stop_token_ids);
     let mask = args.grammar.mask(&plan, stop_ids)?;
