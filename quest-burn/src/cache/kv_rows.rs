@@ -75,6 +75,7 @@ pub(crate) const LARGEST_INTEGER: f32 = 127.0;
 
 /// The keys or the values of a pool, `[n_pages, n_kv_heads, page_size, head_dim]`.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a pool has two of them")]
 pub enum KvRows {
     /// In the dtype of the cache.
     Full(Tensor<4>),

@@ -34,6 +34,7 @@ pub struct SparseWeight {
 
 /// The weights, `[d_input, d_output]`.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a weight has one of them")]
 enum StoredChannels {
     Full(Tensor<2>),
     /// In 8 bits, with scales in f32 for neighbouring outputs of a channel.
