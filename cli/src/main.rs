@@ -4,7 +4,6 @@
 //! be served, or 1 for a failure on the way.
 
 mod bench;
-mod calibrate;
 mod chat;
 mod check;
 mod contenders;
@@ -15,7 +14,6 @@ mod experiment;
 mod failure;
 mod folder;
 mod generate;
-mod grammar;
 #[cfg(feature = "hub")]
 mod hub;
 mod ids;
@@ -67,8 +65,6 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Writes a checkpoint in another form: a folder of safetensors, or Burn's burnpack.
     Convert(convert::ConvertArgs),
-    /// Finds which channels decoded tokens can skip, on a text.
-    Calibrate(calibrate::CalibrateArgs),
     /// Continues a prompt.
     Generate(generate::GenerateArgs),
     /// Scores a text: negative log-likelihood of each token, and perplexity; with several policies,
@@ -135,7 +131,6 @@ fn run(command: Command) -> Result<(), Failure> {
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args),
         Command::Convert(args) => convert::run(&args),
-        Command::Calibrate(args) => calibrate::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Longbench(args) => longbench::run(&args),

@@ -5,20 +5,14 @@ use thiserror::Error;
 
 /// Text to ids and back.
 pub trait Text: Send + Sync + 'static {
-    /// Ids of a prompt, with what the tokenizer puts before a text or without. Special tokens in it are text
-    /// unless they are to be parsed.
+    /// Ids of a prompt, with what the tokenizer puts before a text or without.
     ///
     /// # Errors
     ///
     /// When the text cannot be encoded.
-    fn encode(
-        &self,
-        text: &str,
-        special_tokens: bool,
-        parse_special: bool,
-    ) -> Result<Vec<u32>, TextError>;
+    fn encode(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TextError>;
 
-    /// The text of ids; that of special tokens as they are written.
+    /// The text of ids.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 use burn::tensor::DType;
 use quest_burn::{
     QuestConfig,
-    cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
+    cache::{DigestStorage, PagedKvCacheConfig},
     digest::DigestKind,
 };
 
@@ -19,7 +19,6 @@ pub(super) struct Shape {
     pub dtype: DType,
     pub digest: DigestKind,
     pub digests: DigestStorage,
-    pub kv_cache: KvStorage,
 }
 
 impl Shape {
@@ -40,7 +39,6 @@ impl Shape {
         )
         .with_digest(self.digest)
         .with_digest_storage(self.digests)
-        .with_kv_storage(self.kv_cache)
     }
 
     /// A result's description, without the result.
@@ -51,7 +49,6 @@ impl Shape {
             dtype: Some(self.dtype.name().to_owned()),
             digest: Some(self.digest.name()),
             digests: Some(self.digests.name()),
-            kv_cache: Some(self.kv_cache.name()),
             batch: Some(self.batch),
             n_heads: Some(self.heads.query),
             n_kv_heads: Some(self.heads.kv),
@@ -82,10 +79,7 @@ pub(super) fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Sha
                                 .iter()
                                 .map(move |&digests| (digest, digests))
                         });
-                        let forms = forms.flat_map(|form| {
-                            (options.kv_cache.iter()).map(move |&kv_cache| (form, kv_cache))
-                        });
-                        shapes.extend(forms.map(|((digest, digests), kv_cache)| {
+                        shapes.extend(forms.map(|(digest, digests)| {
                             let shape = Shape {
                                 batch,
                                 heads,
@@ -95,7 +89,6 @@ pub(super) fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Sha
                                 dtype,
                                 digest,
                                 digests,
-                                kv_cache,
                             };
                             (differ, shape)
                         }));

@@ -13,9 +13,7 @@ use std::path::Path;
 
 use burn::tensor::DType;
 use quest_burn::inference::WeightFormat;
-use quest_burn_models::{
-    ModelError, activation_sparsity::ActivationSparsity, config::ModelConfig, local::LocalModel,
-};
+use quest_burn_models::{config::ModelConfig, local::LocalModel};
 
 use crate::{BenchError, Record, Target, record::Kind};
 
@@ -24,8 +22,6 @@ pub(crate) struct LoadedModel {
     pub name: String,
     pub model: LocalModel,
     weight_bytes: u64,
-    /// Of these, what a decoded token reads.
-    read_bytes: u64,
 }
 
 /// A model that is known to fit, before anything heavy happens.
@@ -87,12 +83,7 @@ impl<'a> ModelPlan<'a> {
         let device = target.device();
         let model = match &options.model {
             Some(path) => {
-                let mut model = LocalModel::open(path)?.dtype(dtype).weights(format);
-                if let Some(file) = &options.activation_sparsity {
-                    let sparsity = ActivationSparsity::read(file).map_err(ModelError::from)?;
-                    model = model.activation_sparsity(sparsity);
-                }
-                let model = model.load(device)?;
+                let model = (LocalModel::open(path)?.dtype(dtype).weights(format)).load(device)?;
                 // Fewer where projections stay in the blocks of a GGUF file.
                 weight_bytes = model.weight_bytes()?;
                 model
@@ -102,17 +93,10 @@ impl<'a> ModelPlan<'a> {
                 LocalModel::new(config, model).with_weights(format)
             }
         };
-        let size = match format {
-            WeightFormat::Int8 => 1,
-            _ => dtype.size() as i64,
-        };
-        let sparsity = model.activation_sparsity();
-        let unread = sparsity.map_or(0, ActivationSparsity::unread_weights);
         Ok(LoadedModel {
             name,
             model,
             weight_bytes,
-            read_bytes: weight_bytes.saturating_add_signed(-unread * size),
         })
     }
 }
@@ -121,22 +105,6 @@ impl LoadedModel {
     /// Bytes of all weights, with their scales and zero points.
     pub(crate) fn weight_bytes(&self) -> u64 {
         self.weight_bytes
-    }
-
-    /// Bytes of the weights that a decoded token reads, but for embeddings of other tokens.
-    pub(crate) fn read_bytes(&self) -> u64 {
-        self.read_bytes
-    }
-
-    fn weights_name(&self) -> String {
-        let name = weights_name(self.model.weights_name(), self.model.dtype());
-        match self.model.activation_sparsity() {
-            None => name,
-            Some(sparsity) => {
-                let percent = 100.0 * sparsity.sparsity();
-                format!("{name}, {percent:.0} % skipped")
-            }
-        }
     }
 
     /// A result's description, without the result.
@@ -153,7 +121,7 @@ impl LoadedModel {
             operation: operation.into(),
             model: Some(self.name.clone()),
             dtype: Some(dtype.name().to_owned()),
-            weights: Some(self.weights_name()),
+            weights: Some(weights_name(self.model.weights_name(), dtype)),
             batch: Some(batch),
             n_heads: Some(config.n_heads),
             n_kv_heads: Some(config.n_kv_heads),

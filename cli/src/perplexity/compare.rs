@@ -76,7 +76,6 @@ pub(super) fn run(args: PerplexityArgs) -> Result<(), Failure> {
         text,
         prefill,
         comparison,
-        channels: _,
         json,
     } = args;
     let config = PerplexityConfig {

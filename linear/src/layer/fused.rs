@@ -25,13 +25,6 @@ impl InferenceLinear {
         residual: Option<&Tensor<2>>,
         gated: bool,
     ) -> Option<Tensor<2>> {
-        if let Some(observer) = &self.observer {
-            if norm.is_some() || residual.is_some() || gated {
-                // Once the rows are normed the layer is applied to them alone.
-                return None;
-            }
-            observer.observe(rows.clone());
-        }
         #[cfg(feature = "flex")]
         if native::takes(&self.weight, rows) {
             let layer = native::Layer {
@@ -70,8 +63,7 @@ impl InferenceLinear {
             && (norm.as_ref()).is_none_or(|(gamma, _)| gamma.dtype() == rows.dtype())
             && residual.is_none_or(|residual| residual.dtype() == rows.dtype())
             && kernels::device::supports(&rows.device(), rows.dtype(), 1);
-        // No kernel skips channels.
-        if !runs || matches!(self.weight, LinearWeight::Sparse(_)) {
+        if !runs {
             return None;
         }
         if let LinearWeight::Stacked(parts) = &self.weight {

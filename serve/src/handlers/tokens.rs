@@ -38,8 +38,7 @@ pub(crate) async fn tokenize(
             Tokenized::Text {
                 text: prompt,
                 special_tokens,
-                parse_special,
-            } => text.encode(prompt, *special_tokens, *parse_special)?,
+            } => text.encode(prompt, *special_tokens)?,
             Tokenized::Chat(conversation) => text.chat(conversation)?,
         };
         let strings = || ids.iter().map(|id| text.piece(*id)).collect::<Vec<_>>();

@@ -1,7 +1,6 @@
 use serde_json::{Value, json};
 
 use super::{
-    format::{self, Asked},
     generation::Generation,
     params::{Params, expected, whole},
 };
@@ -18,10 +17,6 @@ const LOGPROBS: i64 = 20;
 pub(crate) struct CompletionRequest {
     pub prompts: Vec<Prompt>,
     pub logprobs: Option<usize>,
-    /// What the answers have to be, and the parameter that says so.
-    pub grammar: Option<Asked>,
-    /// Whether special tokens in texts are those tokens.
-    pub parse_special: bool,
     pub generation: Generation,
 }
 
@@ -52,14 +47,11 @@ impl CompletionRequest {
         let logprobs = params.integer("logprobs", 0..=LOGPROBS)?;
         params.only("echo", &[json!(false)])?;
         params.only("suffix", &[json!("")])?;
-        let grammar = format::take(&mut params)?;
-        let parse_special = params.boolean("parse_special")?.unwrap_or(false);
+        params.only("response_format", &[json!({ "type": "text" })])?;
         params.finish()?;
         Ok(Self {
             prompts,
             logprobs: logprobs.map(|logprobs| logprobs as usize),
-            grammar,
-            parse_special,
             generation,
         })
     }

@@ -1,8 +1,7 @@
 use serde_json::Value;
 
 use super::{
-    chat::variables, completion::ids, generation::check_model, messages::messages, params::Params,
-    tools::describe,
+    completion::ids, generation::check_model, messages::messages, params::Params, tools::tools,
 };
 use crate::{config::ModelInfo, error::ApiError, text::Conversation};
 
@@ -16,11 +15,7 @@ pub(crate) struct TokenizeRequest {
 /// What becomes tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Tokenized {
-    Text {
-        text: String,
-        special_tokens: bool,
-        parse_special: bool,
-    },
+    Text { text: String, special_tokens: bool },
     Chat(Conversation),
 }
 
@@ -33,13 +28,12 @@ impl TokenizeRequest {
             (Some(text), None) => Tokenized::Text {
                 text,
                 special_tokens: params.boolean("add_special_tokens")?.unwrap_or(true),
-                parse_special: params.boolean("parse_special")?.unwrap_or(false),
             },
             (None, Some(list)) => Tokenized::Chat(Conversation {
                 messages: messages(list)?,
-                tools: describe(&mut params)?.0,
+                tools: tools(&mut params)?.0,
                 add_generation_prompt: params.boolean("add_generation_prompt")?.unwrap_or(true),
-                variables: variables(&mut params)?,
+                ..Conversation::default()
             }),
             (Some(_), Some(_)) => {
                 return Err(ApiError::param("prompt", "expected none beside `messages`"));
