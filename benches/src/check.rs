@@ -3,7 +3,7 @@
 
 use burn::tensor::DType;
 use quest_burn::{
-    cache::{DigestStorage, PagedKvCacheConfig},
+    cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
     digest::DigestKind,
 };
 
@@ -42,6 +42,7 @@ pub fn check(target: &Target) -> Result<Vec<Record>, BenchError> {
             dtype: Some(dtype),
             digest: vec![DigestKind::default(), DigestKind::MinMax],
             digests: DigestStorage::ALL.to_vec(),
+            kv_cache: vec![KvStorage::Full],
             only: Vec::new(),
             launch: match target.is_gpu() {
                 true => vec![Launch::Graph, Launch::Plain],

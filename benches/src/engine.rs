@@ -154,6 +154,7 @@ impl Clients<'_> {
             page_size: Some(loaded.model.page_size()),
             digest: Some(loaded.model.digest().name()),
             digests: Some(loaded.model.digest_storage().name()),
+            kv_cache: Some(loaded.model.kv_storage().name()),
             chunk: Some(options.step_tokens),
             ..loaded.record(Kind::Decode, operation, conversations, options.context)
         }

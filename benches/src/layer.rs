@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use quest_burn::{
-    cache::{DigestStorage, LayerCache, PagedKvCache, PagedKvCacheConfig},
+    cache::{DigestStorage, KvStorage, LayerCache, PagedKvCache, PagedKvCacheConfig},
     digest::DigestKind,
 };
 
@@ -30,8 +30,8 @@ pub(crate) fn filled_cache(
     let mut cache = config.init(device, dtype)?;
     for index in 0..cache.n_layers() {
         let layer = cache.layer_mut(index);
-        let random = random_layer(index, layer.keys().dims(), config.digest, device, dtype);
-        *layer = with_storage(random, config.digest_storage)?;
+        let random = random_layer(index, layer.dims(), config.digest, device, dtype);
+        *layer = with_storage(random, config.digest_storage, config.kv_storage)?;
         // Each layer is made before the next is begun, so that what it needs besides is reused.
         device.sync()?;
     }
@@ -42,12 +42,17 @@ pub(crate) fn filled_cache(
     Ok(cache)
 }
 
-/// A layer with full digests, and packed ones where they are asked for.
+/// A layer with full digests, and packed ones where they are asked for, and with rows in these numbers.
 pub(crate) fn with_storage(
     layer: LayerCache,
-    storage: DigestStorage,
+    digests: DigestStorage,
+    rows: KvStorage,
 ) -> Result<LayerCache, BenchError> {
-    Ok(match storage {
+    let layer = match rows {
+        KvStorage::Full => layer,
+        KvStorage::Int8 => layer.with_int8_rows()?,
+    };
+    Ok(match digests {
         DigestStorage::Full => layer,
         DigestStorage::Int8 => layer.with_int8_digests()?,
     })

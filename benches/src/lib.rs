@@ -38,7 +38,7 @@ mod timing;
 pub use check::check;
 pub use error::BenchError;
 pub use options::BenchOptions;
-pub use parse::{digest_kinds, digest_storages};
+pub use parse::{digest_kinds, digest_storages, kv_storages};
 pub use record::{Kind, Record};
 pub use target::{Target, device_memory};
 pub use timing::{Launch, Timing};

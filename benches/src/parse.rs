@@ -4,7 +4,10 @@ use std::{fmt, str::FromStr};
 
 use burn::tensor::DType;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use quest_burn::{cache::DigestStorage, digest::DigestKind};
+use quest_burn::{
+    cache::{DigestStorage, KvStorage},
+    digest::DigestKind,
+};
 
 /// Query and KV heads, written `32:8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,14 @@ pub fn digest_storages() -> impl TypedValueParser<Value = DigestStorage> {
         .iter()
         .map(|form| PossibleValue::new(form.name()).help(form.about()));
     PossibleValuesParser::new(names).try_map(|name| name.parse::<DigestStorage>())
+}
+
+/// The numbers that keys and values can be kept in.
+pub fn kv_storages() -> impl TypedValueParser<Value = KvStorage> {
+    let names = KvStorage::ALL
+        .iter()
+        .map(|form| PossibleValue::new(form.name()).help(form.about()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<KvStorage>())
 }
 
 /// An element type by its name.

@@ -50,6 +50,9 @@ pub struct Record {
     /// Numbers that the page digests are read in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digests: Option<&'static str>,
+    /// Numbers that keys and values are kept in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<&'static str>,
     /// Sequences.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,

@@ -50,6 +50,7 @@ impl Table {
             (is_model, text("weights", 7, |r| r.weights.clone())),
             (!is_prompt, text("digest", 11, |r| shown(r.digest))),
             (!is_prompt, text("stored", 6, |r| shown(r.digests))),
+            (!is_prompt, text("KV", 4, |r| shown(r.kv_cache))),
             (true, number("batch", 5, |r| shown(r.batch))),
             (true, number("heads", 6, Record::heads)),
             (true, number("dim", 4, |r| shown(r.head_dim))),

@@ -160,6 +160,7 @@ impl ExperimentModel {
             dtype: self.model.dtype().name().to_owned(),
             digest: self.model.digest().to_string(),
             digests: self.model.digest_storage().to_string(),
+            kv_cache: self.model.kv_storage().to_string(),
             weights: self.model.weights_name().to_owned(),
             prefill: self.model.prefill().to_string(),
             seed,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 use quest_burn_models::{
+    activation_sparsity::ActivationSparsity,
     chat::Message,
     generation::{Finish, GenerationConfig, Timings},
     session::{IdStream, TextStream},
@@ -18,10 +19,11 @@ use crate::{
     chat::prompt::{Prompter, TemplateOptions},
     device::value_name,
     failure::Failure,
+    grammar::GrammarOptions,
     ids,
     memory::Work,
     model::Plan,
-    options::{CommonOptions, LosslessOptions, SamplingOptions},
+    options::{ChannelOptions, CommonOptions, LosslessOptions, SamplingOptions},
     output::{Progress, Unit, per_second, print_json, print_line, print_part},
 };
 
@@ -51,6 +53,10 @@ pub(crate) struct GenerateArgs {
     sampling: SamplingOptions,
     #[command(flatten)]
     lossless: LosslessOptions,
+    #[command(flatten)]
+    channels: ChannelOptions,
+    #[command(flatten)]
+    grammar: GrammarOptions,
     /// Prints one JSON object at the end instead of text as it comes
     #[arg(long)]
     json: bool,
@@ -123,6 +129,8 @@ struct Generation {
     device: String,
     dtype: String,
     weights: &'static str,
+    /// Share of the channels that were to be skipped in decoded tokens.
+    activation_sparsity: Option<f64>,
     policy: String,
     prefill_policy: String,
     kv_cache_bytes: u64,
@@ -132,7 +140,8 @@ struct Generation {
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
-    let plan = Plan::new(&args.common)?;
+    let lossless = args.lossless.config()?;
+    let plan = Plan::new(&args.common)?.with_channels(&args.channels)?;
     if args.prompt.warm_up {
         return warm_up(&plan, args);
     }
@@ -149,7 +158,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         ..GenerationConfig::new()
     };
     config.check(&prompt, plan.model.config().vocab_size)?;
-    let lossless = args.lossless.config()?;
+    let stop_ids = config.stop_ids.as_deref();
+    let stop_ids = stop_ids.unwrap_or(&plan.model.config().stop_token_ids);
+    let mask = args.grammar.mask(&plan, stop_ids)?;
 
     let work = Work::chunk(args.common.model.prefill_chunk.min(prompt.len()));
     let (mut session, device) = plan.load(prompt.len() + args.max_new_tokens, work)?;
@@ -157,6 +168,10 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let kv_cache_bytes = session.cache().bytes();
     session.set_lossless(lossless)?;
     let stream = session.generate_ids(&prompt, config)?;
+    let stream = match mask {
+        Some(mask) => stream.with_mask(mask)?,
+        None => stream,
+    };
     let stream = stream.on_prefill(prefill_progress(prompt.len()));
     let generated = match model.tokenizer() {
         Some(_) => new_text(stream.into_text()?, args)?,
@@ -184,6 +199,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         device: value_name(device.name),
         dtype: model.dtype().name().to_owned(),
         weights: model.weights_name(),
+        activation_sparsity: model
+            .activation_sparsity()
+            .map(ActivationSparsity::sparsity),
         policy: args.common.policy.kind().name().to_owned(),
         prefill_policy: model.prefill().to_string(),
         kv_cache_bytes,

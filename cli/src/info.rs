@@ -73,6 +73,8 @@ struct KvCacheInfo {
     page_size: usize,
     digest: &'static str,
     digests: &'static str,
+    /// Numbers of keys and values.
+    storage: &'static str,
     key_value_bytes: u64,
     digest_bytes: u64,
     bytes: u64,
@@ -118,6 +120,7 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
             page_size,
             digest: selection.digest().name(),
             digests: selection.digest_storage.name(),
+            storage: selection.kv_cache.name(),
             key_value_bytes: cache.key_value_bytes(dtype),
             digest_bytes: cache.digest_bytes(dtype),
             bytes: cache.bytes(dtype),
@@ -203,10 +206,11 @@ fn print_table(info: &Info, config: &ModelConfig) -> Result<(), Failure> {
         (
             "KV cache",
             format!(
-                "{} for {} tokens in {}: keys and values {}, digests ({}) {}",
+                "{} for {} tokens in {}: keys and values ({}) {}, digests ({}) {}",
                 BinaryBytes(cache.bytes),
                 cache.tokens,
                 info.dtype,
+                cache.storage,
                 BinaryBytes(cache.key_value_bytes),
                 cache.digest,
                 BinaryBytes(cache.digest_bytes)

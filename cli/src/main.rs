@@ -4,6 +4,7 @@
 //! be served, or 1 for a failure on the way.
 
 mod bench;
+mod calibrate;
 mod chat;
 mod check;
 mod contenders;
@@ -14,6 +15,7 @@ mod experiment;
 mod failure;
 mod folder;
 mod generate;
+mod grammar;
 #[cfg(feature = "hub")]
 mod hub;
 mod ids;
@@ -65,6 +67,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Writes a checkpoint in another form: a folder of safetensors, or Burn's burnpack.
     Convert(convert::ConvertArgs),
+    /// Finds which channels decoded tokens can skip, on a text.
+    Calibrate(calibrate::CalibrateArgs),
     /// Continues a prompt.
     Generate(generate::GenerateArgs),
     /// Scores a text: negative log-likelihood of each token, and perplexity; with several policies,
@@ -131,6 +135,7 @@ fn run(command: Command) -> Result<(), Failure> {
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Longbench(args) => longbench::run(&args),

@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     folder::ModelFolder,
     memory::{self, Demand, Form, Work},
-    options::{CommonOptions, ModelOptions, SelectionOptions},
+    options::{ChannelOptions, CommonOptions, ModelOptions, SelectionOptions},
     output::{Progress, Unit},
 };
 
@@ -50,6 +50,7 @@ impl<'a> ModelPlan<'a> {
             .page_size(selection.page_size())
             .digest(selection.digest())
             .digest_storage(selection.digest_storage)
+            .kv_storage(selection.kv_cache)
             .weights(options.weights)
             .prefill(options.prefill.config()?);
         model.check()?;
@@ -83,6 +84,17 @@ impl<'a> ModelPlan<'a> {
     /// `tokens` tokens and for the work on them.
     pub(crate) fn load(&self, tokens: usize, work: Work) -> Result<LoadedModel, Failure> {
         let (device, dtype) = self.device()?;
+        self.load_on(device, dtype, tokens, work)
+    }
+
+    /// The same on a device that was chosen already.
+    pub(crate) fn load_on(
+        &self,
+        device: SelectedDevice,
+        dtype: DType,
+        tokens: usize,
+        work: Work,
+    ) -> Result<LoadedModel, Failure> {
         self.check_memory(&device, dtype, tokens, work)?;
         let mut progress = None;
         let model = self.model.clone().dtype(dtype);
@@ -110,12 +122,13 @@ impl<'a> ModelPlan<'a> {
             config: self.config(),
             form: Form {
                 dtype,
-                weights: self.options.weights,
+                weights: self.model.loaded_weights(),
             },
             blocks: KeptBlocks::of(self.model.source(), self.config(), &device.device)?,
             page_size: self.selection.page_size(),
             digest: self.selection.digest(),
             digest_storage: self.selection.digest_storage,
+            kv_storage: self.selection.kv_cache,
             tokens,
             work,
         };
@@ -128,14 +141,19 @@ impl LoadedModel {
     pub(crate) fn report(&self, tokens: usize) {
         let model = &self.model;
         let bytes = model.cache(1, tokens).bytes(model.dtype());
+        let skipped = model.activation_sparsity().map(|sparsity| {
+            let percent = 100.0 * sparsity.sparsity();
+            format!(", {percent:.0} % of their channels skipped")
+        });
         eprintln!(
-            "model: {} parameters in {}{} on {}; KV cache: {} for {tokens} tokens",
+            "model: {} parameters in {}{}{} on {}; KV cache: {} for {tokens} tokens",
             model.config().n_parameters(),
             model.dtype().name(),
             match model.weights_name() {
                 "full" => String::new(),
                 format => format!(", projections in {format},"),
             },
+            skipped.unwrap_or_default(),
             value_name(self.device.name),
             BinaryBytes(bytes),
         );
@@ -157,12 +175,23 @@ impl<'a> Plan<'a> {
         Ok(Self { options, model })
     }
 
+    /// The plan for a model that skips channels, if that is asked for.
+    pub(crate) fn with_channels(mut self, channels: &ChannelOptions) -> anyhow::Result<Self> {
+        if let Some(sparsity) = channels.read(self.model.model.path())? {
+            let (device, _) = self.model.device()?;
+            let weights = self.options.model.weights;
+            sparsity.check(self.model.config(), weights, &device.device)?;
+            self.model.model = self.model.model.activation_sparsity(sparsity);
+        }
+        Ok(self)
+    }
+
     /// The longest context that is allowed: the one asked for, or the checkpoint's.
     pub(crate) fn max_context(&self) -> anyhow::Result<usize> {
         let max = self.model.config().max_positions;
         match self.options.context {
             Some(asked) if asked > max => {
-                bail!("context: the checkpoint is made for at most {max} tokens, found {asked}")
+                bail!("--context: the checkpoint is made for at most {max} tokens, found {asked}")
             }
             Some(asked) => Ok(asked),
             None => Ok(max),

@@ -1,8 +1,8 @@
 //! Options that the subcommands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use burn::tensor::DType;
 use clap::{
     Args, ValueEnum,
@@ -10,12 +10,13 @@ use clap::{
 };
 use quest_burn::{
     QuestConfig,
-    cache::{DigestStorage, PagedKvCacheConfig},
+    cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
     digest::DigestKind,
     inference::WeightFormat,
     policy::{PolicyConfig, PolicyKind},
 };
 use quest_burn_models::{
+    activation_sparsity::ActivationSparsity,
     generation::GenerationConfig,
     local::LocalModel,
     sampling::{SamplingConfig, SamplingDefaults},
@@ -68,6 +69,41 @@ pub(crate) struct CommonOptions {
     pub policy: PolicyOptions,
 }
 
+/// Which channels decoded tokens skip.
+#[derive(Args)]
+pub(crate) struct ChannelOptions {
+    /// Skips the input channels of projections that matter least to a decoded token, as `quest calibrate` wrote
+    /// into FILE [without FILE: quest-sparsity.safetensors beside the checkpoint]; on the CPU
+    #[arg(long, value_name = "FILE")]
+    activation_sparsity: Option<Option<PathBuf>>,
+}
+
+impl ChannelOptions {
+    /// Whether any are skipped.
+    pub(crate) fn are_given(&self) -> bool {
+        self.activation_sparsity.is_some()
+    }
+
+    /// What was calibrated for the checkpoint at a path.
+    pub(crate) fn read(&self, checkpoint: &Path) -> anyhow::Result<Option<ActivationSparsity>> {
+        let Some(asked) = &self.activation_sparsity else {
+            return Ok(None);
+        };
+        let file = asked.clone().unwrap_or_else(|| beside(checkpoint));
+        let sparsity = ActivationSparsity::read(&file);
+        Ok(Some(sparsity.context("--activation-sparsity")?))
+    }
+}
+
+/// Where what was calibrated for a checkpoint is, a folder or a file.
+pub(crate) fn beside(checkpoint: &Path) -> PathBuf {
+    let folder = match checkpoint.is_dir() {
+        true => checkpoint,
+        false => checkpoint.parent().unwrap_or(Path::new("")),
+    };
+    folder.join(ActivationSparsity::FILE)
+}
+
 /// Which pages of the KV cache a decoded token attends to.
 #[derive(Args)]
 pub(crate) struct PolicyOptions {
@@ -100,6 +136,9 @@ pub(crate) struct SelectionOptions {
     /// Numbers in which Quest reads the digests
     #[arg(long, alias = "digests", value_parser = quest_burn_benches::digest_storages(), default_value_t = DigestStorage::Full)]
     pub digest_storage: DigestStorage,
+    /// Numbers in which keys and values are kept
+    #[arg(long, value_name = "FORM", value_parser = quest_burn_benches::kv_storages(), default_value_t = KvStorage::Full)]
+    pub kv_cache: KvStorage,
     /// First pages that Quest always reads; they count towards the budget, one page of which is the
     /// newest [default: 1, or 0 with --quest-variant]
     #[arg(long, value_name = "N")]
@@ -135,11 +174,12 @@ impl SelectionOptions {
             .with_recent_pages(self.recent_pages.unwrap_or(recent))
     }
 
-    /// The cache with the digests that were chosen.
+    /// The cache with the digests and the numbers that were chosen.
     pub(crate) fn with_digests(&self, cache: PagedKvCacheConfig) -> PagedKvCacheConfig {
         cache
             .with_digest(self.digest())
             .with_digest_storage(self.digest_storage)
+            .with_kv_storage(self.kv_cache)
     }
 
     /// Tokens per page.
@@ -173,7 +213,7 @@ impl PolicyOptions {
 #[derive(Args)]
 pub(crate) struct LosslessOptions {
     /// Answers as dense attention would: the policy drafts tokens, one dense pass verifies several
-    #[arg(long)]
+    #[arg(long, conflicts_with = "activation_sparsity")]
     lossless: bool,
     /// Tokens that are drafted before they are verified
     #[arg(

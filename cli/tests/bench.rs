@@ -332,7 +332,7 @@ fn bad_input_is_refused() {
         (&["decode", "--memory-limit", "1GB"], "room for the weights"),
         (
             &["decode", "--shape", "tiny", "--batch", "0"],
-            "expected a number of sequences of at least 1, found `0`",
+            "expected a number of sequences from 1 to 2147483647, found `0`",
         ),
         (
             &["decode", "--shape", "tiny", "--launch", "graph"],
@@ -341,6 +341,10 @@ fn bad_input_is_refused() {
         (
             &["attention", "--digests", "int8", "--head-dim", "24"],
             "expected a head dim that is a multiple of 16, found 24",
+        ),
+        (
+            &["attention", "--kv-cache", "int8", "--head-dim", "24"],
+            "int8 KV cache: expected a head dim that is a multiple of 16, found 24",
         ),
         (
             &["prefill", "--shape", "tiny", "--page-size", "5"],

@@ -58,6 +58,23 @@ fn a_budget_that_covers_the_context_gives_the_dense_ids() {
         let quest = ["--quest-variant", variant, "--token-budget", "112"];
         assert_eq!(greedy(&checkpoint, &ids, &quest), dense, "{variant}");
     }
+    let int8 = ["--kv-cache", "int8", "--policy", "dense"];
+    let dense = greedy(&checkpoint, &ids, &int8);
+    for storage in ["full", "int8"] {
+        let quest = [
+            "--kv-cache",
+            "int8",
+            "--token-budget",
+            "112",
+            "--digest-storage",
+            storage,
+        ];
+        assert_eq!(
+            greedy(&checkpoint, &ids, &quest),
+            dense,
+            "digests {storage}"
+        );
+    }
 }
 
 #[test]
@@ -288,6 +305,13 @@ fn info_counts_parameters_and_cache_bytes() {
 
     let text = checkpoint.run_text("info", &[]);
     assert!(text.contains("1024 tokens in f32"), "{text}");
+
+    // A byte per channel and a scale per row.
+    let args = ["--context", "100", "--dtype", "f32", "--kv-cache", "int8"];
+    let int8 = &checkpoint.run_json("info", &args)["kv_cache"];
+    assert_eq!(int8["storage"], "int8");
+    assert_eq!(int8["key_value_bytes"], 2 * 8 * 13 * 4 * 2 * (16 + 4));
+    assert_eq!(int8["digest_bytes"], info["kv_cache"]["digest_bytes"]);
 }
 
 #[test]

@@ -231,6 +231,35 @@ fn the_model_that_ships_is_served() {
         "{body}"
     );
 
+    // An answer follows a grammar, whatever the model would say; one that makes no sense is refused.
+    let bound = json!({
+        "prompt": QUESTION, "max_tokens": 400, "response_format": { "type": "json_schema", "json_schema": {
+            "name": "code", "schema": {
+                "type": "object", "properties": { "code": { "enum": [407, 93] } },
+                "required": ["code"], "additionalProperties": false,
+            },
+        } },
+    });
+    let answer = server.json("/v1/completions", &bound);
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["finish_reason"], "stop", "{choice}");
+    let object = serde_json::from_str::<Value>(choice["text"].as_str().unwrap()).unwrap();
+    assert!(object["code"] == 407 || object["code"] == 93, "{object}");
+    let bad = json!({ "prompt": "a", "guided_regex": "(" });
+    let (status, body) = server.ask("/v1/completions", Some(&bad));
+    assert_eq!(status, 400);
+    assert!(
+        body.contains("guided_regex: regular expression: "),
+        "{body}"
+    );
+
+    // A special token in a prompt is text, unless it is asked to be that token.
+    let count = |parse: bool| {
+        let asked = json!({ "prompt": "a</s>", "parse_special": parse });
+        server.json("/tokenize", &asked)["count"].as_u64().unwrap()
+    };
+    assert!(count(false) > count(true));
+
     // Whoever goes away frees what was held.
     let long = json!({
         "prompt": QUESTION, "max_tokens": 4000, "stream": true, "ignore_eos": true,
@@ -275,15 +304,15 @@ fn what_cannot_be_served_is_refused_in_a_line() {
         (vec!["--api-key", ""], "--api-key: expected a key"),
         (
             vec!["--max-sequences", "0"],
-            "sequences at once: expected at least 1",
+            "--max-sequences <N>': expected a number of sequences from 1 to 2147483647",
         ),
         (
             vec!["--step-tokens", "8"],
-            "tokens of a step: expected at least",
+            "--step-tokens, --max-sequences: tokens of a step: expected at least",
         ),
         (
             vec!["--timeout", "0"],
-            "--timeout: expected at least 1 second",
+            "--timeout <SECONDS>': 0 is not in 1..=",
         ),
         (
             vec!["--system", "Be brief."],
@@ -291,9 +320,21 @@ fn what_cannot_be_served_is_refused_in_a_line() {
         ),
         (
             vec!["--context", "1M"],
-            "context: the checkpoint is made for at most",
+            "--context: the checkpoint is made for at most",
         ),
         (vec!["--host", "here"], "--host"),
+        (
+            vec!["--timeout", "99999999999999"],
+            "is not in 1..=315360000",
+        ),
+        (
+            vec!["--max-requests", "3000000000"],
+            "expected a number from 1 to 2147483647",
+        ),
+        (
+            vec!["--context", "4K", "--cache-tokens", "2K"],
+            "--cache-tokens: expected at least 4096, as --context says, found 2048",
+        ),
     ] {
         let output = quest(&["serve", "--device", "flex"])
             .args(&args)
@@ -308,4 +349,59 @@ fn what_cannot_be_served_is_refused_in_a_line() {
             "{args:?}: {error}"
         );
     }
+}
+
+/// Whether a process handles SIGTERM itself.
+#[cfg(target_os = "linux")]
+fn catches_sigterm(id: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+    // Signal 15 is bit 14.
+    caught >> 14 & 1 == 1
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_while_the_model_is_loaded_is_a_clean_end() {
+    // Before, while and after the weights are read.
+    for delay in [0, 20, 60, 200] {
+        let mut command = quest(&["serve", "--device", "flex", "--port", "0"]);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let server = Server {
+            child,
+            address: String::new(),
+        };
+        while !catches_sigterm(server.child.id()) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(delay));
+        assert_eq!(server.terminate(), 0, "after {delay} ms");
+    }
+}
+
+#[test]
+fn a_context_that_the_cache_cuts_is_told_and_the_device_is_named_once() {
+    let mut command = quest(&["serve", "--port", "0", "--cache-tokens", "2K"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut address = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut address).unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let server = Server { child, address };
+    assert_eq!(server.terminate(), 0);
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(said.matches("device:").count(), 1, "{said}");
+    let warning = "warning: the context is 2048 tokens instead of";
+    assert!(said.contains(warning), "{said}");
+    assert!(said.contains("as --cache-tokens says"), "{said}");
 }

@@ -1,8 +1,8 @@
 use std::collections::HashMap;
 
-use quest_burn_models::sampling::Sampler;
+use quest_burn_models::sampling::{Sampler, TokenMask};
 
-use crate::{Adjustments, TokenMask, answer::Token};
+use crate::{Adjustments, answer::Token};
 
 /// Chooses the tokens of one answer from the model's logits.
 #[derive(Debug)]
@@ -45,18 +45,16 @@ impl Chooser {
     pub(crate) fn choose(&mut self, logits: &mut [f32], stop_ids: &[u32]) -> Result<Token, String> {
         let logprobs = self.logprobs.map(|n| Logprobs::new(logits, n));
         self.adjust(logits);
-        if let Some(mask) = &mut self.mask {
-            forbid_others(logits, &mask.allowed()?)?;
-        }
-        let id = self.sampler.sample(logits).map_err(|e| e.to_string())?;
+        let id = match &mut self.mask {
+            None => self.sampler.sample(logits).map_err(|e| e.to_string())?,
+            Some(mask) => {
+                let chosen = self.sampler.sample_masked(logits, &mut **mask, stop_ids);
+                chosen.map_err(|e| e.to_string())?
+            }
+        };
         self.sampler.observe(&[id]);
         if self.counts_tokens() {
             *self.counts.entry(id).or_default() += 1;
-        }
-        if let Some(mask) = &mut self.mask
-            && !stop_ids.contains(&id)
-        {
-            mask.accept(id)?;
         }
         Ok(Token {
             id,
@@ -64,6 +62,16 @@ impl Chooser {
             top: logprobs.map(|logprobs| logprobs.top).unwrap_or_default(),
             reads: Vec::new(),
         })
+    }
+
+    /// Whether a grammar is followed, whose masks take time.
+    pub(crate) fn has_mask(&self) -> bool {
+        self.mask.is_some()
+    }
+
+    /// Whether nothing may follow what was chosen.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.mask.as_ref().is_some_and(|mask| mask.is_complete())
     }
 
     fn counts_tokens(&self) -> bool {
@@ -82,25 +90,6 @@ impl Chooser {
         for &(id, bias) in bias {
             logits[id as usize] += bias;
         }
-    }
-}
-
-/// Makes tokens impossible that a grammar does not allow.
-fn forbid_others(logits: &mut [f32], allowed: &[u32]) -> Result<(), String> {
-    let mut words = allowed.iter().copied();
-    let mut any = false;
-    for logits in logits.chunks_mut(u32::BITS as usize) {
-        let word = words.next().unwrap_or(0);
-        any |= word != 0;
-        for (bit, logit) in logits.iter_mut().enumerate() {
-            if word >> bit & 1 == 0 {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
-    }
-    match any {
-        true => Ok(()),
-        false => Err("grammar: expected a token that may come next, found none".to_owned()),
     }
 }
 
@@ -149,12 +138,12 @@ mod tests {
 
     use super::*;
 
-    fn chooser(adjustments: Adjustments, mask: Option<Box<dyn TokenMask>>) -> Chooser {
+    fn chooser(adjustments: Adjustments) -> Chooser {
         Chooser::new(
             SamplingConfig::new().init().unwrap(),
             adjustments,
             Some(2),
-            mask,
+            None,
         )
     }
 
@@ -165,13 +154,10 @@ mod tests {
     #[test]
     fn log_probabilities_are_the_model_s_whatever_is_adjusted() {
         let logits = [0.5, 0.3, 0.2].map(|p: f32| p.ln() + 2.0);
-        let mut chooser = chooser(
-            Adjustments {
-                bias: vec![(2, 9.0)],
-                ..Adjustments::default()
-            },
-            None,
-        );
+        let mut chooser = chooser(Adjustments {
+            bias: vec![(2, 9.0)],
+            ..Adjustments::default()
+        });
         let token = chosen(&mut chooser, &logits).unwrap();
         assert_eq!(token.id, 2);
         assert!((token.logprob.unwrap() - 0.2f32.ln()).abs() < 1e-6);
@@ -186,40 +172,9 @@ mod tests {
             frequency_penalty: 0.5,
             ..Adjustments::default()
         };
-        let mut chooser = chooser(adjustments, None);
+        let mut chooser = chooser(adjustments);
         let mut next = || chosen(&mut chooser, &[3.0, 1.6, 0.0]).unwrap().id;
         // 3.0 -> 1.5 -> 1.0 with each time that token 0 was chosen.
         assert_eq!([next(), next(), next(), next()], [0, 1, 0, 0]);
-    }
-
-    struct Only(Vec<u32>);
-
-    impl TokenMask for Only {
-        fn allowed(&mut self) -> Result<Vec<u32>, String> {
-            let mut words = vec![0; 2];
-            if let Some(&id) = self.0.first() {
-                words[id as usize / 32] |= 1 << (id % 32);
-            }
-            Ok(words)
-        }
-
-        fn accept(&mut self, id: u32) -> Result<(), String> {
-            assert_eq!(self.0.remove(0), id);
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_grammar_s_tokens_come_whatever_the_logits() {
-        let mut logits = vec![0.0; 70];
-        logits[5] = 9.0;
-        logits[69] = 10.0;
-        let mut chooser = chooser(Adjustments::default(), Some(Box::new(Only(vec![33, 2]))));
-        assert_eq!(chosen(&mut chooser, &logits).unwrap().id, 33);
-        assert_eq!(chosen(&mut chooser, &logits).unwrap().id, 2);
-        assert_eq!(
-            chosen(&mut chooser, &logits).unwrap_err(),
-            "grammar: expected a token that may come next, found none"
-        );
     }
 }

@@ -117,6 +117,7 @@ impl Engine {
             pages: Vec::new(),
             entered: 0,
             first_sparse: None,
+            needs: None,
         };
         if sequence.max_new_tokens == 0 {
             sequence.finish(FinishReason::Length);

@@ -19,5 +19,6 @@ pub use answer::{Answer, Event, FinishReason, Finished, LayerRead, Token, Usage}
 pub use config::EngineConfig;
 pub use engine::Engine;
 pub use error::{EngineError, SubmitError};
-pub use request::{Adjustments, Policy, Request, TokenMask};
+pub use quest_burn_models::sampling::TokenMask;
+pub use request::{Adjustments, Policy, Request};
 pub use stats::Stats;

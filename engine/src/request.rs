@@ -1,7 +1,5 @@
-use core::fmt;
-
 use quest_burn::QuestConfig;
-use quest_burn_models::sampling::SamplingConfig;
+use quest_burn_models::sampling::{SamplingConfig, TokenMask};
 
 /// What is asked of an [`Engine`](crate::Engine): ids to go on from, and how.
 #[derive(Debug)]
@@ -107,28 +105,4 @@ pub struct Adjustments {
     pub frequency_penalty: f32,
     /// Added to the logits of single tokens.
     pub bias: Vec<(u32, f32)>,
-}
-
-/// Which tokens may come next, by a grammar. It follows one answer.
-pub trait TokenMask: Send {
-    /// The tokens that may come next: token `i` is bit `i % 32` of word `i / 32`. Tokens past the last
-    /// word may not.
-    ///
-    /// # Errors
-    ///
-    /// When the grammar cannot say, in a few words. The answer ends with that error.
-    fn allowed(&mut self) -> Result<Vec<u32>, String>;
-
-    /// Takes note of the token that was chosen; not called for one of the request's stop ids.
-    ///
-    /// # Errors
-    ///
-    /// As [`allowed`](Self::allowed).
-    fn accept(&mut self, id: u32) -> Result<(), String>;
-}
-
-impl fmt::Debug for dyn TokenMask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenMask")
-    }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Sequence {
     pub entered: usize,
     /// The first page that not dense attention alone has made.
     pub first_sparse: Option<usize>,
+    /// Pages that it needs while it waits, and after how many changes of the store that was.
+    pub needs: Option<(u64, usize)>,
 }
 
 /// What a sequence is to be given next.
@@ -96,6 +98,18 @@ impl Sequence {
         }
     }
 
+    /// Pages that it would take to begin, beyond those that others hold.
+    pub(crate) fn needed(&mut self, store: &PageStore) -> usize {
+        match self.needs {
+            Some((changes, needed)) if changes == store.changes() => needed,
+            _ => {
+                let needed = store.needed(&self.ids, self.origin);
+                self.needs = Some((store.changes(), needed));
+                needed
+            }
+        }
+    }
+
     /// Begins with pages that the store had.
     pub(crate) fn begin(&mut self, prefix: Prefix, page_size: usize) {
         debug_assert!(self.pages.is_empty() && self.computed == 0);
@@ -144,6 +158,7 @@ impl Sequence {
             self.enter(last, page_size, store);
         }
         store.release_all(&self.pages);
+        self.needs = None;
         self.pages.clear();
         self.computed = 0;
         self.entered = 0;
@@ -165,7 +180,7 @@ impl Sequence {
         let id = token.id;
         self.ids.push(id);
         let _ = self.events.send(Event::Token(token));
-        if self.stop_ids.contains(&id) {
+        if self.stop_ids.contains(&id) || self.chooser.is_complete() {
             Some(FinishReason::Stop)
         } else if self.new_tokens() == self.max_new_tokens {
             Some(FinishReason::Length)

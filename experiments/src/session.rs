@@ -20,7 +20,8 @@ pub(crate) fn session_of(
     let cache = model.config().cache(page_size, 1, tokens);
     let cache = cache
         .with_digest(model.digest())
-        .with_digest_storage(model.digest_storage());
+        .with_digest_storage(model.digest_storage())
+        .with_kv_storage(model.kv_storage());
     Session::with_cache(model, &cache)
 }
 

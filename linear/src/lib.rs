@@ -13,7 +13,7 @@ pub mod native;
 mod norm;
 
 pub use layer::{
-    BlockWeight, InferenceLinear, LinearWeight, QuantizationConfig, QuantizationError,
-    QuantizedWeight, WeightFormat,
+    BlockWeight, InferenceLinear, InputObserver, LinearWeight, LowRank, QuantizationConfig,
+    QuantizationError, QuantizedWeight, SparseWeight, WeightFormat, channel_norms,
 };
 pub use norm::rms_norm;

@@ -12,7 +12,7 @@ use quest_burn::{
 };
 use thiserror::Error;
 
-use crate::tokenizer::TokenizerError;
+use crate::{activation_sparsity::SparsityError, tokenizer::TokenizerError};
 
 /// Why a checkpoint is not a model that can be run here.
 ///
@@ -115,6 +115,9 @@ pub enum ModelError {
         /// What is implemented instead.
         supported: &'static str,
     },
+    /// Channels cannot be skipped as asked.
+    #[error(transparent)]
+    ActivationSparsity(#[from] SparsityError),
     /// The rotary embedding makes no sense.
     #[error("{}: the rotary embedding cannot be used", path.display())]
     Rope {

@@ -6,9 +6,11 @@
 //! - [`chat`] turns messages into the ids of a prompt through a model's template;
 //! - [`source`], [`config`], [`weights`] and [`tokenizer`] are what a checkpoint is made of;
 //! - [`mod@convert`] writes a checkpoint as a folder of safetensors or burnpack;
+//! - [`activation_sparsity`] skips input channels of projections in decoded tokens;
 //! - [`model::CausalLm`] is the model, [`generation`] runs it over a cache of one's own, [`sampling`] picks tokens.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod activation_sparsity;
 pub(crate) mod architectures;
 pub mod chat;
 pub mod config;
@@ -16,6 +18,9 @@ pub mod convert;
 mod error;
 pub mod generation;
 pub mod gguf;
+#[cfg(feature = "grammar")]
+#[cfg_attr(docsrs, doc(cfg(feature = "grammar")))]
+pub mod grammar;
 pub mod inference;
 pub mod local;
 pub mod model;

@@ -28,7 +28,10 @@ impl CountError {
 ///
 /// When the text is something else, or the number beyond what a position can be.
 pub fn tokens(text: &str) -> Result<usize, CountError> {
-    positive(text, "a number of tokens such as 4096, 4K or 1M")
+    positive(
+        text,
+        "a number of tokens from 1 to 2147483647, such as 4096, 4K or 1M",
+    )
 }
 
 /// A number of tokens that may be 0 and of any size: its user says what it may be.
@@ -47,7 +50,16 @@ pub fn any_tokens(text: &str) -> Result<usize, CountError> {
 ///
 /// When the text is something else.
 pub fn sequences(text: &str) -> Result<usize, CountError> {
-    positive(text, "a number of sequences of at least 1")
+    positive(text, "a number of sequences from 1 to 2147483647")
+}
+
+/// A number of something else of at least 1.
+///
+/// # Errors
+///
+/// When the text is something else.
+pub fn number(text: &str) -> Result<usize, CountError> {
+    positive(text, "a number from 1 to 2147483647")
 }
 
 /// A number of bytes of at least 1: `60GB` and `60G` are 60 * 2^30.
@@ -96,6 +108,7 @@ mod tests {
         ] {
             assert_eq!(tokens(text), Ok(number));
             assert_eq!(sequences(text), Ok(number));
+            assert_eq!(super::number(text), Ok(number));
         }
     }
 

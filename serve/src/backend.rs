@@ -7,6 +7,8 @@ use std::{
 
 use thiserror::Error;
 
+use crate::grammar::{CompiledGrammar, Grammar};
+
 /// An engine that many answers come from at once.
 pub trait Backend: Send + Sync + 'static {
     /// Takes a request on.
@@ -15,6 +17,13 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// When the engine does not take it.
     fn submit(&self, request: Generate) -> Result<Box<dyn Answer>, SubmitError>;
+
+    /// Compiles what answers have to be. This may take a while.
+    ///
+    /// # Errors
+    ///
+    /// When it makes no sense or takes too much: what was expected and found.
+    fn compile(&self, grammar: &Grammar) -> Result<CompiledGrammar, String>;
 
     /// What the engine is at.
     fn stats(&self) -> Stats;
@@ -94,6 +103,8 @@ pub struct Generate {
     pub logprobs: Option<usize>,
     /// What new tokens attend to.
     pub policy: Policy,
+    /// What the answer has to be.
+    pub grammar: Option<CompiledGrammar>,
     /// Whether tokens come with the pages that were read for them.
     pub watch: bool,
 }
@@ -143,13 +154,15 @@ pub enum Event {
     Token(Token),
     /// The end.
     Finished {
-        /// Whether a stop token came, and not the last token that was asked for.
+        /// Whether a stop token came or the grammar ended, and not the last token that was asked for.
         is_stop: bool,
         /// What it took.
         usage: Usage,
     },
     /// The answer cannot be gone on with, and why.
     Failed(String),
+    /// Its grammar asks for more than may be, and what.
+    GrammarFailed(String),
 }
 
 /// A token of an answer.

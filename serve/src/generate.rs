@@ -18,6 +18,7 @@ use crate::{
     body,
     error::ApiError,
     form::Form,
+    grammar::CompiledGrammar,
     request::Generation,
     response::Usage,
     state::State,
@@ -34,6 +35,8 @@ pub(crate) struct Job {
     /// The parameter that prompts came by.
     pub prompt_param: &'static str,
     pub logprobs: Option<usize>,
+    /// What answers have to be.
+    pub grammar: Option<CompiledGrammar>,
     pub options: ChoiceOptions,
     /// Tokens of an answer where the request does not say.
     pub default_tokens: usize,
@@ -100,6 +103,7 @@ fn submit(job: &Job, state: &State) -> Result<Answers, ApiError> {
                 sampling,
                 logprobs: job.logprobs,
                 policy: job.generation.policy,
+                grammar: job.grammar.clone(),
                 watch: job.generation.watch,
             };
             let answer = state.backend.submit(request);

@@ -13,6 +13,7 @@ mod config;
 mod error;
 mod form;
 mod generate;
+mod grammar;
 mod handlers;
 mod metrics;
 mod openapi;
@@ -27,5 +28,6 @@ pub use backend::{
     Answer, Backend, Event, Generate, LayerRead, Policy, Sampling, Stats, SubmitError, Token, Usage,
 };
 pub use config::{Limits, ModelInfo, ServerConfig};
+pub use grammar::{CalledFunction, Calls, CompiledGrammar, Grammar};
 pub use server::Server;
 pub use text::{Conversation, Decoder, Text, TextError};

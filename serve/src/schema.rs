@@ -27,14 +27,24 @@ pub(crate) struct ChatParameters {
     top_logprobs: Option<usize>,
     /// Functions that the model may call, where its chat template knows of tools.
     tools: Option<Vec<ToolParameters>>,
-    /// `auto` or `none`.
-    tool_choice: Option<String>,
+    /// `auto`, `none`, `required`, or `{"type": "function", "function": {"name": ..}}`.
+    tool_choice: Option<Value>,
+    /// Whether an answer may call several functions; true where it is not given.
+    parallel_tool_calls: Option<bool>,
     /// Variables of the chat template, such as `enable_thinking`.
     chat_template_kwargs: Option<BTreeMap<String, Value>>,
     /// Whether the template begins an answer; true where it is not given.
     add_generation_prompt: Option<bool>,
-    /// `{"type": "text"}`.
-    response_format: Option<Value>,
+    response_format: Option<ResponseFormat>,
+    structured_outputs: Option<StructuredOutputs>,
+    /// The older name of `structured_outputs.json`.
+    guided_json: Option<Value>,
+    /// The older name of `structured_outputs.regex`.
+    guided_regex: Option<String>,
+    /// The older name of `structured_outputs.choice`.
+    guided_choice: Option<Vec<String>>,
+    /// The older name of `structured_outputs.grammar`.
+    guided_grammar: Option<String>,
     /// Answers to the conversation.
     #[schema(minimum = 1)]
     n: Option<usize>,
@@ -77,6 +87,18 @@ pub(crate) struct CompletionParameters {
     /// Tokens come with their log-probabilities and those of so many of the most probable ones.
     #[schema(minimum = 0, maximum = 20)]
     logprobs: Option<usize>,
+    /// Whether special tokens in texts are those tokens, and not text; false where it is not given.
+    parse_special: Option<bool>,
+    response_format: Option<ResponseFormat>,
+    structured_outputs: Option<StructuredOutputs>,
+    /// The older name of `structured_outputs.json`.
+    guided_json: Option<Value>,
+    /// The older name of `structured_outputs.regex`.
+    guided_regex: Option<String>,
+    /// The older name of `structured_outputs.choice`.
+    guided_choice: Option<Vec<String>>,
+    /// The older name of `structured_outputs.grammar`.
+    guided_grammar: Option<String>,
     /// Continuations of each prompt.
     #[schema(minimum = 1)]
     n: Option<usize>,
@@ -138,6 +160,40 @@ pub(crate) struct FunctionParameters {
     description: Option<String>,
     /// A JSON schema of its arguments.
     parameters: Option<Value>,
+    /// Whether arguments follow the schema, also where the model may call what it likes.
+    strict: Option<bool>,
+}
+
+/// What an answer has to be.
+#[derive(ToSchema)]
+pub(crate) struct ResponseFormat {
+    /// `text`, `json_object` or `json_schema`.
+    r#type: String,
+    json_schema: Option<NamedSchema>,
+}
+
+/// A JSON schema with a name.
+#[derive(ToSchema)]
+pub(crate) struct NamedSchema {
+    name: String,
+    description: Option<String>,
+    schema: Value,
+    /// Answers follow the schema in either case.
+    strict: Option<bool>,
+}
+
+/// What an answer has to be, as vLLM has it: one of these.
+#[derive(ToSchema)]
+pub(crate) struct StructuredOutputs {
+    /// A JSON schema.
+    json: Option<Value>,
+    json_object: Option<bool>,
+    /// A regular expression of the whole answer.
+    regex: Option<String>,
+    /// Texts, one of which is the answer.
+    choice: Option<Vec<String>>,
+    /// A grammar in Lark's syntax.
+    grammar: Option<String>,
 }
 
 /// How a stream ends.
@@ -184,9 +240,13 @@ pub(crate) struct TokenizeParameters {
     prompt: Option<String>,
     /// Whether the tokenizer adds what a text begins with; true where it is not given.
     add_special_tokens: Option<bool>,
+    /// Whether special tokens in the prompt are those tokens, and not text; false where it is not given.
+    parse_special: Option<bool>,
     messages: Option<Vec<MessageParameters>>,
     tools: Option<Vec<ToolParameters>>,
     add_generation_prompt: Option<bool>,
+    /// Variables of the chat template.
+    chat_template_kwargs: Option<BTreeMap<String, Value>>,
     /// Whether the text of each token is told too.
     return_token_strs: Option<bool>,
 }

@@ -67,6 +67,7 @@ impl Server {
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn_with_state(self.state.clone(), refuse_at_end))
             .layer(from_fn_with_state(self.state.clone(), check_key))
             .layer(from_fn_with_state(self.state.clone(), count))
             .layer(nosniff)
@@ -85,16 +86,18 @@ impl Server {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let router = self.router();
-        let state = self.state;
+        let state = self.state.clone();
         // A token is sent when it is there.
         let listener = listener.tap_io(|stream| {
             if let Err(error) = stream.set_nodelay(true) {
                 log::debug!("TCP_NODELAY: {error}");
             }
         });
+        // Who connects meanwhile is told that the server ends, rather than nothing.
         let shutdown = async move {
             shutdown.await;
             state.end();
+            state.idle().await;
         };
         axum::serve(listener, router)
             .with_graceful_shutdown(shutdown)
@@ -125,6 +128,19 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     log::error!("a request panicked: {}", text.unwrap_or_default());
     ApiError::internal("the server failed at this request").into_response()
+}
+
+/// Refuses requests once the server ends, but for those that ask how it is.
+async fn refuse_at_end(
+    extract::State(state): extract::State<Arc<State>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    const STATUS: [&str; 2] = ["/health", "/metrics"];
+    match state.is_ending() && !STATUS.contains(&request.uri().path()) {
+        true => ApiError::shutting_down().into_response(),
+        false => next.run(request).await,
+    }
 }
 
 /// Paths that tell nothing of what is asked here.

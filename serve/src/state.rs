@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::Semaphore;
@@ -15,9 +15,13 @@ use crate::{
     backend::Backend,
     config::{ModelInfo, ServerConfig},
     error::ApiError,
+    grammar::{CompiledGrammar, Grammar},
     metrics::Metrics,
     text::{Text, TextError},
 };
+
+/// Between two looks at whether work is left.
+const IDLE_CHECK: Duration = Duration::from_millis(20);
 
 /// What all requests share.
 pub(crate) struct State {
@@ -64,6 +68,24 @@ impl State {
 
     pub(crate) fn end(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until no request is worked on.
+    pub(crate) async fn idle(&self) {
+        while self.requests.available_permits() < self.config.limits.requests {
+            tokio::time::sleep(IDLE_CHECK).await;
+        }
+    }
+
+    /// Compiles what answers have to be, away from the tasks. An error says what is wrong with it.
+    pub(crate) async fn compile(
+        &self,
+        grammar: Grammar,
+    ) -> Result<Result<CompiledGrammar, String>, ApiError> {
+        let backend = self.backend.clone();
+        let work = tokio::task::spawn_blocking(move || backend.compile(&grammar));
+        let done = work.await;
+        done.map_err(|error| ApiError::internal(format!("the grammar failed: {error}")))
     }
 
     /// Runs what takes a while away from the tasks.

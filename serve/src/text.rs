@@ -5,14 +5,20 @@ use thiserror::Error;
 
 /// Text to ids and back.
 pub trait Text: Send + Sync + 'static {
-    /// Ids of a prompt, with what the tokenizer puts before a text or without.
+    /// Ids of a prompt, with what the tokenizer puts before a text or without. Special tokens in it are text
+    /// unless they are to be parsed.
     ///
     /// # Errors
     ///
     /// When the text cannot be encoded.
-    fn encode(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TextError>;
+    fn encode(
+        &self,
+        text: &str,
+        special_tokens: bool,
+        parse_special: bool,
+    ) -> Result<Vec<u32>, TextError>;
 
-    /// The text of ids.
+    /// The text of ids; that of special tokens as they are written.
     ///
     /// # Errors
     ///

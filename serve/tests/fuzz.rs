@@ -56,7 +56,7 @@ fn valid(rng: &mut impl RngExt) -> (&'static str, Value) {
         "name": "depth", "description": "of a water",
         "parameters": { "type": "object", "properties": { "of": { "type": "string" } } },
     } }]);
-    match rng.random_range(0..5) {
+    match rng.random_range(0..6) {
         0 | 1 => (
             "/v1/chat/completions",
             json!({
@@ -77,10 +77,56 @@ fn valid(rng: &mut impl RngExt) -> (&'static str, Value) {
         ),
         3 => (
             "/tokenize",
-            json!({ "messages": messages, "add_generation_prompt": false }),
+            json!({
+                "messages": messages, "add_generation_prompt": false,
+                "chat_template_kwargs": { "enable_thinking": false },
+            }),
         ),
+        4 => constrained(rng, messages, tools),
         _ => ("/detokenize", json!({ "tokens": [1, 2, 3] })),
     }
+}
+
+/// Bodies that say what an answer has to be.
+fn constrained(rng: &mut impl RngExt, messages: Value, tools: Value) -> (&'static str, Value) {
+    let schema = json!({
+        "type": "object", "properties": { "a": { "enum": [1, "b"] } }, "required": ["a"],
+    });
+    let named = json!({ "type": "function", "function": { "name": "depth" } });
+    let (path, body) = match rng.random_range(0..6) {
+        0 => (
+            "/v1/chat/completions",
+            json!({ "response_format": { "type": "json_schema", "json_schema": {
+                "name": "a", "description": "b", "schema": schema, "strict": true,
+            } } }),
+        ),
+        1 => (
+            "/v1/completions",
+            json!({ "response_format": { "type": "json_object" } }),
+        ),
+        2 => (
+            "/v1/chat/completions",
+            json!({ "tools": tools, "tool_choice": named, "parallel_tool_calls": false }),
+        ),
+        3 => (
+            "/v1/chat/completions",
+            json!({ "tools": tools, "tool_choice": "required" }),
+        ),
+        4 => (
+            "/v1/completions",
+            json!({ "structured_outputs": { "choice": ["yes", "no"] } }),
+        ),
+        _ => ("/v1/completions", json!({ "guided_regex": "[0-9]+" })),
+    };
+    let mut whole = match path {
+        "/v1/completions" => json!({ "prompt": "one", "max_tokens": 5, "parse_special": true }),
+        _ => json!({ "messages": messages, "max_tokens": 5 }),
+    };
+    let (Value::Object(whole_fields), Value::Object(fields)) = (&mut whole, body) else {
+        unreachable!("both are objects");
+    };
+    whole_fields.extend(fields);
+    (path, whole)
 }
 
 /// Something that may stand anywhere.

@@ -181,3 +181,33 @@ async fn a_full_queue_refuses_and_serves_on() {
     let reply = read(ask(served.address, body).await).await;
     assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
 }
+
+#[tokio::test]
+async fn who_comes_while_the_server_ends_is_told_so() {
+    let mut script = Script::saying(&"a".repeat(20));
+    script.pause = Duration::from_millis(50);
+    let fixture = Fixture::new(script);
+    let Served {
+        address,
+        end,
+        ended,
+    } = serve(&fixture).await;
+    let running = ask(address, r#"{"prompt": "a", "max_tokens": 20}"#).await;
+    until(|| fixture.script.running.load(Ordering::SeqCst) == 1).await;
+    end.send(()).unwrap();
+    // The end is noted by a task of its own.
+    let mut reply = String::new();
+    let started = Instant::now();
+    while !reply.contains("503") {
+        assert!(started.elapsed() < Duration::from_millis(900), "{reply}");
+        reply = read(ask(address, r#"{"prompt": "a", "max_tokens": 1}"#).await).await;
+    }
+    assert!(reply.contains("shutting_down"), "{reply}");
+    assert!(reply.to_lowercase().contains("retry-after"), "{reply}");
+    let reply = read(running).await;
+    assert!(reply.contains(&"a".repeat(20)), "{reply}");
+    timeout(Duration::from_secs(10), ended)
+        .await
+        .unwrap()
+        .unwrap();
+}

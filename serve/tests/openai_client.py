@@ -8,6 +8,8 @@ A model without a chat template is asked for completions only.
 """
 
 import concurrent.futures
+import json
+import re
 import sys
 
 import openai
@@ -57,7 +59,22 @@ def completions(client, model):
     ask(model=model, prompt="a", max_tokens=1, extra_body={"quest": {"token_budget": 64}, "top_k": 5, "min_p": 0.1})
     refused(lambda: ask(model=model, prompt="a", n=0), "n")
     refused(lambda: ask(model=model, prompt="a", echo=True), "echo")
-    refused(lambda: ask(model=model, prompt="a", extra_body={"guided_json": {}}), "guided_json")
+    refused(lambda: ask(model=model, prompt="a", extra_body={"guided_whitespace_pattern": " "}), "guided_whitespace_pattern")
+
+    bound = dict(model=model, prompt="The code of the old lamp is", max_tokens=100, temperature=1, seed=5)
+    code = ask(**bound, extra_body={"guided_regex": "[0-9]{3}"}).choices[0]
+    assert re.fullmatch("[0-9]{3}", code.text) and code.finish_reason == "stop", code
+    either = ask(**bound, n=4, extra_body={"structured_outputs": {"choice": ["yes", "no"]}})
+    assert {choice.text for choice in either.choices} <= {"yes", "no"}, either
+    schema = {"type": "object", "properties": {"code": {"type": "integer"}}, "required": ["code"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "code", "schema": schema, "strict": True}}
+    chunks = ask(**bound, stream=True, extra_body={"response_format": form})
+    choices = [chunk.choices[0] for chunk in chunks]
+    if choices[-1].finish_reason == "stop":
+        value = json.loads("".join(choice.text for choice in choices))
+        assert isinstance(value["code"], int) and len(value) == 1, value
+    hostile = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "#/none"}}}
+    refused(lambda: ask(model=model, prompt="a", extra_body={"response_format": hostile}), "response_format")
     assert refused(lambda: ask(model="gpt-4", prompt="a"), "model", 404).code == "model_not_found"
 
 
@@ -80,7 +97,35 @@ def chats(client, model):
     assert ask(model=model, messages=messages, max_tokens=8).choices[0].message.content
     refused(lambda: ask(model=model, messages=messages, store=True), "store")
     refused(lambda: ask(model=model, messages=[]), "messages")
-    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
+    schema = {
+        "type": "object",
+        "properties": {"greeting": {"enum": ["hello", "goodbye"]}, "length": {"type": "integer", "maximum": 99}},
+        "required": ["greeting", "length"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "greeting", "schema": schema, "strict": True}}
+    bound = ask(model=model, messages=messages[:1], max_tokens=200, temperature=0, response_format=form).choices[0]
+    if bound.finish_reason == "stop":
+        value = json.loads(bound.message.content)
+        assert value["greeting"] in ("hello", "goodbye") and value["length"] <= 99, value
+    object_form = {"type": "json_object"}
+    free = ask(model=model, messages=messages[:1], max_tokens=200, temperature=0, response_format=object_form).choices[0]
+    assert free.finish_reason == "length" or isinstance(json.loads(free.message.content), dict), free
+
+    parameters = {"type": "object", "properties": {"town": {"enum": ["Ulm", "Rome"]}}, "required": ["town"]}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
+    refused(lambda: ask(model=model, messages=messages, tool_choice="required"), "tool_choice")
+    try:
+        for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+            call = ask(
+                model=model, messages=messages[:1], tools=tools, tool_choice=choice, parallel_tool_calls=False, max_tokens=200
+            ).choices[0]
+            if call.finish_reason != "length":
+                [call] = call.message.tool_calls
+                assert call.function.name == "weather", call
+                assert json.loads(call.function.arguments)["town"] in ("Ulm", "Rome"), call
+    except openai.BadRequestError as error:
+        assert error.param in ("tools", "tool_choice"), error
     try:
         ask(model=model, messages=messages, tools=tools, max_tokens=8)
     except openai.BadRequestError as error:

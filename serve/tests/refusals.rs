@@ -119,10 +119,6 @@ async fn what_is_not_supported_is_refused_by_its_name() {
         (json!({ "store": true }), "store"),
         (json!({ "metadata": { "a": "b" } }), "metadata"),
         (json!({ "service_tier": "flex" }), "service_tier"),
-        (
-            json!({ "response_format": { "type": "json_object" } }),
-            "response_format",
-        ),
         (json!({ "modalities": ["text", "audio"] }), "modalities"),
         (json!({ "audio": {} }), "audio"),
         (json!({ "prediction": {} }), "prediction"),
@@ -136,12 +132,12 @@ async fn what_is_not_supported_is_refused_by_its_name() {
         (json!({ "best_of": 2 }), "best_of"),
         (json!({ "min_tokens": 2 }), "min_tokens"),
         (
-            json!({ "tools": [tool], "tool_choice": "required" }),
-            "tool_choice",
+            json!({ "tools": [tool], "response_format": { "type": "json_object" } }),
+            "response_format",
         ),
         (
-            json!({ "tools": [tool], "parallel_tool_calls": false }),
-            "parallel_tool_calls",
+            json!({ "tools": [tool], "tool_choice": "required", "guided_regex": "a" }),
+            "guided_regex",
         ),
         (
             json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url",
@@ -152,7 +148,7 @@ async fn what_is_not_supported_is_refused_by_its_name() {
         let error = refused(&fixture, parameters, param).await;
         assert_eq!(error["code"], "unsupported_parameter");
     }
-    for name in ["temprature", "guided_json", "prompt", "echo"] {
+    for name in ["temprature", "guided_whitespace_pattern", "prompt", "echo"] {
         let error = refused(&fixture, json!({ name: 1 }), name).await;
         assert_eq!(error["code"], "unknown_parameter");
     }
@@ -322,6 +318,12 @@ async fn what_the_engine_refuses_is_told() {
         fixture.chat(json!({})).await.error(400)["param"],
         "max_tokens"
     );
+    let param = fixture
+        .chat(json!({ "guided_regex": "(" }))
+        .await
+        .error(400)["param"]
+        .clone();
+    assert_eq!(param, "guided_regex");
     refuse(SubmitError::ShuttingDown);
     let reply = fixture.chat(json!({})).await;
     assert_eq!(reply.error(503)["code"], "shutting_down");
@@ -347,6 +349,19 @@ async fn an_answer_that_fails_is_an_error_and_no_short_answer() {
     );
     assert!(!reply.text.contains("[DONE]"));
     assert_eq!(fixture.get("/health").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_grammar_that_fails_is_the_request_s_fault() {
+    let mut script = Script::saying("{");
+    script.grammar_fails = true;
+    let fixture = Fixture::new(script);
+    let error = fixture
+        .complete(json!({ "guided_regex": "a" }))
+        .await
+        .error(400);
+    assert_eq!(error["param"], "guided_regex");
+    assert_eq!(error["message"], "guided_regex: too complex");
 }
 
 #[tokio::test]

@@ -56,6 +56,22 @@ impl Filled {
         device: &Device,
         draw: &mut dyn FnMut() -> f32,
     ) -> Self {
+        let stored =
+            |config: PagedKvCacheConfig| config.with_digest(digest).with_digest_storage(storage);
+        Self::configured(shape, stored, device, draw)
+    }
+
+    /// The same in a cache whose configuration is changed before it is made.
+    ///
+    /// # Panics
+    ///
+    /// When the cache refuses the head dim or a step.
+    pub fn configured(
+        shape: &AttentionShape,
+        configure: impl FnOnce(PagedKvCacheConfig) -> PagedKvCacheConfig,
+        device: &Device,
+        draw: &mut dyn FnMut() -> f32,
+    ) -> Self {
         let batch = shape.lengths.len();
         let n_pages = shape
             .lengths
@@ -64,9 +80,8 @@ impl Filled {
             .sum::<usize>();
         let config = PagedKvCacheConfig::new(1, shape.n_kv_heads, shape.head_dim, n_pages)
             .with_page_size(shape.page_size)
-            .with_batch(batch)
-            .with_digest(digest)
-            .with_digest_storage(storage);
+            .with_batch(batch);
+        let config = configure(config);
         let mut cache = poisoned_cache(&config, device);
         let mut keys = vec![vec![Vec::new(); shape.n_kv_heads]; batch];
         let mut values = keys.clone();

@@ -1,7 +1,7 @@
 //! Caches that betray whoever reads what was never written.
 
 use burn::tensor::{DType, Device};
-use quest_burn::cache::{DigestStorage, LayerCache, PagedKvCache, PagedKvCacheConfig};
+use quest_burn::cache::{DigestStorage, KvStorage, LayerCache, PagedKvCache, PagedKvCacheConfig};
 
 use crate::arrays::poison;
 
@@ -18,11 +18,15 @@ pub fn poisoned_cache(config: &PagedKvCacheConfig, device: &Device) -> PagedKvCa
         let layer = cache.layer_mut(index);
         let poisoned = LayerCache::from_parts(
             index,
-            poison(layer.keys().dims(), device),
-            poison(layer.values().dims(), device),
+            poison(layer.dims(), device),
+            poison(layer.dims(), device),
             config.digest,
             poison(layer.digests().dims(), device),
         );
+        let poisoned = match config.kv_storage {
+            KvStorage::Full => poisoned,
+            KvStorage::Int8 => poisoned.with_int8_rows().expect("the head dim was checked"),
+        };
         *layer = match config.digest_storage {
             DigestStorage::Full => poisoned,
             DigestStorage::Int8 => poisoned

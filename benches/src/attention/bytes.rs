@@ -8,13 +8,15 @@ use super::{Operation, grid::Shape};
 /// for the three together.
 pub(super) fn bytes(shape: &Shape, operation: Operation, budget: usize) -> u64 {
     // One row of each KV head of each sequence.
-    let row = shape.batch * shape.heads.kv * shape.head_dim * shape.dtype.size();
+    let heads = shape.batch * shape.heads.kv;
+    let row = heads * shape.kv_cache.bytes_per_row(shape.head_dim, shape.dtype);
+    // A new one, as it comes.
+    let new_row = heads * shape.head_dim * shape.dtype.size();
     let query = shape.batch * shape.heads.query * shape.head_dim * shape.dtype.size();
     let scores = shape.batch * shape.heads.kv * shape.n_pages() * size_of::<f32>();
     let k = (budget / shape.page_size).min(shape.n_pages());
     let list = shape.batch * shape.heads.kv * k * size_of::<i32>();
     // Of one page after the other, for each KV head of each sequence.
-    let heads = shape.batch * shape.heads.kv;
     let packed = |pages| heads * Int8Digests::bytes(shape.digest, pages, shape.head_dim);
     let digest = heads * shape.digest.shape(shape.head_dim).iter().product::<usize>();
     let digest = digest * shape.dtype.size();
@@ -33,7 +35,7 @@ pub(super) fn bytes(shape: &Shape, operation: Operation, budget: usize) -> u64 {
                 true => 2 * digest,
                 false => digest + held * row,
             };
-            4 * row + folded + packed_digest
+            2 * new_row + 2 * row + folded + packed_digest
         }
         Operation::PageScores => query + digests + scores,
         Operation::TopPages => scores + list,
@@ -47,7 +49,7 @@ pub(super) fn bytes(shape: &Shape, operation: Operation, budget: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use burn::tensor::DType;
-    use quest_burn::digest::DigestKind;
+    use quest_burn::{cache::KvStorage, digest::DigestKind};
 
     use super::*;
     use crate::parse::Heads;
@@ -62,6 +64,7 @@ mod tests {
         dtype: DType::F16,
         digest: DigestKind::MinMax,
         digests: DigestStorage::Full,
+        kv_cache: KvStorage::Full,
     };
 
     #[test]
@@ -110,6 +113,20 @@ mod tests {
     }
 
     #[test]
+    fn rows_in_8_bits_are_a_byte_per_channel_and_a_scale() {
+        let shape = Shape {
+            kv_cache: KvStorage::Int8,
+            ..SHAPE
+        };
+        // A row of 4 KV heads: 4 * (4 + 4) bytes, and 32 as it comes.
+        let row = 4 * (4 + 4);
+        let of = |operation| bytes(&shape, operation, 16);
+        assert_eq!(of(Operation::DenseAttention), 192 + 64 * 2 * row);
+        assert_eq!(of(Operation::PagedAttention), 32 + 192 + 16 * 2 * row);
+        assert_eq!(of(Operation::Append), 2 * 32 + 2 * row + 128);
+    }
+
+    #[test]
     fn one_row_is_half_of_two_and_a_number_for_all_channels_takes_16_bytes() {
         let scores = |digest| bytes(&Shape { digest, ..SHAPE }, Operation::PageScores, 16);
         // 8 digests of 4 heads: 2 rows, 2 rows, a row and 8 numbers, a row.
@@ -131,6 +148,7 @@ mod tests {
                 dtype: DType::F16,
                 digest: DigestKind::MinMax,
                 digests: DigestStorage::Full,
+                kv_cache: KvStorage::Full,
             };
             bytes(&shape, operation, 2048) as f64 / 4.32e6
         };

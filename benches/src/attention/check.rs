@@ -1,6 +1,7 @@
 //! Whether a timed operation computed what it should have.
 
 use burn::tensor::{DType, Tensor};
+use quest_burn::cache::{Int8Rows, KvRows};
 
 use super::{
     Operation,
@@ -237,7 +238,7 @@ fn attention_on_host(
     pages: Option<&[i32]>,
 ) -> Result<Vec<f64>, BenchError> {
     let layer = problem.caches.layer(problem.cache_of(entry));
-    let [_, _, page_size, head_dim] = layer.keys().dims();
+    let [_, _, page_size, head_dim] = layer.dims();
     let tokens = problem.shape.context;
     let rows = |pool: &Tensor<4>| -> Result<Vec<f32>, BenchError> {
         let all = read::floats(first_head(problem, pool))?;
@@ -254,8 +255,8 @@ fn attention_on_host(
     };
     Ok(host::attention(
         &first_queries(problem, entry)?,
-        &rows(layer.keys())?,
-        &rows(layer.values())?,
+        &rows(&layer.key_rows().widened())?,
+        &rows(&layer.value_rows().widened())?,
         head_dim,
         problem.scale(),
     ))
@@ -284,17 +285,23 @@ fn appended(problem: &Problem, entry: usize) -> Result<f64, BenchError> {
     };
     let entry = &problem.entries[entry];
     for (what, pool, new) in [
-        ("keys", layer.keys(), &entry.new_keys),
-        ("values", layer.values(), &entry.new_values),
+        ("keys", layer.key_rows(), &entry.new_keys),
+        ("values", layer.value_rows(), &entry.new_values),
     ] {
-        let found = newest(pool, row..row + 1)?;
-        let expected = read::floats(new.clone().slice([0..1]))?;
+        let found = newest(&pool.widened(), row..row + 1)?;
+        let new = new.clone().slice([0..1]);
+        let expected = read::floats(match pool {
+            KvRows::Full(_) => new,
+            KvRows::Int8(_) => Int8Rows::quantized(new).widened(),
+        })?;
         if found != expected {
             let expected = format!("the new {what} in page {page}, row {row}");
             return Err(wrong(Operation::Append, expected, "others"));
         }
     }
-    let keys = newest(layer.keys(), 0..row + 1)?;
+    // As digests are: in the dtype of the cache.
+    let keys = layer.key_rows().widened().cast(shape.dtype);
+    let keys = newest(&keys, 0..row + 1)?;
     let [rows, width] = shape.digest.shape(shape.head_dim);
     let digests = newest(layer.digests(), 0..rows)?;
     let heads = keys.chunks((row + 1) * shape.head_dim);

@@ -1,7 +1,7 @@
 use burn::tensor::DType;
 use quest_burn::{
     QuestConfig,
-    cache::{DigestStorage, PagedKvCacheConfig},
+    cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
     digest::DigestKind,
 };
 
@@ -19,6 +19,7 @@ pub(super) struct Shape {
     pub dtype: DType,
     pub digest: DigestKind,
     pub digests: DigestStorage,
+    pub kv_cache: KvStorage,
 }
 
 impl Shape {
@@ -39,6 +40,7 @@ impl Shape {
         )
         .with_digest(self.digest)
         .with_digest_storage(self.digests)
+        .with_kv_storage(self.kv_cache)
     }
 
     /// A result's description, without the result.
@@ -49,6 +51,7 @@ impl Shape {
             dtype: Some(self.dtype.name().to_owned()),
             digest: Some(self.digest.name()),
             digests: Some(self.digests.name()),
+            kv_cache: Some(self.kv_cache.name()),
             batch: Some(self.batch),
             n_heads: Some(self.heads.query),
             n_kv_heads: Some(self.heads.kv),
@@ -79,7 +82,10 @@ pub(super) fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Sha
                                 .iter()
                                 .map(move |&digests| (digest, digests))
                         });
-                        shapes.extend(forms.map(|(digest, digests)| {
+                        let forms = forms.flat_map(|form| {
+                            (options.kv_cache.iter()).map(move |&kv_cache| (form, kv_cache))
+                        });
+                        shapes.extend(forms.map(|((digest, digests), kv_cache)| {
                             let shape = Shape {
                                 batch,
                                 heads,
@@ -89,6 +95,7 @@ pub(super) fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Sha
                                 dtype,
                                 digest,
                                 digests,
+                                kv_cache,
                             };
                             (differ, shape)
                         }));

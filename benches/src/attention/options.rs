@@ -3,7 +3,7 @@ use std::time::Duration;
 use burn::tensor::DType;
 use clap::{Args, ValueEnum};
 use quest_burn::{
-    cache::{DigestStorage, PagedKvCacheConfig},
+    cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
     digest::DigestKind,
 };
 use quest_burn_report::count;
@@ -104,6 +104,9 @@ pub(crate) struct AttentionOptions {
     /// Numbers that the digests are read in
     #[arg(long = "digest-storage", alias = "digests", value_name = "FORM,..", value_delimiter = ',', value_parser = parse::digest_storages(), default_values_t = [DigestStorage::Full])]
     pub digests: Vec<DigestStorage>,
+    /// Numbers that keys and values are kept in
+    #[arg(long, value_name = "FORM,..", value_delimiter = ',', value_parser = parse::kv_storages(), default_values_t = [KvStorage::Full])]
+    pub kv_cache: Vec<KvStorage>,
     /// Only these operations
     #[arg(long, value_enum, value_name = "OPERATION,..", value_delimiter = ',')]
     pub only: Vec<Operation>,

@@ -1,5 +1,6 @@
+use burn::tensor::DType;
 use quest_burn::{
-    cache::{DigestStorage, Int8Digests},
+    cache::{DigestStorage, Int8Digests, KvStorage},
     digest::DigestKind,
 };
 use quest_burn_models::config::ModelConfig;
@@ -27,6 +28,7 @@ pub(super) struct Reads {
     pub dense_layers: usize,
     pub digest: DigestKind,
     pub digests: DigestStorage,
+    pub kv_cache: KvStorage,
 }
 
 impl StepBytes {
@@ -45,18 +47,26 @@ impl StepBytes {
             dense_layers: options.quest.dense_layers,
             digest: options.digest,
             digests: options.digests,
+            kv_cache: options.kv_cache,
         };
-        Self::counted(
-            loaded.model.config(),
-            loaded.weight_bytes(),
-            loaded.model.dtype().size(),
-            &reads,
-        )
+        let (config, dtype) = (loaded.model.config(), loaded.model.dtype());
+        // Of an embedding that the projection to logits does not share, a step reads a row.
+        let unread = match loaded.model.has_tied_head() {
+            true => (config.vocab_size * config.d_model * dtype.size()) as u64,
+            false => 0,
+        };
+        let weight_bytes = match batch {
+            1 => loaded.read_bytes(),
+            // Several rows read all channels.
+            _ => loaded.weight_bytes(),
+        };
+        Self::counted(config, weight_bytes - unread, dtype, &reads)
     }
 
-    /// Of a model with `weight_bytes` bytes of weights; those of embeddings, and the cache's rows, are
-    /// of `element` bytes each.
-    fn counted(config: &ModelConfig, weight_bytes: u64, element: usize, reads: &Reads) -> Self {
+    /// Of a model with `weight_bytes` bytes of weights; those of embeddings, and the cache's rows
+    /// where they are full, are of this dtype.
+    fn counted(config: &ModelConfig, weight_bytes: u64, dtype: DType, reads: &Reads) -> Self {
+        let element = dtype.size();
         let embedding = (config.vocab_size * config.d_model) as u64;
         // Tied embeddings are read whole, as the output projection.
         let unread = if config.tie_word_embeddings {
@@ -69,7 +79,7 @@ impl StepBytes {
 
         // A key and a value of each KV head of each sequence.
         let heads = reads.batch * config.n_kv_heads;
-        let pair = 2 * heads * config.head_dim * element;
+        let pair = 2 * heads * reads.kv_cache.bytes_per_row(config.head_dim, dtype);
         let all = reads.context * pair;
         let chosen = |budget: usize| {
             let pages = reads.context.div_ceil(reads.page_size);
@@ -105,7 +115,6 @@ impl StepBytes {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::DType;
     use quest_burn::inference::WeightFormat;
 
     use super::*;
@@ -119,11 +128,13 @@ mod tests {
         dense_layers: 2,
         digest: DigestKind::MinMax,
         digests: DigestStorage::Full,
+        kv_cache: KvStorage::Full,
     };
 
     fn floor_ms(shape: ShapeName, reads: Reads) -> f64 {
         let config = shape.config();
-        StepBytes::counted(&config, 2 * config.n_parameters(), 2, &reads).total() as f64 / 4.3e9
+        StepBytes::counted(&config, 2 * config.n_parameters(), DType::F16, &reads).total() as f64
+            / 4.3e9
     }
 
     #[test]
@@ -131,7 +142,7 @@ mod tests {
         let config = ShapeName::Llama2_7b.config();
         let weights = |format| {
             let bytes = config.weight_bytes(DType::F16, format).unwrap();
-            StepBytes::counted(&config, bytes, 2, &READS).weights as f64
+            StepBytes::counted(&config, bytes, DType::F16, &READS).weights as f64
         };
         let full = weights(WeightFormat::Full);
         // 6.48 of 6.61 billion weights that are read are projections'; 8.125 and 4.25 bits of 16.
@@ -166,10 +177,11 @@ mod tests {
             dense_layers: 1,
             digest: DigestKind::MinMax,
             digests: DigestStorage::Full,
+            kv_cache: KvStorage::Full,
         };
         let config = ShapeName::Tiny.config();
         let weight_bytes = 4 * config.n_parameters();
-        let bytes = StepBytes::counted(&config, weight_bytes, 4, &reads);
+        let bytes = StepBytes::counted(&config, weight_bytes, DType::F32, &reads);
         // Two projections of 64 x 64 and two of 64 x 32, three of 64 x 128, two norms per layer;
         // the last norm, the output projection, three embeddings.
         let layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64;
@@ -182,7 +194,15 @@ mod tests {
             digests: DigestStorage::Int8,
             ..reads
         };
-        let bytes = StepBytes::counted(&config, weight_bytes, 4, &packed);
+        let bytes = StepBytes::counted(&config, weight_bytes, DType::F32, &packed);
         assert_eq!(bytes.cache, (64 + 3 * 16) * 192 * 4 + 3 * 8 * 6 * 36);
+        // A key and a value of 6 heads: 16 bytes and a scale each. Digests stay: 6 heads of 2 rows.
+        let int8 = Reads {
+            kv_cache: KvStorage::Int8,
+            ..reads
+        };
+        let bytes = StepBytes::counted(&config, weight_bytes, DType::F32, &int8);
+        let pair = 2 * 6 * (16 + 4);
+        assert_eq!(bytes.cache, (64 + 3 * 16) * pair + 3 * 8 * 6 * 2 * 16 * 4);
     }
 }

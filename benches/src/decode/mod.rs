@@ -84,6 +84,7 @@ fn measure(
             page_size: Some(options.cache_options.page_size),
             digest: Some(options.digest.name()),
             digests: Some(options.digests.name()),
+            kv_cache: Some(options.kv_cache.name()),
             dense_layers: budget.map(|_| options.quest.dense_layers),
             ..loaded.record(Kind::Decode, operation(budget), batch, context)
         };

@@ -1,6 +1,6 @@
 use clap::Args;
 use quest_burn::{
-    cache::{DigestStorage, PagedKvCacheConfig},
+    cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
     digest::DigestKind,
 };
 use quest_burn_report::count;
@@ -30,6 +30,9 @@ pub(crate) struct DecodeOptions {
     /// Numbers that the digests are read in
     #[arg(long = "digest-storage", alias = "digests", value_name = "FORM", value_parser = parse::digest_storages(), default_value_t = DigestStorage::Full)]
     pub digests: DigestStorage,
+    /// Numbers that keys and values are kept in
+    #[arg(long, value_name = "FORM", value_parser = parse::kv_storages(), default_value_t = KvStorage::Full)]
+    pub kv_cache: KvStorage,
     /// How the work reaches the device
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Launch::Graph, Launch::Plain])]
     pub launch: Vec<Launch>,
@@ -78,6 +81,7 @@ impl DecodeOptions {
         cache
             .with_digest(self.digest)
             .with_digest_storage(self.digests)
+            .with_kv_storage(self.kv_cache)
     }
 
     /// Bytes of the KV cache.

@@ -13,7 +13,9 @@ use std::path::Path;
 
 use burn::tensor::DType;
 use quest_burn::inference::WeightFormat;
-use quest_burn_models::{config::ModelConfig, local::LocalModel};
+use quest_burn_models::{
+    ModelError, activation_sparsity::ActivationSparsity, config::ModelConfig, local::LocalModel,
+};
 
 use crate::{BenchError, Record, Target, record::Kind};
 
@@ -22,6 +24,8 @@ pub(crate) struct LoadedModel {
     pub name: String,
     pub model: LocalModel,
     weight_bytes: u64,
+    /// Of these, what a decoded token reads.
+    read_bytes: u64,
 }
 
 /// A model that is known to fit, before anything heavy happens.
@@ -83,7 +87,12 @@ impl<'a> ModelPlan<'a> {
         let device = target.device();
         let model = match &options.model {
             Some(path) => {
-                let model = (LocalModel::open(path)?.dtype(dtype).weights(format)).load(device)?;
+                let mut model = LocalModel::open(path)?.dtype(dtype).weights(format);
+                if let Some(file) = &options.activation_sparsity {
+                    let sparsity = ActivationSparsity::read(file).map_err(ModelError::from)?;
+                    model = model.activation_sparsity(sparsity);
+                }
+                let model = model.load(device)?;
                 // Fewer where projections stay in the blocks of a GGUF file.
                 weight_bytes = model.weight_bytes()?;
                 model
@@ -93,10 +102,17 @@ impl<'a> ModelPlan<'a> {
                 LocalModel::new(config, model).with_weights(format)
             }
         };
+        let size = match format {
+            WeightFormat::Int8 => 1,
+            _ => dtype.size() as i64,
+        };
+        let sparsity = model.activation_sparsity();
+        let unread = sparsity.map_or(0, ActivationSparsity::unread_weights);
         Ok(LoadedModel {
             name,
             model,
             weight_bytes,
+            read_bytes: weight_bytes.saturating_add_signed(-unread * size),
         })
     }
 }
@@ -105,6 +121,22 @@ impl LoadedModel {
     /// Bytes of all weights, with their scales and zero points.
     pub(crate) fn weight_bytes(&self) -> u64 {
         self.weight_bytes
+    }
+
+    /// Bytes of the weights that a decoded token reads, but for embeddings of other tokens.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
+    fn weights_name(&self) -> String {
+        let name = weights_name(self.model.weights_name(), self.model.dtype());
+        match self.model.activation_sparsity() {
+            None => name,
+            Some(sparsity) => {
+                let percent = 100.0 * sparsity.sparsity();
+                format!("{name}, {percent:.0} % skipped")
+            }
+        }
     }
 
     /// A result's description, without the result.
@@ -121,7 +153,7 @@ impl LoadedModel {
             operation: operation.into(),
             model: Some(self.name.clone()),
             dtype: Some(dtype.name().to_owned()),
-            weights: Some(weights_name(self.model.weights_name(), dtype)),
+            weights: Some(self.weights_name()),
             batch: Some(batch),
             n_heads: Some(config.n_heads),
             n_kv_heads: Some(config.n_kv_heads),

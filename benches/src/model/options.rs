@@ -21,6 +21,10 @@ pub(crate) struct ModelOptions {
     /// all else [default: stored, and f16 on GPUs, f32 on CPUs]
     #[arg(long, value_name = "FORM")]
     pub weights: Option<Weights>,
+    /// Skips the input channels of projections that matter least to a decoded token, as `quest calibrate` wrote
+    /// into FILE
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub activation_sparsity: Option<PathBuf>,
 }
 
 /// What Quest attends to.

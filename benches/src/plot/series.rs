@@ -10,12 +10,13 @@ pub(super) type Series = Vec<(f64, f64)>;
 /// What a label says of a result, where several values occur.
 type Setting = fn(&Record) -> Option<String>;
 
-const SETTINGS: [(&str, Setting); 11] = [
+const SETTINGS: [(&str, Setting); 12] = [
     ("model", |r| r.model.clone()),
     ("dtype", |r| r.dtype.clone()),
     ("weights", |r| r.weights.clone()),
     ("digest", |r| r.digest.map(str::to_owned)),
     ("digests", |r| r.digests.map(str::to_owned)),
+    ("KV cache", |r| r.kv_cache.map(str::to_owned)),
     ("batch", |r| shown(r.batch)),
     ("heads", Record::heads),
     ("head dim", |r| shown(r.head_dim)),
@@ -108,6 +109,7 @@ pub(super) mod tests {
             weights: Some("f16".into()),
             digest: Some("min-max"),
             digests: Some("full"),
+            kv_cache: Some("full"),
             batch: Some(1),
             n_heads: Some(32),
             n_kv_heads: Some(8),
@@ -119,12 +121,13 @@ pub(super) mod tests {
             ..record("quest", Some(2048), 8192, 1000.0)
         };
         type Change = fn(&mut Record);
-        let changes: [(Change, &str); 14] = [
+        let changes: [(Change, &str); 15] = [
             (|r| r.model = Some("mid".into()), "model mid"),
             (|r| r.dtype = Some("f32".into()), "dtype f32"),
             (|r| r.weights = Some("int4".into()), "weights int4"),
             (|r| r.digest = Some("mean"), "digest mean"),
             (|r| r.digests = Some("int8"), "digests int8"),
+            (|r| r.kv_cache = Some("int8"), "KV cache int8"),
             (|r| r.batch = Some(4), "batch 4"),
             (|r| r.n_heads = Some(16), "heads 16:8"),
             (|r| r.n_kv_heads = Some(32), "heads 32:32"),

@@ -27,7 +27,7 @@ use crate::{
     ids, input,
     memory::Work,
     model::Plan,
-    options::{CommonOptions, LosslessOptions, SamplingOptions},
+    options::{ChannelOptions, CommonOptions, LosslessOptions, SamplingOptions},
     output::{per_second, print_json, print_line, print_part},
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct ChatArgs {
     sampling: SamplingOptions,
     #[command(flatten)]
     lossless: LosslessOptions,
+    #[command(flatten)]
+    channels: ChannelOptions,
     /// Prints one JSON object for each answer instead of text as it comes
     #[arg(long)]
     json: bool,
@@ -66,7 +68,7 @@ struct AnswerLine<'a> {
 }
 
 pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
-    let mut plan = Plan::new(&args.common)?;
+    let mut plan = Plan::new(&args.common)?.with_channels(&args.channels)?;
     let context = plan.max_context()?;
     let prompter = Prompter::new(&plan.model, &args.template)?;
     let sampling = args.sampling.config(plan.model.sampling()?)?;

@@ -110,6 +110,18 @@ impl Prompter {
         Ok(self.template.encode(&self.tokenizer, &conversation)?)
     }
 
+    /// How the template shows calls of tools; none where it is in no form that is known.
+    #[cfg(all(feature = "serve", feature = "grammar"))]
+    pub(crate) fn call_form(&self) -> Option<quest_burn_models::grammar::CallForm> {
+        quest_burn_models::grammar::CallForm::of_template(self.template.source())
+    }
+
+    /// The same, without grammars that would need it.
+    #[cfg(all(feature = "serve", not(feature = "grammar")))]
+    pub(crate) fn call_form(&self) -> Option<()> {
+        None
+    }
+
     /// Whether the template shows tools to the model.
     #[cfg(feature = "serve")]
     pub(crate) fn shows_tools(&self) -> bool {

@@ -1,7 +1,7 @@
 use burn::tensor::DType;
 use indicatif::BinaryBytes;
 use quest_burn::{
-    cache::{DigestStorage, PagedKvCacheConfig},
+    cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
     digest::DigestKind,
     inference::WeightFormat,
 };
@@ -20,6 +20,7 @@ pub(crate) struct Demand<'a> {
     pub page_size: usize,
     pub digest: DigestKind,
     pub digest_storage: DigestStorage,
+    pub kv_storage: KvStorage,
     /// Tokens that the cache has room for.
     pub tokens: usize,
     pub work: Work,
@@ -59,13 +60,17 @@ impl Demand<'_> {
     pub(crate) fn parts(&self) -> String {
         let form = self.form;
         let dtype = form.dtype.name();
+        let rows = match self.kv_storage {
+            KvStorage::Full => dtype,
+            KvStorage::Int8 => self.kv_storage.name(),
+        };
         let weights = match (self.blocks_of(form), self.config.weights_name(form.weights)) {
             (Some(blocks), _) => format!("{} blocks", blocks.format),
             (None, "full") => dtype.to_owned(),
             (None, format) => format.to_owned(),
         };
         format!(
-            "weights {} in {weights}, KV cache {} in {dtype} for {} tokens, work space {}",
+            "weights {} in {weights}, KV cache {} in {rows} for {} tokens, work space {}",
             BinaryBytes(self.weight_bytes(form)),
             BinaryBytes(self.cache_bytes(form, self.tokens)),
             self.tokens,
@@ -116,6 +121,7 @@ impl Demand<'_> {
         cache
             .with_digest(self.digest)
             .with_digest_storage(self.digest_storage)
+            .with_kv_storage(self.kv_storage)
     }
 
     /// The work on hidden states or, before it, the copy that Burn makes of a tensor where zeros do

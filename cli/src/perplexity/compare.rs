@@ -76,6 +76,7 @@ pub(super) fn run(args: PerplexityArgs) -> Result<(), Failure> {
         text,
         prefill,
         comparison,
+        channels: _,
         json,
     } = args;
     let config = PerplexityConfig {

@@ -2,11 +2,14 @@
 
 mod compare;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::perplexity::mean;
-use quest_burn_models::generation::{LikelihoodMode, check_context, check_ids};
+use quest_burn_models::{
+    activation_sparsity::ActivationSparsity,
+    generation::{LikelihoodMode, check_context, check_ids},
+};
 use quest_burn_report::count;
 use serde::Serialize;
 
@@ -15,7 +18,7 @@ use crate::{
     failure::Failure,
     memory::Work,
     model::Plan,
-    options::CommonOptions,
+    options::{ChannelOptions, CommonOptions},
     output::{Progress, Unit, print_json, print_line},
     text::TextOptions,
 };
@@ -34,6 +37,8 @@ pub(crate) struct PerplexityArgs {
     prefill: Option<usize>,
     #[command(flatten)]
     comparison: ComparisonOptions,
+    #[command(flatten)]
+    channels: ChannelOptions,
     /// Prints one JSON object
     #[arg(long)]
     json: bool,
@@ -49,11 +54,25 @@ struct Perplexity {
     device: String,
     dtype: String,
     weights: &'static str,
+    /// Share of the channels that were to be skipped in decoded tokens.
+    activation_sparsity: Option<f64>,
     policy: String,
     prefill_policy: String,
 }
 
 pub(crate) fn run(args: PerplexityArgs) -> Result<(), Failure> {
+    let skips = args.channels.are_given();
+    if skips && args.comparison.is_asked_for() {
+        let error = anyhow!("--activation-sparsity: expected one policy, found --policies");
+        return Err(error.into());
+    }
+    if skips && args.prefill.is_none() {
+        let error = anyhow!(
+            "--activation-sparsity: expected --prefill N with it, found none: the text is scored as a prompt, \
+             which reads all channels"
+        );
+        return Err(error.into());
+    }
     if args.comparison.is_asked_for() {
         compare::run(args)
     } else {
@@ -80,7 +99,7 @@ fn policy(args: &PerplexityArgs) -> anyhow::Result<PolicyKind> {
 /// Scores the text through one policy.
 fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     let policy = policy(args)?;
-    let plan = Plan::new(&args.common)?;
+    let plan = Plan::new(&args.common)?.with_channels(&args.channels)?;
     let ids = args.text.read(plan.model.model.tokenizer())?;
     check_ids(&ids, plan.model.config().vocab_size)?;
     check_context(ids.len(), 0, Some(plan.max_context()?))?;
@@ -113,6 +132,8 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
         device: value_name(device.name),
         dtype: session.model().dtype().name().to_owned(),
         weights: session.model().weights_name(),
+        activation_sparsity: (session.model().activation_sparsity())
+            .map(ActivationSparsity::sparsity),
         policy: policy.name().to_owned(),
         prefill_policy: session.model().prefill().to_string(),
     };

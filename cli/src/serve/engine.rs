@@ -6,9 +6,12 @@ use quest_burn::QuestConfig;
 use quest_burn_engine::{self as engine, Adjustments, Engine, FinishReason, Request};
 use quest_burn_models::sampling::SamplingConfig;
 use quest_burn_serve::{
-    Answer, Backend, Event, Generate, LayerRead, Policy, Sampling, Stats, SubmitError, Token, Usage,
+    Answer, Backend, CompiledGrammar, Event, Generate, Grammar, LayerRead, Policy, Sampling, Stats,
+    SubmitError, Token, Usage,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::grammars::{Grammars, mask};
 
 /// An engine with what requests do not have to say.
 pub(super) struct EngineBackend {
@@ -17,6 +20,7 @@ pub(super) struct EngineBackend {
     pub policy: engine::Policy,
     /// Quest as the options have it, for requests that ask for it.
     pub quest: QuestConfig,
+    pub grammars: Grammars,
 }
 
 impl EngineBackend {
@@ -68,9 +72,14 @@ impl Backend for EngineBackend {
             .with_adjustments(adjustments)
             .with_logprobs(request.logprobs)
             .with_policy(self.policy(request.policy))
+            .with_mask(request.grammar.as_ref().and_then(mask))
             .with_watch(request.watch);
         let answer = self.engine.submit(request).map_err(refused)?;
         Ok(Box::new(EngineAnswer(answer.into_receiver())))
+    }
+
+    fn compile(&self, grammar: &Grammar) -> Result<CompiledGrammar, String> {
+        self.grammars.compile(grammar)
     }
 
     fn stats(&self) -> Stats {
@@ -146,6 +155,9 @@ fn translated(event: engine::Event) -> Event {
                 new_tokens: usage.new_tokens,
             },
         },
-        engine::Event::Failed { error } => Event::Failed(error),
+        engine::Event::Failed { error } => match error.strip_prefix("grammar: ") {
+            Some(problem) => Event::GrammarFailed(problem.to_owned()),
+            None => Event::Failed(error),
+        },
     }
 }

@@ -1,6 +1,7 @@
 //! `quest serve`
 
 mod engine;
+mod grammars;
 mod options;
 mod signals;
 mod text;
@@ -17,8 +18,9 @@ use tokio::net::TcpListener;
 
 use self::{
     engine::EngineBackend,
+    grammars::Grammars,
     options::{AddressOptions, EngineOptions, LimitOptions},
-    signals::Signals,
+    signals::Ending,
     text::ModelText,
 };
 use crate::{
@@ -52,14 +54,17 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(Failure::internal)?;
+    let ending = Ending::new(&runtime).map_err(Failure::internal)?;
     let mut plan = Plan::new(&args.common)?;
     let policy = policy(args)?;
-    let config = args.limits.config(args.address.api_keys()?)?;
+    let config = args.limits.config(args.address.api_keys()?);
     let context = plan.max_context()?;
-    args.engine
-        .config(context)
-        .validate()
-        .map_err(anyhow::Error::new)?;
+    args.engine.check()?;
+    check_context(args)?;
     let Some(tokenizer) = plan.model.model.tokenizer().cloned() else {
         return Err(anyhow::anyhow!(
             "{}: expected a tokenizer ({}), as requests are text, found none",
@@ -79,10 +84,6 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     sampling.validate().map_err(anyhow::Error::new)?;
 
     // A port that is taken is refused before the weights are read.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(Failure::internal)?;
     let listener = runtime.block_on(listen(SocketAddr::new(
         args.address.host,
         args.address.port,
@@ -92,6 +93,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let (loaded, pool_tokens) = load(&plan, args, context)?;
     plan.model.folder.discard();
     loaded.report(pool_tokens);
+    warn_of_context(args, context, pool_tokens);
     let quest = args.common.policy.config().quest;
     let config_of_engine = args.engine.config(pool_tokens);
     let engine = Engine::start(loaded.model, config_of_engine).map_err(anyhow::Error::new)?;
@@ -106,16 +108,22 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         page_size: engine.model().page_size(),
         n_layers: plan.model.config().n_layers,
     };
+    let grammars = Grammars::new(
+        &tokenizer,
+        &model,
+        prompter.as_ref().and_then(Prompter::call_form),
+    );
     let text = ModelText::new(tokenizer, prompter).map_err(anyhow::Error::new)?;
     let backend = EngineBackend {
         engine: engine.clone(),
         sampling,
         policy,
         quest,
+        grammars,
     };
     warn(&config, args.address.host);
     let server = Server::new(config, model, Arc::new(text), Arc::new(backend));
-    let served = runtime.block_on(serve(server, listener));
+    let served = runtime.block_on(serve(server, listener, ending));
     // Answers whose clients are gone are dropped with the runtime.
     drop(runtime);
     engine.shutdown();
@@ -129,6 +137,27 @@ fn policy(args: &ServeArgs) -> anyhow::Result<Policy> {
         PolicyKind::QUEST => Ok(Policy::Quest(config.quest)),
         kind if kind.name() == "dense" => Ok(Policy::Dense),
         kind => bail!("--policy: expected dense or quest, found {kind}"),
+    }
+}
+
+/// Refuses a context that the cache which was asked for has no room for.
+fn check_context(args: &ServeArgs) -> anyhow::Result<()> {
+    match (args.common.context, args.engine.cache_tokens) {
+        (Some(context), Some(tokens)) if context > tokens => {
+            bail!("--cache-tokens: expected at least {context}, as --context says, found {tokens}")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says on stderr that the cache has no room for the whole context.
+fn warn_of_context(args: &ServeArgs, context: usize, pool_tokens: usize) {
+    if pool_tokens < context {
+        let why = match args.engine.cache_tokens {
+            Some(_) => "as --cache-tokens says",
+            None => "as memory is short",
+        };
+        eprintln!("warning: the context is {pool_tokens} tokens instead of {context}, {why}");
     }
 }
 
@@ -153,10 +182,12 @@ fn load(
             .is_ok()
     };
     let mut tokens = context.saturating_mul(CONTEXTS);
-    while tokens > LEAST_TOKENS && !fits(tokens) {
-        tokens = (tokens / 2).max(LEAST_TOKENS);
+    // A context that was asked for is not made smaller.
+    let least = args.common.context.unwrap_or(LEAST_TOKENS);
+    while tokens > least && !fits(tokens) {
+        tokens = (tokens / 2).max(least);
     }
-    Ok((plan.model.load(tokens, work)?, tokens))
+    Ok((plan.model.load_on(device, dtype, tokens, work)?, tokens))
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -174,21 +205,12 @@ fn warn(config: &ServerConfig, host: std::net::IpAddr) {
 }
 
 /// Serves until a signal comes, then until running answers have ended. The address is on stdout.
-async fn serve(server: Server, listener: TcpListener) -> Result<(), Failure> {
+async fn serve(server: Server, listener: TcpListener, ending: Ending) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::internal)?;
     print_line(&format!("http://{address}"))?;
     eprintln!("serving; Ctrl-C or SIGTERM ends it once running answers are done");
-    let mut signals = Signals::new().map_err(Failure::internal)?;
-    let shutdown = async move {
-        signals.next().await;
-        eprintln!("ending; a second signal ends it at once");
-        tokio::spawn(async move {
-            signals.next().await;
-            std::process::exit(130);
-        });
-    };
     server
-        .serve(listener, shutdown)
+        .serve(listener, ending.of_serving())
         .await
         .map_err(Failure::internal)
 }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use quest_burn_engine::EngineConfig;
 use quest_burn_report::count;
@@ -10,6 +10,9 @@ use quest_burn_serve::{Limits, ServerConfig};
 
 /// The variable with a key, so that it is in no list of processes.
 const KEY_VARIABLE: &str = "QUEST_API_KEY";
+
+/// Longer answers than of ten years are not waited for.
+const MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
 /// Where the server is, and who may ask it.
 #[derive(Args)]
@@ -37,10 +40,10 @@ pub(super) struct EngineOptions {
     #[arg(long, value_name = "N", value_parser = count::tokens)]
     pub cache_tokens: Option<usize>,
     /// Sequences that run at once
-    #[arg(long, value_name = "N", default_value_t = EngineConfig::new(1).max_sequences)]
+    #[arg(long, value_name = "N", value_parser = count::sequences, default_value_t = EngineConfig::new(1).max_sequences)]
     max_sequences: usize,
     /// Requests that wait at most; further ones are refused
-    #[arg(long, value_name = "N", default_value_t = EngineConfig::new(1).queue)]
+    #[arg(long, value_name = "N", value_parser = count::number, default_value_t = EngineConfig::new(1).queue)]
     queue: usize,
     /// Tokens of a step: it bounds how long a prompt delays the answers of others
     #[arg(long, value_name = "N", value_parser = count::tokens, default_value_t = EngineConfig::new(1).step_tokens)]
@@ -63,13 +66,13 @@ pub(super) struct LimitOptions {
     #[arg(long, value_name = "N", value_parser = count::tokens)]
     max_answer: Option<usize>,
     /// Answers of one request, as `n` asks for
-    #[arg(long, value_name = "N", value_parser = count::sequences, default_value_t = Limits::default().answers)]
+    #[arg(long, value_name = "N", value_parser = count::number, default_value_t = Limits::default().answers)]
     max_n: usize,
     /// Requests that are worked on at once, waiting ones included
-    #[arg(long, value_name = "N", value_parser = count::sequences, default_value_t = Limits::default().requests)]
+    #[arg(long, value_name = "N", value_parser = count::number, default_value_t = Limits::default().requests)]
     max_requests: usize,
     /// Seconds that an answer may take [default: as many as it needs]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
     timeout: Option<u64>,
 }
 
@@ -88,6 +91,13 @@ impl AddressOptions {
 }
 
 impl EngineOptions {
+    /// Refuses sizes that make no sense together.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        // Each is at least 1, so what is left is how they fit together.
+        let checked = self.config(1).validate();
+        checked.context("--step-tokens, --max-sequences")
+    }
+
     /// The engine's sizes over a cache of so many tokens.
     pub(super) fn config(&self, pool_tokens: usize) -> EngineConfig {
         EngineConfig::new(pool_tokens)
@@ -100,11 +110,8 @@ impl EngineOptions {
 
 impl LimitOptions {
     /// As the server takes it.
-    pub(super) fn config(&self, api_keys: Vec<String>) -> anyhow::Result<ServerConfig> {
-        if self.timeout == Some(0) {
-            bail!("--timeout: expected at least 1 second, found 0");
-        }
-        Ok(ServerConfig {
+    pub(super) fn config(&self, api_keys: Vec<String>) -> ServerConfig {
+        ServerConfig {
             limits: Limits {
                 body_bytes: usize::try_from(self.max_body).unwrap_or(usize::MAX),
                 prompt_tokens: self.max_prompt.unwrap_or(usize::MAX),
@@ -115,6 +122,6 @@ impl LimitOptions {
                 ..Limits::default()
             },
             api_keys,
-        })
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use quest_burn_models::{
-    chat::{Conversation, Message, Value},
+    chat::{Conversation, Message, Value, encode_text},
     tokenizer::{DecodeStream, Tokenizer, TokenizerError},
 };
 use quest_burn_serve::{self as serve, Decoder, Text, TextError};
@@ -47,16 +47,22 @@ impl ModelText {
 }
 
 impl Text for ModelText {
-    fn encode(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TextError> {
-        let ids = match special_tokens {
-            true => self.tokenizer.encode(text),
-            false => self.tokenizer.encode_continuation(text),
+    fn encode(
+        &self,
+        text: &str,
+        special_tokens: bool,
+        parse_special: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        let ids = match (parse_special, special_tokens) {
+            (false, _) => encode_text(&self.tokenizer, text, special_tokens),
+            (true, true) => self.tokenizer.encode(text),
+            (true, false) => self.tokenizer.encode_continuation(text),
         };
         ids.map_err(invalid)
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
-        self.tokenizer.decode(ids).map_err(invalid)
+        self.tokenizer.decode_with_special(ids).map_err(invalid)
     }
 
     fn decoder(&self, before: &[u32]) -> Result<Box<dyn Decoder + '_>, TextError> {

@@ -23,6 +23,8 @@ pub(crate) struct PageStore {
     /// Pages that are kept, that nobody holds and no page follows: the longest unused first.
     leaves: BTreeSet<(u64, u32)>,
     n_kept: usize,
+    /// How often a page was entered, forgotten, held by a first sequence, or let go of by the last one.
+    changes: u64,
 }
 
 /// What the store has of the beginning of a sequence.
@@ -48,6 +50,7 @@ impl PageStore {
             index: PrefixIndex::default(),
             leaves: BTreeSet::new(),
             n_kept: 0,
+            changes: 0,
         }
     }
 
@@ -63,6 +66,11 @@ impl PageStore {
     /// Pages that are kept and that nobody holds.
     pub(crate) fn n_kept(&self) -> usize {
         self.n_kept
+    }
+
+    /// A number that changes whenever [`needed`](Self::needed) may.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Pages that can be taken.
@@ -90,6 +98,7 @@ impl PageStore {
 
     /// Takes a page out of the index. The one before it may be a leaf then.
     fn forget(&mut self, page: u32) {
+        self.changes += 1;
         let Key { parent, .. } = self.index.remove(page);
         if let Some(parent) = parent {
             self.update_leaf(parent);
@@ -99,6 +108,7 @@ impl PageStore {
     fn hold(&mut self, page: u32) {
         self.holders[page as usize] += 1;
         if self.holders[page as usize] == 1 {
+            self.changes += 1;
             self.n_kept -= 1;
             self.leaves.remove(&(self.left[page as usize], page));
         }
@@ -115,6 +125,7 @@ impl PageStore {
             self.free.push(Reverse(page));
             return;
         }
+        self.changes += 1;
         self.left[page as usize] = self.now;
         self.n_kept += 1;
         self.update_leaf(page);
@@ -153,6 +164,7 @@ impl PageStore {
         };
         let known = self.index.enter(page, key);
         if known == page {
+            self.changes += 1;
             // It may follow a page that was a leaf; the sequence holds that page, so it is none now.
             return page;
         }

@@ -182,8 +182,10 @@ impl Worker {
     ) -> Result<Vec<Chosen>, WorkerError> {
         let logits = logits.try_into_data()?.convert::<f32>().try_to_vec();
         let mut logits = logits.expect("converted to f32 one line above");
+        let mut masks = indices.iter().map(|&index| &self.running[index].chooser);
         // Less is done sooner than other threads are awake.
-        let is_much = indices.len() > 1 && logits.len() > 1 << 16;
+        let is_much = logits.len() > 1 << 16 || masks.any(Chooser::has_mask);
+        let is_much = indices.len() > 1 && is_much;
         let rows = logits.chunks_mut(self.model.model().vocab_size());
         // Places are ascending.
         let sequences = self.running.iter_mut().enumerate();

@@ -25,7 +25,7 @@ pub(super) struct Plan {
 impl Worker {
     /// Takes sequences on, the oldest first, as long as there are pages for all that is known of them.
     pub(super) fn admit(&mut self) {
-        while let Some(next) = self.waiting.front() {
+        while let Some(next) = self.waiting.front_mut() {
             if self.running.len() == self.config.max_sequences {
                 return;
             }
@@ -34,8 +34,12 @@ impl Worker {
                 // A page to go on with, as well.
                 (sequence.ids.len() + page_size).div_ceil(page_size) - sequence.pages.len()
             });
-            let needed = self.store.needed(&next.ids, next.origin) + coming.sum::<usize>();
-            if !self.running.is_empty() && needed > self.store.available() {
+            let coming = coming.sum::<usize>();
+            // The prompt is looked up only where that may help, and not again before something has changed.
+            if !self.running.is_empty()
+                && (coming > self.store.available()
+                    || coming + next.needed(&self.store) > self.store.available())
+            {
                 return;
             }
             self.running.extend(self.waiting.pop_front());

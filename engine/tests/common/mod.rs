@@ -8,7 +8,10 @@ use std::sync::{
 };
 
 use burn::tensor::{DType, Device};
-use quest_burn::policy::{DensePolicy, PagePolicy};
+use quest_burn::{
+    cache::KvStorage,
+    policy::{DensePolicy, PagePolicy},
+};
 use quest_burn_engine::{Answer, Engine, EngineConfig, Finished, Policy, Request, TokenMask};
 use quest_burn_models::{generation::GenerationConfig, local::LocalModel};
 use quest_burn_tests::{
@@ -24,9 +27,12 @@ pub(crate) fn model() -> LocalModel {
     model_on(&Device::default())
 }
 
-/// The same on each device to test.
+/// The same on each device to test, with keys and values in all numbers.
 pub(crate) fn models() -> impl Iterator<Item = LocalModel> {
-    devices().into_iter().map(|device| model_on(&device.device))
+    devices().into_iter().flat_map(|device| {
+        let model = model_on(&device.device);
+        KvStorage::ALL.map(|storage| model.clone().with_kv_storage(storage))
+    })
 }
 
 fn model_on(device: &Device) -> LocalModel {

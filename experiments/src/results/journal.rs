@@ -262,6 +262,7 @@ mod tests {
             dtype: "f32".into(),
             digest: "min-max".into(),
             digests: "full".into(),
+            kv_cache: "full".into(),
             weights: "full".into(),
             prefill: "dense".into(),
             seed: 7,

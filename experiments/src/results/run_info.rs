@@ -5,7 +5,10 @@ use std::{
 };
 
 use quest_burn::{
-    cache::DigestStorage, digest::DigestKind, inference::WeightFormat, policy::PrefillConfig,
+    cache::{DigestStorage, KvStorage},
+    digest::DigestKind,
+    inference::WeightFormat,
+    policy::PrefillConfig,
 };
 use quest_burn_models::config::ModelConfig;
 use serde::{Deserialize, Serialize};
@@ -32,6 +35,9 @@ pub struct RunInfo {
     /// Numbers in which the digests are read.
     #[serde(default = "full_digests")]
     pub digests: String,
+    /// Numbers in which keys and values are kept.
+    #[serde(default = "full_kv_cache")]
+    pub kv_cache: String,
     /// Form of the weights of the layers' projections.
     #[serde(default = "full_weights")]
     pub weights: String,
@@ -52,6 +58,11 @@ fn min_max_digest() -> String {
 /// Those of results that were written before there were others.
 fn full_digests() -> String {
     DigestStorage::Full.to_string()
+}
+
+/// Those of results that were written before there were others.
+fn full_kv_cache() -> String {
+    KvStorage::Full.to_string()
 }
 
 /// Those of results that were written before there were others.

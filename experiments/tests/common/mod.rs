@@ -54,6 +54,7 @@ pub(crate) fn run_info(subject: &LocalModel, experiment: &str) -> results::RunIn
         dtype: "f32".into(),
         digest: subject.digest().to_string(),
         digests: subject.digest_storage().to_string(),
+        kv_cache: subject.kv_storage().to_string(),
         weights: subject.weights().to_string(),
         prefill: subject.prefill().to_string(),
         seed: 0,

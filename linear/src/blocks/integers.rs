@@ -81,13 +81,13 @@ pub(super) fn widen<F: Integers>(block: &[u8], weights: &mut [f32], half: impl F
 
 /// The bits of the 16-bit float at a place in a block.
 #[inline(always)]
-pub(super) fn half_at(block: &[u8], at: usize) -> u16 {
+pub(crate) fn half_at(block: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([block[at], block[at + 1]])
 }
 
 /// As many bytes of a block from a place on.
 #[inline(always)]
-pub(super) fn bytes_at<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
+pub(crate) fn bytes_at<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
     block[at..]
         .first_chunk()
         .expect("a block has as many bytes as its format says")

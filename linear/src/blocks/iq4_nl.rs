@@ -6,7 +6,7 @@ use super::integers::{Integers, PART, bytes_at, half_at, nibbles};
 pub(crate) struct IQ4_NL;
 
 /// The values, 128 added to each.
-const VALUES: [u8; 16] = [
+pub(crate) const VALUES: [u8; 16] = [
     1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241,
 ];
 

@@ -23,6 +23,8 @@ use core::fmt;
 
 pub use error::BlockError;
 pub(crate) use integers::{Integers, OnDevice, PART};
+#[cfg(feature = "native")]
+pub(crate) use integers::{bytes_at, half_at};
 
 use self::{float::Float, integers::widen};
 

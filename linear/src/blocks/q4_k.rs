@@ -16,8 +16,8 @@ pub(crate) struct Q4_K;
 /// Scales and minima of the eight parts of a block.
 #[derive(Clone, Copy)]
 pub(crate) struct ScalesAndMinima {
-    scales: [f32; 8],
-    minima: [f32; 8],
+    pub scales: [f32; 8],
+    pub minima: [f32; 8],
 }
 
 impl ScalesAndMinima {

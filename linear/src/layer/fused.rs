@@ -25,6 +25,13 @@ impl InferenceLinear {
         residual: Option<&Tensor<2>>,
         gated: bool,
     ) -> Option<Tensor<2>> {
+        if let Some(observer) = &self.observer {
+            if norm.is_some() || residual.is_some() || gated {
+                // Once the rows are normed the layer is applied to them alone.
+                return None;
+            }
+            observer.observe(rows.clone());
+        }
         #[cfg(feature = "flex")]
         if native::takes(&self.weight, rows) {
             let layer = native::Layer {
@@ -63,7 +70,8 @@ impl InferenceLinear {
             && (norm.as_ref()).is_none_or(|(gamma, _)| gamma.dtype() == rows.dtype())
             && residual.is_none_or(|residual| residual.dtype() == rows.dtype())
             && kernels::device::supports(&rows.device(), rows.dtype(), 1);
-        if !runs {
+        // No kernel skips channels.
+        if !runs || matches!(self.weight, LinearWeight::Sparse(_)) {
             return None;
         }
         if let LinearWeight::Stacked(parts) = &self.weight {

@@ -4,7 +4,10 @@ use burn::{
 };
 
 use super::contiguous::joined;
-use super::{LinearWeight, QuantizationConfig, QuantizationError, QuantizedWeight, WeightFormat};
+use super::{
+    InputObserver, LinearWeight, QuantizationConfig, QuantizationError, QuantizedWeight,
+    WeightFormat,
+};
 #[cfg(feature = "cube")]
 use crate::kernels;
 use crate::rms_norm;
@@ -34,6 +37,7 @@ pub struct InferenceLinear {
     pub(super) weight: LinearWeight,
     /// `[d_output]`
     pub(super) bias: Option<Tensor<1>>,
+    pub(super) observer: Option<InputObserver>,
 }
 
 impl InferenceLinear {
@@ -78,7 +82,11 @@ impl InferenceLinear {
         if let Some(bias) = &bias {
             burn::tensor::assert_shape!(bias, [d_output]);
         }
-        Self { weight, bias }
+        Self {
+            weight,
+            bias,
+            observer: None,
+        }
     }
 
     /// The weights.
@@ -89,6 +97,23 @@ impl InferenceLinear {
     /// The weights, without the layer.
     pub fn into_weight(self) -> LinearWeight {
         self.weight
+    }
+
+    /// The layer with other weights of the same channels, without an observer.
+    ///
+    /// # Panics
+    ///
+    /// When they are of other output channels.
+    pub fn replace_weight(self, weight: LinearWeight) -> Self {
+        Self::with_weight(weight, self.bias)
+    }
+
+    /// The layer with someone who is shown the rows that it is applied to, normed where it norms them.
+    pub fn with_observer(self, observer: InputObserver) -> Self {
+        Self {
+            observer: Some(observer),
+            ..self
+        }
     }
 
     /// The layer with its weights rounded to a few bits.
@@ -136,6 +161,7 @@ impl InferenceLinear {
         Self {
             weight: LinearWeight::Full(joined(weights)),
             bias: (!biases.is_empty()).then(|| joined(biases)),
+            observer: None,
         }
     }
 
@@ -153,7 +179,10 @@ impl InferenceLinear {
         if let Some(output) = self.forward_fused(&rows, None, None, false) {
             return output;
         }
-        let product = product(rows, self.weight.dequantize());
+        let product = match &self.weight {
+            LinearWeight::Sparse(weight) => weight.reference(rows),
+            weight => product(rows, weight.dequantize()),
+        };
         match &self.bias {
             Some(bias) => product + bias.clone().unsqueeze(),
             None => product,

@@ -10,10 +10,12 @@ mod linear;
 mod native;
 mod quantization;
 mod quantized;
+mod sparse;
 mod weight;
 
 pub use blocks::BlockWeight;
 pub use linear::InferenceLinear;
 pub use quantization::{QuantizationConfig, QuantizationError, WeightFormat};
 pub use quantized::QuantizedWeight;
+pub use sparse::{InputObserver, LowRank, SparseWeight, channel_norms};
 pub use weight::LinearWeight;

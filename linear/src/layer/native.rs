@@ -2,15 +2,18 @@
 //! follows.
 
 use burn::{
+    backend::flex::FlexTensor,
     nn::RmsNorm,
     tensor::{DType, Int, Tensor},
 };
+use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{LinearWeight, QuantizedWeight};
+use super::{LinearWeight, QuantizedWeight, sparse};
 use crate::{
+    blocks::BlockFormat,
     flex::{floats, is_contiguous, primitive, runs_on, tensor},
-    native::{Groups, Weights, product},
+    native::{Groups, MANY_ROWS, Weights, side_by_side, stacked_product},
     rms_norm,
 };
 
@@ -36,6 +39,7 @@ fn reads(weight: &LinearWeight) -> bool {
                 && group.is_multiple_of(32)
         }
         LinearWeight::Blocks(weight) => weight.blocks().is_some(),
+        LinearWeight::Sparse(weight) => sparse::native::reads(weight),
         LinearWeight::Stacked(weights) => weights.iter().all(reads),
     }
 }
@@ -62,10 +66,11 @@ impl Layer<'_> {
         let [n, weight_input] = self.weight.dims();
         assert_eq!(d_input, weight_input, "input channels of a linear layer");
         let rows = match self.norm {
-            Some(norm) => rms_norm(norm, rows),
-            None => rows,
+            Some(norm) if m < MANY_ROWS => normed(norm, rows, dtype),
+            Some(norm) => floats(rms_norm(norm, rows)),
+            None => floats(rows),
         };
-        let mut sums = products(self.weight, &floats(rows), d_input);
+        let mut sums = products(self.weight, &rows, d_input);
         if let Some(bias) = self.bias {
             let bias = floats(bias.clone());
             each_row(&mut sums, n, |_, row| {
@@ -110,59 +115,125 @@ fn each_row(rows: &mut [f32], n: usize, run: impl Fn(usize, &mut [f32]) + Sync) 
     }
 }
 
+/// What [`rms_norm`] makes of a few rows, in one pass: as tensors, its operations would take longer than a small
+/// product.
+fn normed(norm: &RmsNorm, rows: Tensor<2>, dtype: DType) -> Vec<f32> {
+    let gamma = floats(norm.gamma.val());
+    let mut rows = floats(rows);
+    let rounded = match dtype {
+        DType::F16 => |x: f32| f16::from_f32(x).to_f32(),
+        DType::BF16 => |x: f32| bf16::from_f32(x).to_f32(),
+        _ => |x: f32| x,
+    };
+    for row in rows.chunks_exact_mut(gamma.len()) {
+        let squares: f32 = row.iter().map(|x| x * x).sum();
+        let rms = (squares / gamma.len() as f32 + norm.epsilon as f32).sqrt();
+        for (x, gamma) in row.iter_mut().zip(&gamma) {
+            *x = rounded(rounded(*x / rms) * gamma);
+        }
+    }
+    rows
+}
+
 /// `[m, d_output]`
 fn products(weight: &LinearWeight, rows: &[f32], d_input: usize) -> Vec<f32> {
     match weight {
-        LinearWeight::Full(weight) => full(weight, rows, d_input),
-        LinearWeight::Quantized(weight) => quantized(weight, rows, d_input),
-        LinearWeight::Blocks(weight) => {
-            let weights = Weights::Blocks {
-                format: weight.format(),
-                bytes: (weight.blocks()).expect("the caller asks whether blocks are in memory"),
-            };
-            product(rows, d_input, weights)
+        LinearWeight::Sparse(weight) => sparse::native::products(weight, rows),
+        LinearWeight::Stacked(parts) if parts.iter().any(is_sparse) => {
+            let parts: Vec<_> = (parts.iter())
+                .map(|part| (part.dims()[0], products(part, rows, d_input)))
+                .collect();
+            side_by_side(&parts, rows.len() / d_input)
         }
-        LinearWeight::Stacked(weights) => {
-            let parts = weights.iter().map(|weight| {
-                let part = products(weight, rows, d_input);
-                (weight.dims()[0], part)
-            });
-            let parts: Vec<_> = parts.collect();
-            let m = rows.len() / d_input;
-            let mut stacked = Vec::new();
-            for row in 0..m {
-                for (n, part) in &parts {
-                    stacked.extend_from_slice(&part[row * n..][..*n]);
-                }
-            }
-            stacked
+        _ => {
+            let mut lent = Vec::new();
+            lend(weight, &mut lent);
+            let weights: Vec<_> = lent.iter().map(Lent::weights).collect();
+            stacked_product(rows, d_input, &weights)
         }
     }
 }
 
-fn full(weight: &Tensor<2>, rows: &[f32], d_input: usize) -> Vec<f32> {
-    let weight = primitive(weight.clone());
-    let contiguous = "the caller asks whether weights are contiguous";
-    let weights = match weight.dtype() {
-        DType::F16 => Weights::F16(weight.as_slice().expect(contiguous)),
-        DType::BF16 => Weights::BF16(weight.as_slice().expect(contiguous)),
-        _ => Weights::F32(weight.as_slice().expect(contiguous)),
-    };
-    product(rows, d_input, weights)
+fn is_sparse(weight: &LinearWeight) -> bool {
+    match weight {
+        LinearWeight::Sparse(_) => true,
+        LinearWeight::Stacked(parts) => parts.iter().any(is_sparse),
+        _ => false,
+    }
 }
 
-fn quantized(weight: &QuantizedWeight, rows: &[f32], d_input: usize) -> Vec<f32> {
-    let words: Tensor<2, Int> = weight.words().clone();
-    let words = primitive(words);
-    let words = words.as_slice::<i32>();
-    let scales = floats(weight.scales().clone());
-    let zeros = weight.zeros().map(|zeros| floats(zeros.clone()));
-    let weights = Weights::Groups(Groups {
-        bits: weight.config().bits,
-        group: weight.group(),
-        bytes: bytemuck::cast_slice(words.expect("the caller asks whether words are contiguous")),
-        scales: &scales,
-        zeros: zeros.as_deref(),
-    });
-    product(rows, d_input, weights)
+/// The parts of weights, lent to a product.
+#[allow(clippy::large_enum_variant, reason = "a product is lent a few of them")]
+enum Lent<'a> {
+    Full(FlexTensor),
+    Quantized {
+        weight: &'a QuantizedWeight,
+        words: FlexTensor,
+        scales: FlexTensor,
+        zeros: Option<FlexTensor>,
+    },
+    Blocks {
+        format: BlockFormat,
+        bytes: &'a [u8],
+    },
+}
+
+fn lend<'a>(weight: &'a LinearWeight, lent: &mut Vec<Lent<'a>>) {
+    match weight {
+        LinearWeight::Full(weight) => lent.push(Lent::Full(primitive(weight.clone()))),
+        LinearWeight::Quantized(weight) => {
+            let words: Tensor<2, Int> = weight.words().clone();
+            let floats =
+                |numbers: &Tensor<2>| primitive(numbers.clone().cast(DType::F32)).to_contiguous();
+            lent.push(Lent::Quantized {
+                weight,
+                words: primitive(words),
+                scales: floats(weight.scales()),
+                zeros: weight.zeros().map(floats),
+            });
+        }
+        LinearWeight::Blocks(weight) => lent.push(Lent::Blocks {
+            format: weight.format(),
+            bytes: (weight.blocks()).expect("the caller asks whether blocks are in memory"),
+        }),
+        LinearWeight::Stacked(weights) => {
+            for weight in weights {
+                lend(weight, lent);
+            }
+        }
+        LinearWeight::Sparse(_) => unreachable!("products of sparse weights are made apart"),
+    }
+}
+
+impl Lent<'_> {
+    fn weights(&self) -> Weights<'_> {
+        let contiguous = "the caller asks whether weights are contiguous";
+        match self {
+            Self::Full(weight) => match weight.dtype() {
+                DType::F16 => Weights::F16(weight.as_slice().expect(contiguous)),
+                DType::BF16 => Weights::BF16(weight.as_slice().expect(contiguous)),
+                _ => Weights::F32(weight.as_slice().expect(contiguous)),
+            },
+            Self::Quantized {
+                weight,
+                words,
+                scales,
+                zeros,
+            } => {
+                let words = words.as_slice::<i32>().expect(contiguous);
+                let zeros = zeros.as_ref();
+                Weights::Groups(Groups {
+                    bits: weight.config().bits,
+                    group: weight.group(),
+                    bytes: bytemuck::cast_slice(words),
+                    scales: scales.as_slice().expect("they were made contiguous"),
+                    zeros: zeros.map(|zeros| zeros.as_slice().expect("as scales were")),
+                })
+            }
+            Self::Blocks { format, bytes } => Weights::Blocks {
+                format: *format,
+                bytes,
+            },
+        }
+    }
 }

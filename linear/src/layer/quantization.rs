@@ -129,6 +129,12 @@ pub enum QuantizationError {
         "quantised weights: expected a multiple of {MIN_GROUP} input channels, found a layer of {0}"
     )]
     Input(usize),
+    /// The outputs of an input channel are no whole groups.
+    #[error(
+        "quantised weights by input channels: expected a multiple of {MIN_GROUP} output channels, found a \
+         layer of {0}"
+    )]
+    Output(usize),
     /// The device failed.
     #[error("quantised weights: the device failed: {0}")]
     Device(#[from] ExecutionError),

@@ -1,6 +1,6 @@
 use burn::tensor::{DType, Device, Tensor};
 
-use super::{BlockWeight, QuantizedWeight, blocks::widened, contiguous::joined};
+use super::{BlockWeight, QuantizedWeight, SparseWeight, blocks::widened, contiguous::joined};
 use crate::blocks::{BlockError, BlockFormat};
 
 /// Weights of a linear layer, `[d_output, d_input]`, in one of the forms in which they are kept.
@@ -15,6 +15,8 @@ pub enum LinearWeight {
     Quantized(QuantizedWeight),
     /// In the blocks of a GGUF file.
     Blocks(BlockWeight),
+    /// By input channels, of which those that matter to a row are read.
+    Sparse(SparseWeight),
     /// Rows of several, one after the other.
     Stacked(Vec<Self>),
 }
@@ -95,6 +97,7 @@ impl LinearWeight {
             Self::Full(weight) => weight.dims(),
             Self::Quantized(weight) => weight.dims(),
             Self::Blocks(weight) => weight.dims,
+            Self::Sparse(weight) => weight.dims(),
             Self::Stacked(weights) => {
                 let outputs = weights.iter().map(|weight| weight.dims()[0]).sum();
                 [outputs, weights[0].dims()[1]]
@@ -108,6 +111,7 @@ impl LinearWeight {
             Self::Full(weight) => weight.dtype(),
             Self::Quantized(weight) => weight.dtype(),
             Self::Blocks(weight) => weight.dtype,
+            Self::Sparse(weight) => weight.dtype(),
             Self::Stacked(weights) => weights[0].dtype(),
         }
     }
@@ -118,6 +122,7 @@ impl LinearWeight {
             Self::Full(weight) => (weight.shape().num_elements() * weight.dtype().size()) as u64,
             Self::Quantized(weight) => weight.bytes(),
             Self::Blocks(weight) => weight.bytes(),
+            Self::Sparse(weight) => weight.bytes(),
             Self::Stacked(weights) => weights.iter().map(Self::bytes).sum(),
         }
     }
@@ -132,6 +137,7 @@ impl LinearWeight {
             Self::Full(weight) => weight.clone(),
             Self::Quantized(weight) => weight.dequantize(),
             Self::Blocks(weight) => weight.dequantize(),
+            Self::Sparse(weight) => weight.dequantize(),
             Self::Stacked(weights) => joined(weights.iter().map(Self::dequantize).collect()),
         }
     }

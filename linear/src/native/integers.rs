@@ -2,33 +2,39 @@
 
 use super::{
     level::{LANES, Level},
-    lhs::{LhsBytes, Part},
+    lhs::{EIGHT, LhsBytes, LhsRow, Part},
     product::TILE,
+    unpack::Unpack,
     weights::Groups,
 };
-use crate::blocks::{Integers, PART};
+use crate::blocks::PART;
 
 /// Rows of weights whose parts of 32 are integers with scales.
 pub(super) trait IntegerRows: Copy + Send + Sync {
-    /// Parts that are read together.
-    const PARTS: usize;
     /// What is subtracted from every integer.
     const OFFSET: u8;
     /// Whether integers have more than 7 bits.
     const WIDE: bool;
     /// Whether something is added to the weights of a part.
     const MINIMA: bool;
+    /// Whether the halves of a part have scales of their own.
+    const HALVES: bool;
 
-    /// What the scales of parts that are read together are made of.
-    type Scales: Copy;
-    /// Parts that are read together.
-    type Block: Copy;
+    /// The bytes of the `eight`-th eight parts of a row, of which there may be fewer.
+    fn eight(&self, row: usize, eight: usize) -> &[u8];
+    /// What these parts have besides their integers.
+    fn numbers<L: Level>(&self, row: usize, eight: usize, bytes: &[u8]) -> Numbers<L>;
+    /// The integers of the `i`-th of these parts.
+    fn part<L: Level>(bytes: &[u8], i: usize) -> L::Bytes;
+}
 
-    fn block(&self, row: usize, block: usize) -> Self::Block;
-    fn scales<L: Level>(&self, row: usize, block: usize, bytes: Self::Block) -> Self::Scales;
-    fn scale(scales: &Self::Scales, part: usize) -> [f32; 2];
-    fn minimum(scales: &Self::Scales, part: usize) -> f32;
-    fn integers(block: Self::Block, part: usize) -> [u8; PART];
+/// Of eight parts; what a row does not have is finite.
+#[derive(Clone, Copy)]
+pub(super) struct Numbers<L: Level> {
+    /// Of the first and the last 16 weights.
+    pub scales: [L::Floats; 2],
+    /// What is added to weights.
+    pub minima: L::Floats,
 }
 
 /// Blocks as they lie in a file.
@@ -39,7 +45,7 @@ pub(super) struct BlockRows<'a, F> {
     format: core::marker::PhantomData<F>,
 }
 
-impl<'a, F: Integers> BlockRows<'a, F> {
+impl<'a, F: Unpack> BlockRows<'a, F> {
     pub(super) fn new(bytes: &'a [u8], d_input: usize) -> Self {
         Self {
             bytes,
@@ -49,38 +55,32 @@ impl<'a, F: Integers> BlockRows<'a, F> {
     }
 }
 
-impl<'a, F: Integers> IntegerRows for BlockRows<'a, F> {
-    const PARTS: usize = F::PARTS;
+impl<F: Unpack> IntegerRows for BlockRows<'_, F> {
     const OFFSET: u8 = F::OFFSET;
     const WIDE: bool = F::WIDE;
     const MINIMA: bool = F::MINIMA;
-
-    type Scales = F::Scales;
-    type Block = &'a [u8];
+    const HALVES: bool = F::HALVES;
 
     #[inline(always)]
-    fn block(&self, row: usize, block: usize) -> &'a [u8] {
-        &self.bytes[(row * self.blocks + block) * F::BYTES..][..F::BYTES]
+    fn eight(&self, row: usize, eight: usize) -> &[u8] {
+        let per_eight = EIGHT / F::PARTS;
+        let first = eight * per_eight;
+        let bytes = &self.bytes[(row * self.blocks + first) * F::BYTES..];
+        // The compiler knows the length of a whole eight.
+        match self.blocks - first {
+            left if left >= per_eight => &bytes[..per_eight * F::BYTES],
+            left => &bytes[..left * F::BYTES],
+        }
     }
 
     #[inline(always)]
-    fn scales<L: Level>(&self, _row: usize, _block: usize, bytes: &'a [u8]) -> F::Scales {
-        F::scales(bytes, L::half)
+    fn numbers<L: Level>(&self, _row: usize, _eight: usize, bytes: &[u8]) -> Numbers<L> {
+        F::numbers(bytes)
     }
 
     #[inline(always)]
-    fn scale(scales: &F::Scales, part: usize) -> [f32; 2] {
-        F::scale(scales, part)
-    }
-
-    #[inline(always)]
-    fn minimum(scales: &F::Scales, part: usize) -> f32 {
-        F::minimum(scales, part)
-    }
-
-    #[inline(always)]
-    fn integers(block: &'a [u8], part: usize) -> [u8; PART] {
-        F::integers(block, part)
+    fn part<L: Level>(bytes: &[u8], i: usize) -> L::Bytes {
+        F::part::<L>(&bytes[i / F::PARTS * F::BYTES..][..F::BYTES], i % F::PARTS)
     }
 }
 
@@ -90,6 +90,8 @@ pub(super) struct GroupRows<'a, const BITS: usize, const ZEROS: bool> {
     groups: Groups<'a>,
     parts: usize,
     parts_per_group: usize,
+    /// Where the parts of a group are a power of two: which one.
+    shift: Option<u32>,
     groups_per_row: usize,
 }
 
@@ -97,63 +99,87 @@ impl<'a, const BITS: usize, const ZEROS: bool> GroupRows<'a, BITS, ZEROS> {
     const PART_BYTES: usize = PART * BITS / 8;
 
     pub(super) fn new(groups: Groups<'a>, d_input: usize) -> Self {
+        let parts_per_group = groups.group / PART;
         Self {
             groups,
             parts: d_input / PART,
-            parts_per_group: groups.group / PART,
+            parts_per_group,
+            shift: (parts_per_group.is_power_of_two()).then(|| parts_per_group.trailing_zeros()),
             groups_per_row: d_input / groups.group,
         }
     }
+
+    /// The group that a part is in. A division takes as long as the products of a part.
+    #[inline(always)]
+    fn group_of(&self, part: usize) -> usize {
+        match self.shift {
+            Some(shift) => part >> shift,
+            None => part / self.parts_per_group,
+        }
+    }
 }
 
-impl<'a, const BITS: usize, const ZEROS: bool> IntegerRows for GroupRows<'a, BITS, ZEROS> {
-    const PARTS: usize = 1;
+impl<const BITS: usize, const ZEROS: bool> IntegerRows for GroupRows<'_, BITS, ZEROS> {
     const OFFSET: u8 = if ZEROS { 0 } else { 1 << (BITS - 1) };
     const WIDE: bool = BITS == 8;
     const MINIMA: bool = ZEROS;
-
-    type Scales = [f32; 2];
-    type Block = &'a [u8];
+    const HALVES: bool = false;
 
     #[inline(always)]
-    fn block(&self, row: usize, block: usize) -> &'a [u8] {
-        &self.groups.bytes[(row * self.parts + block) * Self::PART_BYTES..][..Self::PART_BYTES]
-    }
-
-    #[inline(always)]
-    fn scales<L: Level>(&self, row: usize, block: usize, _bytes: &'a [u8]) -> [f32; 2] {
-        let at = row * self.groups_per_row + block / self.parts_per_group;
-        let scale = self.groups.scales[at];
-        match self.groups.zeros {
-            Some(zeros) if ZEROS => [scale, -zeros[at] * scale],
-            _ => [scale, 0.0],
+    fn eight(&self, row: usize, eight: usize) -> &[u8] {
+        let first = eight * EIGHT;
+        let bytes = &self.groups.bytes[(row * self.parts + first) * Self::PART_BYTES..];
+        // The compiler knows the length of a whole eight.
+        match self.parts - first {
+            left if left >= EIGHT => &bytes[..EIGHT * Self::PART_BYTES],
+            left => &bytes[..left * Self::PART_BYTES],
         }
     }
 
     #[inline(always)]
-    fn scale(scales: &[f32; 2], _part: usize) -> [f32; 2] {
-        [scales[0]; 2]
-    }
-
-    #[inline(always)]
-    fn minimum(scales: &[f32; 2], _part: usize) -> f32 {
-        scales[1]
-    }
-
-    #[inline(always)]
-    fn integers(block: &'a [u8], _part: usize) -> [u8; PART] {
-        let mut integers = [0; PART];
-        if BITS == 8 {
-            integers.copy_from_slice(block);
+    fn numbers<L: Level>(&self, row: usize, eight: usize, _bytes: &[u8]) -> Numbers<L> {
+        let own = &self.groups.scales[row * self.groups_per_row..][..self.groups_per_row];
+        let zeros = (self.groups.zeros.filter(|_| ZEROS))
+            .map(|zeros| &zeros[row * self.groups_per_row..][..self.groups_per_row]);
+        let of_group = |group: usize| {
+            let minimum = zeros.map_or(0.0, |zeros| -zeros[group] * own[group]);
+            (own[group], minimum)
+        };
+        let (mut scales, mut minima) = ([0.0; EIGHT], [0.0; EIGHT]);
+        let first = eight * EIGHT;
+        let parts = EIGHT.min(self.parts - first);
+        if self.parts_per_group.is_multiple_of(FOUR) {
+            // As groups of 128 are.
+            for half in 0..parts.div_ceil(FOUR) {
+                let (scale, minimum) = of_group(self.group_of(first + half * FOUR));
+                scales[half * FOUR..][..FOUR].fill(scale);
+                minima[half * FOUR..][..FOUR].fill(minimum);
+            }
         } else {
-            for (pair, byte) in integers.chunks_exact_mut(2).zip(block) {
-                pair[0] = byte & 0xf;
-                pair[1] = byte >> 4;
+            for i in 0..parts {
+                (scales[i], minima[i]) = of_group(self.group_of(first + i));
             }
         }
-        integers
+        Numbers {
+            scales: [L::floats(&scales); 2],
+            minima: L::floats(&minima),
+        }
+    }
+
+    #[inline(always)]
+    fn part<L: Level>(bytes: &[u8], i: usize) -> L::Bytes {
+        let bytes = &bytes[i * Self::PART_BYTES..];
+        let whole = "an eight has as many parts as it is asked for";
+        if BITS == 8 {
+            L::bytes(bytes.first_chunk().expect(whole))
+        } else {
+            L::pairs(bytes.first_chunk().expect(whole))
+        }
     }
 }
+
+/// Parts of a group of 128.
+const FOUR: usize = 4;
 
 /// Runs a piece of code with the rows of weights that are integers.
 macro_rules! with_integer_rows {
@@ -193,18 +219,18 @@ pub(super) use with_integer_rows;
 /// Widens a weight row.
 #[inline(always)]
 pub(super) fn widen<L: Level, W: IntegerRows>(weights: &W, row: usize, output: &mut [f32]) {
-    for (block, output) in output.chunks_exact_mut(W::PARTS * PART).enumerate() {
-        let bytes = weights.block(row, block);
-        let scales = weights.scales::<L>(row, block, bytes);
-        for (part, output) in output.chunks_exact_mut(PART).enumerate() {
-            let integers = W::integers(bytes, part);
-            let scale = W::scale(&scales, part);
-            let minimum = W::minimum(&scales, part);
-            for (i, (output, integer)) in output.iter_mut().zip(integers).enumerate() {
+    for (eight, output) in output.chunks_mut(EIGHT * PART).enumerate() {
+        let bytes = weights.eight(row, eight);
+        let Numbers { scales, minima } = weights.numbers::<L>(row, eight, bytes);
+        let scales = scales.map(L::to_array);
+        let minima = L::to_array(minima);
+        for (i, output) in output.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+            let integers = L::to_bytes(W::part::<L>(bytes, i));
+            for (j, (output, integer)) in output.iter_mut().zip(integers).enumerate() {
                 let value = (i32::from(integer) - i32::from(W::OFFSET)) as f32;
-                *output = value * scale[i / (PART / 2)];
+                *output = value * scales[j / (PART / 2)][i];
                 if W::MINIMA {
-                    *output += minimum;
+                    *output += minima[i];
                 }
             }
         }
@@ -224,29 +250,31 @@ pub(super) fn tile<L: Level, W: IntegerRows, const M: usize>(
     lhs: &LhsBytes,
     first_lhs: usize,
 ) -> [[f32; M]; TILE] {
-    let mut lefts: [&[Part]; M] = [&[]; M];
-    for (m, parts) in lefts.iter_mut().enumerate() {
-        *parts = lhs.row(first_lhs + m);
+    let mut lefts = [LhsRow::default(); M];
+    for (m, left) in lefts.iter_mut().enumerate() {
+        *left = lhs.row(first_lhs + m);
     }
     let mut products = [[0.0; M]; TILE];
     for (products, row) in products.iter_mut().zip(rows) {
-        let blocks = lefts[0].len() / W::PARTS;
         let mut sums = Sums::<L, M> {
             products: [[L::zeros(); M]; CHAINS],
-            minima: [[0.0; M]; CHAINS],
+            minima: [L::zeros(); M],
         };
-        for pair in 0..blocks / CHAINS {
-            sums.add::<W>(weights, row, pair * CHAINS, 0, &lefts);
-            sums.add::<W>(weights, row, pair * CHAINS + 1, 1, &lefts);
+        let parts = lefts[0].parts.len();
+        for eight in 0..parts / EIGHT {
+            sums.add::<W>(weights, row, eight, EIGHT, &lefts);
         }
-        if blocks % CHAINS == 1 {
-            sums.add::<W>(weights, row, blocks - 1, 0, &lefts);
+        if !parts.is_multiple_of(EIGHT) {
+            sums.add::<W>(weights, row, parts / EIGHT, parts % EIGHT, &lefts);
         }
         let ones = L::floats(&[1.0; LANES]);
         for (m, product) in products.iter_mut().enumerate() {
             let [first, second] = sums.products;
-            *product = L::sum(L::multiply_add(ones, first[m], second[m]));
-            *product += sums.minima[0][m] + sums.minima[1][m];
+            let mut sum = L::multiply_add(ones, first[m], second[m]);
+            if W::MINIMA {
+                sum = L::multiply_add(ones, sums.minima[m], sum);
+            }
+            *product = L::sum(sum);
         }
     }
     products
@@ -255,46 +283,70 @@ pub(super) fn tile<L: Level, W: IntegerRows, const M: usize>(
 /// Sums of one weight row with `M` LHS rows.
 struct Sums<L: Level, const M: usize> {
     products: [[L::Floats; M]; CHAINS],
-    /// What is added to weights, times the sums of parts.
-    minima: [[f32; M]; CHAINS],
+    /// What is added to weights, times the sums of parts; a lane for each of eight parts.
+    minima: [L::Floats; M],
 }
 
 impl<L: Level, const M: usize> Sums<L, M> {
-    /// Adds the products of a block; neighbouring parts belong to the chains in turn.
+    /// Adds the products of an eight; neighbouring parts belong to the chains in turn.
     #[inline(always)]
-    #[allow(
-        clippy::needless_range_loop,
-        reason = "a part is one of the weights and of each LHS row"
-    )]
     fn add<W: IntegerRows>(
         &mut self,
         weights: &W,
         row: usize,
-        block: usize,
-        chain: usize,
-        lhs: &[&[Part]; M],
+        eight: usize,
+        parts: usize,
+        lhs: &[LhsRow<'_>; M],
     ) {
-        let bytes = weights.block(row, block);
-        let scales = weights.scales::<L>(row, block, bytes);
-        for part in 0..W::PARTS {
-            let integers = W::integers(bytes, part);
-            let [first, second] = W::scale(&scales, part);
-            let chain = (chain + part) % CHAINS;
-            for m in 0..M {
-                let x = &lhs[m][block * W::PARTS..][..W::PARTS][part];
-                let scale = [first * x.scale, second * x.scale];
-                let sum = &mut self.products[chain][m];
-                *sum = if W::WIDE {
-                    L::scale_add(L::dot::<true>(&integers, &x.values, &x.start), scale, *sum)
-                } else {
-                    L::scale_add(L::dot::<false>(&integers, &x.values, &x.start), scale, *sum)
-                };
-                if W::MINIMA {
-                    self.minima[chain][m] += W::minimum(&scales, part) * x.sum;
-                }
+        let bytes = weights.eight(row, eight);
+        let numbers = weights.numbers::<L>(row, eight, bytes);
+        let mut scales = [[[0.0; EIGHT]; 2]; M];
+        let mut lefts: [&[Part]; M] = [&[]; M];
+        for m in 0..M {
+            let x = &lhs[m].eights[eight];
+            let of_rows = L::floats(&x.scales);
+            scales[m][0] = L::to_array(L::multiply(numbers.scales[0], of_rows));
+            if W::HALVES {
+                scales[m][1] = L::to_array(L::multiply(numbers.scales[1], of_rows));
+            }
+            if W::MINIMA {
+                let sums = L::floats(&x.sums);
+                self.minima[m] = L::multiply_add(numbers.minima, sums, self.minima[m]);
+            }
+            lefts[m] = &lhs[m].parts[eight * EIGHT..][..parts];
+        }
+        // Chains are named by numbers that the compiler knows: sums stay in registers.
+        if parts == EIGHT {
+            for i in (0..EIGHT).step_by(2) {
+                self.add_part::<W, 0>(bytes, i, &scales, &lefts);
+                self.add_part::<W, 1>(bytes, i + 1, &scales, &lefts);
+            }
+        } else {
+            for i in 0..parts {
+                self.add_part::<W, 0>(bytes, i, &scales, &lefts);
             }
         }
     }
-}
 
-const _: () = assert!(LANES * 4 == PART);
+    /// Adds the products of a part, the `i`-th one of an eight.
+    #[inline(always)]
+    fn add_part<W: IntegerRows, const CHAIN: usize>(
+        &mut self,
+        bytes: &[u8],
+        i: usize,
+        scales: &[[[f32; EIGHT]; 2]; M],
+        lhs: &[&[Part]; M],
+    ) {
+        let integers = W::part::<L>(bytes, i);
+        for m in 0..M {
+            let x = &lhs[m][i];
+            let scale = [scales[m][0][i], scales[m][usize::from(W::HALVES)][i]];
+            let sum = &mut self.products[CHAIN][m];
+            *sum = if W::WIDE {
+                L::scale_add(L::dot::<true>(integers, &x.values, &x.start), scale, *sum)
+            } else {
+                L::scale_add(L::dot::<false>(integers, &x.values, &x.start), scale, *sum)
+            };
+        }
+    }
+}

@@ -3,6 +3,9 @@ use crate::blocks::PART;
 
 const _: () = assert!(PART == BYTES);
 
+/// Parts whose scales are a vector.
+pub(super) const EIGHT: usize = LANES;
+
 /// LHS rows in bytes: 32 neighbouring channels share a scale.
 ///
 /// A row is off by half a step of its scale at most, `max |x| / 254` of 32 neighbours; that is what
@@ -10,41 +13,75 @@ const _: () = assert!(PART == BYTES);
 pub(super) struct LhsBytes {
     /// `[rows, parts]`
     parts: Vec<Part>,
+    /// `[rows, eights]`
+    eights: Vec<EightParts>,
     per_row: usize,
 }
 
 /// 32 channels.
 #[derive(Clone, Copy)]
-#[repr(align(32))]
+#[repr(align(64))]
 pub(super) struct Part {
     /// What sums of products begin with: four neighbouring values each, times what the weights' integers
     /// are too large by, taken away.
     pub start: [i32; LANES],
     pub values: [i8; PART],
-    pub scale: f32,
+}
+
+/// What eight neighbouring parts have besides; zeros where there are fewer.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+pub(super) struct EightParts {
+    pub scales: [f32; EIGHT],
     /// Of the channels, as they are in bytes.
-    pub sum: f32,
+    pub sums: [f32; EIGHT],
+}
+
+/// A row in bytes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct LhsRow<'a> {
+    pub parts: &'a [Part],
+    pub eights: &'a [EightParts],
 }
 
 impl LhsBytes {
     /// Rows of `d_input` channels, for weights whose integers are too large by `offset`.
     #[inline(always)]
     pub(super) fn new(rows: &[f32], d_input: usize, offset: u8) -> Self {
-        let parts = rows.as_chunks::<PART>().0.iter();
+        let per_row = d_input / PART;
+        let mut parts = Vec::with_capacity(rows.len() / PART);
+        let mut eights = Vec::with_capacity(rows.len() / d_input * per_row.div_ceil(EIGHT));
+        for row in rows.chunks_exact(d_input) {
+            for channels in row.as_chunks::<PART>().0.chunks(EIGHT) {
+                let mut eight = EightParts::default();
+                for (i, x) in channels.iter().enumerate() {
+                    let part;
+                    (part, eight.scales[i], eight.sums[i]) = Part::new(x, offset);
+                    parts.push(part);
+                }
+                eights.push(eight);
+            }
+        }
         Self {
-            parts: parts.map(|x| Part::new(x, offset)).collect(),
-            per_row: d_input / PART,
+            parts,
+            eights,
+            per_row,
         }
     }
 
-    pub(super) fn row(&self, row: usize) -> &[Part] {
-        &self.parts[row * self.per_row..][..self.per_row]
+    pub(super) fn row(&self, row: usize) -> LhsRow<'_> {
+        let eights = self.per_row.div_ceil(EIGHT);
+        LhsRow {
+            parts: &self.parts[row * self.per_row..][..self.per_row],
+            eights: &self.eights[row * eights..][..eights],
+        }
     }
 }
 
 impl Part {
+    /// The part, its scale and its sum.
     #[inline(always)]
-    fn new(x: &[f32; PART], offset: u8) -> Self {
+    fn new(x: &[f32; PART], offset: u8) -> (Self, f32, f32) {
         let greatest = x.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
         let scale = greatest / 127.0;
         let inverse = if greatest > 0.0 {
@@ -61,17 +98,14 @@ impl Part {
             start[i / 4] += i32::from(*value);
         }
         let sum: i32 = start.iter().sum();
-        Self {
+        let part = Self {
             start: start.map(|sum| -sum * i32::from(offset)),
             values,
-            // Not a number stays one, and so does infinity: their rows have no other answer.
-            scale: if x.iter().all(|x| x.is_finite()) {
-                scale
-            } else {
-                f32::NAN
-            },
-            sum: sum as f32 * scale,
-        }
+        };
+        let sum = sum as f32 * scale;
+        // Not a number stays one, and so does infinity: their rows have no other answer.
+        let is_finite = x.iter().all(|x| x.is_finite());
+        (part, if is_finite { scale } else { f32::NAN }, sum)
     }
 }
 

@@ -1,11 +1,11 @@
-use rayon::prelude::*;
+use std::sync::Mutex;
 
 use super::{
     floats::{self, Float},
     integers::{self, IntegerRows, with_integer_rows},
     level::{Level, LevelName, Work},
     lhs::LhsBytes,
-    matrices,
+    matrices, team,
     weights::Weights,
 };
 
@@ -59,22 +59,103 @@ pub fn product_at(
     d_input: usize,
     weights: Weights<'_>,
 ) -> Vec<f32> {
-    let n = weights.rows(d_input);
-    let problem = Problem {
+    few_rows(level, rows, d_input, &[weights])
+}
+
+/// [`product`] with several weights: the outputs of a row lie one after the other. A few rows go through all
+/// weights at once.
+///
+/// # Shapes
+///
+/// - rows: `[m, d_input]`
+/// - output: `[m, d_output]`, where `d_output` is the sum of those of all weights
+///
+/// # Panics
+///
+/// As [`product`].
+pub fn stacked_product(rows: &[f32], d_input: usize, weights: &[Weights<'_>]) -> Vec<f32> {
+    let level = LevelName::best();
+    if rows.len() < MANY_ROWS * d_input {
+        return few_rows(level, rows, d_input, weights);
+    }
+    let [weights] = weights else {
+        let parts = weights.iter().map(|&weights| {
+            let part = matrices::product(level, rows, d_input, weights);
+            (weights.rows(d_input), part)
+        });
+        return side_by_side(&parts.collect::<Vec<_>>(), rows.len() / d_input);
+    };
+    matrices::product(level, rows, d_input, *weights)
+}
+
+/// Outputs of `m` rows in parts of so many channels each, as whole rows.
+pub(crate) fn side_by_side(parts: &[(usize, Vec<f32>)], m: usize) -> Vec<f32> {
+    let mut stacked = Vec::with_capacity(parts.iter().map(|(_, part)| part.len()).sum());
+    for row in 0..m {
+        for (n, part) in parts {
+            stacked.extend_from_slice(&part[row * n..][..*n]);
+        }
+    }
+    stacked
+}
+
+fn few_rows(level: LevelName, rows: &[f32], d_input: usize, weights: &[Weights<'_>]) -> Vec<f32> {
+    let m = rows.len() / d_input;
+    let mut lhs = Lhs {
         level,
         rows,
         d_input,
-        m: rows.len() / d_input,
-        n,
-        row_bytes: weights.row_bytes(d_input),
+        bytes: Vec::new(),
     };
-    let sums = match weights {
-        Weights::F32(weights) => problem.floats(weights),
-        Weights::F16(weights) => problem.floats(weights),
-        Weights::BF16(weights) => problem.floats(weights),
-        _ => with_integer_rows!(weights, d_input, rows => problem.integers(rows)),
+    for weights in weights {
+        if let Some(offset) = weights.offset() {
+            lhs.prepare(offset);
+        }
+    }
+    let parts: Vec<_> = (weights.iter())
+        .map(|weights| {
+            (
+                weights.rows(d_input),
+                weights.row_bytes(d_input),
+                lhs.part(weights),
+            )
+        })
+        .collect();
+    let bytes: usize = parts.iter().map(|(n, row_bytes, _)| n * row_bytes).sum();
+    let mut output = vec![0.0; parts.iter().map(|(n, ..)| n * m).sum()];
+    if output.is_empty() {
+        return output;
+    }
+    let tasks = match rayon::current_num_threads() {
+        1 => 1,
+        _ if bytes < WORTH_THREADS => 1,
+        threads => threads * TASKS_PER_THREAD,
     };
-    transposed(sums, problem.m)
+    let mut pieces = Vec::with_capacity(tasks + parts.len());
+    let mut left = &mut output[..];
+    for (n, row_bytes, part) in &parts {
+        let of_task = (bytes.div_ceil(tasks) / row_bytes)
+            .max(1)
+            .next_multiple_of(TILE);
+        for first in (0..*n).step_by(of_task) {
+            let (own, others) = left.split_at_mut(of_task.min(n - first) * m);
+            pieces.push(Mutex::new((part, first, own)));
+            left = others;
+        }
+    }
+    let run = |piece: usize| {
+        let mut piece = pieces[piece].lock().expect("a piece is done once");
+        let (part, first, output) = &mut *piece;
+        part(m, *first, output);
+    };
+    if tasks == 1 {
+        (0..pieces.len()).for_each(run);
+    } else {
+        team::for_each(pieces.len(), run);
+    }
+    drop(pieces);
+    drop(parts);
+    transposed(output, m)
 }
 
 /// `[n, m]` as `[m, n]`.
@@ -86,61 +167,68 @@ fn transposed(sums: Vec<f32>, m: usize) -> Vec<f32> {
     (0..m).flat_map(row).collect()
 }
 
-/// What is multiplied.
-#[derive(Clone, Copy)]
-struct Problem<'a> {
+/// What weights are multiplied with.
+struct Lhs<'a> {
     level: LevelName,
     rows: &'a [f32],
     d_input: usize,
-    /// LHS rows.
-    m: usize,
-    /// Weight rows.
-    n: usize,
-    row_bytes: usize,
+    /// The rows in bytes, by what the weights' integers are too large by.
+    bytes: Vec<(u8, LhsBytes)>,
 }
 
-impl Problem<'_> {
-    fn floats<F: Float>(self, weights: &[F]) -> Vec<f32> {
-        self.tiles(FloatTiles {
+/// Writes the products of weight rows from one on, `[n, m]`, given `m`.
+type Part<'a> = Box<dyn Fn(usize, usize, &mut [f32]) + Sync + 'a>;
+
+impl Lhs<'_> {
+    fn prepare(&mut self, offset: u8) {
+        if self.bytes.iter().all(|(known, _)| *known != offset) {
+            let bytes = self.level.run(InBytes {
+                rows: self.rows,
+                d_input: self.d_input,
+                offset,
+            });
+            self.bytes.push((offset, bytes));
+        }
+    }
+
+    fn part<'a>(&'a self, weights: &Weights<'a>) -> Part<'a> {
+        match *weights {
+            Weights::F32(weights) => self.floats(weights),
+            Weights::F16(weights) => self.floats(weights),
+            Weights::BF16(weights) => self.floats(weights),
+            weights => {
+                let n = weights.rows(self.d_input);
+                with_integer_rows!(weights, self.d_input, rows => self.integers(rows, n))
+            }
+        }
+    }
+
+    fn floats<'a, F: Float>(&'a self, weights: &'a [F]) -> Part<'a> {
+        let tiles = FloatTiles {
             weights,
             lhs: self.rows,
             d_input: self.d_input,
-        })
+        };
+        self.tiles(tiles, weights.len() / self.d_input)
     }
 
-    fn integers<W: IntegerRows>(self, weights: W) -> Vec<f32> {
-        let lhs = self.level.run(InBytes {
-            rows: self.rows,
-            d_input: self.d_input,
-            offset: W::OFFSET,
-        });
-        self.tiles(IntegerTiles { weights, lhs: &lhs })
+    fn integers<'a, W: IntegerRows + 'a>(&'a self, weights: W, n: usize) -> Part<'a> {
+        let bytes = self.bytes.iter().find(|(offset, _)| *offset == W::OFFSET);
+        let (_, lhs) = bytes.expect("rows are in bytes for the offsets of all weights");
+        self.tiles(IntegerTiles { weights, lhs }, n)
     }
 
-    fn tiles<T: Tiles>(self, tiles: T) -> Vec<f32> {
-        let mut output = vec![0.0; self.n * self.m];
-        if output.is_empty() {
-            return output;
-        }
-        let run = |first, output: &mut [f32]| {
-            self.level.run(Task {
+    fn tiles<'a, T: Tiles + 'a>(&self, tiles: T, n: usize) -> Part<'a> {
+        let level = self.level;
+        Box::new(move |m, first, output| {
+            level.run(Task {
                 tiles,
-                n: self.n,
-                m: self.m,
+                n,
+                m,
                 first,
                 output,
             });
-        };
-        let threads = rayon::current_num_threads();
-        if threads == 1 || self.n * self.row_bytes < WORTH_THREADS {
-            run(0, &mut output);
-        } else {
-            let rows = self.n.div_ceil(threads * TASKS_PER_THREAD);
-            let rows = rows.next_multiple_of(TILE);
-            (output.par_chunks_mut(rows * self.m).enumerate())
-                .for_each(|(task, output)| run(task * rows, output));
-        }
-        output
+        })
     }
 }
 

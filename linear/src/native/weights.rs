@@ -1,6 +1,6 @@
 use half::{bf16, f16};
 
-use crate::blocks::{BlockFormat, PART};
+use crate::blocks::{BlockFormat, Integers, PART};
 
 /// Weights of a linear layer, `[d_output, d_input]`, a row per output channel.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,18 @@ impl Weights<'_> {
                     && d_input > 0
                     && d_input.is_multiple_of(*group)
             }
+        }
+    }
+
+    /// What the integers of weights are too large by; nothing where weights are floats.
+    pub(super) fn offset(&self) -> Option<u8> {
+        match *self {
+            Self::F32(_) | Self::F16(_) | Self::BF16(_) => None,
+            Self::Blocks { format, .. } => {
+                Some(crate::blocks::with_integers!(format, F => F::OFFSET))
+            }
+            Self::Groups(Groups { zeros: Some(_), .. }) => Some(0),
+            Self::Groups(Groups { bits, .. }) => Some(1 << (bits - 1)),
         }
     }
 

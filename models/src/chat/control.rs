@@ -53,7 +53,8 @@ impl ControlTokens {
         token.map(|(token, id)| (&**token, *id))
     }
 
-    /// A value whose texts have marks around control tokens. Keys are left alone.
+    /// A value whose texts have marks around control tokens, those of keys too: a template asks for none that has
+    /// a control token in it.
     pub(super) fn mark(&self, value: &Value) -> Value {
         match value.kind() {
             ValueKind::String => match value.as_str() {
@@ -71,7 +72,7 @@ impl ControlTokens {
                 let keys = value.try_iter().into_iter().flatten();
                 let entries = keys.map(|key| {
                     let item = value.get_item(&key).unwrap_or_default();
-                    (key, self.mark(&item))
+                    (self.mark(&key), self.mark(&item))
                 });
                 Value::from_pairs(entries)
             }
@@ -143,6 +144,37 @@ impl ControlTokens {
             }
         }
     }
+}
+
+/// Ids of a text whose special tokens are text, with what the tokenizer puts before and behind a text or without.
+///
+/// # Errors
+///
+/// When the text cannot be encoded.
+pub fn encode_text(
+    tokenizer: &Tokenizer,
+    text: &str,
+    special_tokens: bool,
+) -> Result<Vec<u32>, TokenizerError> {
+    let control = ControlTokens::new(tokenizer, "");
+    let marked = control.mark_text(text);
+    if !marked.contains(START) {
+        return match special_tokens {
+            true => tokenizer.encode(text),
+            false => tokenizer.encode_continuation(text),
+        };
+    }
+    let ids = control.encode(tokenizer, &marked)?;
+    if !special_tokens {
+        return Ok(ids);
+    }
+    // What is around a text does not depend on it.
+    let (whole, inner) = (tokenizer.encode("a")?, tokenizer.encode_continuation("a")?);
+    let mut places = whole.windows(inner.len().max(1));
+    Ok(match places.position(|ids| ids == inner) {
+        Some(at) => [&whole[..at], &ids, &whole[at + inner.len()..]].concat(),
+        None => ids,
+    })
 }
 
 /// Ids of a control token's text, none of which is the token.

@@ -31,6 +31,7 @@ mod source;
 mod special;
 mod template;
 
+pub use control::encode_text;
 pub use conversation::{Conversation, Message};
 pub use error::ChatError;
 pub use minijinja::Value;

@@ -3,12 +3,12 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 
 use super::{GenerateError, GenerationConfig, Timings, forward::Forward};
-use crate::sampling::Sampler;
+use crate::sampling::{MaskError, Sampler, TokenMask};
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// One of the stop ids was chosen.
+    /// One of the stop ids was chosen, or nothing may follow by the answer's grammar.
     Stop,
     /// As many tokens as were asked for.
     Length,
@@ -22,6 +22,8 @@ pub(crate) struct Answer<'a> {
     pub timings: Timings,
     prompt: Vec<u32>,
     on_prefill: Option<Box<dyn FnMut(usize) + 'a>>,
+    /// Which tokens may come.
+    mask: Option<Box<dyn TokenMask + 'a>>,
     state: State,
 }
 
@@ -61,6 +63,7 @@ impl<'a> Answer<'a> {
             sampler,
             prompt: prompt.to_vec(),
             on_prefill: None,
+            mask: None,
             timings: Timings::default(),
         })
     }
@@ -68,6 +71,16 @@ impl<'a> Answer<'a> {
     /// Calls `progress` after each chunk of the prompt with the number of tokens done.
     pub(crate) fn on_prefill(&mut self, progress: impl FnMut(usize) + 'a) {
         self.on_prefill = Some(Box::new(progress));
+    }
+
+    /// Chooses tokens that a mask allows.
+    pub(crate) fn set_mask(&mut self, mask: impl TokenMask + 'a) {
+        self.mask = Some(Box::new(mask));
+    }
+
+    /// Whether the token of the highest logit is taken, whatever came before.
+    pub(crate) fn is_argmax(&self) -> bool {
+        self.sampler.is_argmax() && self.mask.is_none()
     }
 
     /// Tokens that end it.
@@ -100,8 +113,19 @@ impl<'a> Answer<'a> {
 
     /// A token by the logits that follow `length` tokens.
     pub(crate) fn sample(&mut self, logits: &[f32], length: usize) -> Result<u32, GenerateError> {
-        let sampled = self.sampler.sample(logits);
-        let id = sampled.map_err(|source| GenerateError::Sample { length, source })?;
+        let sampled = match &mut self.mask {
+            None => self.sampler.sample(logits).map_err(MaskError::from),
+            Some(mask) => {
+                let stop_ids = self.config.stop_ids.as_deref().unwrap_or_default();
+                let mut logits = logits.to_vec();
+                self.sampler
+                    .sample_masked(&mut logits, &mut **mask, stop_ids)
+            }
+        };
+        let id = sampled.map_err(|error| match error {
+            MaskError::Sample(source) => GenerateError::Sample { length, source },
+            source => GenerateError::Mask { length, source },
+        })?;
         self.sampler.observe(&[id]);
         Ok(id)
     }
@@ -123,9 +147,10 @@ impl<'a> Answer<'a> {
             Due::Prefill => 1,
             Due::Decode { new_tokens, .. } => new_tokens + 1,
         };
+        let is_complete = self.mask.as_ref().is_some_and(|mask| mask.is_complete());
         self.state = match id {
             Err(_) => State::Failed,
-            Ok(id) if self.stop_ids().contains(id) => State::Finished(Finish::Stop),
+            Ok(id) if self.stop_ids().contains(id) || is_complete => State::Finished(Finish::Stop),
             Ok(_) if new_tokens == self.config.max_new_tokens => State::Finished(Finish::Length),
             &Ok(newest) => State::Open(Due::Decode { newest, new_tokens }),
         };

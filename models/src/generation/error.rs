@@ -3,7 +3,7 @@ use quest_burn::{cache::CacheError, decode::DecodeError, policy::PrefillConfigEr
 use thiserror::Error;
 
 use crate::{
-    sampling::{SampleError, SamplingConfigError},
+    sampling::{MaskError, SampleError, SamplingConfigError},
     tokenizer::{Tokenizer, TokenizerError},
 };
 
@@ -100,6 +100,17 @@ pub enum GenerateError {
         /// What is wrong with the logits.
         source: SampleError,
     },
+    /// What may come next cannot be told, or cannot be chosen.
+    #[error("no token can be chosen after {length} tokens")]
+    Mask {
+        /// Tokens that the cache held.
+        length: usize,
+        /// What is wrong with the mask.
+        source: MaskError,
+    },
+    /// Drafts do not know which tokens may come.
+    #[error("lossless generation: expected an answer without a grammar, found one with a grammar")]
+    MaskedDrafts,
     /// A likelihood is not a number.
     #[error("negative log-likelihood of token {index}: expected a finite number, found {value}")]
     Likelihood {

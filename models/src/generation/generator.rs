@@ -11,7 +11,7 @@ use super::{
     decode::decode_graph,
     forward::{Forward, read},
 };
-use crate::model::LanguageModel;
+use crate::{model::LanguageModel, sampling::TokenMask};
 
 /// New tokens after a prompt, one by one.
 ///
@@ -67,6 +67,18 @@ impl<'a> Generator<'a> {
         self
     }
 
+    /// Chooses tokens that a mask allows, such as a
+    #[cfg_attr(
+        feature = "grammar",
+        doc = "[`GrammarMatcher`](crate::grammar::GrammarMatcher);"
+    )]
+    #[cfg_attr(not(feature = "grammar"), doc = "`GrammarMatcher`;")]
+    /// it ends when nothing may follow.
+    pub fn with_mask(mut self, mask: impl TokenMask + 'a) -> Self {
+        self.answer.set_mask(mask);
+        self
+    }
+
     /// Takes note of tokens that the cache held before, for the repetition penalty.
     pub(crate) fn observe(&mut self, ids: &[u32]) {
         self.answer.sampler.observe(ids);
@@ -116,7 +128,7 @@ impl<'a> Generator<'a> {
                 let length = forward.length();
                 self.answer.sample(&logits, length)
             }
-            Work::Graph(graph) if self.answer.sampler.is_argmax() => match graph.step() {
+            Work::Graph(graph) if self.answer.is_argmax() => match graph.step() {
                 Ok(ids) => Ok(ids[0].expect("the sequence is active")),
                 // The sampler says what is wrong with them.
                 Err(DecodeError::Logits { .. }) => self.sample_graph(),

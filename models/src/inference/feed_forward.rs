@@ -5,6 +5,7 @@ use quest_burn::{
 };
 
 use crate::{
+    activation_sparsity::Projection,
     config::{Activation, Routing},
     model::{FeedForward, Mlp, SparseMlp, route},
 };
@@ -36,6 +37,21 @@ impl InferenceFeedForward {
         Ok(match self {
             Self::Gated(mlp) => Self::Gated(mlp.with_weights(format)?),
             Self::Experts(experts) => Self::Experts(experts.with_weights(format)?),
+        })
+    }
+
+    /// The block with what `map` makes of its projections; nothing where there are experts.
+    pub(crate) fn map_projections<E>(
+        self,
+        mut map: impl FnMut(Projection, InferenceLinear) -> Result<InferenceLinear, E>,
+    ) -> Result<Option<Self>, E> {
+        Ok(match self {
+            Self::Gated(mlp) => Some(Self::Gated(InferenceMlp {
+                gate_up_proj: map(Projection::GateUp, mlp.gate_up_proj)?,
+                down_proj: map(Projection::Down, mlp.down_proj)?,
+                ..mlp
+            })),
+            Self::Experts(_) => None,
         })
     }
 

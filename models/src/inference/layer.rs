@@ -2,12 +2,12 @@ use burn::{nn::RmsNorm, tensor::Tensor};
 use quest_burn::{
     attention::{Rotations, Window},
     cache::{LayerCache, Step},
-    inference::{InferenceAttention, QuantizationError, WeightFormat},
+    inference::{InferenceAttention, InferenceLinear, QuantizationError, WeightFormat},
     policy::PagePolicy,
 };
 
 use super::feed_forward::InferenceFeedForward;
-use crate::model::DecoderLayer;
+use crate::{activation_sparsity::Projection, model::DecoderLayer};
 
 /// A [`DecoderLayer`] with merged projections.
 #[derive(Clone, Debug)]
@@ -54,6 +54,24 @@ impl InferenceLayer {
             mlp: self.mlp.with_weights(format)?,
             ..self
         })
+    }
+
+    /// The layer with what `map` makes of its projections; nothing where the feed-forward block has experts.
+    pub(super) fn map_projections<E>(
+        self,
+        mut map: impl FnMut(Projection, InferenceLinear) -> Result<InferenceLinear, E>,
+    ) -> Result<Option<Self>, E> {
+        let mut of_attention = [Projection::QueriesKeysValues, Projection::Output].into_iter();
+        let self_attn = self.self_attn.map_projections(|linear| {
+            let projection = of_attention.next().expect("attention has two projections");
+            map(projection, linear)
+        })?;
+        let mlp = self.mlp.map_projections(map)?;
+        Ok(mlp.map(|mlp| Self {
+            self_attn,
+            mlp,
+            ..self
+        }))
     }
 
     /// Whether queries and keys are rotated.

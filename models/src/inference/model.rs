@@ -10,7 +10,10 @@ use quest_burn::{
 };
 
 use super::InferenceLayer;
-use crate::model::{CausalLm, DecoderLayer, LanguageModel, capped};
+use crate::{
+    activation_sparsity::{ExpertsError, Projection},
+    model::{CausalLm, DecoderLayer, LanguageModel, capped},
+};
 
 /// A [`CausalLm`] for inference only, with merged projections.
 ///
@@ -108,6 +111,25 @@ impl InferenceLm {
         }
         let lm_head = lm_head.map(InferenceLinear::from);
         Ok(Self::from_parts(embed_tokens, quantized, norm, lm_head))
+    }
+
+    /// The model with what `map` makes of its layers' projections, given the layer's index.
+    ///
+    /// # Errors
+    ///
+    /// As `map`, and when a layer has experts.
+    pub(crate) fn map_projections<E: From<ExpertsError>>(
+        self,
+        mut map: impl FnMut(usize, Projection, InferenceLinear) -> Result<InferenceLinear, E>,
+    ) -> Result<Self, E> {
+        let layers = self.layers.into_iter().enumerate().map(|(index, layer)| {
+            let mapped = layer.map_projections(|projection, linear| map(index, projection, linear));
+            mapped?.ok_or_else(|| ExpertsError { layer: index }.into())
+        });
+        Ok(Self {
+            layers: layers.collect::<Result<_, E>>()?,
+            ..self
+        })
     }
 
     pub(crate) fn from_parts(

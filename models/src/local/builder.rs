@@ -2,7 +2,7 @@ use std::{path::Path, sync::Arc};
 
 use burn::tensor::{DType, Device};
 use quest_burn::{
-    cache::DigestStorage,
+    cache::{DigestStorage, KvStorage},
     digest::DigestKind,
     inference::WeightFormat,
     policy::{PagePolicy, PolicyConfig, PolicyKind, PrefillConfig},
@@ -11,6 +11,7 @@ use quest_burn::{
 use super::LocalModel;
 use crate::{
     ModelError,
+    activation_sparsity::{ActivationSparsity, Calibration, CalibrationReport, calibrate},
     config::ModelConfig,
     source::{self, CheckpointSource},
     tokenizer::Tokenizer,
@@ -27,9 +28,11 @@ pub struct LocalModelBuilder {
     prefill: PrefillConfig,
     dtype: Option<DType>,
     weights: WeightFormat,
+    activation_sparsity: Option<Arc<ActivationSparsity>>,
     page_size: usize,
     digest: DigestKind,
     digest_storage: DigestStorage,
+    kv_storage: KvStorage,
     context: usize,
 }
 
@@ -49,9 +52,11 @@ impl LocalModelBuilder {
             prefill: PrefillConfig::Dense,
             dtype: None,
             weights: WeightFormat::Stored,
+            activation_sparsity: None,
             page_size: LocalModel::PAGE_SIZE,
             digest: DigestKind::default(),
             digest_storage: DigestStorage::Full,
+            kv_storage: KvStorage::Full,
             context: config.max_positions,
             source: source.into(),
             config,
@@ -92,6 +97,12 @@ impl LocalModelBuilder {
         self
     }
 
+    /// Skips input channels of the layers' projections in decoded tokens. Weights in blocks are widened for that.
+    pub fn activation_sparsity(mut self, sparsity: ActivationSparsity) -> Self {
+        self.activation_sparsity = Some(Arc::new(sparsity));
+        self
+    }
+
     /// Tokens per page of the KV cache: a power of two from 8 to 128, 16 when not given.
     pub fn page_size(mut self, page_size: usize) -> Self {
         self.page_size = page_size;
@@ -108,6 +119,12 @@ impl LocalModelBuilder {
     /// Numbers that the page digests are read in.
     pub fn digest_storage(mut self, storage: DigestStorage) -> Self {
         self.digest_storage = storage;
+        self
+    }
+
+    /// Numbers that keys and values are kept in.
+    pub fn kv_storage(mut self, storage: KvStorage) -> Self {
+        self.kv_storage = storage;
         self
     }
 
@@ -138,9 +155,17 @@ impl LocalModelBuilder {
     ///
     /// When the names of the tensors cannot be read.
     pub fn kept_blocks(&self, device: &Device) -> Result<Option<KeptBlocks>, ModelError> {
-        match self.weights {
+        match self.loaded_weights() {
             WeightFormat::Stored => KeptBlocks::of(&*self.source, &self.config, device),
             _ => Ok(None),
+        }
+    }
+
+    /// The form in which weights are loaded: what skips channels is made of whole ones.
+    pub fn loaded_weights(&self) -> WeightFormat {
+        match self.activation_sparsity {
+            Some(_) => WeightFormat::Full,
+            None => self.weights,
         }
     }
 
@@ -161,7 +186,8 @@ impl LocalModelBuilder {
         let cache = self.config.cache(self.page_size, 1, 1);
         let cache = cache
             .with_digest(self.digest)
-            .with_digest_storage(self.digest_storage);
+            .with_digest_storage(self.digest_storage)
+            .with_kv_storage(self.kv_storage);
         cache.validate().map_err(ModelError::Cache)?;
         prefill.map_err(ModelError::Prefill)?;
         match self.config.max_positions {
@@ -195,26 +221,60 @@ impl LocalModelBuilder {
     ) -> Result<LocalModel, ModelError> {
         self.check()?;
         let policy = self.policy_of_model()?;
-        let dtype = self
-            .dtype
-            .unwrap_or_else(|| device.settings().float_dtype.into());
+        let dtype = self.dtype_on(device);
         let kept = self.kept_blocks(device)?;
+        let loaded = self.loaded_weights();
         let (config, weights) = (self.config, self.weights);
+        let sparsity = self.activation_sparsity;
+        if let Some(sparsity) = &sparsity {
+            sparsity.check(&config, weights, device)?;
+        }
         let source = &*self.source;
-        let model = load_for_inference_from(source, &config, device, dtype, weights, progress)?;
+        let mut model = load_for_inference_from(source, &config, device, dtype, loaded, progress)?;
+        if let Some(sparsity) = &sparsity {
+            model = sparsity.apply(model, &config, weights)?;
+        }
         let model = LocalModel::new(config, model)
             .with_policy(policy)
             .with_prefill(self.prefill)
             .with_weights(weights)
+            .with_activation_sparsity(sparsity)
             .with_kept_blocks(kept)
             .with_page_size(self.page_size)
             .with_digest(self.digest)
             .with_digest_storage(self.digest_storage)
+            .with_kv_storage(self.kv_storage)
             .with_context(self.context);
         Ok(match self.tokenizer {
             Some(tokenizer) => model.with_tokenizer(tokenizer),
             None => model,
         })
+    }
+
+    /// Reads the weights and finds which channels decoded tokens can skip; `progress` is told the tokens of the
+    /// text that are done.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load) and [`calibrate`](crate::activation_sparsity::calibrate).
+    pub fn calibrate(
+        self,
+        device: &Device,
+        ids: &[u32],
+        calibration: Calibration,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(ActivationSparsity, CalibrationReport), ModelError> {
+        calibration.check(&self.config)?;
+        let dtype = self.dtype_on(device);
+        let (source, config) = (&*self.source, &self.config);
+        let model =
+            load_for_inference_from(source, config, device, dtype, self.weights, &mut |_| ())?;
+        Ok(calibrate(model, config, ids, calibration, progress)?)
+    }
+
+    fn dtype_on(&self, device: &Device) -> DType {
+        let of_device = device.settings().float_dtype.into();
+        self.dtype.unwrap_or(of_device)
     }
 
     fn policy_of_model(&self) -> Result<Arc<dyn PagePolicy>, ModelError> {

@@ -2,16 +2,19 @@ use std::{path::Path, sync::Arc};
 
 use burn::tensor::{DType, Device};
 use quest_burn::{
-    cache::{DigestStorage, PagedKvCacheConfig},
+    cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
     digest::DigestKind,
     inference::WeightFormat,
     policy::{DensePolicy, PagePolicy, PrefillConfig},
 };
 
 use super::LocalModelBuilder;
+#[cfg(feature = "grammar")]
+use crate::grammar::{GrammarCompiler, GrammarError};
 use crate::{
-    ModelError, config::ModelConfig, generation::GenerateError, model::LanguageModel,
-    session::Session, tokenizer::Tokenizer, weights::KeptBlocks,
+    ModelError, activation_sparsity::ActivationSparsity, config::ModelConfig,
+    generation::GenerateError, model::LanguageModel, session::Session, tokenizer::Tokenizer,
+    weights::KeptBlocks,
 };
 
 /// A model that is ready to run, with all that is known of it. Clones share its weights.
@@ -41,10 +44,12 @@ pub struct LocalModel {
     policy: Arc<dyn PagePolicy>,
     prefill: PrefillConfig,
     weights: WeightFormat,
+    activation_sparsity: Option<Arc<ActivationSparsity>>,
     kept_blocks: Option<KeptBlocks>,
     page_size: usize,
     digest: DigestKind,
     digest_storage: DigestStorage,
+    kv_storage: KvStorage,
     context: usize,
 }
 
@@ -72,10 +77,12 @@ impl LocalModel {
             policy: Arc::new(DensePolicy),
             prefill: PrefillConfig::Dense,
             weights: WeightFormat::Full,
+            activation_sparsity: None,
             kept_blocks: None,
             page_size: Self::PAGE_SIZE,
             digest: DigestKind::default(),
             digest_storage: DigestStorage::Full,
+            kv_storage: KvStorage::Full,
         }
     }
 
@@ -103,6 +110,12 @@ impl LocalModel {
         self
     }
 
+    /// The same model, whose projections are said to skip these channels.
+    pub fn with_activation_sparsity(mut self, sparsity: Option<Arc<ActivationSparsity>>) -> Self {
+        self.activation_sparsity = sparsity;
+        self
+    }
+
     /// The same model, of whose projections these are said to be in blocks.
     pub fn with_kept_blocks(mut self, kept: Option<KeptBlocks>) -> Self {
         self.kept_blocks = kept;
@@ -124,6 +137,12 @@ impl LocalModel {
     /// The same model, whose sessions read digests in these numbers.
     pub fn with_digest_storage(mut self, storage: DigestStorage) -> Self {
         self.digest_storage = storage;
+        self
+    }
+
+    /// The same model, whose sessions keep keys and values in these numbers.
+    pub fn with_kv_storage(mut self, storage: KvStorage) -> Self {
+        self.kv_storage = storage;
         self
     }
 
@@ -158,6 +177,7 @@ impl LocalModel {
         cache
             .with_digest(self.digest)
             .with_digest_storage(self.digest_storage)
+            .with_kv_storage(self.kv_storage)
     }
 
     /// The model itself.
@@ -173,6 +193,18 @@ impl LocalModel {
     /// Its tokenizer; a model of token ids has none.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_deref()
+    }
+
+    /// A compiler of grammars that answers are to follow, with the model's stop tokens. It reads the whole
+    /// vocabulary, so one should serve all grammars.
+    ///
+    /// # Errors
+    ///
+    /// When the model has no tokenizer, or the bytes of its tokens cannot be told.
+    #[cfg(feature = "grammar")]
+    pub fn grammar_compiler(&self) -> Result<GrammarCompiler, GrammarError> {
+        let tokenizer = self.tokenizer().ok_or(GrammarError::NoTokenizer)?;
+        GrammarCompiler::new(tokenizer, self.model.vocab_size(), self.stop_ids())
     }
 
     /// Tokens that end a text.
@@ -205,10 +237,20 @@ impl LocalModel {
         self.weights
     }
 
+    /// Which channels of the projections' inputs decoded tokens skip.
+    pub fn activation_sparsity(&self) -> Option<&ActivationSparsity> {
+        self.activation_sparsity.as_deref()
+    }
+
     /// The name of the form that the projections' weights have.
     pub fn weights_name(&self) -> &'static str {
         let otherwise = self.config.weights_name(self.weights);
         (self.kept_blocks).map_or(otherwise, |kept| kept.format.name())
+    }
+
+    /// Whether the projection to logits has the blocks of a tied embedding, which is read a row at a time then.
+    pub fn has_tied_head(&self) -> bool {
+        self.kept_blocks.is_some_and(|kept| kept.has_tied_head)
     }
 
     /// Bytes of the weights.
@@ -235,6 +277,11 @@ impl LocalModel {
     /// Numbers that new sessions read the page digests in.
     pub fn digest_storage(&self) -> DigestStorage {
         self.digest_storage
+    }
+
+    /// Numbers that new sessions keep keys and values in.
+    pub fn kv_storage(&self) -> KvStorage {
+        self.kv_storage
     }
 
     /// Most tokens of a session.

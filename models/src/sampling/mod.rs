@@ -8,10 +8,12 @@ mod defaults;
 mod distribution;
 mod error;
 mod filters;
+mod mask;
 mod sampler;
 
 pub use config::SamplingConfig;
 pub use defaults::SamplingDefaults;
 pub use distribution::Distribution;
 pub use error::{SampleError, SamplingConfigError};
+pub use mask::{MaskError, TokenMask, forbid_others};
 pub use sampler::Sampler;

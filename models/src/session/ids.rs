@@ -1,6 +1,7 @@
 use super::{TextStream, new_ids::NewIds};
 use crate::{
     generation::{Finish, GenerateError, TextDecoder, Timings},
+    sampling::TokenMask,
     speculative::DraftStatistics,
     tokenizer::Tokenizer,
 };
@@ -43,6 +44,16 @@ impl<'a> IdStream<'a> {
     pub fn on_prefill(mut self, progress: impl FnMut(usize) + 'a) -> Self {
         self.new = self.new.on_prefill(Box::new(progress));
         self
+    }
+
+    /// Chooses tokens that a mask allows, such as a matcher of a grammar; it ends when nothing may follow.
+    ///
+    /// # Errors
+    ///
+    /// When the session [verifies](super::Session::set_lossless) drafts.
+    pub fn with_mask(mut self, mask: impl TokenMask + 'a) -> Result<Self, GenerateError> {
+        self.new = self.new.with_mask(mask)?;
+        Ok(self)
     }
 
     /// The same as text.

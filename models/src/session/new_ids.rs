@@ -3,6 +3,7 @@ use quest_burn::cache::PagedKvCache;
 use crate::{
     generation::{Finish, GenerateError, GenerationConfig, Generator, Policies, Timings},
     model::LanguageModel,
+    sampling::TokenMask,
     speculative::{DraftStatistics, LosslessConfig, LosslessGenerator},
 };
 
@@ -47,6 +48,13 @@ impl<'a> NewIds<'a> {
         match self {
             Self::Policy(new) => Self::Policy(new.on_prefill(progress)),
             Self::Lossless(new) => Self::Lossless(new.on_prefill(progress)),
+        }
+    }
+
+    pub(super) fn with_mask(self, mask: impl TokenMask + 'a) -> Result<Self, GenerateError> {
+        match self {
+            Self::Policy(new) => Ok(Self::Policy(new.with_mask(mask))),
+            Self::Lossless(_) => Err(GenerateError::MaskedDrafts),
         }
     }
 

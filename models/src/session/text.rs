@@ -1,6 +1,7 @@
 use super::IdStream;
 use crate::{
     generation::{Finish, GenerateError, TextDecoder, Timings},
+    sampling::TokenMask,
     speculative::DraftStatistics,
 };
 
@@ -28,6 +29,16 @@ impl<'a> TextStream<'a> {
     pub fn on_prefill(mut self, progress: impl FnMut(usize) + 'a) -> Self {
         self.ids = self.ids.on_prefill(progress);
         self
+    }
+
+    /// Chooses tokens that a mask allows, such as a matcher of a grammar; it ends when nothing may follow.
+    ///
+    /// # Errors
+    ///
+    /// When the session [verifies](super::Session::set_lossless) drafts.
+    pub fn with_mask(mut self, mask: impl TokenMask + 'a) -> Result<Self, GenerateError> {
+        self.ids = self.ids.with_mask(mask)?;
+        Ok(self)
     }
 
     /// The new ids so far.

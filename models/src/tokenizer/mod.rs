@@ -149,6 +149,16 @@ impl Tokenizer {
         text.map_err(TokenizerError::Decode)
     }
 
+    /// The text of token ids, special tokens as they are written.
+    ///
+    /// # Errors
+    ///
+    /// When the tokenizer's decoder fails.
+    pub fn decode_with_special(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        let text = caught(|| self.tokenizer.decode(ids, false));
+        text.map_err(TokenizerError::Decode)
+    }
+
     /// A decoder that takes ids one by one, at the beginning of a text.
     pub fn decode_stream(&self) -> DecodeStream<'_> {
         DecodeStream::new(self)

@@ -26,6 +26,8 @@ pub struct KeptBlocks {
     pub weights: u64,
     /// Bytes of the blocks on the device.
     pub bytes: u64,
+    /// Whether the bytes are also those of the projection to logits that the embedding is as well.
+    pub has_tied_head: bool,
 }
 
 impl KeptBlocks {
@@ -41,7 +43,15 @@ impl KeptBlocks {
     ) -> Result<Option<Self>, ModelError> {
         let mut formats = Vec::<(BlockFormat, u64)>::new();
         let mut bytes = 0u64;
-        for tensor in names::of_model(source.tensors()?, config) {
+        let mut has_tied_head = false;
+        let tensors = names::of_model(source.tensors()?, config);
+        let is_tied = !tensors.iter().any(|tensor| tensor.name == LM_HEAD);
+        for tensor in tensors {
+            if is_tied && let Some(kept) = kept_head(&tensor, device) {
+                // Besides the embedding in an element type, which tokens are looked up in.
+                bytes = bytes.saturating_add(kept);
+                has_tied_head = true;
+            }
             let Some((format, dims, kept)) = kept(&tensor, device) else {
                 continue;
             };
@@ -57,6 +67,7 @@ impl KeptBlocks {
             format: *format,
             weights: formats.iter().map(|(_, weights)| weights).sum(),
             bytes,
+            has_tied_head,
         }))
     }
 
@@ -70,6 +81,8 @@ impl KeptBlocks {
 /// The projection to logits. GPUs widen all of a packed weight for the rows of a prompt, and this is the
 /// largest one of a model: there it is widened once and for all.
 const LM_HEAD: &str = "lm_head.weight";
+
+pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// Whether a device multiplies the blocks of every format of integers where they lie, as CPUs do.
 fn is_host(device: &Device) -> bool {
@@ -92,6 +105,31 @@ fn kept(tensor: &SourceTensor, device: &Device) -> Option<(BlockFormat, [usize; 
     let bytes = LinearWeight::kept_bytes(blocks.format, dims, device)?;
     let is_kept = is_projection(&tensor.name) || (tensor.name == LM_HEAD && is_host(device));
     is_kept.then_some((blocks.format, dims, bytes))
+}
+
+/// Bytes on the device of an embedding that is the projection to logits as well, where that stays in blocks.
+fn kept_head(embedding: &SourceTensor, device: &Device) -> Option<u64> {
+    let (TensorData::Blocks(blocks), &[d_output, d_input]) =
+        (&embedding.data, &embedding.shape[..])
+    else {
+        return None;
+    };
+    let is_kept = embedding.name == EMBEDDING && is_host(device);
+    is_kept.then_some(())?;
+    LinearWeight::kept_bytes(blocks.format, [d_output, d_input], device)
+}
+
+/// The projection to logits that an embedding is as well, where that stays in blocks.
+pub(super) fn tied_head(
+    embedding: &SourceTensor,
+    device: &Device,
+    dtype: DType,
+) -> Result<Option<InferenceLinear>, ModelError> {
+    if kept_head(embedding, device).is_none() {
+        return Ok(None);
+    }
+    let weight = weight(embedding, device, dtype)?;
+    Ok(Some(InferenceLinear::with_weight(weight, None)))
 }
 
 /// Whether a projection stays in blocks.

@@ -104,6 +104,11 @@ impl Checkpoint {
         self.tensors.values().map(SourceTensor::stored_bytes).sum()
     }
 
+    /// A tensor that is there still.
+    pub(super) fn get(&self, name: &str) -> Option<&SourceTensor> {
+        self.tensors.get(name)
+    }
+
     /// Takes out the projections of the part `prefix` that stay in blocks on a device, by their names in
     /// it.
     pub(super) fn take_blocks(

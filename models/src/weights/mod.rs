@@ -160,6 +160,10 @@ pub fn load_for_inference_from(
     config.weight_bytes(dtype, format)?;
     let mut loader = Loader::new(source, config, device, dtype, progress)?;
     let model = loader.config.init(device);
+    let tied_head = match (format, &model.lm_head) {
+        (WeightFormat::Stored, None) => loader.tied_head(device)?,
+        _ => None,
+    };
     let embed_tokens = loader.fill(model.embed_tokens, "model.embed_tokens.")?;
     let norm = loader.fill(model.norm, "model.norm.")?;
     let lm_head = model.lm_head;
@@ -187,7 +191,7 @@ pub fn load_for_inference_from(
             let layers = layers
                 .map(|(layer, prefix)| loader.fill_stored(layer, &prefix, device))
                 .collect::<Result<_, _>>()?;
-            InferenceLm::from_parts(embed_tokens, layers, norm, lm_head)
+            InferenceLm::from_parts(embed_tokens, layers, norm, lm_head.or(tied_head))
         }
         None => {
             let lm_head = loader.fill_head(lm_head)?;
@@ -302,6 +306,15 @@ impl<'a> Loader<'a> {
         let layer = BlockTensors(blocks).layer(layer, device, self.dtype)?;
         (self.progress)(self.done);
         Ok(layer)
+    }
+
+    /// The projection to logits that the embedding is as well, where it stays in blocks; the embedding is
+    /// still to be taken.
+    fn tied_head(&self, device: &Device) -> Result<Option<InferenceLinear>, ModelError> {
+        match self.checkpoint.get(blocks::EMBEDDING) {
+            Some(embedding) => blocks::tied_head(embedding, device, self.dtype),
+            None => Ok(None),
+        }
     }
 
     /// Gives the projection to logits its tensor.

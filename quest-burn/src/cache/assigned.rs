@@ -1,6 +1,6 @@
 //! Steps over pages that the caller counts, for engines whose sequences come and go and share pages.
 
-use super::{CacheError, PagedKvCache, Phase, Step, contiguous::ints};
+use super::{CacheError, Int8Rows, KvRows, PagedKvCache, Phase, Step, contiguous::ints};
 use burn::tensor::{Tensor, kind::Numeric};
 
 /// A sequence whose pages the caller has assigned; see [`PagedKvCache::assigned_step`].
@@ -137,8 +137,15 @@ impl PagedKvCache {
         let to = to as usize;
         for layer in &mut self.layers {
             let pool = &mut layer.pool;
-            copy_row(&mut pool.keys, from, to);
-            copy_row(&mut pool.values, from, to);
+            for rows in [&mut pool.keys, &mut pool.values] {
+                match rows {
+                    KvRows::Full(rows) => copy_row(rows, from, to),
+                    KvRows::Int8(Int8Rows { words, scales }) => {
+                        copy_row(words, from, to);
+                        copy_row(scales, from, to);
+                    }
+                }
+            }
             pool.fold_pages(to..to + 1, rows);
             pool.pack_pages(to..to + 1);
         }
@@ -162,14 +169,19 @@ mod tests {
 
     use super::*;
     use crate::{
-        cache::{DigestStorage, PagedKvCacheConfig},
+        cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
         ops,
     };
 
     fn cache(storage: DigestStorage) -> PagedKvCache {
+        cache_in(storage, KvStorage::Full)
+    }
+
+    fn cache_in(storage: DigestStorage, rows: KvStorage) -> PagedKvCache {
         PagedKvCacheConfig::new(2, 2, 16, 6)
             .with_page_size(8)
             .with_digest_storage(storage)
+            .with_kv_storage(rows)
             .init(&Device::default(), DType::F32)
             .unwrap()
     }
@@ -243,8 +255,9 @@ mod tests {
 
     #[test]
     fn a_copied_page_has_the_digest_of_the_rows_that_were_copied() {
-        for storage in DigestStorage::ALL {
-            let [mut copied, mut direct] = [(); 2].map(|()| cache(storage));
+        let storages = DigestStorage::ALL.map(|digests| KvStorage::ALL.map(|rows| (digests, rows)));
+        for (digests, rows_in) in storages.into_iter().flatten() {
+            let [mut copied, mut direct] = [(); 2].map(|()| cache_in(digests, rows_in));
             let [keys, values] = rows(8);
             let step = copied.assigned_step(Phase::Prefill, &[sequence(&[0], 0, 8)]);
             append(&mut copied, &step.unwrap(), [keys.clone(), values.clone()]);
@@ -255,7 +268,7 @@ mod tests {
             let page = |cache: &PagedKvCache| {
                 let layer = cache.layer(1);
                 let digest = layer.digests().clone().slice([3..4]).into_data();
-                let keys = layer.keys().clone().slice([3..4]).slice_dim(2, 0..5);
+                let keys = layer.key_rows().widened().slice([3..4]).slice_dim(2, 0..5);
                 let packed = layer.int8_digests().map(|packed| packed.words.clone());
                 let packed = packed.map(|words| words.slice_dim(1, 3..4).into_data());
                 (digest, keys.into_data(), packed)

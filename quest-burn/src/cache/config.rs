@@ -3,7 +3,9 @@ use burn::{
     tensor::{DType, Device},
 };
 
-use super::{CacheError, DigestStorage, Int8Digests, PagedKvCache, digests::check_head_dim};
+use super::{
+    CacheError, DigestStorage, Int8Digests, KvStorage, PagedKvCache, digests::check_head_dim,
+};
 use crate::digest::DigestKind;
 
 /// Sizes of a [`PagedKvCache`].
@@ -31,6 +33,9 @@ pub struct PagedKvCacheConfig {
     /// In which numbers the digests are read.
     #[config(default = "DigestStorage::Full")]
     pub digest_storage: DigestStorage,
+    /// In which numbers keys and values are kept.
+    #[config(default = "KvStorage::Full")]
+    pub kv_storage: KvStorage,
 }
 
 impl PagedKvCacheConfig {
@@ -79,11 +84,15 @@ impl PagedKvCacheConfig {
 
     /// Bytes of keys and values.
     pub fn key_value_bytes(&self, dtype: DType) -> u64 {
-        let channels = self
-            .page_size
-            .saturating_mul(2)
-            .saturating_mul(self.head_dim);
-        self.bytes_per_page(channels, dtype)
+        let row = self.kv_storage.bytes_per_row(self.head_dim, dtype);
+        product([
+            self.n_layers,
+            self.n_pages,
+            self.n_kv_heads,
+            self.page_size,
+            2,
+            row,
+        ])
     }
 
     /// Bytes of digests: what Quest adds to a KV cache.
@@ -133,6 +142,9 @@ impl PagedKvCacheConfig {
             if value == 0 {
                 return Err(CacheError::Empty(what));
             }
+        }
+        if self.kv_storage == KvStorage::Int8 && check_head_dim(self.head_dim).is_err() {
+            return Err(CacheError::Int8KvHeadDim(self.head_dim));
         }
         match self.digest_storage {
             DigestStorage::Full => Ok(()),
@@ -196,6 +208,23 @@ mod tests {
         assert_eq!(config().key_value_bytes(DType::F16), rows * 8 * 2 * 2);
         assert_eq!(config().digest_bytes(DType::F16), rows * 2 * 2);
         assert_eq!(config().bytes(DType::F32), 2 * config().bytes(DType::F16));
+    }
+
+    #[test]
+    fn rows_in_8_bits_take_a_byte_per_channel_and_a_scale() {
+        let config = PagedKvCacheConfig::for_tokens(2, 2, 16, 8, 2, 20);
+        let config = config.with_kv_storage(KvStorage::Int8);
+        for dtype in [DType::F16, DType::F32] {
+            assert_eq!(config.key_value_bytes(dtype), 6 * 2 * 2 * 8 * 2 * (16 + 4));
+        }
+        let error = PagedKvCacheConfig::for_tokens(2, 2, 24, 8, 2, 20)
+            .with_kv_storage(KvStorage::Int8)
+            .init(&Device::default(), DType::F32)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "int8 KV cache: expected a head dim that is a multiple of 16, found 24"
+        );
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub enum CacheError {
     /// Digests of this head dim cannot be kept in 8 bits.
     #[error("int8 digests: expected a head dim that is a multiple of 16, found {0}")]
     Int8HeadDim(usize),
+    /// Keys and values of this head dim cannot be kept in 8 bits.
+    #[error("int8 KV cache: expected a head dim that is a multiple of 16, found {0}")]
+    Int8KvHeadDim(usize),
+    /// No way to store keys and values has this name.
+    #[error("KV storage: expected full or int8, found {0}")]
+    KvStorage(String),
     /// No way to store digests has this name.
     #[error("digest storage: expected full or int8, found {0}")]
     DigestStorage(String),

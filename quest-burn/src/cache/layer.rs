@@ -1,6 +1,6 @@
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
-use super::{Int8Digests, KvPool, PolicyStates};
+use super::{CacheError, Int8Digests, KvPool, KvRows, PolicyStates, check_head_dim};
 use crate::digest::DigestKind;
 
 /// The pages of one layer: a pool of keys and values, and the digest of each page's keys.
@@ -47,14 +47,55 @@ impl LayerCache {
         self.index
     }
 
+    /// Keeps keys and values in 8 bits from here on; those that are there are rounded to the nearest, and
+    /// digests stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// When the head dim is not a multiple of 16.
+    pub fn with_int8_rows(mut self) -> Result<Self, CacheError> {
+        let head_dim = self.pool.head_dim();
+        check_head_dim(head_dim).map_err(|_| CacheError::Int8KvHeadDim(head_dim))?;
+        self.pool = self.pool.with_int8_rows();
+        Ok(self)
+    }
+
+    /// `[n_pages, n_kv_heads, page_size, head_dim]`: the shape of the keys, and that of the values.
+    pub fn dims(&self) -> [usize; 4] {
+        self.pool.keys.dims()
+    }
+
+    /// The device that the pool is on.
+    pub fn device(&self) -> Device {
+        self.pool.digests.rows.device()
+    }
+
     /// Keys after RoPE, `[n_pages, n_kv_heads, page_size, head_dim]`. Rows that no sequence holds
     /// are undefined.
+    ///
+    /// # Panics
+    ///
+    /// When they are kept in 8 bits; [`key_rows`](Self::key_rows) has them in either form.
     pub fn keys(&self) -> &Tensor<4> {
-        &self.pool.keys
+        self.pool.keys.full()
     }
 
     /// Values, `[n_pages, n_kv_heads, page_size, head_dim]`.
+    ///
+    /// # Panics
+    ///
+    /// When they are kept in 8 bits; [`value_rows`](Self::value_rows) has them in either form.
     pub fn values(&self) -> &Tensor<4> {
+        self.pool.values.full()
+    }
+
+    /// Keys after RoPE, in the numbers that they are kept in.
+    pub fn key_rows(&self) -> &KvRows {
+        &self.pool.keys
+    }
+
+    /// Values, in the numbers that they are kept in.
+    pub fn value_rows(&self) -> &KvRows {
         &self.pool.values
     }
 

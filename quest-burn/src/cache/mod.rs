@@ -5,6 +5,7 @@
 //! | keys, values (one layer) | `[n_pages, n_kv_heads, page_size, head_dim]`, a pool shared by the batch |
 //! | digests | `[n_pages, n_kv_heads, rows, channels]`: what is kept of a page's keys, see [`digest`](crate::digest) |
 //! | digests in 8 bits, if asked for | words `[n_kv_heads, n_pages, rows, head_dim / 4]` and scales, see [`Int8Digests`] |
+//! | keys, values in 8 bits, if asked for | words `[n_pages, n_kv_heads, page_size, head_dim / 4]` and a scale per row, see [`Int8Rows`] |
 //! | page table | `[batch, max_pages]`: logical page -> pool page, the same in every layer |
 //!
 //! Keys are stored after RoPE. All layers hold the same tokens, so one page table serves them.
@@ -17,6 +18,7 @@ mod contiguous;
 mod digests;
 mod entropies;
 mod error;
+mod kv_rows;
 mod layer;
 mod packing;
 mod paged;
@@ -42,7 +44,11 @@ pub(crate) use digests::{
 pub use digests::{DigestStorage, Int8Digests};
 pub(crate) use entropies::Entropies;
 pub use error::CacheError;
+#[cfg(feature = "flex")]
+pub(crate) use kv_rows::LARGEST_INTEGER;
+pub use kv_rows::{Int8Rows, KvRows, KvStorage};
 pub use layer::LayerCache;
+pub(crate) use packing::integers_of_words;
 #[doc(hidden)]
 pub use packing::quantized;
 pub use paged::PagedKvCache;

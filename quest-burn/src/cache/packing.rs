@@ -13,12 +13,17 @@ use crate::digest::DigestKind;
 impl KvPool {
     /// Makes the digests of adjacent pages that hold `rows` keys each.
     pub(crate) fn fold_pages(&mut self, pages: Range<usize>, rows: usize) {
-        let [_, heads, _, head_dim] = self.keys.dims();
-        let place = [pages.clone(), 0..heads, 0..rows, 0..head_dim];
-        let digest = self.digests.kind.fold(self.keys.clone().slice(place));
+        let [_, heads, _, _] = self.keys.dims();
+        let in_row = |n: usize| [pages.clone(), 0..heads, 0..rows, 0..n];
+        let keys = self.keys.read(
+            |pool| pool.clone().slice(in_row(pool.dims()[3])),
+            |pool| pool.clone().slice(in_row(pool.dims()[3])),
+        );
+        let digest = self.digests.kind.fold(keys);
         let [_, _, rows, channels] = digest.dims();
         let place = [pages, 0..heads, 0..rows, 0..channels];
         let pool = &mut self.digests.rows;
+        let digest = digest.cast(pool.dtype());
         pool.inplace(|pool| pool.slice_assign(place, digest));
     }
 
@@ -100,7 +105,7 @@ pub fn quantized(
 }
 
 /// `[.., n]` of integers from -128 to 127 -> `[.., n / 4]` words.
-fn packed(integers: Tensor<4, Int>) -> Tensor<4, Int> {
+pub(super) fn packed(integers: Tensor<4, Int>) -> Tensor<4, Int> {
     let [heads, n_pages, rows, n] = integers.dims();
     let words = n / CHANNELS_PER_WORD;
     let integers: Tensor<5, Int> =
@@ -112,4 +117,19 @@ fn packed(integers: Tensor<4, Int>) -> Tensor<4, Int> {
             word + byte(i).bitwise_and_scalar(0xff) * (1 << (8 * i))
         });
     word.reshape([heads, n_pages, rows, words])
+}
+
+/// The integers of words `[.., n / 4]` in f32, `[.., n]`.
+pub(crate) fn integers_of_words<const D: usize>(words: Tensor<D, Int>) -> Tensor<D> {
+    let mut shape = words.dims();
+    let n_words = shape.iter().product::<usize>();
+    shape[D - 1] *= CHANNELS_PER_WORD;
+    let words: Tensor<1, Int> = words.reshape([n_words]);
+    let bytes = (0..CHANNELS_PER_WORD).map(|i| {
+        let byte = words.clone().bitwise_right_shift_scalar(8 * i as i32);
+        // From 0 to 255, then with its sign; some backends refuse to shift bits out on top.
+        byte.bitwise_and_scalar(0xff).bitwise_xor_scalar(0x80) - 0x80
+    });
+    let integers: Tensor<2, Int> = Tensor::stack(bytes.collect(), 1);
+    integers.reshape(shape).float().cast(DType::F32)
 }

@@ -55,20 +55,9 @@ pub struct PagedKvCache {
 impl PagedKvCache {
     pub(super) fn new(config: PagedKvCacheConfig, device: &Device, dtype: DType) -> Self {
         let (batch, max_pages) = (config.batch, config.max_pages());
-        let pool = [
-            config.n_pages,
-            config.n_kv_heads,
-            config.page_size,
-            config.head_dim,
-        ];
         Self {
             layers: (0..config.n_layers)
-                .map(|index| {
-                    LayerCache::new(
-                        index,
-                        KvPool::new(pool, device, dtype, config.digest, config.digest_storage),
-                    )
-                })
+                .map(|index| LayerCache::new(index, KvPool::new(&config, device, dtype)))
                 .collect(),
             device_page_table: Tensor::zeros([batch, max_pages], (device, DType::I32)),
             entropies: Entropies::default(),

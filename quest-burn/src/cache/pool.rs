@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Int, Tensor, assert_shape};
 
 use super::{
-    DigestStorage, Int8Digests,
+    DigestStorage, Int8Digests, Int8Rows, KvRows, PagedKvCacheConfig,
     contiguous::{contiguous, zeros},
 };
 use crate::digest::DigestKind;
@@ -12,9 +12,9 @@ use crate::digest::DigestKind;
 #[derive(Clone, Debug)]
 pub struct KvPool {
     /// Keys after RoPE, `[n_pages, n_kv_heads, page_size, head_dim]`.
-    pub keys: Tensor<4>,
-    /// Values, `[n_pages, n_kv_heads, page_size, head_dim]`.
-    pub values: Tensor<4>,
+    pub keys: KvRows,
+    /// Values, `[n_pages, n_kv_heads, page_size, head_dim]`, in the same numbers.
+    pub values: KvRows,
     /// What is kept of each page's keys.
     pub digests: Digests,
 }
@@ -43,23 +43,24 @@ pub struct Sequences {
 
 impl KvPool {
     /// Zeros.
-    pub(super) fn new(
-        [n_pages, n_kv_heads, page_size, head_dim]: [usize; 4],
-        device: &Device,
-        dtype: DType,
-        kind: DigestKind,
-        storage: DigestStorage,
-    ) -> Self {
-        let pool = |[rows, channels]: [usize; 2]| {
-            zeros([n_pages, n_kv_heads, rows, channels], device, dtype)
-        };
+    pub(super) fn new(config: &PagedKvCacheConfig, device: &Device, dtype: DType) -> Self {
+        let &PagedKvCacheConfig {
+            n_kv_heads,
+            head_dim,
+            n_pages,
+            page_size,
+            digest: kind,
+            ..
+        } = config;
+        let pool = [n_pages, n_kv_heads, page_size, head_dim];
+        let [rows, channels] = kind.shape(head_dim);
         Self {
-            keys: pool([page_size, head_dim]),
-            values: pool([page_size, head_dim]),
+            keys: KvRows::new(pool, device, dtype, config.kv_storage),
+            values: KvRows::new(pool, device, dtype, config.kv_storage),
             digests: Digests {
                 kind,
-                rows: pool(kind.shape(head_dim)),
-                int8: (storage == DigestStorage::Int8)
+                rows: zeros([n_pages, n_kv_heads, rows, channels], device, dtype),
+                int8: (config.digest_storage == DigestStorage::Int8)
                     .then(|| Int8Digests::new(kind, n_pages, n_kv_heads, head_dim, device)),
             },
         }
@@ -81,14 +82,35 @@ impl KvPool {
         let [n_rows, channels] = kind.shape(head_dim);
         assert_shape!(rows, [n_pages, n_kv_heads, n_rows, channels]);
         Self {
-            keys: contiguous(keys),
-            values: contiguous(values),
+            keys: contiguous(keys).into(),
+            values: contiguous(values).into(),
             digests: Digests {
                 kind,
                 rows: contiguous(rows),
                 int8: None,
             },
         }
+    }
+
+    /// The same pages with keys and values in 8 bits, rounded to the nearest. Digests stay as they are.
+    pub(super) fn with_int8_rows(self) -> Self {
+        let quantized = |rows: KvRows| match rows {
+            KvRows::Full(rows) => {
+                let Int8Rows { words, scales } = Int8Rows::quantized(rows);
+                Int8Rows::from_parts(contiguous(words), contiguous(scales)).into()
+            }
+            KvRows::Int8(_) => rows,
+        };
+        Self {
+            keys: quantized(self.keys),
+            values: quantized(self.values),
+            digests: self.digests,
+        }
+    }
+
+    /// The cache's dtype, which is that of the digests, and of keys and values that are not in 8 bits.
+    pub(crate) fn dtype(&self) -> DType {
+        self.digests.rows.dtype()
     }
 
     /// Channels of a head.

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, kind::Numeric};
 
 use super::{
-    Digests, Int8Digests, KvPool, LayerCache, PagedKvCache,
+    Digests, Int8Digests, Int8Rows, KvPool, KvRows, LayerCache, PagedKvCache,
     contiguous::{contiguous, zeros},
 };
 
@@ -84,12 +84,24 @@ impl LayerCache {
         };
         Self {
             pool: KvPool {
-                keys: copied(keys, 0, n_pages),
-                values: copied(values, 0, n_pages),
+                keys: copied_rows(keys, n_pages),
+                values: copied_rows(values, n_pages),
                 digests,
             },
             ..self
         }
+    }
+}
+
+/// The same for keys or values.
+fn copied_rows(rows: KvRows, n_pages: usize) -> KvRows {
+    match rows {
+        KvRows::Full(rows) => copied(rows, 0, n_pages).into(),
+        KvRows::Int8(Int8Rows { words, scales }) => Int8Rows {
+            words: copied(words, 0, n_pages),
+            scales: copied(scales, 0, n_pages),
+        }
+        .into(),
     }
 }
 
@@ -112,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        cache::{DigestStorage, PagedKvCacheConfig},
+        cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
         ops,
     };
 
@@ -128,26 +140,39 @@ mod tests {
     fn contents(cache: &PagedKvCache) -> Vec<Vec<f32>> {
         let layer = cache.layer(0);
         let pages = cache.pages()[0].len();
-        [layer.keys(), layer.values(), layer.digests()]
+        let pools = [
+            layer.key_rows().widened(),
+            layer.value_rows().widened(),
+            layer.digests().clone(),
+        ];
+        pools
             .map(|pool| {
-                let held = pool.clone().slice([0..pages]).into_data();
+                let held = pool.slice([0..pages]).into_data();
                 held.try_to_vec::<f32>().unwrap()
             })
             .to_vec()
     }
 
-    fn cache(digests: DigestStorage) -> PagedKvCache {
+    /// Every storage of digests with every one of keys and values.
+    fn storages() -> impl Iterator<Item = (DigestStorage, KvStorage)> {
+        DigestStorage::ALL
+            .into_iter()
+            .flat_map(|digests| KvStorage::ALL.map(|rows| (digests, rows)))
+    }
+
+    fn cache((digests, rows): (DigestStorage, KvStorage)) -> PagedKvCache {
         PagedKvCacheConfig::new(1, 2, 16, 3)
             .with_page_size(8)
             .with_digest_storage(digests)
+            .with_kv_storage(rows)
             .init(&Device::default(), DType::F32)
             .unwrap()
     }
 
     #[test]
     fn a_larger_pool_holds_what_the_smaller_one_held_and_takes_more() {
-        for digests in DigestStorage::ALL {
-            let mut cache = cache(digests);
+        for storage in storages() {
+            let mut cache = cache(storage);
             append(&mut cache, 19);
             let before = contents(&cache);
             assert!(cache.prefill(&[6]).is_err(), "the pool is full");
@@ -162,7 +187,7 @@ mod tests {
             assert_eq!(cache.lengths(), [40]);
             assert_eq!(
                 cache.layer(0).int8_digests().is_some(),
-                digests == DigestStorage::Int8
+                storage.0 == DigestStorage::Int8
             );
             cache.grow(1);
             assert_eq!(cache.config().n_pages, 5, "it does not shrink");
@@ -171,8 +196,8 @@ mod tests {
 
     #[test]
     fn on_demand_the_pool_grows_by_half_for_decoded_tokens() {
-        for digests in DigestStorage::ALL {
-            let mut cache = cache(digests);
+        for storage in storages() {
+            let mut cache = cache(storage);
             append(&mut cache, 24);
             let before = contents(&cache);
             assert!(cache.decode().is_err(), "the pool is full");
@@ -197,8 +222,8 @@ mod tests {
 
     #[test]
     fn a_fork_and_its_origin_do_not_see_each_other_s_tokens() {
-        for digests in DigestStorage::ALL {
-            let mut cache = cache(digests);
+        for storage in storages() {
+            let mut cache = cache(storage);
             append(&mut cache, 13);
             let before = contents(&cache);
             let mut fork = cache.fork();

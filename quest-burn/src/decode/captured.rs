@@ -314,7 +314,7 @@ pub(super) fn records(cache: &PagedKvCache) -> bool {
 
 /// Where a cache is.
 pub(super) fn device_of(cache: &PagedKvCache) -> Device {
-    cache.layer(0).keys().device()
+    cache.layer(0).device()
 }
 
 pub(super) fn ints(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {

@@ -98,9 +98,22 @@ impl InferenceAttention {
     ///
     /// When the form does not fit the layer.
     pub fn with_weights(self, format: WeightFormat) -> Result<Self, QuantizationError> {
+        self.map_projections(|projection| projection.with_weights(format))
+    }
+
+    /// The layer with what `map` makes of its projections: first that to queries, keys and values, then that
+    /// from the heads.
+    ///
+    /// # Errors
+    ///
+    /// As `map`.
+    pub fn map_projections<E>(
+        self,
+        mut map: impl FnMut(InferenceLinear) -> Result<InferenceLinear, E>,
+    ) -> Result<Self, E> {
         Ok(Self {
-            qkv_proj: self.qkv_proj.with_weights(format)?,
-            o_proj: self.o_proj.with_weights(format)?,
+            qkv_proj: map(self.qkv_proj)?,
+            o_proj: map(self.o_proj)?,
             ..self
         })
     }

@@ -21,8 +21,8 @@ pub(super) fn check_append(
     check_written(pool, batch, sequences);
     assert_shape!(new_keys, [batch, n_kv_heads, tokens, head_dim]);
     assert_shape!(new_values, [batch, n_kv_heads, tokens, head_dim]);
-    check_dtype("new keys", new_keys.dtype(), pool.keys.dtype());
-    check_dtype("new values", new_values.dtype(), pool.keys.dtype());
+    check_dtype("new keys", new_keys.dtype(), pool.dtype());
+    check_dtype("new values", new_values.dtype(), pool.dtype());
 }
 
 pub(super) fn check_rotate_append(
@@ -35,7 +35,7 @@ pub(super) fn check_rotate_append(
     check_written(pool, batch, sequences);
     assert_shape!(qkv, [batch, tokens, heads, head_dim]);
     assert_shape!(rotations, [batch, tokens, head_dim]);
-    check_dtype("merged projection", qkv.dtype(), pool.keys.dtype());
+    check_dtype("merged projection", qkv.dtype(), pool.dtype());
     check_dtype("rotations", rotations.dtype(), DType::F32);
     assert!(
         batch > 0 && tokens > 0 && head_dim.is_multiple_of(2),
@@ -49,19 +49,21 @@ pub(super) fn check_rotate_append(
     );
     if let Some((gammas, _)) = norms {
         assert_shape!(gammas, [2, head_dim]);
-        check_dtype("weights of norms", gammas.dtype(), pool.keys.dtype());
+        check_dtype("weights of norms", gammas.dtype(), pool.dtype());
     }
 }
 
 /// A pool that is written, and where.
 fn check_written(pool: &KvPool, batch: usize, sequences: &Sequences) {
     let [n_pages, n_kv_heads, page_size, head_dim] = pool.keys.dims();
-    let dtype = pool.keys.dtype();
-    assert_shape!(pool.values, [n_pages, n_kv_heads, page_size, head_dim]);
+    let dtype = pool.dtype();
+    let (keys, values) = (pool.keys.full(), pool.values.full());
+    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
+    check_dtype("keys", keys.dtype(), dtype);
     check_digests(&pool.digests, [n_pages, n_kv_heads, head_dim], dtype);
     check_places(batch, sequences);
-    check_dtype("values", pool.values.dtype(), dtype);
-    check_kernels(&pool.keys, head_dim);
+    check_dtype("values", values.dtype(), dtype);
+    check_kernels(keys, head_dim);
 }
 
 /// Where the tokens of a batch go.

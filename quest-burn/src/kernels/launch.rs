@@ -19,8 +19,8 @@ pub(super) fn assert_pool_in_place(operation: &str, pool: &Pool<CubeBackend>) {
 
 /// The same for a pool that is still in its place, so that a refusal leaves it there.
 pub(crate) fn check_held_alone(operation: &str, pool: &KvPool) {
-    launch::check_held_alone(operation, "keys of the KV cache", &pool.keys);
-    launch::check_held_alone(operation, "values of the KV cache", &pool.values);
+    launch::check_held_alone(operation, "keys of the KV cache", pool.keys.full());
+    launch::check_held_alone(operation, "values of the KV cache", pool.values.full());
     launch::check_held_alone(operation, "page digests", &pool.digests.rows);
     if let Some(Int8Digests { words, scales }) = &pool.digests.int8 {
         launch::check_held_alone(operation, "words of int8 digests", words);

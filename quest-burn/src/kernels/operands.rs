@@ -103,8 +103,8 @@ impl<B: Backend> Digests<B> {
 impl From<KvPool> for Pool<Dispatch> {
     fn from(pool: KvPool) -> Self {
         Self {
-            keys: pool.keys.into_dispatch(),
-            values: pool.values.into_dispatch(),
+            keys: pool.keys.into_full().into_dispatch(),
+            values: pool.values.into_full().into_dispatch(),
             digests: pool.digests.into(),
         }
     }
@@ -113,8 +113,8 @@ impl From<KvPool> for Pool<Dispatch> {
 impl From<Pool<Dispatch>> for KvPool {
     fn from(pool: Pool<Dispatch>) -> Self {
         Self {
-            keys: Tensor::from_dispatch(pool.keys),
-            values: Tensor::from_dispatch(pool.values),
+            keys: Tensor::from_dispatch(pool.keys).into(),
+            values: Tensor::from_dispatch(pool.values).into(),
             digests: pool.digests.into(),
         }
     }

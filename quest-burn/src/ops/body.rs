@@ -1,5 +1,7 @@
 use burn::tensor::{DType, Device};
 
+#[cfg(feature = "cube")]
+use crate::cache::KvStorage;
 use crate::cache::LayerCache;
 
 /// Which of an operation's bodies runs.
@@ -34,13 +36,22 @@ impl Body {
 
     /// The body for a layer's cache and an input on `device`.
     pub(crate) fn of_layer(cache: &LayerCache, device: &Device) -> Self {
-        let [_, _, _, head_dim] = cache.pool.keys.dims();
-        let dtype = cache.pool.keys.dtype();
-        match Self::of(&cache.pool.keys.device(), dtype, head_dim) {
+        match Self::of_digests(cache, device) {
+            // No kernel reads keys and values in 8 bits.
+            #[cfg(feature = "cube")]
+            Self::Kernels if cache.key_rows().storage() == KvStorage::Int8 => Self::Reference,
+            body => body,
+        }
+    }
+
+    /// The same for an operation that reads the digests only.
+    pub(crate) fn of_digests(cache: &LayerCache, device: &Device) -> Self {
+        match Self::of(&cache.device(), cache.pool.dtype(), cache.pool.head_dim()) {
             // Native code reads the cache's memory as it lies, and Flex's own tensors only.
             #[cfg(feature = "flex")]
             Self::Native
-                if !crate::simd::reads(cache) || Self::of(device, dtype, 1) != Self::Native =>
+                if !crate::simd::reads(cache)
+                    || Self::of(device, cache.pool.dtype(), 1) != Self::Native =>
             {
                 Self::Reference
             }

@@ -22,8 +22,8 @@ fn write_pool<R>(
     // Another tensor stands in meanwhile. An empty one, as `Tensor::extract` leaves, would have to
     // be allocated, and while a step is recorded no memory can be taken.
     let stand_in = KvPool {
-        keys: stand_in.clone(),
-        values: stand_in.clone(),
+        keys: stand_in.clone().into(),
+        values: stand_in.clone().into(),
         digests: Digests {
             kind: cache.pool.digests.kind,
             rows: stand_in,
@@ -68,7 +68,7 @@ pub(super) fn rotate_append(
     rotations: &Rotations,
     step: &Step,
 ) -> Tensor<4> {
-    let dtype = cache.pool.keys.dtype();
+    let dtype = cache.pool.dtype();
     write_pool("rotate_append", cache, qkv.clone(), |pool| {
         let norms = norms.map(|norms| (norms.gammas().cast(dtype), norms.epsilon()));
         let qkv = qkv.cast(dtype);
@@ -82,8 +82,8 @@ const FEW_TOKENS: usize = 16;
 
 /// Whether attention of `tokens` new tokens in all is a kernel on this cache.
 pub(super) fn prefills(cache: &LayerCache, tokens: usize) -> bool {
-    let keys = &cache.pool.keys;
-    tokens <= FEW_TOKENS || kernels::prefills(&keys.device(), keys.dtype(), cache.pool.head_dim())
+    let (dtype, head_dim) = (cache.pool.dtype(), cache.pool.head_dim());
+    tokens <= FEW_TOKENS || kernels::prefills(&cache.device(), dtype, head_dim)
 }
 
 pub(super) fn prefill_attention(
@@ -93,7 +93,7 @@ pub(super) fn prefill_attention(
     scale: f64,
 ) -> Tensor<4> {
     let dtype = query.dtype();
-    let (keys, values) = (cache.pool.keys.clone(), cache.pool.values.clone());
+    let (keys, values) = (cache.keys().clone(), cache.values().clone());
     let query = query.cast(keys.dtype());
     let [batch, n_heads, tokens, head_dim] = query.dims();
     let scale = scale as f32;
@@ -113,8 +113,7 @@ pub(super) fn prefill_attention(
 
 /// Whether [`sparse_prefill_attention`] is a kernel on this cache.
 pub(super) fn prefills_sparsely(cache: &LayerCache) -> bool {
-    let keys = &cache.pool.keys;
-    kernels::prefills(&keys.device(), keys.dtype(), cache.pool.head_dim())
+    kernels::prefills(&cache.device(), cache.pool.dtype(), cache.pool.head_dim())
 }
 
 pub(super) fn sparse_prefill_attention(
@@ -125,7 +124,7 @@ pub(super) fn sparse_prefill_attention(
     scale: f64,
 ) -> Tensor<4> {
     let dtype = query.dtype();
-    let (keys, values) = (cache.pool.keys.clone(), cache.pool.values.clone());
+    let (keys, values) = (cache.keys().clone(), cache.values().clone());
     let query = query.cast(keys.dtype());
     let sequences = past_table::sequences(past, step);
     kernels::prefill_attention(query, keys, values, &sequences, scale as f32).cast(dtype)
@@ -162,7 +161,7 @@ pub(super) fn page_scores(
     step: &Step,
     rule: PageScoring,
 ) -> Tensor<3> {
-    let query = query.cast(cache.pool.keys.dtype());
+    let query = query.cast(cache.pool.dtype());
     let scoring = Scoring {
         page_size: step.page_size(),
         rule,
@@ -190,7 +189,7 @@ pub(super) fn paged_attention(
     scale: f64,
 ) -> Tensor<3> {
     let dtype = query.dtype();
-    let (keys, values) = (cache.pool.keys.clone(), cache.pool.values.clone());
+    let (keys, values) = (cache.keys().clone(), cache.values().clone());
     let query = query.cast(keys.dtype());
     let pages = match pages {
         Pages::All => ReadPages::All {
@@ -218,7 +217,7 @@ pub(super) fn top_k_attention(
         rule,
         n_pages_bound: step.max_pages(),
     };
-    let query = query.cast(cache.pool.keys.dtype());
+    let query = query.cast(cache.pool.dtype());
     let scale = scale as f32;
     let output = kernels::top_k_attention(query, &cache.pool, step.sequences(), pages, scale);
     zero_where_idle(output.cast(dtype), step)

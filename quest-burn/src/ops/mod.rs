@@ -16,7 +16,7 @@
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend (`reference`). All but
-//! those on single tokens, in windows and with a cap on scores are kernels on CubeCL devices, and native code on the Flex
+//! those on single tokens, in windows, with a cap on scores and on keys and values in 8 bits are kernels on CubeCL devices, and native code on the Flex
 //! backend. They are tested against these bodies. `Body` is the one place that decides which of them
 //! runs.
 
@@ -69,7 +69,7 @@ pub fn append(cache: &mut LayerCache, keys: Tensor<4>, values: Tensor<4>, step: 
     assert_shape!(keys, [batch, n_kv_heads, tokens, head_dim]);
     assert_shape!(values, [batch, n_kv_heads, tokens, head_dim]);
     assert_eq!(page_size, step.page_size(), "page size of cache and step");
-    let dtype = cache.pool.keys.dtype();
+    let dtype = cache.pool.dtype();
     let (keys, values) = (keys.cast(dtype), values.cast(dtype));
     match Body::of_layer(cache, &keys.device()) {
         #[cfg(feature = "cube")]
@@ -107,7 +107,7 @@ pub fn page_scores(
 ) -> Tensor<3> {
     check_query(&query, cache, step);
     let scoring = scoring.into();
-    match Body::of_layer(cache, &query.device()) {
+    match Body::of_digests(cache, &query.device()) {
         #[cfg(feature = "cube")]
         Body::Kernels => kernel::page_scores(query, cache, step, scoring),
         #[cfg(feature = "flex")]
@@ -190,13 +190,16 @@ pub fn top_k_attention(
 ) -> Tensor<3> {
     check_query(&query, cache, step);
     let scoring = scoring.into();
-    if cache.soft_cap().is_some() {
+    let device = query.device();
+    if cache.soft_cap().is_some()
+        || Body::of_layer(cache, &device) != Body::of_digests(cache, &device)
+    {
         // Scores and choice are the device's own all the same.
         let scores = page_scores(query.clone(), cache, step, scoring);
         let pages = top_pages(scores, step, selection);
         return paged_attention(query, cache, &pages, step, scale);
     }
-    match Body::of_layer(cache, &query.device()) {
+    match Body::of_layer(cache, &device) {
         #[cfg(feature = "cube")]
         Body::Kernels => kernel::top_k_attention(query, cache, step, selection, scoring, scale),
         #[cfg(feature = "flex")]
@@ -243,7 +246,7 @@ pub fn prefill_attention(
 /// can be recorded.
 #[cfg(feature = "cube")]
 pub(crate) fn prefills_on_kernels(cache: &LayerCache, tokens: usize) -> bool {
-    let device = cache.pool.keys.device();
+    let device = cache.device();
     Body::of_layer(cache, &device) == Body::Kernels && kernel::prefills(cache, tokens)
 }
 

@@ -263,8 +263,12 @@ fn keys(cache: &LayerCache, pool_pages: &[u32]) -> Tensor<4> {
         .map(|&page| page as i32)
         .collect::<Vec<_>>();
     let ids = TensorData::new(ids, [pool_pages.len()]);
-    let ids = Tensor::<1, Int>::from_data(ids, &cache.keys().device());
-    cache.keys().clone().select(0, ids).cast(DType::F32)
+    let ids = Tensor::<1, Int>::from_data(ids, &cache.device());
+    let keys = cache.key_rows().read(
+        |pool| pool.clone().select(0, ids.clone()),
+        |pool| pool.clone().select(0, ids.clone()),
+    );
+    keys.cast(DType::F32)
 }
 
 fn host(tensor: Tensor<4>) -> Vec<f32> {
@@ -283,7 +287,7 @@ impl PagePolicy for ChessPolicy {
         }
         let n_lists = match self.quest.sharing {
             PageSharing::QueryHead => query.dims()[1],
-            PageSharing::KvHead => cache.keys().dims()[1],
+            PageSharing::KvHead => cache.dims()[1],
         };
         let budget = self.budget_pages(step);
         let of_sequence = |sequence: usize| {

@@ -94,7 +94,7 @@ impl Eviction {
     fn lists(&self, query: &Tensor<3>, cache: &LayerCache) -> usize {
         match self.kept_by {
             KeptBy::QueryHead => query.dims()[1],
-            KeptBy::KvHead => cache.keys().dims()[1],
+            KeptBy::KvHead => cache.dims()[1],
             KeptBy::Layer => 1,
         }
     }
@@ -223,7 +223,7 @@ fn lists_of(held: &[ScoredTokens], cache: &LayerCache) -> TokenLists {
 /// Lists for every KV head at least: `[lists, n]` -> `[heads, n]`
 fn for_attention(positions: &Tensor<2, Int>, cache: &LayerCache) -> Tensor<2, Int> {
     let [lists, _] = positions.dims();
-    let [_, n_kv_heads, _, _] = cache.keys().dims();
+    let [_, n_kv_heads, _, _] = cache.dims();
     for_each(lists.max(n_kv_heads), positions.clone())
 }
 

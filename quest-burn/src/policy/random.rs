@@ -124,7 +124,7 @@ impl PagePolicy for RandomPolicy {
         }
         let n_lists = match self.quest.sharing {
             PageSharing::QueryHead => query.dims()[1],
-            PageSharing::KvHead => cache.keys().dims()[1],
+            PageSharing::KvHead => cache.dims()[1],
         };
         let of_sequence = |sequence: usize| {
             let prompt = self.prompt(cache, step, sequence);

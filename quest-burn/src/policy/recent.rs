@@ -60,7 +60,7 @@ impl PagePolicy for RecentPolicy {
         };
         let heads = match self.quest.sharing {
             PageSharing::QueryHead => query.dims()[1],
-            PageSharing::KvHead => cache.keys().dims()[1],
+            PageSharing::KvHead => cache.dims()[1],
         };
         // Later pages score higher.
         let n = step.max_pages();

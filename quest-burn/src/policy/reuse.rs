@@ -98,7 +98,7 @@ impl ReusePolicy {
         });
         let lists = match self.quest.sharing {
             PageSharing::QueryHead => query.dims()[1],
-            PageSharing::KvHead => cache.keys().dims()[1],
+            PageSharing::KvHead => cache.dims()[1],
         };
         let of_sequence = |(sequence, kept): (usize, Option<&KeptScores>)| {
             kept.cloned().unwrap_or_else(|| KeptScores {

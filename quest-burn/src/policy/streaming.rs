@@ -87,7 +87,7 @@ impl PagePolicy for StreamingPolicy {
         if cache.index() < config.dense_layers || step.lengths().iter().all(|n| kept(n) == *n) {
             return Pages::All;
         }
-        let [_, n_kv_heads, _, head_dim] = cache.keys().dims();
+        let [_, n_kv_heads, _, head_dim] = cache.dims();
         let device = query.device();
         let window = |length: &usize| -> Tensor<2, Int> {
             let (length, kept) = (*length, kept(length));

@@ -37,7 +37,7 @@ impl PagePolicy for WindowPolicy {
         if step.lengths().iter().all(|length| first(*length) == 0) {
             return Pages::All;
         }
-        let [_, n_kv_heads, _, _] = cache.keys().dims();
+        let [_, n_kv_heads, _, _] = cache.dims();
         let device = query.device();
         let positions = step.lengths().iter().map(|&length| {
             let window = first(length)..length;

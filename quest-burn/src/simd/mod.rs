@@ -5,9 +5,10 @@
 //! |---|---|
 //! | `append`, `scores`, `select`, `attention`, `prefill` | one operation each |
 //! | `int8` | digests in 8 bits: packing them, scoring pages by them |
+//! | `columns` | keys and values of a block, laid out for prompts |
 //! | `rows` | dot products with rows of a page, and weighted sums of them |
 //! | `softmax` | exponentials of a row of scores |
-//! | `element`, `lanes` | f32, f16 and bf16 as vectors of f32 |
+//! | `element`, `lanes` | f32, f16, bf16 and integers of 8 bits as vectors of f32 |
 //! | `pool`, `parallel` | a cache's memory, threads |
 //!
 //! Sums are kept in f32 whatever the dtype of the cache, and half-precision keys and values are
@@ -16,6 +17,7 @@
 
 mod append;
 mod attention;
+mod columns;
 mod element;
 mod int8;
 mod lanes;
@@ -59,7 +61,7 @@ use with_element;
 use burn::tensor::{DType, Device};
 pub(crate) use quest_burn_linear::flex::runs_on;
 
-use crate::cache::LayerCache;
+use crate::cache::{Int8Rows, KvRows, LayerCache};
 
 /// Whether this code runs on tensors of a dtype on a device.
 pub(crate) fn supports(device: &Device, dtype: DType) -> bool {
@@ -71,12 +73,16 @@ pub(crate) fn supports(device: &Device, dtype: DType) -> bool {
 
 /// Whether this code reads the cache of a layer on such a device as it lies.
 pub(crate) fn reads(cache: &LayerCache) -> bool {
-    [
-        &cache.pool.keys,
-        &cache.pool.values,
-        &cache.pool.digests.rows,
-    ]
-    .iter()
-    .all(|pool| pool.dtype() == cache.pool.keys.dtype() && pool::is_contiguous(pool))
-        && cache.pool.digests.int8.as_ref().is_none_or(int8::reads)
+    let pool = &cache.pool;
+    let are_read = |rows: &KvRows| match rows {
+        KvRows::Full(rows) => rows.dtype() == pool.dtype() && pool::is_contiguous(rows),
+        KvRows::Int8(Int8Rows { words, scales }) => {
+            pool::is_contiguous(words) && pool::is_contiguous(scales)
+        }
+    };
+    pool.keys.storage() == pool.values.storage()
+        && are_read(&pool.keys)
+        && are_read(&pool.values)
+        && pool::is_contiguous(&pool.digests.rows)
+        && pool.digests.int8.as_ref().is_none_or(int8::reads)
 }

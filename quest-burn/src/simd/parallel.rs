@@ -1,4 +1,6 @@
-use rayon::prelude::*;
+use std::sync::Mutex;
+
+use quest_burn_linear::native::team;
 
 /// Elements below which threads cost more than they save.
 const WORTH_THREADS: usize = 1 << 16;
@@ -10,10 +12,15 @@ pub(super) fn map<T: Send, R: Send>(
     run: impl Fn(T) -> R + Send + Sync,
 ) -> Vec<R> {
     if tasks.len() == 1 || elements < WORTH_THREADS {
-        tasks.into_iter().map(run).collect()
-    } else {
-        tasks.into_par_iter().map(run).collect()
+        return tasks.into_iter().map(run).collect();
     }
+    let tasks: Vec<_> = (tasks.into_iter())
+        .map(|task| Mutex::new(Some(task)))
+        .collect();
+    team::map(tasks.len(), |index| {
+        let task = tasks[index].lock().ok().and_then(|mut task| task.take());
+        run(task.expect("a task is run once"))
+    })
 }
 
 /// How many of `n` things one task does, when there are `tasks` tasks even if each does all.

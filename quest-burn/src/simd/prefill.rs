@@ -4,12 +4,12 @@ use burn::tensor::Tensor;
 use macerator::Simd;
 
 use super::{
-    element::{Element, arrange, restore, vectors_of, widen_row},
+    columns::{Row, lay_out_key, lay_out_value},
+    element::{Widen, arrange, restore, vectors_of},
     lanes::{Floats, flat, flat_mut, lanes, splat, width},
     parallel, pool,
-    pool::Pool,
+    pool::{OnRows, Pool, on_rows},
     softmax::{MASKED, exponentials, highest},
-    with_element,
 };
 use crate::{
     cache::{LayerCache, Step},
@@ -88,13 +88,30 @@ fn attend(
         .iter()
         .map(|q| q * scale as f32)
         .collect::<Vec<_>>();
-    let (keys, values) = (cache.pool.keys.clone(), cache.pool.values.clone());
-    let (keys, values) = (pool::primitive(keys), pool::primitive(values));
-    let output = with_element!(cache.pool.keys.dtype(), E => {
-        let (keys, values) = (Pool::<E>::new(&keys), Pool::new(&values));
-        attend_in(&scaled, shape, keys, values, step, seen)
-    });
+    let work = AttendIn {
+        query: &scaled,
+        shape,
+        step,
+        seen,
+    };
+    let output = on_rows(&cache.pool.keys, &cache.pool.values, work);
     pool::tensor(output, shape, &device).cast(dtype)
+}
+
+/// [`attend_in`] on rows of any elements.
+struct AttendIn<'a> {
+    query: &'a [f32],
+    shape: [usize; 4],
+    step: &'a Step,
+    seen: &'a [Seen<'a>],
+}
+
+impl OnRows for AttendIn<'_> {
+    type Output = Vec<f32>;
+
+    fn run<E: Widen>(self, keys: Pool<'_, E>, values: Pool<'_, E>) -> Vec<f32> {
+        attend_in(self.query, self.shape, keys, values, self.step, self.seen)
+    }
 }
 
 /// Adjacent query tokens of a sequence, for the query heads of one KV head.
@@ -105,7 +122,7 @@ struct Task {
     tokens: Range<usize>,
 }
 
-fn attend_in<E: Element>(
+fn attend_in<E: Widen>(
     query: &[f32],
     [_, n_heads, max_tokens, head_dim]: [usize; 4],
     keys: Pool<'_, E>,
@@ -166,7 +183,7 @@ fn attend_in<E: Element>(
 /// Keys are transposed and values laid out in columns as wide as two vectors, block by block, so
 /// that both products run through [`multiply`].
 #[macerator::with_simd]
-fn attend_block<'a, S: Simd, E: Element>(
+fn attend_block<'a, S: Simd, E: Widen>(
     query: &[f32],
     tokens: usize,
     position: usize,
@@ -196,19 +213,19 @@ fn attend_block<'a, S: Simd, E: Element>(
         let n = KEYS.min(n_keys - first_key);
         for key in 0..KEYS {
             let at = (first_key + key) / keys.rows();
-            let in_page = (first_key + key) % keys.rows() * head_dim;
-            let (key_row, value_row) = if key < n {
+            let in_page = (first_key + key) % keys.rows();
+            let row_of = |pool: Pool<'a, E>| {
+                if key >= n {
+                    return Row::nothing();
+                }
                 let page = pages[at] as usize;
-                let range = in_page..in_page + head_dim;
-                (
-                    &keys.page(page, head)[range.clone()],
-                    &values.page(page, head)[range],
-                )
-            } else {
-                (&[][..], &[][..])
+                Row {
+                    elements: &pool.page(page, head)[in_page * head_dim..][..head_dim],
+                    scale: pool.scales(page, head).get(in_page).copied().unwrap_or(1.0),
+                }
             };
-            lay_out_key::<S, E>(key_row, key, depth, &mut key_columns);
-            lay_out_value::<S, E>(value_row, key, &mut value_columns);
+            lay_out_key::<S, E>(row_of(keys), key, depth, &mut key_columns);
+            lay_out_value::<S, E>(row_of(values), key, KEYS, &mut value_columns);
         }
 
         for (column, keys) in key_columns.chunks_exact(depth).enumerate() {
@@ -272,46 +289,6 @@ fn attend_block<'a, S: Simd, E: Element>(
         }
     }
     output
-}
-
-/// Writes a key, or zeros, into its lane of the transposed keys.
-#[inline(always)]
-fn lay_out_key<S: Simd, E: Element>(
-    row: &[E],
-    key: usize,
-    depth: usize,
-    columns: &mut [[Floats<S>; 2]],
-) {
-    let width = width::<S>();
-    let mut wide = [splat::<S>(0.0); 2];
-    let column = &mut columns[key / width * depth..][..depth];
-    let column: &mut [f32] = bytemuck::cast_slice_mut(column);
-    for first in (0..depth).step_by(width) {
-        let left = row.len().saturating_sub(first);
-        if left > 0 {
-            widen_row::<S, E>(&row[first..first + left.min(width)], &mut wide);
-        } else {
-            wide = [splat::<S>(0.0); 2];
-        }
-        for (i, &x) in flat(&wide).iter().enumerate() {
-            column[(first + i) * width + key % width] = x;
-        }
-    }
-}
-
-/// Writes a value row, or zeros, into its place in each column.
-#[inline(always)]
-fn lay_out_value<S: Simd, E: Element>(row: &[E], key: usize, columns: &mut [[Floats<S>; 2]]) {
-    let width = width::<S>();
-    for (i, column) in columns.chunks_exact_mut(KEYS).enumerate() {
-        let left = row.len().saturating_sub(i * width);
-        if left > 0 {
-            let row = &row[i * width..i * width + left.min(width)];
-            widen_row::<S, E>(row, &mut column[key]);
-        } else {
-            column[key] = [splat::<S>(0.0); 2];
-        }
-    }
 }
 
 /// Adds to `sums` the product of rows `tile * TILE..` of a matrix with `depth` columns and a

@@ -1,7 +1,7 @@
 use macerator::Simd;
 
 use super::{
-    element::{Element, widen_end},
+    element::{Widen, widen_end},
     lanes::{Floats, lanes, prefetch, splat, width},
 };
 
@@ -11,7 +11,7 @@ const TILE_OF_WIDE: usize = 4;
 const TILE: usize = 2;
 
 /// What is done with adjacent rows for each query of a group.
-pub(super) trait RowWork<S: Simd, E: Element> {
+pub(super) trait RowWork<S: Simd, E: Widen> {
     /// Handles `rows`, the first of which is row `first` of the page, for queries
     /// `query..query + G`.
     fn tile<const T: usize, const G: usize>(&mut self, rows: [&[E]; T], first: usize, query: usize);
@@ -20,7 +20,7 @@ pub(super) trait RowWork<S: Simd, E: Element> {
 /// Goes through rows of `n` elements for all queries of a group, so that each row comes from
 /// memory once, and asks for `next` meanwhile.
 #[inline(always)]
-pub(super) fn for_each_tile<S: Simd, E: Element>(
+pub(super) fn for_each_tile<S: Simd, E: Widen>(
     rows: &[E],
     n: usize,
     group: usize,
@@ -36,7 +36,7 @@ pub(super) fn for_each_tile<S: Simd, E: Element>(
 }
 
 #[inline(always)]
-fn tiles<S: Simd, E: Element, const T: usize>(
+fn tiles<S: Simd, E: Widen, const T: usize>(
     rows: &[E],
     n: usize,
     group: usize,
@@ -64,7 +64,7 @@ fn tiles<S: Simd, E: Element, const T: usize>(
 }
 
 #[inline(always)]
-pub(super) fn group_of_rows<S: Simd, E: Element, const T: usize>(
+pub(super) fn group_of_rows<S: Simd, E: Widen, const T: usize>(
     rows: [&[E]; T],
     first: usize,
     group: usize,
@@ -86,7 +86,7 @@ pub(super) fn group_of_rows<S: Simd, E: Element, const T: usize>(
 
 /// Dot products of `G` queries, laid end to end, with `T` rows, or with their squares.
 #[inline(always)]
-pub(super) fn dots<S: Simd, E: Element, const T: usize, const G: usize, const SQUARED: bool>(
+pub(super) fn dots<S: Simd, E: Widen, const T: usize, const G: usize, const SQUARED: bool>(
     queries: &[Floats<S>],
     rows: [&[E]; T],
 ) -> [[f32; T]; G] {
@@ -149,7 +149,7 @@ fn add_products<S: Simd, const T: usize, const G: usize>(
 
 /// Adds `T` rows, weighted for each of `G` queries, to sums that lie end to end.
 #[inline(always)]
-pub(super) fn add_weighted<S: Simd, E: Element, const T: usize, const G: usize>(
+pub(super) fn add_weighted<S: Simd, E: Widen, const T: usize, const G: usize>(
     weights: [[f32; T]; G],
     rows: [&[E]; T],
     sums: &mut [Floats<S>],

@@ -49,7 +49,7 @@ pub(super) fn scores_of_all(
         query,
         n_heads,
         n_kv_heads: cache.pool.digests.rows.dims()[1],
-        head_dim: cache.pool.keys.dims()[3],
+        head_dim: cache.pool.head_dim(),
         step,
         scoring,
     };

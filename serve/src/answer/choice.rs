@@ -16,6 +16,8 @@ pub(crate) struct ChoiceOptions {
     pub stop_ids: Vec<u32>,
     pub stops: Vec<String>,
     pub logprobs: bool,
+    /// The parameter that asks for a grammar.
+    pub grammar_param: Option<&'static str>,
     /// Functions whose calls are looked for.
     pub functions: Vec<String>,
     /// Tokens of calls that decoding would leave out.
@@ -100,6 +102,10 @@ impl<'a> Choice<'a> {
                 self.end(text, is_stop || is_end, is_end, usage)
             }
             Some(Event::Failed(error)) => Err(ApiError::internal(error)),
+            Some(Event::GrammarFailed(error)) => {
+                let param = self.options.grammar_param.unwrap_or("response_format");
+                Err(ApiError::param(param, error))
+            }
             None => Err(ApiError::internal("the engine ended before the answer did")),
         }
     }

@@ -12,7 +12,8 @@ use crate::{
     error::{ApiError, ErrorBody},
     form::Form,
     generate::{self, Job},
-    request::{ChatRequest, CompletionRequest, Prompt},
+    grammar::CompiledGrammar,
+    request::{Asked, ChatRequest, CompletionRequest, Prompt},
     response::{ChatCompletion, Completion},
     schema::{ChatParameters, CompletionParameters},
     state::State,
@@ -51,10 +52,13 @@ pub(crate) async fn chat(
         .with_text(move |text| text.chat(&conversation))
         .await?;
     let prompt = prompt.map_err(|error| text_error("messages", error))?;
+    let grammar_param = request.grammar.as_ref().map(|(_, param)| *param);
+    let grammar = compile(&state, request.grammar).await?;
     let mut options = ChoiceOptions {
         stop_ids: state.model.chat_stop_ids.clone(),
         stops: request.generation.stop.clone(),
         logprobs: request.logprobs.is_some(),
+        grammar_param,
         functions: request.functions,
         ..ChoiceOptions::default()
     };
@@ -70,6 +74,7 @@ pub(crate) async fn chat(
         prompts: vec![prompt],
         prompt_param: "messages",
         logprobs: request.logprobs,
+        grammar,
         options,
         default_tokens: usize::MAX,
         arrived,
@@ -97,20 +102,23 @@ pub(crate) async fn completions(
     let limits = &state.config.limits;
     let body = body::read(request, limits).await?;
     let request = CompletionRequest::parse(&body, &state.model, limits)?;
-    let prompts = request.prompts;
+    let (prompts, parse_special) = (request.prompts, request.parse_special);
     let encode = move |text: &dyn Text| {
         let prompts = prompts.into_iter().map(|prompt| match prompt {
-            Prompt::Text(prompt) => text.encode(&prompt, true),
+            Prompt::Text(prompt) => text.encode(&prompt, true, parse_special),
             Prompt::Ids(ids) => Ok(ids),
         });
         prompts.collect::<Result<Vec<_>, _>>()
     };
     let prompts = state.with_text(encode).await?;
     let prompts = prompts.map_err(|error| text_error("prompt", error))?;
+    let grammar_param = request.grammar.as_ref().map(|(_, param)| *param);
+    let grammar = compile(&state, request.grammar).await?;
     let mut options = ChoiceOptions {
         stop_ids: state.model.stop_ids.clone(),
         stops: request.generation.stop.clone(),
         logprobs: request.logprobs.is_some(),
+        grammar_param,
         ..ChoiceOptions::default()
     };
     if request.generation.ignore_eos {
@@ -122,11 +130,23 @@ pub(crate) async fn completions(
         prompts,
         prompt_param: "prompt",
         logprobs: request.logprobs,
+        grammar,
         options,
         default_tokens: COMPLETION_TOKENS,
         arrived,
     };
     generate::answer(job, state, permit).await
+}
+
+/// The grammar that answers have to follow.
+async fn compile(state: &State, asked: Option<Asked>) -> Result<Option<CompiledGrammar>, ApiError> {
+    let Some((grammar, param)) = asked else {
+        return Ok(None);
+    };
+    let compiled = state.compile(grammar).await?;
+    compiled
+        .map(Some)
+        .map_err(|problem| ApiError::param(param, problem))
 }
 
 /// The error of a text or of messages that are not what they should be.

@@ -38,7 +38,8 @@ pub(crate) async fn tokenize(
             Tokenized::Text {
                 text: prompt,
                 special_tokens,
-            } => text.encode(prompt, *special_tokens)?,
+                parse_special,
+            } => text.encode(prompt, *special_tokens, *parse_special)?,
             Tokenized::Chat(conversation) => text.chat(conversation)?,
         };
         let strings = || ids.iter().map(|id| text.piece(*id)).collect::<Vec<_>>();

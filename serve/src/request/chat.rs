@@ -1,14 +1,16 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    format::{self, Asked},
     generation::Generation,
     messages::messages,
     params::{Params, expected},
-    tools::{ToolChoice, tools},
+    tools::{ToolChoice, Tools},
 };
 use crate::{
     config::{Limits, ModelInfo},
     error::ApiError,
+    grammar::Grammar,
     text::Conversation,
 };
 
@@ -22,6 +24,8 @@ pub(crate) struct ChatRequest {
     /// Names of the functions that may be called; none where calls are not looked for.
     pub functions: Vec<String>,
     pub logprobs: Option<usize>,
+    /// What the answer has to be, and the parameter that says so.
+    pub grammar: Option<Asked>,
     pub generation: Generation,
 }
 
@@ -37,23 +41,21 @@ impl ChatRequest {
             ));
         };
         let messages = messages(list)?;
-        let (tools, functions) = tools(&mut params)?;
-        let choice = ToolChoice::take(&mut params, !tools.is_empty())?;
+        let tools = Tools::take(&mut params)?;
+        let grammar = grammar(&mut params, &tools)?;
         let logprobs = logprobs(&mut params)?;
         let conversation = Conversation {
             messages,
-            tools,
             add_generation_prompt: params.boolean("add_generation_prompt")?.unwrap_or(true),
             variables: variables(&mut params)?,
+            tools: tools.described.clone(),
         };
         refuse_others(&mut params)?;
         params.finish()?;
         Ok(Self {
             conversation,
-            functions: match choice {
-                ToolChoice::Auto => functions,
-                ToolChoice::None => Vec::new(),
-            },
+            functions: tools.names(),
+            grammar,
             logprobs,
             generation,
         })
@@ -71,7 +73,23 @@ fn logprobs(params: &mut Params) -> Result<Option<usize>, ApiError> {
     }
 }
 
-fn variables(params: &mut Params) -> Result<Map<String, Value>, ApiError> {
+/// What the answer has to be. Calls and another format exclude each other, as no grammar says which one the
+/// model is to choose.
+fn grammar(params: &mut Params, tools: &Tools) -> Result<Option<Asked>, ApiError> {
+    let format = format::take(params)?;
+    if let Some((_, param)) = &format
+        && !tools.tools.is_empty()
+        && tools.choice != ToolChoice::None
+    {
+        let problem = "expected no `tools` beside it, or a `tool_choice` of \"none\"";
+        return Err(ApiError::unsupported(*param, problem));
+    }
+    let calls = tools.calls();
+    Ok(format.or(calls.map(|(calls, param)| (Grammar::Calls(calls), param))))
+}
+
+/// Variables of the chat template.
+pub(super) fn variables(params: &mut Params) -> Result<Map<String, Value>, ApiError> {
     match params.value("chat_template_kwargs") {
         None => Ok(Map::new()),
         Some(Value::Object(variables)) => Ok(variables),
@@ -80,7 +98,6 @@ fn variables(params: &mut Params) -> Result<Map<String, Value>, ApiError> {
 }
 
 fn refuse_others(params: &mut Params) -> Result<(), ApiError> {
-    params.only("response_format", &[json!({ "type": "text" })])?;
     params.only("modalities", &[json!(["text"])])?;
     params.only("verbosity", &[json!("medium")])?;
     params.only("functions", &[json!([])])?;

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::{
+    format::{self, Asked},
     generation::Generation,
     params::{Params, expected, whole},
 };
@@ -17,6 +18,10 @@ const LOGPROBS: i64 = 20;
 pub(crate) struct CompletionRequest {
     pub prompts: Vec<Prompt>,
     pub logprobs: Option<usize>,
+    /// What the answers have to be, and the parameter that says so.
+    pub grammar: Option<Asked>,
+    /// Whether special tokens in texts are those tokens.
+    pub parse_special: bool,
     pub generation: Generation,
 }
 
@@ -47,11 +52,14 @@ impl CompletionRequest {
         let logprobs = params.integer("logprobs", 0..=LOGPROBS)?;
         params.only("echo", &[json!(false)])?;
         params.only("suffix", &[json!("")])?;
-        params.only("response_format", &[json!({ "type": "text" })])?;
+        let grammar = format::take(&mut params)?;
+        let parse_special = params.boolean("parse_special")?.unwrap_or(false);
         params.finish()?;
         Ok(Self {
             prompts,
             logprobs: logprobs.map(|logprobs| logprobs as usize),
+            grammar,
+            parse_special,
             generation,
         })
     }

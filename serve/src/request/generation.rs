@@ -162,7 +162,7 @@ fn sampling(
         let problem = "expected more than 0, found 0";
         return Err(ApiError::param("repetition_penalty", problem));
     }
-    let top_k = params.integer("top_k", -1..=i64::MAX)?;
+    let top_k = params.integer("top_k", -1..=i64::from(i32::MAX))?;
     Ok(Sampling {
         temperature: params.number("temperature", 0.0..=2.0)?,
         // Clients write "all" as 0 or -1.

@@ -3,6 +3,7 @@
 
 mod chat;
 mod completion;
+mod format;
 mod generation;
 mod messages;
 mod params;
@@ -11,5 +12,6 @@ mod tools;
 
 pub(crate) use chat::ChatRequest;
 pub(crate) use completion::{CompletionRequest, Prompt};
+pub(crate) use format::Asked;
 pub(crate) use generation::{Generation, random, unknown_model};
 pub(crate) use tokens::{TokenizeRequest, Tokenized, detokenize};

@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
+/// What is counted is at most this.
+const COUNT: i64 = i32::MAX as i64;
+
 /// The fields of a JSON object, taken one by one. An error names the field, and so does
 /// [`finish`](Self::finish) what nobody took. `null` is as if a field were not there.
 pub(crate) struct Params {
@@ -97,11 +100,7 @@ impl Params {
         match whole(&value).filter(|number| range.contains(number)) {
             Some(number) => Ok(Some(number)),
             None => {
-                let (least, most) = (range.start(), range.end());
-                let what = match *most {
-                    i64::MAX => format!("an integer of at least {least}"),
-                    _ => format!("an integer from {least} to {most}"),
-                };
+                let what = format!("an integer from {} to {}", range.start(), range.end());
                 Err(expected(&self.path(name), &what, &value))
             }
         }
@@ -109,7 +108,7 @@ impl Params {
 
     /// A number of something, at least `least`.
     pub(crate) fn count(&mut self, name: &str, least: i64) -> Result<Option<usize>, ApiError> {
-        let number = self.integer(name, least..=i64::MAX)?;
+        let number = self.integer(name, least..=COUNT)?;
         Ok(number.and_then(|number| usize::try_from(number).ok()))
     }
 
@@ -226,8 +225,8 @@ mod tests {
             messages.map(|error| error.message),
             [
                 "temperature: expected a number from 0 to 2, found \"hot\"",
-                "n: expected an integer of at least 1, found 0",
-                "seed: expected an integer of at least -9223372036854775808, found 1.5",
+                "n: expected an integer from 1 to 2147483647, found 0",
+                "seed: expected an integer from -9223372036854775808 to 9223372036854775807, found 1.5",
                 "stop: expected an array, found an object",
             ]
         );

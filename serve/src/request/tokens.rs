@@ -1,7 +1,8 @@
 use serde_json::Value;
 
 use super::{
-    completion::ids, generation::check_model, messages::messages, params::Params, tools::tools,
+    chat::variables, completion::ids, generation::check_model, messages::messages, params::Params,
+    tools::describe,
 };
 use crate::{config::ModelInfo, error::ApiError, text::Conversation};
 
@@ -15,7 +16,11 @@ pub(crate) struct TokenizeRequest {
 /// What becomes tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Tokenized {
-    Text { text: String, special_tokens: bool },
+    Text {
+        text: String,
+        special_tokens: bool,
+        parse_special: bool,
+    },
     Chat(Conversation),
 }
 
@@ -28,12 +33,13 @@ impl TokenizeRequest {
             (Some(text), None) => Tokenized::Text {
                 text,
                 special_tokens: params.boolean("add_special_tokens")?.unwrap_or(true),
+                parse_special: params.boolean("parse_special")?.unwrap_or(false),
             },
             (None, Some(list)) => Tokenized::Chat(Conversation {
                 messages: messages(list)?,
-                tools: tools(&mut params)?.0,
+                tools: describe(&mut params)?.0,
                 add_generation_prompt: params.boolean("add_generation_prompt")?.unwrap_or(true),
-                ..Conversation::default()
+                variables: variables(&mut params)?,
             }),
             (Some(_), Some(_)) => {
                 return Err(ApiError::param("prompt", "expected none beside `messages`"));

@@ -16,8 +16,8 @@ use axum::{
     http::{HeaderMap, Request, StatusCode},
 };
 use quest_burn_serve::{
-    Answer, Backend, Conversation, Decoder, Event, Generate, LayerRead, Limits, ModelInfo, Server,
-    ServerConfig, Stats, SubmitError, Text, TextError, Token, Usage,
+    Answer, Backend, CompiledGrammar, Conversation, Decoder, Event, Generate, Grammar, LayerRead,
+    Limits, ModelInfo, Server, ServerConfig, Stats, SubmitError, Text, TextError, Token, Usage,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -37,16 +37,31 @@ pub(crate) struct Bytes {
 }
 
 impl Text for Bytes {
-    fn encode(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TextError> {
-        let first = special_tokens.then_some(258);
-        Ok(first
-            .into_iter()
-            .chain(text.bytes().map(u32::from))
-            .collect())
+    fn encode(
+        &self,
+        text: &str,
+        special_tokens: bool,
+        parse_special: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        let mut ids = Vec::from_iter(special_tokens.then_some(258));
+        let mut pieces = match parse_special {
+            true => text.split("</s>").collect::<Vec<_>>(),
+            false => vec![text],
+        };
+        let first = pieces.remove(0);
+        ids.extend(first.bytes().map(u32::from));
+        for piece in pieces {
+            ids.push(EOS);
+            ids.extend(piece.bytes().map(u32::from));
+        }
+        Ok(ids)
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
-        let bytes = ids.iter().filter_map(|id| u8::try_from(*id).ok());
+        let bytes = ids.iter().flat_map(|&id| match u8::try_from(id) {
+            Ok(byte) => vec![byte],
+            Err(_) => self.piece(id).into_bytes(),
+        });
         Ok(String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned())
     }
 
@@ -58,7 +73,10 @@ impl Text for Bytes {
         match id {
             EOS => "</s>".into(),
             TOOL_CALLS => "[TOOL_CALLS]".into(),
-            id => self.decode(&[id]).unwrap(),
+            id => {
+                let bytes = u8::try_from(id).ok();
+                String::from_utf8_lossy(&Vec::from_iter(bytes)).into_owned()
+            }
         }
     }
 
@@ -82,7 +100,7 @@ impl Text for Bytes {
         for (name, value) in &conversation.variables {
             text += &format!("{name}={value}");
         }
-        self.encode(&text, false)
+        self.encode(&text, false, false)
     }
 
     fn takes_tools(&self) -> bool {
@@ -120,6 +138,7 @@ pub(crate) struct Script {
     pub(crate) requests: Mutex<Vec<Generate>>,
     pub(crate) refuses: Mutex<Option<SubmitError>>,
     pub(crate) fails: bool,
+    pub(crate) grammar_fails: bool,
     pub(crate) running: Arc<AtomicUsize>,
     pub(crate) cancelled: Arc<AtomicUsize>,
     pub(crate) most: usize,
@@ -137,6 +156,7 @@ impl Script {
             requests: Mutex::default(),
             refuses: Mutex::default(),
             fails: false,
+            grammar_fails: false,
             running: Arc::default(),
             cancelled: Arc::default(),
             most: usize::MAX,
@@ -156,7 +176,7 @@ impl Backend for Script {
         self.running.fetch_add(1, Ordering::SeqCst);
         let (sender, receiver) = mpsc::unbounded_channel();
         let ids = self.answer.lock().unwrap().clone();
-        let (pause, fails) = (self.pause, self.fails);
+        let (pause, fails, grammar_fails) = (self.pause, self.fails, self.grammar_fails);
         self.requests.lock().unwrap().push(request.clone());
         let (running, cancelled) = (self.running.clone(), self.cancelled.clone());
         tokio::spawn(async move {
@@ -191,6 +211,7 @@ impl Backend for Script {
                 }
             }
             let event = match fails {
+                _ if grammar_fails => Event::GrammarFailed("too complex".into()),
                 true => Event::Failed("the device is gone".into()),
                 false => Event::Finished {
                     is_stop,
@@ -205,6 +226,15 @@ impl Backend for Script {
             running.fetch_sub(1, Ordering::SeqCst);
         });
         Ok(Box::new(Receiver(receiver)))
+    }
+
+    fn compile(&self, grammar: &Grammar) -> Result<CompiledGrammar, String> {
+        match grammar {
+            Grammar::Regex(pattern) if pattern == "(" => {
+                Err("regular expression: expected its end, found none".into())
+            }
+            grammar => Ok(CompiledGrammar::new(grammar.clone())),
+        }
     }
 
     fn stats(&self) -> Stats {
@@ -313,6 +343,12 @@ impl Fixture {
         let mut body = json!({ "prompt": "hi", "max_tokens": 100 });
         merge(&mut body, parameters);
         self.post("/v1/completions", body.to_string()).await
+    }
+
+    /// What the answer had to be that was asked for last.
+    pub(crate) fn asked_grammar(&self) -> Option<Grammar> {
+        let grammar = self.asked().grammar?;
+        Some(grammar.get::<Grammar>().unwrap().clone())
     }
 
     /// The request that the engine got last.

@@ -64,12 +64,12 @@ fn append_writes_rows_and_digests_in_place_and_nothing_else() {
             starts = lengths;
         }
         assert_same(
-            &floats(pool.keys),
+            &floats(pool.keys.widened()),
             &bench.keys,
             &format!("{} keys", bench.name()),
         );
         assert_same(
-            &floats(pool.values),
+            &floats(pool.values.widened()),
             &bench.values,
             &format!("{} values", bench.name()),
         );
@@ -102,7 +102,7 @@ fn append_refuses_a_pool_that_something_else_holds() {
     let small = case((16, 64), (2, 2), &[20], &[1]);
     let bench = Bench::new(small, DigestKind::MinMax, DType::F32, &device, &mut rng);
     let pool = bench.kv_pool();
-    let held = pool.keys.clone();
+    let held = pool.keys.full().clone();
     device.sync().unwrap();
     let row = || Tensor::<4>::zeros([1, 2, 1, 64], &device);
     // With fusion the refusal comes when the operations drain.
@@ -110,8 +110,8 @@ fn append_refuses_a_pool_that_something_else_holds() {
         let sequences = bench.sequences_of(&[3], &[4]);
         let pool = kernels::append(pool, row(), row(), &sequences);
         (
-            floats(pool.keys),
-            floats(pool.values),
+            floats(pool.keys.widened()),
+            floats(pool.values.widened()),
             floats(pool.digests.rows),
         )
     }));

@@ -254,8 +254,8 @@ impl Bench {
     /// Everything that the pages hold.
     pub(super) fn kv_pool(&self) -> KvPool {
         KvPool {
-            keys: self.pool(&self.keys),
-            values: self.pool(&self.values),
+            keys: self.pool(&self.keys).into(),
+            values: self.pool(&self.values).into(),
             digests: self.digests_of(self.device_digests()),
         }
     }
@@ -265,8 +265,8 @@ impl Bench {
         let shape = [self.n_pool, self.case.n_kv_heads, rows, channels];
         let digests = self.float(&vec![f32::NAN; self.digests.len()], shape);
         KvPool {
-            keys: self.pool(&vec![f32::NAN; self.keys.len()]),
-            values: self.pool(&vec![f32::NAN; self.values.len()]),
+            keys: self.pool(&vec![f32::NAN; self.keys.len()]).into(),
+            values: self.pool(&vec![f32::NAN; self.values.len()]).into(),
             digests: self.digests_of(digests),
         }
     }

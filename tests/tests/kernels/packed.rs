@@ -36,8 +36,8 @@ fn unwritten(bench: &Bench) -> KvPool {
 fn read(pool: KvPool) -> (Vec<Vec<f32>>, Vec<i32>) {
     let int8 = pool.digests.int8.expect("the pool has digests in 8 bits");
     let numbers = vec![
-        floats(pool.keys),
-        floats(pool.values),
+        floats(pool.keys.widened()),
+        floats(pool.values.widened()),
         floats(pool.digests.rows),
         floats(int8.scales().clone()),
     ];

@@ -9,7 +9,7 @@ mod threads;
 use burn::tensor::{DType, Device, Tensor};
 use quest_burn::{
     GroupRule, PageScoring, PageSharing,
-    cache::{LayerCache, PagedKvCache, PagedKvCacheConfig, Step},
+    cache::{KvStorage, LayerCache, PagedKvCache, PagedKvCacheConfig, Step},
     digest::DigestKind,
     ops,
     policy::{PageSelection, Pages},
@@ -38,6 +38,7 @@ fn poisoned(
     shape: &AttentionShape,
     digest: DigestKind,
     dtype: DType,
+    rows: KvStorage,
     device: &Device,
 ) -> PagedKvCache {
     let n_pages = shape.lengths.iter().map(|n| n.div_ceil(shape.page_size));
@@ -45,27 +46,38 @@ fn poisoned(
         PagedKvCacheConfig::new(1, shape.n_kv_heads, shape.head_dim, n_pages.sum::<usize>())
             .with_page_size(shape.page_size)
             .with_batch(shape.lengths.len())
-            .with_digest(digest);
+            .with_digest(digest)
+            .with_kv_storage(rows);
     let mut cache = config.init(device, dtype).expect("the sizes are valid");
-    let nan = |like: &Tensor<4>| Tensor::full(like.dims(), f32::NAN, (device, dtype));
+    let nan = |shape: [usize; 4]| Tensor::full(shape, f32::NAN, (device, dtype));
     let layer = cache.layer(0);
-    let (keys, values) = (nan(layer.keys()), nan(layer.values()));
-    let digests = nan(layer.digests());
-    *cache.layer_mut(0) = LayerCache::from_parts(0, keys, values, digest, digests);
+    let (keys, values) = (nan(layer.dims()), nan(layer.dims()));
+    let digests = nan(layer.digests().dims());
+    let poisoned = LayerCache::from_parts(0, keys, values, digest, digests);
+    *cache.layer_mut(0) = match rows {
+        KvStorage::Full => poisoned,
+        KvStorage::Int8 => poisoned.with_int8_rows().expect("the sizes are valid"),
+    };
     cache
 }
 
 impl Pair {
     /// Fills both caches in chunks that end inside pages, the sequences in turn, and compares the
     /// attention of each chunk.
-    fn new(shape: &AttentionShape, digest: DigestKind, dtype: DType, seed: u64) -> Self {
+    fn new(
+        shape: &AttentionShape,
+        digest: DigestKind,
+        dtype: DType,
+        storage: KvStorage,
+        seed: u64,
+    ) -> Self {
         let device = Device::flex();
         let mut rng = StdRng::seed_from_u64(seed);
         let batch = shape.lengths.len();
-        let mut native = poisoned(shape, digest, dtype, &device);
-        let mut by_reference = poisoned(shape, digest, dtype, &device);
+        let mut native = poisoned(shape, digest, dtype, storage, &device);
+        let mut by_reference = poisoned(shape, digest, dtype, storage, &device);
         let scale = 1.0 / (shape.head_dim as f64).sqrt();
-        let context = format!("{dtype:?}, {digest}, {shape}, seed {seed}");
+        let context = format!("{dtype:?}, rows {storage}, {digest}, {shape}, seed {seed}");
         loop {
             let missing = (0..batch).map(|i| shape.lengths[i] - 1 - native.lengths()[i]);
             let missing = missing.collect::<Vec<_>>();
@@ -204,7 +216,11 @@ fn for_each_pair_of(digests: &[DigestKind], test: impl Fn(&AttentionShape, Pair)
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         for shape in shapes() {
             for &digest in digests {
-                test(&shape, Pair::new(&shape, digest, dtype, seed));
+                for rows in KvStorage::ALL {
+                    if rows == KvStorage::Full || shape.head_dim.is_multiple_of(16) {
+                        test(&shape, Pair::new(&shape, digest, dtype, rows, seed));
+                    }
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor};
 use quest_burn::{
     PageSharing,
-    cache::LayerCache,
+    cache::{KvRows, KvStorage, LayerCache},
     digest::DigestKind,
     ops::{self, reference},
     policy::Pages,
@@ -37,8 +37,12 @@ fn listed(pages: &Pages) -> (Vec<i64>, Vec<usize>) {
 fn append_writes_what_the_reference_writes_and_nothing_else() {
     for_each_digest(|_, pair| {
         let (native, reference) = (pair.native.layer(0), pair.reference.layer(0));
-        assert_same(native.keys(), reference.keys(), &pair.context);
-        assert_same(native.values(), reference.values(), &pair.context);
+        for [native, reference] in [
+            [native.key_rows(), reference.key_rows()],
+            [native.value_rows(), reference.value_rows()],
+        ] {
+            assert_same(&native.widened(), &reference.widened(), &pair.context);
+        }
         if native.digest().is_bound() {
             assert_same(native.digests(), reference.digests(), &pair.context);
         } else {
@@ -124,10 +128,13 @@ fn a_list_of_every_page_equals_dense_to_the_last_bit() {
 
 #[test]
 fn nan_among_the_tokens_that_are_read_does_not_get_lost() {
-    for dtype in [DType::F32, DType::F16, DType::BF16] {
+    let dtypes = [DType::F32, DType::F16, DType::BF16];
+    let storages = dtypes.map(|dtype| KvStorage::ALL.map(|storage| (dtype, storage)));
+    for (dtype, storage) in storages.into_iter().flatten() {
         for is_key in [true, false] {
-            let shape = shapes().pop().expect("the catalogue is not empty");
-            let mut pair = Pair::new(&shape, DigestKind::MinMax, dtype, 1);
+            let mut shape = shapes().pop().expect("the catalogue is not empty");
+            shape.head_dim = 48;
+            let mut pair = Pair::new(&shape, DigestKind::MinMax, dtype, storage, 1);
             let layer = pair.native.layer(0);
             let spoil = |pool: &Tensor<4>, is_spoilt: bool| {
                 let value = if is_spoilt { f32::NAN } else { 0.5 };
@@ -135,14 +142,19 @@ fn nan_among_the_tokens_that_are_read_does_not_get_lost() {
                 let page = pair.step.pages(0)[0] as usize;
                 pool.clone().slice_fill([page..page + 1, 0..1, 3..4], value)
             };
-            let (keys, values_) = (spoil(layer.keys(), is_key), spoil(layer.values(), !is_key));
+            let [keys, values_] = [layer.key_rows(), layer.value_rows()].map(KvRows::widened);
+            let (keys, values_) = (spoil(&keys, is_key), spoil(&values_, !is_key));
+            let (keys, values_) = (keys.cast(dtype), values_.cast(dtype));
             let digests = layer.digests().clone();
-            *pair.native.layer_mut(0) =
-                LayerCache::from_parts(0, keys, values_, DigestKind::MinMax, digests);
+            let spoilt = LayerCache::from_parts(0, keys, values_, DigestKind::MinMax, digests);
+            *pair.native.layer_mut(0) = match storage {
+                KvStorage::Full => spoilt,
+                KvStorage::Int8 => spoilt.with_int8_rows().unwrap(),
+            };
             let found = values(&pair.attend(&Pages::All));
             let of_first = shape.n_heads * shape.head_dim;
             let is_nan = found[..of_first].iter().all(|x| x.is_nan());
-            assert!(is_nan, "{dtype:?}, in a key: {is_key}");
+            assert!(is_nan, "{dtype:?}, rows {storage}, in a key: {is_key}");
             assert!(found[of_first..].iter().all(|x| x.is_finite()));
         }
     }

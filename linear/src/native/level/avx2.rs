@@ -27,6 +27,7 @@ pub(super) unsafe fn run<W: Work>(work: W) -> W::Output {
 )]
 impl Level for Avx2 {
     type Floats = __m256;
+    type Bytes = __m256i;
     type Sums = __m256i;
 
     const MAX_ROWS: usize = 2;
@@ -59,6 +60,11 @@ impl Level for Avx2 {
     }
 
     #[inline(always)]
+    fn multiply(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
     fn multiply_add(a: Self::Floats, b: Self::Floats, sum: Self::Floats) -> Self::Floats {
         unsafe { _mm256_fmadd_ps(a, b, sum) }
     }
@@ -73,13 +79,85 @@ impl Level for Avx2 {
     }
 
     #[inline(always)]
+    fn bytes(x: &[u8; BYTES]) -> Self::Bytes {
+        unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn to_bytes(x: Self::Bytes) -> [u8; BYTES] {
+        let mut bytes = [0; BYTES];
+        unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), x) };
+        bytes
+    }
+
+    #[inline(always)]
+    fn nibbles(x: &[u8; BYTES / 2]) -> Self::Bytes {
+        unsafe {
+            let x = _mm_loadu_si128(x.as_ptr().cast());
+            let halves = _mm256_set_m128i(_mm_srli_epi16::<4>(x), x);
+            _mm256_and_si256(halves, _mm256_set1_epi8(0xf))
+        }
+    }
+
+    #[inline(always)]
+    fn pairs(x: &[u8; BYTES / 2]) -> Self::Bytes {
+        unsafe {
+            let x = _mm256_cvtepu8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
+            let both = _mm256_or_si256(x, _mm256_slli_epi16::<4>(x));
+            _mm256_and_si256(both, _mm256_set1_epi8(0xf))
+        }
+    }
+
+    #[inline(always)]
+    fn bits(x: Self::Bytes, from: u32, mask: u8) -> Self::Bytes {
+        unsafe {
+            let down = _mm256_srl_epi16(x, _mm_cvtsi32_si128(from as i32));
+            _mm256_and_si256(down, _mm256_set1_epi8(mask as i8))
+        }
+    }
+
+    #[inline(always)]
+    fn joined(low: Self::Bytes, high: Self::Bytes) -> Self::Bytes {
+        unsafe { _mm256_or_si256(low, _mm256_slli_epi16::<4>(high)) }
+    }
+
+    #[inline(always)]
+    fn add_sixteens(x: Self::Bytes, set: u32) -> Self::Bytes {
+        unsafe {
+            // Each byte gets the byte that its bit is in, and keeps that bit.
+            let place = _mm256_set_epi64x(
+                0x0303_0303_0303_0303,
+                0x0202_0202_0202_0202,
+                0x0101_0101_0101_0101,
+                0,
+            );
+            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let set = _mm256_shuffle_epi8(_mm256_set1_epi32(set as i32), place);
+            let is_set = _mm256_cmpeq_epi8(_mm256_and_si256(set, bit), bit);
+            _mm256_or_si256(x, _mm256_and_si256(is_set, _mm256_set1_epi8(16)))
+        }
+    }
+
+    #[inline(always)]
+    fn flip(x: Self::Bytes) -> Self::Bytes {
+        unsafe { _mm256_xor_si256(x, _mm256_set1_epi8(-128)) }
+    }
+
+    #[inline(always)]
+    fn values(x: Self::Bytes, values: &[u8; BYTES / 2]) -> Self::Bytes {
+        unsafe {
+            let values = _mm_loadu_si128(values.as_ptr().cast());
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), x)
+        }
+    }
+
+    #[inline(always)]
     fn dot<const WIDE: bool>(
-        weights: &[u8; BYTES],
+        weights: Self::Bytes,
         x: &[i8; BYTES],
         start: &[i32; LANES],
     ) -> Self::Sums {
         unsafe {
-            let weights = _mm256_loadu_si256(weights.as_ptr().cast());
             let x = _mm256_loadu_si256(x.as_ptr().cast());
             let start = _mm256_loadu_si256(start.as_ptr().cast());
             let ones = _mm256_set1_epi16(1);

@@ -28,6 +28,7 @@ pub(super) unsafe fn run<W: Work>(work: W) -> W::Output {
 
 impl Level for Avx512 {
     type Floats = __m256;
+    type Bytes = __m256i;
     type Sums = __m256i;
 
     const MAX_ROWS: usize = 4;
@@ -58,6 +59,11 @@ impl Level for Avx512 {
     }
 
     #[inline(always)]
+    fn multiply(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        Avx2::multiply(a, b)
+    }
+
+    #[inline(always)]
     fn multiply_add(a: Self::Floats, b: Self::Floats, sum: Self::Floats) -> Self::Floats {
         Avx2::multiply_add(a, b, sum)
     }
@@ -68,15 +74,60 @@ impl Level for Avx512 {
     }
 
     #[inline(always)]
+    fn bytes(x: &[u8; BYTES]) -> Self::Bytes {
+        Avx2::bytes(x)
+    }
+
+    #[inline(always)]
+    fn to_bytes(x: Self::Bytes) -> [u8; BYTES] {
+        Avx2::to_bytes(x)
+    }
+
+    #[inline(always)]
+    fn nibbles(x: &[u8; BYTES / 2]) -> Self::Bytes {
+        Avx2::nibbles(x)
+    }
+
+    #[inline(always)]
+    fn pairs(x: &[u8; BYTES / 2]) -> Self::Bytes {
+        Avx2::pairs(x)
+    }
+
+    #[inline(always)]
+    fn bits(x: Self::Bytes, from: u32, mask: u8) -> Self::Bytes {
+        Avx2::bits(x, from, mask)
+    }
+
+    #[inline(always)]
+    fn joined(low: Self::Bytes, high: Self::Bytes) -> Self::Bytes {
+        Avx2::joined(low, high)
+    }
+
+    #[inline(always)]
+    fn add_sixteens(x: Self::Bytes, set: u32) -> Self::Bytes {
+        // SAFETY: the level is entered through `run` alone, whose caller has checked for its instructions.
+        unsafe { _mm256_mask_add_epi8(x, set, x, _mm256_set1_epi8(16)) }
+    }
+
+    #[inline(always)]
+    fn flip(x: Self::Bytes) -> Self::Bytes {
+        Avx2::flip(x)
+    }
+
+    #[inline(always)]
+    fn values(x: Self::Bytes, values: &[u8; BYTES / 2]) -> Self::Bytes {
+        Avx2::values(x, values)
+    }
+
+    #[inline(always)]
     fn dot<const WIDE: bool>(
-        weights: &[u8; BYTES],
+        weights: Self::Bytes,
         x: &[i8; BYTES],
         start: &[i32; LANES],
     ) -> Self::Sums {
         // SAFETY: the level is entered through `run` alone, whose caller has checked for its
         // instructions, and loads are of arrays that are as long.
         unsafe {
-            let weights = _mm256_loadu_si256(weights.as_ptr().cast());
             let x = _mm256_loadu_si256(x.as_ptr().cast());
             _mm256_dpbusd_epi32(_mm256_loadu_si256(start.as_ptr().cast()), weights, x)
         }

@@ -1,8 +1,8 @@
 //! Levels of vector instructions. What is generic over a [`Level`] is compiled for each of them, and
 //! [`run`] chooses the highest one that the processor has.
 //!
-//! Weights are unpacked in plain Rust, which the compiler turns into the vectors of the level; a level
-//! itself has no more than what the compiler does not find: dot products of bytes, and 16-bit floats.
+//! A level has what weights are unpacked and multiplied with; what is around it is plain Rust, which the
+//! compiler turns into the vectors of the level.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -26,6 +26,8 @@ pub(super) const BYTES: usize = 32;
 pub trait Level: Copy {
     /// 8 floats.
     type Floats: Copy;
+    /// 32 bytes.
+    type Bytes: Copy;
     /// 8 sums of products.
     type Sums: Copy;
 
@@ -42,15 +44,36 @@ pub trait Level: Copy {
     fn halves(x: &[u16; LANES]) -> Self::Floats;
     /// A 16-bit float, by its bits.
     fn half(x: u16) -> f32;
+    /// `a * b`.
+    fn multiply(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a * b + sum`.
     fn multiply_add(a: Self::Floats, b: Self::Floats, sum: Self::Floats) -> Self::Floats;
     /// The sum of all 8.
     fn sum(x: Self::Floats) -> f32;
 
+    /// Bytes as they are.
+    fn bytes(x: &[u8; BYTES]) -> Self::Bytes;
+    /// The bytes of a vector.
+    fn to_bytes(x: Self::Bytes) -> [u8; BYTES];
+    /// The lower halves of bytes, then the upper ones.
+    fn nibbles(x: &[u8; BYTES / 2]) -> Self::Bytes;
+    /// The lower and the upper half of each byte.
+    fn pairs(x: &[u8; BYTES / 2]) -> Self::Bytes;
+    /// Of each byte the bits from one on; `mask` has no more than are left.
+    fn bits(x: Self::Bytes, from: u32, mask: u8) -> Self::Bytes;
+    /// `low | high * 16`, both of at most 4 bits.
+    fn joined(low: Self::Bytes, high: Self::Bytes) -> Self::Bytes;
+    /// 16 more where a bit is set; the lowest one is that of the first byte.
+    fn add_sixteens(x: Self::Bytes, set: u32) -> Self::Bytes;
+    /// The other highest bit of each byte.
+    fn flip(x: Self::Bytes) -> Self::Bytes;
+    /// The values that bytes, less than 16, are the indices of.
+    fn values(x: Self::Bytes, values: &[u8; BYTES / 2]) -> Self::Bytes;
+
     /// `start` plus the products of bytes, four neighbouring ones in a sum. `WIDE` where weights are
     /// more than 7 bits.
     fn dot<const WIDE: bool>(
-        weights: &[u8; BYTES],
+        weights: Self::Bytes,
         x: &[i8; BYTES],
         start: &[i32; LANES],
     ) -> Self::Sums;

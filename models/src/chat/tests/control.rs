@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::{
-    chat::{ChatTemplate, Conversation, Message, SpecialTokens},
+    chat::{ChatTemplate, Conversation, Message, SpecialTokens, encode_text},
     tokenizer::Tokenizer,
 };
 
@@ -159,4 +159,31 @@ fn the_end_of_a_turn_is_the_token_behind_an_answer() {
     assert_eq!(end("{{ messages[-1].content }} \n<s>{{ 1 }}"), Some(BOS));
     assert_eq!(end("{{ messages[-1].content }} END"), None);
     assert_eq!(end("{{ raise_exception('never') }}"), None);
+}
+
+#[test]
+fn control_tokens_in_keys_of_tools_are_text() {
+    let source = "{{ bos_token }}{{ tools | tojson }}";
+    let special = SpecialTokens::default().with("bos_token", "<s>");
+    let template = ChatTemplate::new("test", source, special).unwrap();
+    let tool = json!({ "parameters": { "<|close|>": "<|open|>" } });
+    let conversation = Conversation {
+        tools: Some(vec![serde_json::from_value(tool).unwrap()]),
+        ..Conversation::new(vec![Message::user("a")])
+    };
+    let ids = template.encode(&tokenizer(Value::Null), &conversation);
+    let ids = ids.unwrap();
+    assert_eq!(ids[0], BOS);
+    assert!(ids[1..].iter().all(|id| *id >= FIRST_BYTE), "{ids:?}");
+}
+
+#[test]
+fn special_tokens_of_a_text_are_text_and_others_are_not() {
+    let tokenizer = tokenizer(Value::Null);
+    let text = "a<|close|>b<think>";
+    let ids = encode_text(&tokenizer, text, false).unwrap();
+    assert_eq!(ids, [bytes("a<|close|>b"), vec![THINK]].concat());
+    assert_eq!(encode_text(&tokenizer, "ab", false).unwrap(), bytes("ab"));
+    let parsed = tokenizer.encode_continuation(text).unwrap();
+    assert!(parsed.contains(&CLOSE));
 }

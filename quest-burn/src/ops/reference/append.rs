@@ -45,16 +45,9 @@ fn write(
     values: Tensor<4>,
 ) {
     let (keys, values) = (by_page(keys, pages.len()), by_page(values, pages.len()));
-    let [_, heads, rows, head_dim] = keys.dims();
-    let place = [pages.clone(), 0..heads, offset..offset + rows, 0..head_dim];
-    cache
-        .pool
-        .keys
-        .inplace(|pool| pool.slice_assign(place.clone(), keys));
-    cache
-        .pool
-        .values
-        .inplace(|pool| pool.slice_assign(place, values));
+    let [_, _, rows, _] = keys.dims();
+    cache.pool.keys.write(pages.clone(), offset, keys);
+    cache.pool.values.write(pages.clone(), offset, values);
     cache.pool.fold_pages(pages, offset + rows);
 }
 

@@ -3,7 +3,7 @@ use std::ops::Range;
 use burn::tensor::{Bool, DType, Int, Tensor};
 
 use super::{
-    pool::{indices, pages_of_all_heads, pages_per_list},
+    pool::{indices, rows_of_all_heads, rows_per_list},
     softmax::{MASKED, RunningSoftmax, capped},
 };
 use crate::{
@@ -52,8 +52,8 @@ fn over_all_pages(
 ) -> Tensor<3> {
     let [_, n_kv_heads, _, _] = cache.pool.keys.dims();
     let read = |pages: &[u32]| Block {
-        keys: pages_of_all_heads(&cache.pool.keys, pages).swap_dims(0, 1),
-        values: pages_of_all_heads(&cache.pool.values, pages).swap_dims(0, 1),
+        keys: rows_of_all_heads(&cache.pool.keys, pages).swap_dims(0, 1),
+        values: rows_of_all_heads(&cache.pool.values, pages).swap_dims(0, 1),
     };
     let pages = step.pages(sequence);
     let (before, newest) = pages.split_at(pages.len() - 1);
@@ -79,8 +79,8 @@ fn over_listed_pages(
         let [_, n] = ids.dims();
         let pool_pages = table.clone().select(0, ids.clone().reshape([lists * n]));
         let pool_pages = pool_pages.reshape([lists, n]);
-        let keys = pages_per_list(&cache.pool.keys, pool_pages.clone());
-        let values = pages_per_list(&cache.pool.values, pool_pages);
+        let keys = rows_per_list(&cache.pool.keys, pool_pages.clone());
+        let values = rows_per_list(&cache.pool.values, pool_pages);
         (Block { keys, values }, ids)
     };
     let (last, ids_of_last) = read(k - 1..k);

@@ -1,8 +1,9 @@
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
 use super::pool::leading_run;
 use crate::cache::{
-    CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Int8Digests, LayerCache, Step, n_scales,
+    CHANNELS_PER_SCALE, CHANNELS_PER_WORD, Int8Digests, LayerCache, Step, integers_of_words,
+    n_scales,
 };
 
 /// Reference of [`crate::ops::append`]'s last part: packs the digests of the pages that a step
@@ -43,16 +44,7 @@ pub(super) fn dequantized(words: Tensor<4, Int>, scales: Tensor<3>) -> Tensor<4>
             .expand([heads, n_pages, rows, 1])
     });
     let scales = scales.slice_dim(2, 0..groups);
-    let bytes = (0..CHANNELS_PER_WORD).map(|i| {
-        let byte = words.clone().bitwise_right_shift_scalar(8 * i as i32);
-        // From 0 to 255, then with its sign; some backends refuse to shift bits out on top.
-        byte.bitwise_and_scalar(0xff).bitwise_xor_scalar(0x80) - 0x80
-    });
-    let integers: Tensor<5, Int> = Tensor::stack(bytes.collect(), 4);
-    let integers = integers
-        .reshape([heads, n_pages, rows, head_dim])
-        .float()
-        .cast(DType::F32);
+    let integers = integers_of_words(words);
     let group = CHANNELS_PER_SCALE.min(head_dim);
     let scales = scales
         .reshape([heads, n_pages, 1, groups, 1])

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, kind::Basic};
+
+use crate::cache::KvRows;
 
 /// The longest range of adjacent pool pages at the start of `pages`.
 pub(super) fn leading_run(pages: &[u32]) -> Range<usize> {
@@ -17,7 +19,7 @@ pub(super) fn leading_run(pages: &[u32]) -> Range<usize> {
 
 /// Pages of a pool `[n_pages, heads, rows, head_dim]` for all heads: a view where they are
 /// adjacent, otherwise a copy of just those.
-pub(super) fn pages_of_all_heads(pool: &Tensor<4>, pages: &[u32]) -> Tensor<4> {
+pub(super) fn pages_of_all_heads<K: Basic>(pool: &Tensor<4, K>, pages: &[u32]) -> Tensor<4, K> {
     let run = leading_run(pages);
     if run.len() == pages.len() {
         return pool.clone().slice([run]);
@@ -25,14 +27,29 @@ pub(super) fn pages_of_all_heads(pool: &Tensor<4>, pages: &[u32]) -> Tensor<4> {
     pool.clone().select(0, indices(pages, &pool.device()))
 }
 
-/// Pages of a pool `[n_pages, heads, rows, head_dim]`, other ones for each of `lists` lists.
+/// Keys or values of pages, for all heads; those in 8 bits in f32.
+pub(super) fn rows_of_all_heads(pool: &KvRows, pages: &[u32]) -> Tensor<4> {
+    pool.read(
+        |pool| pages_of_all_heads(pool, pages),
+        |pool| pages_of_all_heads(pool, pages),
+    )
+}
+
+/// Keys or values of pages `[n_pages, heads, rows, head_dim]`, other ones for each of `lists` lists.
 ///
 /// # Shapes
 ///
 /// - pool_pages: `[lists, n]`, where `lists` is a multiple of the pool's heads; consecutive
 ///   lists read the same head
-/// - output: `[lists, n, rows, head_dim]`
-pub(super) fn pages_per_list(pool: &Tensor<4>, pool_pages: Tensor<2, Int>) -> Tensor<4> {
+/// - output: `[lists, n, rows, head_dim]`; of rows in 8 bits in f32
+pub(super) fn rows_per_list(pool: &KvRows, pool_pages: Tensor<2, Int>) -> Tensor<4> {
+    pool.read(
+        |pool| pages_per_list(pool, pool_pages.clone()),
+        |pool| pages_per_list(pool, pool_pages.clone()),
+    )
+}
+
+fn pages_per_list<K: Basic>(pool: &Tensor<4, K>, pool_pages: Tensor<2, Int>) -> Tensor<4, K> {
     let [n_pages, heads, rows, head_dim] = pool.dims();
     let [lists, n] = pool_pages.dims();
     let head = (0..lists)

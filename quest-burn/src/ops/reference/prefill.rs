@@ -1,11 +1,11 @@
 use burn::tensor::{DType, Int, Tensor};
 
 use super::{
-    pool::{indices, pages_of_all_heads, pages_per_list},
+    pool::{indices, rows_of_all_heads, rows_per_list},
     softmax::{MASKED, RunningSoftmax, capped},
 };
 use crate::{
-    cache::{LayerCache, Step},
+    cache::{KvRows, LayerCache, Step},
     pages::{PastPages, Window},
 };
 
@@ -129,9 +129,9 @@ fn sparse_block(
         let [_, n] = ids.dims();
         let pages = table.clone().select(0, ids.reshape([n_kv_heads * n]));
         let pages = pages.reshape([n_kv_heads, n]);
-        let read = |pool: &Tensor<4>| {
+        let read = |pool: &KvRows| {
             let [_, _, page_size, head_dim] = pool.dims();
-            pages_per_list(pool, pages.clone())
+            rows_per_list(pool, pages.clone())
                 .reshape([n_kv_heads, n * page_size, head_dim])
                 .cast(DType::F32)
         };
@@ -200,7 +200,7 @@ fn causal_part(
             let first_key = first_page * page_size + block * KEY_TOKENS;
             let filled = 0..(pages.len() * page_size).min(length - first_key);
             let read =
-                |pool| end_to_end(pages_of_all_heads(pool, pages)).slice_dim(1, filled.clone());
+                |pool| end_to_end(rows_of_all_heads(pool, pages)).slice_dim(1, filled.clone());
             let (keys, values) = (read(&cache.pool.keys), read(&cache.pool.values));
             let scores = query.clone().matmul(keys.transpose());
             let mut scores = capped(scores, cache.soft_cap());

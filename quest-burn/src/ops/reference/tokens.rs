@@ -1,13 +1,13 @@
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Int, Tensor, kind::Basic};
 
 use super::{
     attention::BLOCK_TOKENS,
-    pool::{indices, pages_of_all_heads},
+    pool::{indices, rows_of_all_heads},
     scores::{of_lists, pad_pages},
     softmax::capped,
 };
 use crate::{
-    cache::{LayerCache, Step},
+    cache::{KvRows, LayerCache, Step},
     pages::{KeyShift, PageScoring},
 };
 
@@ -92,18 +92,19 @@ impl<'a> TokenRows<'a> {
     }
 
     /// Some columns of the lists at a time, and their rows `[lists, columns, head_dim]` in f32.
-    fn blocks(
-        &self,
-        pool: &Tensor<4>,
-    ) -> impl Iterator<Item = (core::ops::Range<usize>, Tensor<3>)> {
+    fn blocks(&self, pool: &KvRows) -> impl Iterator<Item = (core::ops::Range<usize>, Tensor<3>)> {
         let [n_pages, n_kv_heads, page_size, head_dim] = pool.dims();
-        let pool = (pool.clone()).reshape([n_pages * n_kv_heads * page_size, head_dim]);
+        let pool = pool.clone();
+        let n_rows = n_pages * n_kv_heads * page_size;
         let [lists, n] = self.rows.dims();
         (0..n).step_by(BLOCK_TOKENS).map(move |first| {
             let columns = first..n.min(first + BLOCK_TOKENS);
             let rows = self.rows.clone().slice_dim(1, columns.clone());
             let rows = rows.reshape([lists * columns.len()]);
-            let rows = pool.clone().select(0, rows);
+            let rows = pool.read(
+                |pool| select_rows(pool, n_rows, rows.clone()),
+                |pool| select_rows(pool, n_rows, rows.clone()),
+            );
             let rows = rows.reshape([lists, columns.len(), head_dim]);
             (columns, rows.cast(DType::F32))
         })
@@ -129,6 +130,12 @@ impl<'a> TokenRows<'a> {
         let weights = (scores.clone() - scores.max_dim(2)).exp();
         weights.clone() / weights.sum_dim(2)
     }
+}
+
+/// Some of the `n_rows` rows of a pool.
+fn select_rows<K: Basic>(pool: &Tensor<4, K>, n_rows: usize, rows: Tensor<1, Int>) -> Tensor<2, K> {
+    let [_, _, _, n] = pool.dims();
+    pool.clone().reshape([n_rows, n]).select(0, rows)
 }
 
 /// Moves those keys `[lists, n, head_dim]` that are among the first of their lists; `start` is the
@@ -164,7 +171,7 @@ pub fn token_scores(
         .reshape([n_kv_heads, 1, group, head_dim]);
     let pages = step.pages(sequence).chunks(BLOCK_TOKENS / page_size);
     let scores = pages.map(|pages| {
-        let keys = pages_of_all_heads(&cache.pool.keys, pages).swap_dims(0, 1);
+        let keys = rows_of_all_heads(&cache.pool.keys, pages).swap_dims(0, 1);
         let scores = query.clone().matmul(keys.cast(DType::F32).transpose());
         // [n_kv_heads, pages, group, page_size]
         scores

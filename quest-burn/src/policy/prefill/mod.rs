@@ -55,7 +55,7 @@ impl QuestPrefill {
             group_rule: GroupRule::Max,
             deviations: None,
         };
-        let [_, n_kv_heads, _, _] = cache.keys().dims();
+        let [_, n_kv_heads, _, _] = cache.dims();
         let [_, n_heads, _, _] = query.dims();
         let rows = QueryRows::of(step, self.config.query_rows, n_heads / n_kv_heads);
         let queries = rows.take(query, n_kv_heads);

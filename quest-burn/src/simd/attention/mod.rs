@@ -4,7 +4,13 @@ mod split;
 use burn::tensor::Tensor;
 
 use self::split::{Lists, attend_to_lists};
-use super::{pool, pool::Pool, scores::scores_of_all, select::best_of_all, with_element};
+use super::{
+    element::Widen,
+    pool,
+    pool::{OnRows, Pool, on_rows},
+    scores::scores_of_all,
+    select::best_of_all,
+};
 use crate::{
     cache::{LayerCache, Step},
     pages::{PageScoring, PageSelection, Pages},
@@ -62,7 +68,7 @@ pub(crate) fn top_k_attention(
     let shape = query.dims();
     let device = query.device();
     let [_, n_heads, _] = shape;
-    let [_, n_kv_heads, _, _] = cache.pool.keys.dims();
+    let [_, n_kv_heads, _, _] = cache.dims();
     let query = pool::floats(query);
     let lists = scoring.lists(n_heads, n_kv_heads);
     let scores = scores_of_all(&query, n_heads, cache, step, scoring);
@@ -84,10 +90,27 @@ fn attend(
     scale: f64,
 ) -> Vec<f32> {
     let scaled = query.iter().map(|q| q * scale as f32).collect::<Vec<_>>();
-    let (keys, values) = (cache.pool.keys.clone(), cache.pool.values.clone());
-    let (keys, values) = (pool::primitive(keys), pool::primitive(values));
-    with_element!(cache.pool.keys.dtype(), E => {
-        let (keys, values) = (Pool::<E>::new(&keys), Pool::new(&values));
-        attend_to_lists(&scaled, shape, keys, values, lists, step)
-    })
+    let work = AttendToLists {
+        query: &scaled,
+        shape,
+        lists,
+        step,
+    };
+    on_rows(&cache.pool.keys, &cache.pool.values, work)
+}
+
+/// [`attend_to_lists`] on rows of any elements.
+struct AttendToLists<'a> {
+    query: &'a [f32],
+    shape: [usize; 3],
+    lists: Vec<Lists>,
+    step: &'a Step,
+}
+
+impl OnRows for AttendToLists<'_> {
+    type Output = Vec<f32>;
+
+    fn run<E: Widen>(self, keys: Pool<'_, E>, values: Pool<'_, E>) -> Vec<f32> {
+        attend_to_lists(self.query, self.shape, keys, values, self.lists, self.step)
+    }
 }

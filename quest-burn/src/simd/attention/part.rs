@@ -1,7 +1,7 @@
 use macerator::Simd;
 
 use super::super::{
-    element::{Element, arrange, restore, vectors_of},
+    element::{Widen, arrange, restore, vectors_of},
     lanes::{Floats, flat, flat_mut, lanes, splat},
     pool::Pool,
     rows::{RowWork, add_weighted, dots, for_each_tile},
@@ -21,7 +21,7 @@ pub(super) struct PartOfList<'a> {
 impl<'a> PartOfList<'a> {
     /// The rows of a page that hold a token.
     #[inline(always)]
-    fn rows<E: Element>(&self, pool: Pool<'a, E>, i: usize) -> &'a [E] {
+    fn rows<E: Widen>(&self, pool: Pool<'a, E>, i: usize) -> &'a [E] {
         let rows = pool.page(self.pages[i] as usize, self.head);
         if i + 1 == self.pages.len() {
             &rows[..self.rows_of_last * pool.channels()]
@@ -36,7 +36,7 @@ impl<'a> PartOfList<'a> {
 /// Pages come in the outer loop and lists in the inner one, since the heads of a page lie next to
 /// one another.
 #[macerator::with_simd]
-pub fn attend_to_part<'a, S: Simd, E: Element>(
+pub fn attend_to_part<'a, S: Simd, E: Widen>(
     query: &[f32],
     keys: Pool<'a, E>,
     values: Pool<'a, E>,
@@ -58,6 +58,7 @@ pub fn attend_to_part<'a, S: Simd, E: Element>(
                 scores: flat_mut(&mut scores[l * group * score_vectors..][..group * score_vectors]),
                 group,
                 offset: i * keys.rows(),
+                scales: keys.scales(list.pages[i] as usize, list.head),
             };
             for_each_tile(list.rows(keys, i), head_dim, group, next, &mut work);
         }
@@ -81,6 +82,7 @@ pub fn attend_to_part<'a, S: Simd, E: Element>(
                 sums: &mut sums[l * group * vectors..][..group * vectors],
                 group,
                 offset: i * keys.rows(),
+                scales: values.scales(list.pages[i] as usize, list.head),
             };
             for_each_tile(list.rows(values, i), head_dim, group, next, &mut work);
         }
@@ -111,9 +113,11 @@ struct Scores<'a, S: Simd> {
     group: usize,
     /// Tokens before the page.
     offset: usize,
+    /// Of the page's rows, where rows have them.
+    scales: &'a [f32],
 }
 
-impl<S: Simd, E: Element> RowWork<S, E> for Scores<'_, S> {
+impl<S: Simd, E: Widen> RowWork<S, E> for Scores<'_, S> {
     #[inline(always)]
     fn tile<const T: usize, const G: usize>(
         &mut self,
@@ -124,7 +128,14 @@ impl<S: Simd, E: Element> RowWork<S, E> for Scores<'_, S> {
         let vectors = self.queries.len() / self.group;
         let per_query = self.scores.len() / self.group;
         let queries = &self.queries[query * vectors..(query + G) * vectors];
-        let dots = dots::<S, E, T, G, false>(queries, rows);
+        let mut dots = dots::<S, E, T, G, false>(queries, rows);
+        if E::SCALED {
+            for dots in &mut dots {
+                for (dot, scale) in dots.iter_mut().zip(&self.scales[first..first + T]) {
+                    *dot *= scale;
+                }
+            }
+        }
         for (g, dots) in dots.iter().enumerate() {
             let at = (query + g) * per_query + self.offset + first;
             self.scores[at..at + T].copy_from_slice(dots);
@@ -139,9 +150,11 @@ struct Values<'a, S: Simd> {
     group: usize,
     /// Tokens before the page.
     offset: usize,
+    /// Of the page's rows, where rows have them.
+    scales: &'a [f32],
 }
 
-impl<S: Simd, E: Element> RowWork<S, E> for Values<'_, S> {
+impl<S: Simd, E: Widen> RowWork<S, E> for Values<'_, S> {
     #[inline(always)]
     fn tile<const T: usize, const G: usize>(
         &mut self,
@@ -155,6 +168,11 @@ impl<S: Simd, E: Element> RowWork<S, E> for Values<'_, S> {
         for (g, weights) in weights.iter_mut().enumerate() {
             let at = (query + g) * per_query + self.offset + first;
             weights.copy_from_slice(&self.weights[at..at + T]);
+            if E::SCALED {
+                for (weight, scale) in weights.iter_mut().zip(&self.scales[first..first + T]) {
+                    *weight *= scale;
+                }
+            }
         }
         let sums = &mut self.sums[query * vectors..(query + G) * vectors];
         add_weighted::<S, E, T, G>(weights, rows, sums);

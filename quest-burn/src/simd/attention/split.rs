@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use super::{
-    super::{element::Element, parallel, pool::Pool, softmax::MASKED},
+    super::{element::Widen, parallel, pool::Pool, softmax::MASKED},
     part::{PartOfList, attend_to_part},
 };
 use crate::cache::Step;
@@ -31,7 +31,7 @@ struct PoolPages {
 }
 
 impl Reading {
-    fn new<E: Element>(lists: Lists, keys: Pool<'_, E>, step: &Step, sequence: usize) -> Self {
+    fn new<E: Widen>(lists: Lists, keys: Pool<'_, E>, step: &Step, sequence: usize) -> Self {
         let pages = step.pages(sequence);
         let newest = pages.len().saturating_sub(1);
         let n_lists = lists.as_ref().map_or(keys.heads(), Vec::len);
@@ -58,7 +58,7 @@ impl Reading {
         self.lists[0].pages.len()
     }
 
-    fn part<E: Element>(
+    fn part<E: Widen>(
         &self,
         list: usize,
         pages: Range<usize>,
@@ -89,7 +89,7 @@ struct Task {
 }
 
 /// Attention of queries `[batch, n_heads, head_dim]`, scaled already, over the pages of each list.
-pub(super) fn attend_to_lists<E: Element>(
+pub(super) fn attend_to_lists<E: Widen>(
     query: &[f32],
     [batch, n_heads, head_dim]: [usize; 3],
     keys: Pool<'_, E>,

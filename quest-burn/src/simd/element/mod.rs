@@ -1,12 +1,16 @@
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use burn::tensor::{bf16, f16};
 use macerator::{Scalar, Simd, Vector};
 
 use super::lanes::{Floats, lanes, load, splat, width};
 
-/// An element type of the cache.
-pub(crate) trait Element:
-    burn::backend::Element + bytemuck::Pod + Scalar + Send + Sync
-{
+/// An element type of rows.
+pub(crate) trait Widen: bytemuck::Pod + Scalar + Send + Sync {
+    /// Whether rows have a scale, which their elements are multiplied by.
+    const SCALED: bool = false;
+
     /// The first `2 * lanes` elements of a slice as f32, in the order of [`arrange`].
     fn widen<S: Simd>(x: &[Self]) -> [Floats<S>; 2];
 
@@ -15,12 +19,42 @@ pub(crate) trait Element:
 
     /// The element as f32.
     fn float(self) -> f32;
+}
 
+/// An element type of the cache's dtype.
+pub(crate) trait Element: Widen + burn::backend::Element {
     /// The element nearest to a number.
     fn rounded(x: f32) -> Self;
 }
 
-impl Element for f32 {
+impl Widen for i8 {
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    fn widen<S: Simd>(x: &[Self]) -> [Floats<S>; 2] {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(floats) = x86::widen_i8(x) {
+            return floats;
+        }
+        let mut floats = [splat::<S>(0.0); 2];
+        let numbers: &mut [f32] = bytemuck::cast_slice_mut(&mut floats);
+        for (float, &integer) in numbers.iter_mut().zip(x) {
+            *float = f32::from(integer);
+        }
+        floats
+    }
+
+    fn interleaved<S: Simd>() -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn float(self) -> f32 {
+        f32::from(self)
+    }
+}
+
+impl Widen for f32 {
     #[inline(always)]
     fn widen<S: Simd>(x: &[Self]) -> [Floats<S>; 2] {
         [load(x), load(&x[lanes::<S>()..])]
@@ -34,14 +68,16 @@ impl Element for f32 {
     fn float(self) -> f32 {
         self
     }
+}
 
+impl Element for f32 {
     #[inline(always)]
     fn rounded(x: f32) -> Self {
         x
     }
 }
 
-impl Element for bf16 {
+impl Widen for bf16 {
     #[inline(always)]
     fn widen<S: Simd>(x: &[Self]) -> [Floats<S>; 2] {
         let pairs = load::<S, bf16>(x).reinterpret::<u32>();
@@ -57,14 +93,16 @@ impl Element for bf16 {
     fn float(self) -> f32 {
         self.to_f32()
     }
+}
 
+impl Element for bf16 {
     #[inline(always)]
     fn rounded(x: f32) -> Self {
         Self::from_f32(x)
     }
 }
 
-impl Element for f16 {
+impl Widen for f16 {
     #[inline(always)]
     fn widen<S: Simd>(x: &[Self]) -> [Floats<S>; 2] {
         #[cfg(target_arch = "x86_64")]
@@ -83,7 +121,9 @@ impl Element for f16 {
     fn float(self) -> f32 {
         self.to_f32()
     }
+}
 
+impl Element for f16 {
     #[inline(always)]
     fn rounded(x: f32) -> Self {
         Self::from_f32(x)
@@ -103,49 +143,9 @@ fn widen_upper_f16<S: Simd>(x: Vector<S, i32>) -> Floats<S> {
     is_finite.select(finite, infinite_or_nan).reinterpret()
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use core::arch::x86_64::{_mm256_cvtph_ps, _mm512_cvtph_ps};
-
-    use burn::tensor::f16;
-    use bytemuck::pod_read_unaligned;
-    use macerator::Simd;
-
-    use super::super::lanes::{Floats, lanes};
-
-    /// By the instruction for it, where there is one.
-    #[inline(always)]
-    pub(super) fn widen_f16<S: Simd>(x: &[f16]) -> Option<[Floats<S>; 2]> {
-        let halves: &[u8] = bytemuck::cast_slice(&x[..2 * lanes::<S>()]);
-        let (low, high) = halves.split_at(halves.len() / 2);
-        match lanes::<S>() {
-            // SAFETY: of the levels that the vectors come from, only those with AVX-512F have 16
-            // lanes, and code that is generic over a level is entered on a processor that has it.
-            16 => unsafe {
-                let low = _mm512_cvtph_ps(pod_read_unaligned(low));
-                let high = _mm512_cvtph_ps(pod_read_unaligned(high));
-                Some([
-                    pod_read_unaligned(bytemuck::bytes_of(&low)),
-                    pod_read_unaligned(bytemuck::bytes_of(&high)),
-                ])
-            },
-            // SAFETY: as above; only the level with AVX2 has 8 lanes, and F16C belongs to it.
-            8 => unsafe {
-                let low = _mm256_cvtph_ps(pod_read_unaligned(low));
-                let high = _mm256_cvtph_ps(pod_read_unaligned(high));
-                Some([
-                    pod_read_unaligned(bytemuck::bytes_of(&low)),
-                    pod_read_unaligned(bytemuck::bytes_of(&high)),
-                ])
-            },
-            _ => None,
-        }
-    }
-}
-
 /// A row as f32; after its end come zeros.
 #[inline(always)]
-pub(super) fn widen_row<S: Simd, E: Element>(row: &[E], out: &mut [Floats<S>]) {
+pub(super) fn widen_row<S: Simd, E: Widen>(row: &[E], out: &mut [Floats<S>]) {
     let width = width::<S>();
     let whole = row.len() / width;
     for pair in 0..whole {
@@ -158,7 +158,7 @@ pub(super) fn widen_row<S: Simd, E: Element>(row: &[E], out: &mut [Floats<S>]) {
 
 /// The end of a row, shorter than a width, followed by zeros.
 #[inline(always)]
-pub(super) fn widen_end<S: Simd, E: Element>(end: &[E]) -> [Floats<S>; 2] {
+pub(super) fn widen_end<S: Simd, E: Widen>(end: &[E]) -> [Floats<S>; 2] {
     let mut padded = [<E as bytemuck::Zeroable>::zeroed(); MAX_WIDTH];
     padded[..end.len()].copy_from_slice(end);
     E::widen(&padded)
@@ -175,7 +175,7 @@ pub(super) fn vectors_of<S: Simd>(n: usize) -> usize {
 
 /// Where in a row of f32 that is arranged like widened elements a channel lies.
 #[inline(always)]
-fn position<S: Simd, E: Element>(channel: usize) -> usize {
+fn position<S: Simd, E: Widen>(channel: usize) -> usize {
     if !E::interleaved::<S>() {
         return channel;
     }
@@ -186,7 +186,7 @@ fn position<S: Simd, E: Element>(channel: usize) -> usize {
 
 /// Rows of `n` numbers, each in the order of the widened elements that it meets.
 #[inline(always)]
-pub(super) fn arrange<S: Simd, E: Element>(rows: &[f32], n: usize) -> Vec<Floats<S>> {
+pub(super) fn arrange<S: Simd, E: Widen>(rows: &[f32], n: usize) -> Vec<Floats<S>> {
     let vectors = vectors_of::<S>(n);
     let mut arranged = vec![splat(0.0); rows.len() / n * vectors];
     for (row, arranged) in rows.chunks_exact(n).zip(arranged.chunks_exact_mut(vectors)) {
@@ -200,7 +200,7 @@ pub(super) fn arrange<S: Simd, E: Element>(rows: &[f32], n: usize) -> Vec<Floats
 
 /// The numbers of an [arranged](arrange) row in their own order.
 #[inline(always)]
-pub(super) fn restore<S: Simd, E: Element>(arranged: &[f32], row: &mut [f32]) {
+pub(super) fn restore<S: Simd, E: Widen>(arranged: &[f32], row: &mut [f32]) {
     for (channel, x) in row.iter_mut().enumerate() {
         *x = arranged[position::<S, E>(channel)];
     }
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[macerator::with_simd]
-    fn widened<S: Simd, E: Element>(row: &[E]) -> Vec<f32> {
+    fn widened<S: Simd, E: Widen>(row: &[E]) -> Vec<f32> {
         let mut out = vec![splat::<S>(f32::NAN); vectors_of::<S>(row.len())];
         widen_row::<S, E>(row, &mut out);
         let mut floats = vec![0.0; row.len()];
@@ -252,6 +252,12 @@ mod tests {
         assert_same(&widened_upper(&halves), expected());
         let brains: Vec<bf16> = bits().map(bf16::from_bits).collect();
         assert_same(&widened(&brains), brains.iter().map(|x| x.to_f32()));
+    }
+
+    #[test]
+    fn every_integer_of_8_bits_becomes_its_float() {
+        let integers: Vec<i8> = (i8::MIN..=i8::MAX).collect();
+        assert_same(&widened(&integers), integers.iter().map(|&x| f32::from(x)));
     }
 
     #[test]
