@@ -14,6 +14,6 @@ mod norm;
 
 pub use layer::{
     BlockWeight, InferenceLinear, InputObserver, LinearWeight, LowRank, QuantizationConfig,
-    QuantizationError, QuantizedWeight, SparseWeight, WeightFormat, channel_norms,
+    QuantizationError, QuantizedWeight, RowRounding, SparseWeight, WeightFormat, channel_norms,
 };
 pub use norm::rms_norm;

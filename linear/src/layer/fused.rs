@@ -40,6 +40,7 @@ impl InferenceLinear {
                 norm,
                 residual,
                 gated,
+                rounding: self.rounding,
             };
             return Some(layer.forward(rows.clone()));
         }

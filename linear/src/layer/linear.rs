@@ -38,6 +38,18 @@ pub struct InferenceLinear {
     /// `[d_output]`
     pub(super) bias: Option<Tensor<1>>,
     pub(super) observer: Option<InputObserver>,
+    pub(super) rounding: RowRounding,
+}
+
+/// What becomes of a few rows that native code multiplies with integers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RowRounding {
+    /// They are rounded to 8 bits, with a scale for each 32 channels, as llama.cpp does.
+    #[default]
+    Eight,
+    /// What rounding to 8 bits leaves off is multiplied too, in another 8 bits: each weight is read once and
+    /// multiplied twice.
+    Sixteen,
 }
 
 impl InferenceLinear {
@@ -86,6 +98,7 @@ impl InferenceLinear {
             weight,
             bias,
             observer: None,
+            rounding: RowRounding::default(),
         }
     }
 
@@ -105,7 +118,7 @@ impl InferenceLinear {
     ///
     /// When they are of other output channels.
     pub fn replace_weight(self, weight: LinearWeight) -> Self {
-        Self::with_weight(weight, self.bias)
+        Self::with_weight(weight, self.bias).with_row_rounding(self.rounding)
     }
 
     /// The layer with someone who is shown the rows that it is applied to, normed where it norms them.
@@ -114,6 +127,11 @@ impl InferenceLinear {
             observer: Some(observer),
             ..self
         }
+    }
+
+    /// The layer with another rounding of rows, where they are rounded.
+    pub fn with_row_rounding(self, rounding: RowRounding) -> Self {
+        Self { rounding, ..self }
     }
 
     /// The layer with its weights rounded to a few bits.
@@ -162,6 +180,7 @@ impl InferenceLinear {
             weight: LinearWeight::Full(joined(weights)),
             bias: (!biases.is_empty()).then(|| joined(biases)),
             observer: None,
+            rounding: RowRounding::default(),
         }
     }
 
@@ -307,6 +326,28 @@ mod tests {
                     .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
             }
         }
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn rows_in_sixteen_bits_are_a_hundredth_as_far_from_floats() -> Result<(), QuantizationError> {
+        let device = Device::flex();
+        let d_input = 320;
+        let random = |n| Tensor::<2>::random([n, d_input], Distribution::Default, &device);
+        let layer = InferenceLinear::new(random(48), None).with_weights(WeightFormat::Int8)?;
+        for m in [1, 3] {
+            let rows = random(m);
+            let floats = rows.clone().matmul(layer.weight().dequantize().transpose());
+            let off = |rounding| {
+                let layer = layer.clone().with_row_rounding(rounding);
+                let off = (layer.forward(rows.clone()) - floats.clone()).abs().max();
+                off.into_scalar::<f32>()
+            };
+            let (eight, sixteen) = (off(RowRounding::Eight), off(RowRounding::Sixteen));
+            assert!(eight > 0.0, "{m} rows are not rounded");
+            assert!(sixteen < eight / 100.0, "{m} rows: {sixteen} and {eight}");
+        }
+        Ok(())
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod sparse;
 mod weight;
 
 pub use blocks::BlockWeight;
-pub use linear::InferenceLinear;
+pub use linear::{InferenceLinear, RowRounding};
 pub use quantization::{QuantizationConfig, QuantizationError, WeightFormat};
 pub use quantized::QuantizedWeight;
 pub use sparse::{InputObserver, LowRank, SparseWeight, channel_norms};

@@ -9,11 +9,11 @@ use burn::{
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{LinearWeight, QuantizedWeight, sparse};
+use super::{LinearWeight, QuantizedWeight, RowRounding, sparse};
 use crate::{
     blocks::BlockFormat,
     flex::{floats, is_contiguous, primitive, runs_on, tensor},
-    native::{Groups, MANY_ROWS, Weights, side_by_side, stacked_product},
+    native::{Groups, MANY_ROWS, Weights, rounded_off, side_by_side, stacked_product},
     rms_norm,
 };
 
@@ -56,6 +56,7 @@ pub(super) struct Layer<'a> {
     pub residual: Option<&'a Tensor<2>>,
     /// Whether the first half of the outputs gates the second.
     pub gated: bool,
+    pub rounding: RowRounding,
 }
 
 impl Layer<'_> {
@@ -70,7 +71,20 @@ impl Layer<'_> {
             Some(norm) => floats(rms_norm(norm, rows)),
             None => floats(rows),
         };
-        let mut sums = products(self.weight, &rows, d_input);
+        let mut sums = match (self.rounding, self.weight) {
+            (RowRounding::Sixteen, weight) if m < MANY_ROWS && has_integers(weight) => {
+                // A row and what its rounding leaves off, one after the other, by the same pass over weights.
+                let mut pairs = rows;
+                pairs.extend_from_slice(&rounded_off(&pairs, d_input));
+                let mut sums = products(self.weight, &pairs, d_input);
+                let left_off = sums.split_off(m * n);
+                for (sum, left_off) in sums.iter_mut().zip(&left_off) {
+                    *sum += left_off;
+                }
+                sums
+            }
+            _ => products(self.weight, &rows, d_input),
+        };
         if let Some(bias) = self.bias {
             let bias = floats(bias.clone());
             each_row(&mut sums, n, |_, row| {
@@ -151,6 +165,16 @@ fn products(weight: &LinearWeight, rows: &[f32], d_input: usize) -> Vec<f32> {
             let weights: Vec<_> = lent.iter().map(Lent::weights).collect();
             stacked_product(rows, d_input, &weights)
         }
+    }
+}
+
+/// Whether rows are rounded to 8 bits for a product with them.
+fn has_integers(weight: &LinearWeight) -> bool {
+    match weight {
+        LinearWeight::Quantized(_) => true,
+        LinearWeight::Blocks(weight) => weight.format().is_integers(),
+        LinearWeight::Full(_) | LinearWeight::Sparse(_) => false,
+        LinearWeight::Stacked(parts) => parts.iter().any(has_integers),
     }
 }
 

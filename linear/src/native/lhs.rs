@@ -109,6 +109,31 @@ impl Part {
     }
 }
 
+/// What rows lose when they are rounded to 8 bits.
+///
+/// # Shapes
+///
+/// - rows, output: `[m, d_input]`, where `d_input` is a multiple of 32
+///
+/// # Panics
+///
+/// When it is not.
+pub(crate) fn rounded_off(rows: &[f32], d_input: usize) -> Vec<f32> {
+    let mut left_off = rows.to_vec();
+    let (parts, rest) = left_off.as_chunks_mut::<PART>();
+    assert!(
+        rest.is_empty() && d_input.is_multiple_of(PART),
+        "input channels: expected a multiple of {PART}, found {d_input}"
+    );
+    for x in parts {
+        let (part, scale, _) = Part::new(x, 0);
+        for (x, value) in x.iter_mut().zip(part.values) {
+            *x -= f32::from(value) * scale;
+        }
+    }
+    left_off
+}
+
 /// The nearest integer of a number of at most 127.
 #[inline(always)]
 fn rounded(x: f32) -> i8 {

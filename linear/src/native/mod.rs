@@ -30,6 +30,7 @@ mod weights;
 
 pub use channels::{ActiveChannel, Channels, add_channels, add_channels_at, channel_product};
 pub use level::LevelName;
+pub(crate) use lhs::rounded_off;
 pub(crate) use product::side_by_side;
 pub use product::{MANY_ROWS, product, product_at, stacked_product};
 pub use weights::{Groups, Weights};

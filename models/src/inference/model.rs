@@ -5,7 +5,7 @@ use burn::{
 use quest_burn::{
     attention::rms_norm,
     cache::{PagedKvCache, Step},
-    inference::{InferenceLinear, QuantizationError, WeightFormat},
+    inference::{InferenceLinear, QuantizationError, RowRounding, WeightFormat},
     policy::PagePolicy,
 };
 
@@ -150,7 +150,11 @@ impl InferenceLm {
 }
 
 fn lm_head(lm_head: Option<InferenceLinear>, embed_tokens: &Embedding) -> InferenceLinear {
-    lm_head.unwrap_or_else(|| InferenceLinear::new(embed_tokens.weight.val(), None))
+    // Nothing comes after logits that would average the rounding of their rows, and greedy tokens are chosen by
+    // small margins.
+    lm_head
+        .unwrap_or_else(|| InferenceLinear::new(embed_tokens.weight.val(), None))
+        .with_row_rounding(RowRounding::Sixteen)
 }
 
 impl LanguageModel for InferenceLm {

@@ -9,5 +9,5 @@ mod attention;
 pub use attention::InferenceAttention;
 pub use quest_burn_linear::{
     InferenceLinear, LinearWeight, QuantizationConfig, QuantizationError, QuantizedWeight,
-    WeightFormat,
+    RowRounding, WeightFormat,
 };
