@@ -32,6 +32,7 @@ pub fn check(target: &Target) -> Result<Vec<Record>, BenchError> {
         .filter(|&d| target.device().supports_dtype(d))
     {
         let options = AttentionOptions {
+            shortest: None,
             preset: Preset::Target,
             batch: vec![1],
             heads: vec![Heads { query: 8, kv: 2 }],

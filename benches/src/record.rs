@@ -71,6 +71,9 @@ pub struct Record {
     /// Tokens of each sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<usize>,
+    /// Tokens of the shortest sequence, where not all have those of the context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shortest: Option<usize>,
     /// Tokens that are attended to; absent where all are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<usize>,

@@ -7,42 +7,45 @@ use super::{Operation, grid::Shape};
 /// What one operation hands to the next (scores, page lists) counts for each of the two, and not
 /// for the three together.
 pub(super) fn bytes(shape: &Shape, operation: Operation, budget: usize) -> u64 {
-    // One row of each KV head of each sequence.
-    let heads = shape.batch * shape.heads.kv;
-    let row = heads * shape.kv_cache.bytes_per_row(shape.head_dim, shape.dtype);
+    // One row of each KV head of a sequence.
+    let row = shape.heads.kv * shape.kv_cache.bytes_per_row(shape.head_dim, shape.dtype);
     // A new one, as it comes.
-    let new_row = heads * shape.head_dim * shape.dtype.size();
-    let query = shape.batch * shape.heads.query * shape.head_dim * shape.dtype.size();
-    let scores = shape.batch * shape.heads.kv * shape.n_pages() * size_of::<f32>();
-    let k = (budget / shape.page_size).min(shape.n_pages());
-    let list = shape.batch * shape.heads.kv * k * size_of::<i32>();
-    // Of one page after the other, for each KV head of each sequence.
-    let packed = |pages| heads * Int8Digests::bytes(shape.digest, pages, shape.head_dim);
-    let digest = heads * shape.digest.shape(shape.head_dim).iter().product::<usize>();
+    let new_row = shape.heads.kv * shape.head_dim * shape.dtype.size();
+    let query = shape.heads.query * shape.head_dim * shape.dtype.size();
+    // Of one page after the other, for each KV head of a sequence.
+    let packed = |pages| shape.heads.kv * Int8Digests::bytes(shape.digest, pages, shape.head_dim);
+    let digest = shape.heads.kv * shape.digest.shape(shape.head_dim).iter().product::<usize>();
     let digest = digest * shape.dtype.size();
-    let (digests, packed_digest) = match shape.digests {
-        DigestStorage::Full => (shape.n_pages() * digest, 0),
-        DigestStorage::Int8 => (packed(shape.n_pages()), packed(1)),
-    };
-    // Keys of the newest page.
-    let held = (shape.context - 1) % shape.page_size;
-    let listed = (k * shape.page_size).min(shape.context) * 2 * row;
-    let bytes = match operation {
-        // The new key and value are read and written, and the digest is written, after it was read
-        // where keys are folded in; a packed one is written. Others are made of the keys of the page.
-        Operation::Append => {
-            let folded = match shape.digest.is_bound() {
-                true => 2 * digest,
-                false => digest + held * row,
-            };
-            2 * new_row + 2 * row + folded + packed_digest
+    let of_sequence = |length: usize| {
+        let n_pages = length.div_ceil(shape.page_size);
+        let scores = shape.heads.kv * n_pages * size_of::<f32>();
+        let k = (budget / shape.page_size).min(n_pages);
+        let list = shape.heads.kv * k * size_of::<i32>();
+        let (digests, packed_digest) = match shape.digests {
+            DigestStorage::Full => (n_pages * digest, 0),
+            DigestStorage::Int8 => (packed(n_pages), packed(1)),
+        };
+        // Keys of the newest page.
+        let held = (length - 1) % shape.page_size;
+        let listed = (k * shape.page_size).min(length) * 2 * row;
+        match operation {
+            // The new key and value are read and written, and the digest is written, after it was read
+            // where keys are folded in; a packed one is written. Others are made of the keys of the page.
+            Operation::Append => {
+                let folded = match shape.digest.is_bound() {
+                    true => 2 * digest,
+                    false => digest + held * row,
+                };
+                2 * new_row + 2 * row + folded + packed_digest
+            }
+            Operation::PageScores => query + digests + scores,
+            Operation::TopPages => scores + list,
+            Operation::PagedAttention => list + 2 * query + listed,
+            Operation::ThreeOperations | Operation::TopKAttention => 2 * query + digests + listed,
+            Operation::DenseAttention => 2 * query + length * 2 * row,
         }
-        Operation::PageScores => query + digests + scores,
-        Operation::TopPages => scores + list,
-        Operation::PagedAttention => list + 2 * query + listed,
-        Operation::ThreeOperations | Operation::TopKAttention => 2 * query + digests + listed,
-        Operation::DenseAttention => 2 * query + shape.context * 2 * row,
     };
+    let bytes = shape.lengths().into_iter().map(of_sequence).sum::<usize>();
     bytes as u64
 }
 
@@ -61,6 +64,7 @@ mod tests {
         head_dim: 4,
         page_size: 8,
         context: 64,
+        shortest: 64,
         dtype: DType::F16,
         digest: DigestKind::MinMax,
         digests: DigestStorage::Full,
@@ -84,9 +88,26 @@ mod tests {
     }
 
     #[test]
+    fn shorter_sequences_have_fewer_bytes() {
+        let shape = Shape {
+            batch: 3,
+            shortest: 16,
+            ..SHAPE
+        };
+        assert_eq!(shape.lengths(), [64, 32, 16]);
+        // Of 112 tokens a key and a value row of 2 heads, and 3 queries twice.
+        let of = |operation| bytes(&shape, operation, 32);
+        assert_eq!(of(Operation::DenseAttention), 3 * 96 + 112 * 32);
+        // Digests of 14 pages; 32, 32 and 16 tokens.
+        let digests = 14 * 2 * 16;
+        assert_eq!(of(Operation::TopKAttention), 3 * 96 + digests + 80 * 32);
+    }
+
+    #[test]
     fn a_budget_beyond_the_context_reads_the_context() {
         let shape = Shape {
             context: 60,
+            shortest: 60,
             ..SHAPE
         };
         assert_eq!(
@@ -145,6 +166,7 @@ mod tests {
                 head_dim: 128,
                 page_size: 16,
                 context,
+                shortest: context,
                 dtype: DType::F16,
                 digest: DigestKind::MinMax,
                 digests: DigestStorage::Full,

@@ -15,7 +15,10 @@ pub(super) struct Shape {
     pub heads: Heads,
     pub head_dim: usize,
     pub page_size: usize,
+    /// Tokens of the first sequence, the longest.
     pub context: usize,
+    /// Tokens of the last one. Those between are shorter by the same factor each.
+    pub shortest: usize,
     pub dtype: DType,
     pub digest: DigestKind,
     pub digests: DigestStorage,
@@ -26,6 +29,15 @@ impl Shape {
     /// Pages of a sequence.
     pub(super) fn n_pages(&self) -> usize {
         self.context.div_ceil(self.page_size)
+    }
+
+    /// Tokens of each sequence.
+    pub(super) fn lengths(&self) -> Vec<usize> {
+        let last = (self.batch - 1).max(1) as f64;
+        let ratio = self.shortest as f64 / self.context as f64;
+        let length =
+            |i: usize| (self.context as f64 * ratio.powf(i as f64 / last)).round() as usize;
+        (0..self.batch).map(length).collect()
     }
 
     /// A cache of as many layers as there are to be caches in turn.
@@ -58,6 +70,7 @@ impl Shape {
             head_dim: Some(self.head_dim),
             page_size: Some(self.page_size),
             context: Some(self.context),
+            shortest: (self.shortest < self.context).then_some(self.shortest),
             budget,
             ..Record::default()
         }
@@ -92,6 +105,7 @@ pub(super) fn shapes(options: &AttentionOptions, dtype: DType) -> Result<Vec<Sha
                                 head_dim,
                                 page_size,
                                 context,
+                                shortest: options.shortest.unwrap_or(context).clamp(1, context),
                                 dtype,
                                 digest,
                                 digests,

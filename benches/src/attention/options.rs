@@ -89,6 +89,10 @@ pub(crate) struct AttentionOptions {
     /// Tokens of each sequence, as in 32K,128K
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens)]
     pub contexts: Vec<usize>,
+    /// Tokens of the last sequence of a batch, where the first one has those of the context and each one between
+    /// is shorter than the one before by the same factor [default: all have as many]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
+    pub shortest: Option<usize>,
     /// Tokens that a decoded token attends to
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens)]
     pub budgets: Vec<usize>,

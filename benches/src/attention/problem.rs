@@ -12,7 +12,7 @@ use crate::{BenchError, Target, layer, timing::Call};
 /// Caches in turn, with a query and a new token for each entry.
 pub(super) struct Problem {
     pub shape: Shape,
-    /// A layer per cache; all hold the same number of tokens.
+    /// A layer per cache; all hold the same numbers of tokens.
     pub caches: PagedKvCache,
     pub step: Step,
     pub entries: Vec<Entry>,
@@ -48,7 +48,10 @@ impl Problem {
     ) -> Result<Self, BenchError> {
         let (device, dtype) = (target.device(), shape.dtype);
         let config = shape.cache(n_caches);
-        let mut caches = layer::filled_cache(&config, shape.context - 1, device, dtype)?;
+        let mut caches = layer::filled_cache(&config, 0, device, dtype)?;
+        let held = shape.lengths().into_iter().map(|length| length - 1);
+        // This takes the pages. Their content is already there.
+        caches.prefill(&held.collect::<Vec<_>>())?;
         let step = caches.decode()?;
         let row = [shape.batch, shape.heads.kv, 1, shape.head_dim];
         let entries = (0..n_entries).map(|index| {

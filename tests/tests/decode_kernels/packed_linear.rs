@@ -105,6 +105,50 @@ fn packed_weights_of_a_batch_are_those_that_they_stand_for() {
 }
 
 #[test]
+fn packed_weights_with_the_rows_of_a_batch_equal_sums_in_f64() {
+    let mut rng = StdRng::seed_from_u64(10);
+    let mut compared = 0;
+    for (device, dtype) in matrix_targets() {
+        for (m, k, n) in [
+            (9, 128, 34),
+            (16, 4096, 260),
+            (33, 384, 98),
+            // Segments of the channels.
+            (64, 2048, 130),
+            (128, 640, 96),
+            // More outputs than cubes take at once.
+            (12, 128, 40_000),
+        ] {
+            for config in quantizations() {
+                let (weight, _) =
+                    random_within(2.0 / (k as f32).sqrt(), [n, k], dtype, &device, &mut rng);
+                let weight = QuantizedWeight::new(weight, config).unwrap();
+                for around in [AROUND[1], AROUND[4]] {
+                    let packed = weight.packed().into();
+                    if kernels::linear::packed_rows(&packed, dtype, around.normed, m) < m {
+                        continue;
+                    }
+                    let inputs = LinearInputs::new([m, k, n], around, (&device, dtype), &mut rng);
+                    let output = kernels::linear::gemv(
+                        inputs.rows(),
+                        inputs.norm(),
+                        packed,
+                        inputs.bias(),
+                        inputs.residual(),
+                        around.gated,
+                    );
+                    let what = format!("{m} rows of {k}, {n} outputs, {config}, {around:?}");
+                    let expected = inputs.expected(&unpacked(&weight));
+                    assert_close(&floats(&output), &expected, 4.0 * tolerance(dtype), &what);
+                    compared += 1;
+                }
+            }
+        }
+    }
+    println!("{compared} layers compared");
+}
+
+#[test]
 fn packed_weights_do_not_hide_what_is_no_number() {
     let mut rng = StdRng::seed_from_u64(7);
     for (device, dtype) in targets() {

@@ -2,6 +2,8 @@ use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::prelude::*;
 
+#[cfg(feature = "cuda")]
+use super::warpgroup;
 use super::{
     super::{
         launch::address_type,
@@ -145,6 +147,15 @@ fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric
 pub(crate) fn gemv(inputs: Inputs<CubeBackend>, weights: Weights<CubeBackend>) -> CubeTensor {
     match weights {
         Weights::Full(weight) => {
+            #[cfg(feature = "cuda")]
+            {
+                let [m, d_input] = inputs.rows.meta.shape().dims::<2>();
+                if m > MAX_ROWS
+                    && warpgroup::takes(inputs.rows.client.properties(), inputs.rows.dtype, d_input)
+                {
+                    return warpgroup::warpgroup_gemv(inputs, weight);
+                }
+            }
             if inputs.rows.meta.shape()[0] > MAX_ROWS {
                 return batch_gemv(inputs, weight);
             }
@@ -165,6 +176,22 @@ pub(crate) fn gemv(inputs: Inputs<CubeBackend>, weights: Weights<CubeBackend>) -
                 inputs.epilogue,
             );
             let shape = shape.filter(|_| scales.dtype == inputs.rows.dtype);
+            #[cfg(feature = "cuda")]
+            {
+                let [m, d_input] = inputs.rows.meta.shape().dims::<2>();
+                if m > MAX_ROWS
+                    && scales.dtype == inputs.rows.dtype
+                    && warpgroup::packed::takes(
+                        inputs.rows.client.properties(),
+                        inputs.rows.dtype,
+                        d_input,
+                        packing,
+                    )
+                {
+                    let weights = BoundWeights::packed(words, scales, zeros, 1);
+                    return warpgroup::packed::packed_gemv(inputs, weights, packing);
+                }
+            }
             let weights = BoundWeights::packed(words, scales, zeros, 1);
             if let Some(shape) = shape {
                 return matrix_gemv(inputs, weights, shape);

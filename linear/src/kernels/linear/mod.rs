@@ -10,6 +10,9 @@ mod normed;
 mod packing;
 mod plan;
 mod shape;
+mod sink;
+#[cfg(feature = "cuda")]
+mod warpgroup;
 mod widen;
 
 use burn::{
@@ -56,6 +59,14 @@ pub fn max_rows(device: &Device, dtype: DType, d_input: usize) -> usize {
         && is_cube_with(device, |properties| {
             batch::takes(properties, dtype, d_input)
         });
+    #[cfg(feature = "cuda")]
+    if supported(device)
+        && is_cube_with(device, |properties| {
+            warpgroup::takes(properties, dtype, d_input)
+        })
+    {
+        return warpgroup::MAX_ROWS;
+    }
     if takes { batch::MAX_ROWS } else { MAX_ROWS }
 }
 
@@ -69,6 +80,12 @@ pub fn packed_rows(weight: &KernelWeight, dtype: DType, normed: bool, m: usize) 
     };
     let [_, d_input] = weight.dims();
     let packing = groups.packing();
+    if m > MAX_ROWS {
+        let many = many_packed_rows(groups, dtype);
+        if many > MAX_ROWS {
+            return m.min(many);
+        }
+    }
     let fits = |rows: usize| {
         groups.scales.dtype() == dtype
             && is_cube_with(&groups.words.device(), |properties| {
@@ -80,12 +97,32 @@ pub fn packed_rows(weight: &KernelWeight, dtype: DType, normed: bool, m: usize) 
     (1..=most).rev().find(|&rows| fits(rows)).unwrap_or(most)
 }
 
+/// Most rows that [`gemv`] takes with packed weights on their device.
+fn many_packed_rows(weight: &PackedWeight, dtype: DType) -> usize {
+    #[cfg(feature = "cuda")]
+    {
+        let [_, d_input] = weight.dims();
+        let packing = weight.packing();
+        let takes = weight.scales.dtype() == dtype
+            && supported(&weight.words.device())
+            && is_cube_with(&weight.words.device(), |properties| {
+                warpgroup::packed::takes(properties, dtype, d_input, packing)
+            });
+        if takes {
+            return warpgroup::MAX_ROWS;
+        }
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = (weight, dtype);
+    MAX_ROWS
+}
+
 /// `rows * weight^T`, with an RMSNorm of the rows before it and what follows in the same launch; sums
 /// are kept in f32 and rounded once. Packed weights are unpacked in registers.
 ///
 /// # Shapes
 ///
-/// - rows: `[m, d_input]`, m from 1 to [`max_rows`], or to [`MAX_ROWS`] where weights are packed
+/// - rows: `[m, d_input]`, m from 1 to [`max_rows`], or as many as [`packed_rows`] says where weights are packed
 /// - norm: weight, `[d_input]`, and epsilon
 /// - weight: `[d_output, d_input]`
 /// - bias: `[d_output]`
@@ -111,6 +148,9 @@ pub fn gemv(
     if let KernelWeight::Full(weight) = &weight {
         check_dtype("weights", weight.dtype(), rows.dtype());
         max = max_rows(&rows.device(), rows.dtype(), d_input);
+    }
+    if let KernelWeight::Groups(groups) = &weight {
+        max = many_packed_rows(groups, rows.dtype());
     }
     let inputs = Inputs::new(rows, max, norm, n, bias, residual, gated);
     Tensor::from_dispatch(Dispatch::gemv(inputs, weight.into()))

@@ -96,6 +96,31 @@ pub fn multiply_words(
     })
 }
 
+/// Begins to add the products of 64 rows of 64 channels in registers, 16 words of two channels each, and as many
+/// rows in shared memory as there are `columns`. Until they are complete, nothing else may touch the sums; the
+/// words are kept as long by what assigns registers.
+#[cube]
+pub fn multiply_registers(
+    sums: &mut Array<f32>,
+    words: &Array<u32>,
+    rows: u32,
+    #[comptime] columns: usize,
+    #[comptime] dtype: &'static str,
+) {
+    intrinsic!(|scope| {
+        let n = sums.__expand_len_method(scope);
+        let n_words = words.__expand_len_method(scope);
+        let operands = vec![
+            sums.__extract_list(scope),
+            words.__extract_list(scope),
+            rows.read_value(scope),
+        ];
+        let text = products_of_registers([n, n_words], columns, dtype);
+        let op = PtxOp::with_sums(scope.ctx_mut(), &text, [n, n_words], operands);
+        scope.register(&op);
+    })
+}
+
 /// 2 to the power of `x`, to within 2 units of the last place.
 #[cube]
 pub fn exp2(x: f32) -> f32 {
@@ -201,4 +226,36 @@ fn products_of_words([n, words]: [usize; 2], depth: usize, columns: usize, dtype
         );
     }
     text + "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n}"
+}
+
+/// An instruction for each 16 channels of the rows in shared memory, which are described as for [`products`].
+fn products_of_registers([n, words]: [usize; 2], columns: usize, dtype: &str) -> String {
+    let sums = (0..n)
+        .map(|i| format!("${i}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let rows = 2 * n + words;
+    let mut text = format!(
+        "{{\n\
+         .reg .b32 low;\n\
+         .reg .b64 b;\n\
+         shr.u32 low, ${rows}, 4;\n\
+         mov.b64 b, {{low, 0x40000040}};\n\
+         wgmma.fence.sync.aligned;\n"
+    );
+    for step in 0..words / 4 {
+        if step > 0 {
+            text += "add.s64 b, b, 2;\n";
+        }
+        let first = 2 * n + 4 * step;
+        let words = (first..first + 4)
+            .map(|i| format!("${i}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        text += &format!(
+            "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{dtype}.{dtype} \
+             {{{sums}}}, {{{words}}}, b, 1, 1, 1, 0;\n"
+        );
+    }
+    text + "wgmma.commit_group.sync.aligned;\n}"
 }

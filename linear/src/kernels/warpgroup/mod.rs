@@ -9,8 +9,8 @@ mod ptx;
 use cubecl::{cuda::compiler::CudaBackend, ir::DeviceProperties};
 
 pub use self::instructions::{
-    complete, copy, end_copies, exp2, multiply, multiply_words, publish, shared_address,
-    wait_for_copies, wait_for_products,
+    complete, copy, end_copies, exp2, multiply, multiply_registers, multiply_words, publish,
+    shared_address, wait_for_copies, wait_for_products,
 };
 
 /// The architecture that has the instructions. Later ones have others.

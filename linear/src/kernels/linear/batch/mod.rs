@@ -27,99 +27,20 @@ use super::{
         rms_norm::launch_rms_norm,
     },
     Epilogue,
-    args::{OutputArg, output_arg},
-    epilogue::{addend, write},
+    args::output_arg,
+    sink::{STEP as SEGMENT_STEP, Segment, Sink, Whole, launch_merge},
 };
 
 /// Most LHS rows, whose sums fit into the registers of a plane.
 pub(super) const MAX_ROWS: usize = 64;
 /// Words of a vector.
 const WORDS: usize = 4;
-/// Units of a cube that adds up segments.
-const MERGE_UNITS: usize = 256;
+
+const _: () = assert!(STEP == SEGMENT_STEP);
 
 /// Whether the kernel takes rows of so many channels on a device.
 pub(super) fn takes(properties: &DeviceProperties, dtype: DType, d_input: usize) -> bool {
     is_there(properties, dtype, PLANES * PLANE) && d_input.is_multiple_of(STEP * WIDTH)
-}
-
-/// What becomes of the sums of a cube.
-#[cube]
-trait Sink: Send + Sync + 'static {
-    type Output<F: Float>: LaunchArg + CubeType;
-
-    /// Vectors of each row, of so many, that the cube takes.
-    fn range(vectors: usize) -> (usize, usize);
-
-    /// Takes an output channel of a row: its sum, and that of its gated counterpart.
-    fn put<F: Float>(
-        out: &mut Self::Output<F>,
-        sum: f32,
-        up: f32,
-        row: usize,
-        channel: usize,
-        rows: usize,
-        #[comptime] epilogue: Epilogue,
-    );
-}
-
-/// Sums are whole: the epilogue follows.
-struct Whole;
-
-#[cube]
-impl Sink for Whole {
-    type Output<F: Float> = OutputArg<F>;
-
-    fn range(vectors: usize) -> (usize, usize) {
-        (0usize.runtime(), vectors)
-    }
-
-    fn put<F: Float>(
-        out: &mut OutputArg<F>,
-        sum: f32,
-        up: f32,
-        row: usize,
-        channel: usize,
-        _rows: usize,
-        #[comptime] epilogue: Epilogue,
-    ) {
-        let columns = out.output.shape(1);
-        let added = addend::<F>(&out.residual, row, channel, columns, epilogue);
-        write::<F>(sum, up, added, row, channel, out, epilogue);
-    }
-}
-
-/// Sums are over a segment of the channels, one of as many as there are cubes along y; they are kept,
-/// `[segments, rows, weight rows]`.
-struct Segment;
-
-#[cube]
-impl Sink for Segment {
-    type Output<F: Float> = OwnedTensor<f32>;
-
-    fn range(vectors: usize) -> (usize, usize) {
-        let segment = CUBE_POS_Y as usize;
-        let n_segments = CUBE_COUNT_Y as usize;
-        let steps = vectors / STEP;
-        let first = segment * steps / n_segments * STEP;
-        let end = (segment + 1) * steps / n_segments * STEP;
-        (first, end)
-    }
-
-    fn put<F: Float>(
-        out: &mut OwnedTensor<f32>,
-        sum: f32,
-        _up: f32,
-        row: usize,
-        channel: usize,
-        rows: usize,
-        #[comptime] _epilogue: Epilogue,
-    ) {
-        let n = out.shape(2);
-        if channel < n {
-            out[(CUBE_POS_Y as usize * rows + row) * n + channel] = sum;
-        }
-    }
 }
 
 /// Cubes: runs of weight rows, in turns, and segments of the channels.
@@ -164,36 +85,6 @@ fn batch_kernel<O: Sink, F: Float, N: Size, W: Size, P: Size>(
             i += comptime!(shape.units());
         }
         first_output += CUBE_COUNT_X as usize * outputs;
-    }
-}
-
-/// Adds up the segments of every output.
-#[cube(launch_unchecked, address_type = "dynamic")]
-fn merge_segments_kernel<F: Float>(
-    segments: &Tensor<f32>,
-    output: &mut OutputArg<F>,
-    #[comptime] n_segments: usize,
-    #[comptime] epilogue: Epilogue,
-    #[define(F)] _dtype: ElemType,
-) {
-    let m = output.output.shape(0);
-    let columns = output.output.shape(1);
-    let i = ABSOLUTE_POS;
-    if i < m * columns {
-        let (row, channel) = (i / columns, i % columns);
-        let n = segments.shape(2);
-        let mut sum = f32::new(0.0);
-        let mut up = f32::new(0.0);
-        #[unroll]
-        for segment in 0..n_segments {
-            let at = (segment * m + row) * n + channel;
-            sum += segments[at];
-            if comptime!(epilogue.gated) {
-                up += segments[at + columns];
-            }
-        }
-        let added = addend::<F>(&output.residual, row, channel, columns, epilogue);
-        write::<F>(sum, up, added, row, channel, output, epilogue);
     }
 }
 
@@ -268,17 +159,7 @@ pub(super) fn batch_gemv(inputs: Inputs<CubeBackend>, weight: CubeTensor) -> Cub
             shape,
             dtype,
         );
-        merge_segments_kernel::launch_unchecked(
-            &client,
-            CubeCount::Static((m * columns).div_ceil(MERGE_UNITS) as u32, 1, 1),
-            CubeDim::new_1d(MERGE_UNITS as u32),
-            address,
-            segments.into_tensor_arg(),
-            output_arg(bias, residual, &output),
-            n_segments,
-            epilogue,
-            dtype,
-        );
     }
+    launch_merge(segments, bias, residual, &output, epilogue);
     output
 }
