@@ -162,8 +162,9 @@ fn the_model_that_ships_is_served() {
         server.json("/v1/completions", &by_ids)["choices"],
         answer["choices"]
     );
+    // As vLLM has it, special tokens are part of the text.
     let back = server.json("/detokenize", &json!({ "tokens": tokens["tokens"] }));
-    assert_eq!(back["prompt"], QUESTION);
+    assert_eq!(back["prompt"], format!("<s>{QUESTION}"));
 
     // Draws with a seed are the same each time, and log-probabilities are those of the greedy tokens.
     let drawn =
