@@ -5,6 +5,7 @@
 //! match together, every branch of one meets every branch of all others.
 
 mod branches;
+mod divisors;
 mod lark;
 mod schema;
 
@@ -51,7 +52,7 @@ pub(super) fn check_source(source: &GrammarSource, limits: &GrammarLimits) -> Re
 
 fn check_schemas(schemas: &[&Value], limits: &GrammarLimits) -> Result<(), Beyond> {
     for schema in schemas {
-        schema::check_divisors(schema)?;
+        divisors::check(schema)?;
         let patterns = Patterns::of(schema, limits)?;
         let together = patterns.together()?;
         if together > limits.max_branches as f64 {

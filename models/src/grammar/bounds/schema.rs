@@ -14,8 +14,6 @@ const OF_FORMAT: f64 = 16.0;
 const MORE: f64 = 8.0;
 /// Patterns for the names of an object's properties at most: the compiler compares each with each.
 const MAX_PROPERTY_PATTERNS: usize = 64;
-/// Digits of all divisors, added up.
-const MAX_DIVISORS: f64 = 20_000.0;
 /// Fields whose values are no schemas.
 const NO_SCHEMAS: [&str; 7] = [
     "const",
@@ -156,40 +154,6 @@ fn percent_decoded(text: &str) -> Option<String> {
         });
     }
     String::from_utf8(bytes).ok()
-}
-
-/// Refuses divisors that have too many remainders together, each of which is a state.
-pub(super) fn check_divisors(schema: &Value) -> Result<(), Beyond> {
-    fn sum(schema: &Value) -> f64 {
-        match schema {
-            Value::Array(parts) => parts.iter().map(sum).sum(),
-            Value::Object(fields) => {
-                let own = match fields.get("multipleOf") {
-                    Some(Value::Number(divisor)) => digits(&divisor.to_string()),
-                    _ => 0.0,
-                };
-                own + fields.values().map(sum).sum::<f64>()
-            }
-            _ => 0.0,
-        }
-    }
-    /// The digits of 0.025 are 25.
-    fn digits(number: &str) -> f64 {
-        let number = number.split(['e', 'E']).next().unwrap_or(number);
-        let digits = number
-            .chars()
-            .filter(char::is_ascii_digit)
-            .collect::<String>();
-        digits.trim_end_matches('0').parse().unwrap_or(0.0)
-    }
-    match sum(schema) {
-        sum if sum > MAX_DIVISORS => Err(Beyond::at_most(
-            MAX_DIVISORS,
-            "as the sum of all multipleOf",
-            sum,
-        )),
-        _ => Ok(()),
-    }
 }
 
 /// Hands over each pattern of a schema, whatever it applies to.
