@@ -66,6 +66,10 @@ pub enum BenchError {
     #[cfg(feature = "models")]
     #[error("answer: {0}")]
     Answer(String),
+    /// A server did not answer as it should have: where, what was expected and found.
+    #[cfg(feature = "serve")]
+    #[error("{0}")]
+    Server(String),
     /// Some measurements failed; the others gave results.
     #[error("measurements: expected all to give a result, found {failed} that failed")]
     Failed {
@@ -101,6 +105,8 @@ impl BenchError {
             Self::Generate(error) => error.is_bad_request(),
             #[cfg(feature = "models")]
             Self::Decode(_) | Self::Answer(_) => false,
+            #[cfg(feature = "serve")]
+            Self::Server(_) => false,
             Self::Device(_)
             | Self::Wrong { .. }
             | Self::Failed { .. }

@@ -31,6 +31,8 @@ mod prefill;
 mod read;
 mod record;
 mod rows;
+#[cfg(feature = "serve")]
+mod serve;
 mod table;
 mod target;
 mod timing;
@@ -40,6 +42,8 @@ pub use error::BenchError;
 pub use options::BenchOptions;
 pub use parse::{digest_kinds, digest_storages, kv_storages};
 pub use record::{Kind, Record};
+#[cfg(feature = "serve")]
+pub use serve::ServeOptions;
 pub use target::{Target, device_memory};
 pub use timing::{Launch, Timing};
 

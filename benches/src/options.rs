@@ -5,6 +5,8 @@ use clap::{Args, Subcommand};
 #[cfg(feature = "plot")]
 use quest_burn_report::file::check_writable;
 
+#[cfg(feature = "serve")]
+use crate::serve::ServeOptions;
 use crate::{
     BenchError, Output, Rows, Target,
     attention::{self, AttentionOptions},
@@ -48,9 +50,39 @@ enum Command {
     /// The prompt of a whole model
     #[cfg(feature = "models")]
     Prefill(PrefillOptions),
+    /// Load on a server with OpenAI's interface: requests per second, time to tokens
+    #[cfg(feature = "serve")]
+    Serve(ServeOptions),
 }
 
 impl BenchOptions {
+    /// The load on a server, where that is what is measured. It needs no device.
+    #[cfg(feature = "serve")]
+    pub fn serve(&self) -> Option<&ServeOptions> {
+        match &self.command {
+            Command::Serve(options) => Some(options),
+            _ => None,
+        }
+    }
+
+    /// Measures a server at `url`, or where the options say, and prints each result as it comes.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer, or an option makes no sense.
+    #[cfg(feature = "serve")]
+    pub fn run_serve(&self, options: &ServeOptions, url: Option<&str>) -> Result<(), BenchError> {
+        #[cfg(feature = "plot")]
+        if let Some(path) = &self.plot {
+            return Err(BenchError::Option {
+                option: "--plot",
+                expected: "none for a server".into(),
+                found: path.display().to_string(),
+            });
+        }
+        options.run(url, self.json)
+    }
+
     /// Measures, and prints each result as it comes.
     ///
     /// # Errors
@@ -58,6 +90,10 @@ impl BenchOptions {
     /// When an option cannot be served, the device fails, a timed result is wrong or a file cannot
     /// be written.
     pub fn run(&self, target: &Target) -> Result<(), BenchError> {
+        #[cfg(feature = "serve")]
+        if let Command::Serve(options) = &self.command {
+            return self.run_serve(options, None);
+        }
         let output = if self.json {
             Output::Json
         } else {
@@ -77,6 +113,8 @@ impl BenchOptions {
             Command::Decode(_) | Command::Engine(_) | Command::Lossless(_) => Kind::Decode,
             #[cfg(feature = "models")]
             Command::Prefill(_) => Kind::Prefill,
+            #[cfg(feature = "serve")]
+            Command::Serve(_) => unreachable!("answered above"),
         };
         let mut rows = Rows::new(target, output, kind);
         let measured = match &self.command {
@@ -89,6 +127,8 @@ impl BenchOptions {
             Command::Lossless(options) => lossless::run(options, target, &mut rows),
             #[cfg(feature = "models")]
             Command::Prefill(options) => prefill::run(options, target, &mut rows),
+            #[cfg(feature = "serve")]
+            Command::Serve(_) => unreachable!("answered above"),
         };
         #[cfg(feature = "plot")]
         if let Some(path) = &self.plot

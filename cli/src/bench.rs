@@ -1,5 +1,8 @@
 //! `quest bench`
 
+#[cfg(feature = "serve")]
+mod server;
+
 use clap::Args;
 use quest_burn_benches::{BenchError, BenchOptions, Target};
 
@@ -18,6 +21,14 @@ pub(crate) struct BenchArgs {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    #[cfg(feature = "serve")]
+    if let Some(options) = args.bench.serve() {
+        let server = options.server();
+        let server = server.map(|arguments| server::Server::start(args.device, &arguments));
+        let server = server.transpose()?;
+        let url = server.as_ref().map(server::Server::url);
+        return args.bench.run_serve(options, url).map_err(Failure::from);
+    }
     let selected = device::select(args.device)?;
     let target = Target::new(selected.device, value_name(selected.name));
     args.bench.run(&target).map_err(Failure::from)

@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub metrics: Metrics,
     /// A permit for each request that is worked on.
     pub requests: Arc<Semaphore>,
+    /// A permit for each grammar that is compiled: cores are left for answers.
+    compilers: Semaphore,
     /// Tokens of calls that decoding would leave out.
     pub call_tokens: HashMap<u32, String>,
     pub started: u64,
@@ -49,10 +51,12 @@ impl State {
             let id = text.id(token)?;
             Some((id, (*token).to_owned()))
         });
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             call_tokens: tokens.collect(),
             metrics: Metrics::default(),
             requests: Arc::new(Semaphore::new(config.limits.requests)),
+            compilers: Semaphore::new(cores.div_ceil(2)),
             started: seconds(),
             is_ending: AtomicBool::new(false),
             config,
@@ -82,6 +86,8 @@ impl State {
         &self,
         grammar: Grammar,
     ) -> Result<Result<CompiledGrammar, String>, ApiError> {
+        let permit = self.compilers.acquire().await;
+        let _permit = permit.expect("permits are given out as long as the server is there");
         let backend = self.backend.clone();
         let work = tokio::task::spawn_blocking(move || backend.compile(&grammar));
         let done = work.await;

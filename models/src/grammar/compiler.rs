@@ -4,12 +4,15 @@ use std::{sync::Arc, thread};
 use llguidance::{
     JsonCompileOptions, Logger, Matcher, ParserFactory,
     api::{GrammarInit, TopLevelGrammar},
+    earley::Grammar as Rules,
 };
 use serde_json::{Value, json};
 use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv};
 
 use super::{
     Grammar, GrammarError, GrammarLimits, GrammarSource,
+    bounds::{self, Beyond, Branches},
+    cache::Cache,
     matcher::in_short,
     vocabulary::{token_bytes, tree},
 };
@@ -21,6 +24,9 @@ const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,64}";
 /// Stack of a thread that compiles. What is not used of it takes no memory.
 const STACK: usize = 512 << 20;
 
+/// Grammars that are kept for sources that come again.
+const KEPT: usize = 16;
+
 /// Field of a schema with options for the compiler.
 const OPTIONS: &str = "x-guidance";
 
@@ -29,6 +35,7 @@ const OPTIONS: &str = "x-guidance";
 pub struct GrammarCompiler {
     factory: Arc<ParserFactory>,
     limits: GrammarLimits,
+    pub(super) cache: Arc<Cache>,
 }
 
 impl GrammarCompiler {
@@ -51,20 +58,35 @@ impl GrammarCompiler {
         Ok(Self {
             factory: Arc::new(factory),
             limits: GrammarLimits::default(),
+            cache: Arc::new(Cache::new(KEPT)),
         })
     }
 
     /// The same with other limits.
     pub fn with_limits(self, limits: GrammarLimits) -> Self {
-        Self { limits, ..self }
+        Self {
+            limits,
+            cache: Arc::new(Cache::new(KEPT)),
+            ..self
+        }
     }
 
-    /// Compiles a source, on a thread of its own: how deep the compiler goes depends on the source.
+    /// Compiles a source, on a thread of its own: how deep the compiler goes depends on the source. The
+    /// sources that were compiled last are kept.
     ///
     /// # Errors
     ///
     /// When the source makes no sense, uses what is not supported, or is beyond the limits.
     pub fn compile(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
+        if let Some(grammar) = self.cache.get(source) {
+            return Ok(grammar);
+        }
+        let grammar = self.compile_anew(source)?;
+        self.cache.insert(source, &grammar);
+        Ok(grammar)
+    }
+
+    fn compile_anew(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
         self.check(source)?;
         let failed = |problem: String| GrammarError::TooComplex {
             kind: source.kind(),
@@ -84,24 +106,46 @@ impl GrammarCompiler {
 
     fn compile_here(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
         let kind = source.kind();
+        bounds::check_source(source, &self.limits).map_err(|beyond| beyond_limits(kind, beyond))?;
         let grammar = match source {
             GrammarSource::Regex(pattern) => TopLevelGrammar::from_regex(pattern),
             GrammarSource::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
             GrammarSource::JsonObject => json(json!({ "type": "object" })),
             GrammarSource::JsonSchema(schema) => json(schema.clone()),
         };
+        let grammar = self.lowered(kind, GrammarInit::Serialized(grammar))?;
         let parser = self.factory.create_parser_from_init_ext(
-            GrammarInit::Serialized(grammar),
+            grammar,
             Logger::new(0, 0),
             InferenceCapabilities::default(),
             self.limits.parser(),
         );
         let parser = parser.map_err(|error| refused(kind, in_short(&error)))?;
-        let grammar = Grammar::new(Matcher::new(Ok(parser)));
+        let grammar = Grammar::new(Matcher::new(Ok(parser)), self.limits.mask_time);
         // What fails at once is refused, and the first answer does not wait for the first mask.
         let first = grammar.matcher().allowed();
         first.map_err(|error| refused(kind, error))?;
         Ok(grammar)
+    }
+
+    /// Rules and regular expressions of a source, where they are few and simple enough.
+    fn lowered(
+        &self,
+        kind: &'static str,
+        grammar: GrammarInit,
+    ) -> Result<GrammarInit, GrammarError> {
+        let env = self.factory.tok_env().clone();
+        let lowered = grammar.to_internal(Some(env), self.limits.parser());
+        let (rules, lexemes) = lowered.map_err(|error| refused(kind, in_short(&error)))?;
+        let (most, found) = (self.limits.max_symbols, symbols(&rules));
+        if found > most {
+            let problem = format!("expected at most {most} symbols of rules, found {found}");
+            return Err(GrammarError::TooComplex { kind, problem });
+        }
+        let branches = Branches::of(lexemes.regex_builder.exprset());
+        let checked = branches.check(&self.limits);
+        checked.map_err(|beyond| beyond_limits(kind, beyond))?;
+        Ok(GrammarInit::Internal(rules, lexemes))
     }
 
     fn check(&self, source: &GrammarSource) -> Result<(), GrammarError> {
@@ -179,12 +223,30 @@ pub(super) fn with_options(mut schema: Value) -> Value {
     schema
 }
 
+/// Symbols of rules, each as often as it is in one.
+fn symbols(rules: &Rules) -> usize {
+    // Nothing else tells of them: "1 terminals; 3 non-terminals with 4 rules with 9 symbols".
+    let stats = rules.stats();
+    let symbols = stats.rsplit(' ').nth(1);
+    let symbols = symbols.and_then(|symbols| symbols.parse().ok());
+    symbols.unwrap_or_else(|| rules.num_symbols())
+}
+
+fn beyond_limits(kind: &'static str, beyond: Beyond) -> GrammarError {
+    match beyond {
+        Beyond::Limit(problem) => GrammarError::TooComplex { kind, problem },
+        Beyond::Unsupported(problem) => GrammarError::Invalid { kind, problem },
+    }
+}
+
 fn refused(kind: &'static str, problem: String) -> GrammarError {
-    const LIMITS: [&str; 6] = [
+    const LIMITS: [&str; 8] = [
         "too complex",
         "too large",
         "too big",
         "too many",
+        "Too many",
+        "max is",
         "fuel",
         "limit",
     ];

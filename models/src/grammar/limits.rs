@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use llguidance::api::ParserLimits;
 
 /// What a grammar and its masks may take. The default is meant for grammars of strangers.
@@ -8,14 +10,23 @@ pub struct GrammarLimits {
     pub max_bytes: usize,
     /// Levels of a source within each other: brackets of any kind.
     pub max_depth: usize,
-    /// Symbols of the compiled grammar.
+    /// Symbols of the compiled grammar, in all places where they are.
     pub max_symbols: usize,
-    /// Steps of compiling regular expressions; about 50,000 take a millisecond.
+    /// Names, texts and signs of the rules of a grammar: each is looked for among all others that may come
+    /// at one place.
+    pub max_rule_items: usize,
+    /// Branches of regular expressions that the next byte decides between, in all parts of a source. They
+    /// are what one step may take, and steps are counted afterwards.
+    pub max_branches: usize,
+    /// Steps of compiling regular expressions, of which 50,000 take a millisecond, a hundred times as long
+    /// at worst.
     pub compile_steps: u64,
     /// Steps of regular expressions for one mask; about 14,000 take a millisecond.
     pub mask_steps: u64,
     /// Items of the parser for one mask; about 20,000 take a millisecond.
     pub mask_items: usize,
+    /// Time of one mask, or of taking note of one token: what an item takes is not bounded by their number.
+    pub mask_time: Duration,
     /// States of regular expressions, of a kilobyte or two each, that the answers of a grammar share.
     pub max_states: usize,
 }
@@ -25,10 +36,13 @@ impl Default for GrammarLimits {
         Self {
             max_bytes: 128 << 10,
             max_depth: 64,
-            max_symbols: 200_000,
-            compile_steps: 1_000_000,
+            max_symbols: 60_000,
+            max_rule_items: 8_000,
+            max_branches: 200_000,
+            compile_steps: 300_000,
             mask_steps: 100_000,
             mask_items: 50_000,
+            mask_time: Duration::from_millis(500),
             max_states: 50_000,
         }
     }

@@ -1,8 +1,12 @@
 use core::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use llguidance::Matcher;
 
+use super::watch;
 use crate::sampling::TokenMask;
 
 /// A grammar that was compiled for a tokenizer. Clones share what it holds.
@@ -10,12 +14,23 @@ use crate::sampling::TokenMask;
 pub struct Grammar {
     /// Nothing was accepted by it yet. A lock, as matchers are for one thread at a time.
     matcher: Arc<Mutex<Matcher>>,
+    mask_time: Duration,
 }
 
 impl Grammar {
-    pub(super) fn new(matcher: Matcher) -> Self {
+    pub(super) fn new(matcher: Matcher, mask_time: Duration) -> Self {
         Self {
-            matcher: Arc::new(Mutex::new(matcher)),
+            matcher: Arc::new(Mutex::new(matcher.into_cancellable())),
+            mask_time,
+        }
+    }
+
+    /// The same grammar, of which nothing is learned yet.
+    pub(super) fn fresh(&self) -> Self {
+        let matcher = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            matcher: Arc::new(Mutex::new(matcher.deep_clone())),
+            mask_time: self.mask_time,
         }
     }
 
@@ -24,6 +39,7 @@ impl Grammar {
         let matcher = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
         GrammarMatcher {
             matcher: matcher.clone(),
+            mask_time: self.mask_time,
         }
     }
 }
@@ -38,9 +54,36 @@ impl fmt::Debug for Grammar {
 #[derive(Clone)]
 pub struct GrammarMatcher {
     matcher: Matcher,
+    mask_time: Duration,
 }
 
 impl GrammarMatcher {
+    /// Gives it another time for masks.
+    #[cfg(test)]
+    pub(super) fn hurry(&mut self, mask_time: Duration) {
+        self.mask_time = mask_time;
+    }
+
+    /// What the matcher says, unless it takes longer than it may.
+    fn within_time<T, E: fmt::Display>(
+        &mut self,
+        ask: impl FnOnce(&mut Matcher) -> Result<T, E>,
+    ) -> Result<T, String> {
+        let handle = self.matcher.cancellation_handle();
+        let timed = handle.map(|handle| watch::limited(handle, self.mask_time));
+        let said = ask(&mut self.matcher);
+        drop(timed);
+        said.map_err(|error| match self.matcher.is_cancelled() {
+            true => {
+                let most = self.mask_time.as_millis();
+                format!(
+                    "expected at most {most} ms for a token, found more: the grammar is too complex"
+                )
+            }
+            false => in_short(&error),
+        })
+    }
+
     /// Whether the answer may end here.
     ///
     /// # Errors
@@ -50,19 +93,18 @@ impl GrammarMatcher {
         if self.is_complete() {
             return Ok(true);
         }
-        self.matcher.is_accepting().map_err(|e| in_short(&e))
+        self.within_time(Matcher::is_accepting)
     }
 }
 
 impl TokenMask for GrammarMatcher {
     fn allowed(&mut self) -> Result<Vec<u32>, String> {
-        let mask = self.matcher.compute_mask_or_eos();
-        mask.map(|mask| mask.as_slice().to_vec())
-            .map_err(|e| in_short(&e))
+        let mask = self.within_time(Matcher::compute_mask_or_eos)?;
+        Ok(mask.as_slice().to_vec())
     }
 
     fn accept(&mut self, id: u32) -> Result<(), String> {
-        self.matcher.consume_token(id).map_err(|e| in_short(&e))
+        self.within_time(|matcher| matcher.consume_token(id))
     }
 
     fn is_complete(&self) -> bool {

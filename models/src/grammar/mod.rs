@@ -24,6 +24,8 @@
 //! Grammars may come from strangers. What a source may hold, and what compiling it and each mask may cost, is
 //! limited ([`GrammarLimits`]).
 
+mod bounds;
+mod cache;
 mod calls;
 mod compiler;
 mod error;
@@ -31,6 +33,7 @@ mod limits;
 mod matcher;
 mod source;
 mod vocabulary;
+mod watch;
 
 pub use calls::{CallForm, FunctionSchema, ToolCalls};
 pub use compiler::GrammarCompiler;

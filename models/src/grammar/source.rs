@@ -51,8 +51,18 @@ impl GrammarSource {
     /// One of several texts.
     pub fn choice<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Self {
         let texts = texts.into_iter();
-        let texts = texts.map(|text| quoted(text.as_ref())).collect::<Vec<_>>();
-        Self::Lark(format!("start: {}\n", texts.join(" | ")))
+        let mut texts = texts.collect::<Vec<_>>();
+        let has_empty = texts.iter().any(|text| text.as_ref().is_empty());
+        texts.retain(|text| !text.as_ref().is_empty());
+        let texts = texts.iter().map(|text| quoted(text.as_ref()));
+        let texts = texts.collect::<Vec<_>>();
+        // One terminal is a tree of its texts, where alternatives of a rule would be tried one by one.
+        let start = match (texts.is_empty(), has_empty) {
+            (true, _) => return Self::Lark("start: \"\"\n".to_owned()),
+            (false, true) => "TEXT?",
+            (false, false) => "TEXT",
+        };
+        Self::Lark(format!("start: {start}\nTEXT: {}\n", texts.join(" | ")))
     }
 
     /// What it is called in errors.

@@ -1,0 +1,291 @@
+//! Load on a server with OpenAI's interface, over HTTP: requests per second, time to the first token and
+//! between tokens, for growing numbers of clients. Any such server is measured by the same requests.
+
+mod client;
+mod prompts;
+mod times;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use clap::{Args, ValueEnum};
+use quest_burn_report::{count, table::Table};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use self::{
+    client::{Answer, Asked, Client},
+    prompts::Prompts,
+    times::Times,
+};
+use crate::BenchError;
+
+/// Options of `bench serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeOptions {
+    /// Address of a server that runs [default: one that is started, with --model and what is behind --]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// A key of the server
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
+    /// Clients at once, each of which asks when it has its answer
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::sequences, default_value = "1,4,16")]
+    clients: Vec<usize>,
+    /// Requests of each measurement
+    #[arg(long, value_name = "N", value_parser = count::number, default_value = "32")]
+    requests: usize,
+    /// Tokens of a prompt, nearly
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_value = "256")]
+    prompts: Vec<usize>,
+    /// Tokens of an answer
+    #[arg(long, value_name = "N", value_parser = count::tokens, default_value = "64")]
+    new_tokens: usize,
+    /// What answers attend to; `default` for servers that do not know Quest
+    #[arg(
+        long,
+        value_enum,
+        value_name = "POLICY,..",
+        value_delimiter = ',',
+        default_value = "default"
+    )]
+    policies: Vec<AskedPolicy>,
+    /// Tokens that Quest attends to [default: as the server has it]
+    #[arg(long, value_name = "N", value_parser = count::tokens)]
+    budget: Option<usize>,
+    /// A text that prompts are cut out of [default: a few words of English, again and again]
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// All prompts begin with the same text
+    #[arg(long)]
+    shared: bool,
+    /// The model of the server that is started
+    #[arg(long, value_name = "MODEL", conflicts_with = "url")]
+    model: Option<String>,
+    /// Options of the server that is started
+    #[arg(last = true, value_name = "OPTION", conflicts_with = "url")]
+    server: Vec<String>,
+}
+
+/// The policy that requests ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum AskedPolicy {
+    /// Says nothing of it
+    Default,
+    Dense,
+    Quest,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, Serialize)]
+struct Load {
+    kind: &'static str,
+    url: String,
+    model: String,
+    policy: AskedPolicy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<usize>,
+    clients: usize,
+    requests: usize,
+    /// Requests that the server had no room for.
+    refused: usize,
+    prompt_tokens: u64,
+    new_tokens: u64,
+    requests_per_s: f64,
+    tokens_per_s: f64,
+    first_token_ms: Times,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    between_tokens_ms: Option<Times>,
+}
+
+impl ServeOptions {
+    /// Arguments of the server that is to be started; none where one runs.
+    pub fn server(&self) -> Option<Vec<String>> {
+        if self.url.is_some() {
+            return None;
+        }
+        let model = self.model.iter();
+        let model = model.flat_map(|model| ["--model".to_owned(), model.clone()]);
+        Some(model.chain(self.server.iter().cloned()).collect())
+    }
+
+    /// Measures a server, and prints each result as it comes.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer, or an option makes no sense.
+    pub fn run(&self, url: Option<&str>, is_json: bool) -> Result<(), BenchError> {
+        let Some(url) = url.or(self.url.as_deref()) else {
+            return Err(BenchError::Option {
+                option: "--url",
+                expected: "the address of a server".into(),
+                found: "none".into(),
+            });
+        };
+        let client = Client::new(url, self.api_key.as_deref());
+        let model = client.model()?;
+        let prompts = Prompts::new(self.text.as_deref(), self.shared, &client)?;
+        let mut table = Table::new([
+            "policy",
+            "clients",
+            "prompt",
+            "requests/s",
+            "tokens/s",
+            "first p50",
+            "first p99",
+            "next p50",
+            "next p99",
+            "longest",
+            "refused",
+        ]);
+        // No two measurements ask the same, so that no cache has what was asked before.
+        let mut asked = 1;
+        for &tokens in &self.prompts {
+            for &policy in &self.policies {
+                for &clients in &self.clients {
+                    let load =
+                        self.measure(url, &model, &prompts, (tokens, policy, clients), asked)?;
+                    asked += self.requests;
+                    match is_json {
+                        true => print(&serde_json::to_string(&load).expect("keys are text"))?,
+                        false => table.push(load.cells()),
+                    }
+                }
+            }
+        }
+        match is_json {
+            true => Ok(()),
+            false => print(table.to_string().trim_end()),
+        }
+    }
+
+    fn measure(
+        &self,
+        url: &str,
+        model: &str,
+        prompts: &Prompts,
+        (tokens, policy, clients): (usize, AskedPolicy, usize),
+        first: usize,
+    ) -> Result<Load, BenchError> {
+        let next = AtomicUsize::new(0);
+        let answers = Mutex::new(Vec::new());
+        let refused = AtomicUsize::new(0);
+        let ask = || {
+            let client = Client::new(url, self.api_key.as_deref());
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= self.requests {
+                    return Ok::<_, BenchError>(());
+                }
+                let body = self.body(model, prompts.get(first + number, tokens), policy);
+                match client.ask(&body)? {
+                    Asked::Refused => {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Asked::Answered(answer) => {
+                        answers
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(answer);
+                    }
+                }
+            }
+        };
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let asking = (0..clients).map(|_| scope.spawn(ask)).collect::<Vec<_>>();
+            let mut asked = asking.into_iter().map(|asking| asking.join());
+            asked.try_for_each(|asked| {
+                asked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })?;
+        let taken = begun.elapsed().as_secs_f64();
+        let answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Some(first_token_ms) = Times::of(answers.iter().map(|answer| answer.first)) else {
+            return Err(BenchError::Server(format!(
+                "{url}: expected answers, found all refused"
+            )));
+        };
+        let sum = |of: fn(&Answer) -> u64| answers.iter().map(of).sum::<u64>();
+        let new_tokens = sum(|answer| answer.new_tokens);
+        let n = answers.len();
+        Ok(Load {
+            kind: "serve",
+            url: url.to_owned(),
+            model: model.to_owned(),
+            policy,
+            budget: self.budget.filter(|_| policy == AskedPolicy::Quest),
+            clients,
+            requests: n,
+            refused: refused.into_inner(),
+            prompt_tokens: sum(|answer| answer.prompt_tokens) / n as u64,
+            new_tokens: new_tokens / n as u64,
+            requests_per_s: n as f64 / taken,
+            tokens_per_s: new_tokens as f64 / taken,
+            first_token_ms,
+            between_tokens_ms: Times::of(
+                answers
+                    .iter()
+                    .flat_map(|answer| answer.gaps.iter().copied()),
+            ),
+        })
+    }
+
+    fn body(&self, model: &str, prompt: String, policy: AskedPolicy) -> Value {
+        let mut body = json!({
+            "model": model, "prompt": prompt, "max_tokens": self.new_tokens, "temperature": 0,
+            "ignore_eos": true, "stream": true, "stream_options": { "include_usage": true },
+        });
+        match (policy, self.budget) {
+            (AskedPolicy::Default, _) => (),
+            (AskedPolicy::Quest, Some(budget)) => {
+                body["quest"] = json!({ "policy": policy, "token_budget": budget });
+            }
+            _ => body["quest"] = json!({ "policy": policy }),
+        }
+        body
+    }
+}
+
+impl Load {
+    fn cells(&self) -> Vec<String> {
+        let between = |of: fn(Times) -> f64| match self.between_tokens_ms {
+            Some(times) => format!("{:.1} ms", of(times)),
+            None => "-".to_owned(),
+        };
+        vec![
+            format!("{:?}", self.policy).to_lowercase(),
+            self.clients.to_string(),
+            self.prompt_tokens.to_string(),
+            format!("{:.2}", self.requests_per_s),
+            format!("{:.1}", self.tokens_per_s),
+            format!("{:.1} ms", self.first_token_ms.p50),
+            format!("{:.1} ms", self.first_token_ms.p99),
+            between(|times| times.p50),
+            between(|times| times.p99),
+            between(|times| times.most),
+            self.refused.to_string(),
+        ]
+    }
+}
+
+fn print(text: &str) -> Result<(), BenchError> {
+    let mut stdout = io::stdout().lock();
+    let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => BenchError::StdoutClosed,
+        _ => BenchError::Write {
+            path: "stdout".into(),
+            message: error.to_string(),
+        },
+    })
+}
