@@ -164,8 +164,9 @@ impl Bench {
     ) {
         let d = self.case.head_dim;
         let row = self.row(sequence, head, position);
-        self.keys[row..row + d].copy_from_slice(&self.kept(key));
-        self.values[row..row + d].copy_from_slice(&self.kept(value));
+        let (key, value) = (self.kept(key), self.kept(value));
+        self.keys[row..row + d].copy_from_slice(&key);
+        self.values[row..row + d].copy_from_slice(&value);
         let page = self.pages[sequence][position / self.case.page_size];
         let held = position % self.case.page_size + 1;
         let first = row + d - held * d;
