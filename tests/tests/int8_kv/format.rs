@@ -58,14 +58,14 @@ fn rows_that_were_appended_are_the_nearest_and_no_others_are_written() {
             let found = values(&rows.widened());
             let mut is_held = vec![false; found.len() / head_dim];
             for (sequence, &length) in shape.lengths.iter().enumerate() {
-                for head in 0..heads {
-                    let (expected, half_steps) = rounded(&tokens[sequence][head]);
+                for (head, tokens) in tokens[sequence].iter().enumerate() {
+                    let (expected, half_steps) = rounded(tokens);
                     for token in 0..length {
                         let page = filled.step.pages(sequence)[token / page_size] as usize;
                         let row = (page * heads + head) * page_size + token % page_size;
                         is_held[row] = true;
                         let found = &found[row * head_dim..][..head_dim];
-                        let exact = &tokens[sequence][head][token];
+                        let exact = &tokens[token];
                         for (channel, &x) in found.iter().enumerate() {
                             let x = f64::from(x);
                             let off = (x - exact[channel]).abs();
