@@ -45,6 +45,7 @@ impl Body {
     }
 
     /// The same for an operation that reads the digests only.
+    #[cfg_attr(not(feature = "flex"), allow(unused_variables))]
     pub(crate) fn of_digests(cache: &LayerCache, device: &Device) -> Self {
         match Self::of(&cache.device(), cache.pool.dtype(), cache.pool.head_dim()) {
             // Native code reads the cache's memory as it lies, and Flex's own tensors only.

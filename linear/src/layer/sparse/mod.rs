@@ -148,6 +148,7 @@ impl SparseWeight {
     }
 
     /// Whether a channel of a row has a part in the sum. What is no number has.
+    #[cfg(feature = "flex")]
     fn is_active(&self, channel: usize, value: f32) -> bool {
         let score = value.abs() * self.norms[channel];
         score > self.threshold || score.is_nan()
