@@ -131,8 +131,21 @@ impl Demand<'_> {
         let tensors = 2 * self.config.n_layers.max(1) as u64;
         let copy = self.cache(tokens).key_value_bytes(form.dtype) / tensors;
         let hidden = self.hidden_bytes(form, tokens);
-        let hidden = hidden.saturating_add(self.window_bytes(tokens));
+        let hidden = hidden
+            .saturating_add(self.window_bytes(tokens))
+            .saturating_add(self.widened_bytes(form, tokens));
         hidden.max(copy).saturating_add(PROGRAM)
+    }
+
+    /// Keys and values of a layer that a prompt's attention takes widened on GPUs.
+    fn widened_bytes(&self, form: Form, tokens: usize) -> u64 {
+        let whole = self.cache(tokens).with_kv_storage(KvStorage::Full);
+        match self.kv_storage {
+            KvStorage::Full => 0,
+            KvStorage::Int8 => {
+                whole.key_value_bytes(form.dtype) / self.config.n_layers.max(1) as u64
+            }
+        }
     }
 
     /// Scores of a block of tokens in a sliding window, masked, and as weights: in f32, by tensor
