@@ -8,6 +8,8 @@ use std::{
     io::{self, Write},
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
 use tempfile::TempDir;
@@ -20,6 +22,9 @@ const ELSEWHERE: [&str; 3] = ["check", "longbench", "serve"];
 /// What a line of a shell begins with, and a line that is typed into a chat.
 const SHELL: &str = "$ ";
 const TYPED: &str = "> ";
+
+/// Commands that run at a time, and share the cores: one alone keeps two busy for a part of its time only.
+const AT_ONCE: usize = 2;
 
 /// Stands for any lines.
 const ANY: &str = "...";
@@ -115,9 +120,33 @@ fn folder() -> TempDir {
     dir
 }
 
+/// What each command prints. Some run at a time: none reads what another writes.
+fn run_all(dir: &Path, commands: &[Documented]) -> Vec<Vec<String>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut printed = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(command) = commands.get(index) else {
+                return printed;
+            };
+            let lines = run(dir, &command.words[1..], &command.typed);
+            printed.push((index, lines));
+        }
+    };
+    let mut printed = thread::scope(|scope| {
+        let workers = [(); AT_ONCE].map(|()| scope.spawn(&work));
+        workers.map(|worker| worker.join().unwrap()).concat()
+    });
+    printed.sort();
+    printed.into_iter().map(|(_, lines)| lines).collect()
+}
+
 fn run(dir: &Path, words: &[String], typed: &str) -> Vec<String> {
+    let threads = thread::available_parallelism().map_or(1, |cores| cores.get() / AT_ONCE);
     let mut child = Command::new(env!("CARGO_BIN_EXE_quest"))
         .args(words)
+        .env("RAYON_NUM_THREADS", threads.max(1).to_string())
         .current_dir(dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -152,14 +181,15 @@ fn what_the_readme_shows_is_what_its_commands_print() {
             );
         }
     }
-    for command in documented() {
-        let (program, words) = command.words.split_first().unwrap();
-        assert_eq!(program, "quest");
-        let needs_model = words.iter().any(|word| word == "model.gguf");
-        if ELSEWHERE.contains(&words[0].as_str()) || (needs_model && model.is_none()) {
-            continue;
-        }
-        let found = run(dir.path(), words, &command.typed);
+    let mut commands = documented();
+    commands.retain(|command| {
+        assert_eq!(command.words[0], "quest");
+        let needs_model = command.words.iter().any(|word| word == "model.gguf");
+        let is_elsewhere = ELSEWHERE.contains(&command.words[1].as_str());
+        !is_elsewhere && (model.is_some() || !needs_model)
+    });
+    let found = run_all(dir.path(), &commands);
+    for (command, found) in commands.iter().zip(found) {
         let shown = command.shown.iter().map(|line| match line.as_str() {
             ANY => ANY.into(),
             line => without_numbers(line),
@@ -167,7 +197,8 @@ fn what_the_readme_shows_is_what_its_commands_print() {
         let shown = shown.collect::<Vec<_>>();
         assert!(
             matches(&shown, &found),
-            "{words:?}\nshown:\n{}\nfound:\n{}",
+            "{:?}\nshown:\n{}\nfound:\n{}",
+            command.words,
             shown.join("\n"),
             found.join("\n")
         );

@@ -183,11 +183,14 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     fn feed() -> Feed {
-        let vocabulary = Vocabulary::train(600, 1).unwrap();
-        Feed::new(Arc::new(Schedule::tiny()), Arc::new(vocabulary), 3)
+        static TRAINED: LazyLock<Arc<Vocabulary>> =
+            LazyLock::new(|| Arc::new(Vocabulary::train(600, 1).unwrap()));
+        Feed::new(Arc::new(Schedule::tiny()), TRAINED.clone(), 3)
     }
 
     #[test]

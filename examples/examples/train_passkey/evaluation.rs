@@ -359,11 +359,14 @@ fn first_integer(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::model::{tiny_model, weights};
 
-    fn vocabulary() -> Vocabulary {
-        Vocabulary::train(700, 1).unwrap()
+    fn vocabulary() -> &'static Vocabulary {
+        static TRAINED: LazyLock<Vocabulary> = LazyLock::new(|| Vocabulary::train(700, 1).unwrap());
+        &TRAINED
     }
 
     fn passkey() -> Passkey {
@@ -380,7 +383,7 @@ mod tests {
     fn prompts_have_their_length_and_ask_for_the_key_they_hide() {
         let vocabulary = vocabulary();
         let mut places = Vec::new();
-        for trial in passkey().trials(&vocabulary).unwrap() {
+        for trial in passkey().trials(vocabulary).unwrap() {
             assert_eq!(trial.prompt.len(), 200);
             let text = vocabulary.decode(&trial.prompt).unwrap();
             let statement = format!(
@@ -405,7 +408,7 @@ mod tests {
             .run(
                 &model,
                 &config,
-                &vocabulary,
+                vocabulary,
                 &policies,
                 DType::F32,
                 &mut |n| seen.push(n),
@@ -424,7 +427,7 @@ mod tests {
             tokens: 40,
             ..passkey()
         };
-        let error = passkey.trials(&vocabulary()).unwrap_err().to_string();
+        let error = passkey.trials(vocabulary()).unwrap_err().to_string();
         assert!(error.contains("expected more than"), "{error}");
     }
 

@@ -138,7 +138,8 @@ impl GrammarCompiler {
         let lowered = grammar.to_internal(Some(env), self.limits.parser());
         let (rules, lexemes) = lowered.map_err(|error| refused(kind, in_short(&error)))?;
         let (most, found) = (self.limits.max_symbols, symbols(&rules));
-        if found > most {
+        if found.is_none_or(|found| found > most) {
+            let found = found.map_or("an unknown number".to_owned(), |found| found.to_string());
             let problem = format!("expected at most {most} symbols of rules, found {found}");
             return Err(GrammarError::TooComplex { kind, problem });
         }
@@ -223,13 +224,16 @@ pub(super) fn with_options(mut schema: Value) -> Value {
     schema
 }
 
-/// Symbols of rules, each as often as it is in one.
-fn symbols(rules: &Rules) -> usize {
+/// Symbols of rules, each as often as it is in one, if the compiler tells of them as it does in this version.
+fn symbols(rules: &Rules) -> Option<usize> {
     // Nothing else tells of them: "1 terminals; 3 non-terminals with 4 rules with 9 symbols".
     let stats = rules.stats();
-    let symbols = stats.rsplit(' ').nth(1);
-    let symbols = symbols.and_then(|symbols| symbols.parse().ok());
-    symbols.unwrap_or_else(|| rules.num_symbols())
+    stats
+        .strip_suffix(" symbols")?
+        .rsplit(' ')
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn beyond_limits(kind: &'static str, beyond: Beyond) -> GrammarError {

@@ -64,11 +64,16 @@ impl PieceKind {
 
 /// Reads `tokenizer.model`.
 pub(crate) fn read(path: &Path) -> Result<Tokenizer, TokenizerError> {
+    from_bytes(path, &read_file(path)?)
+}
+
+/// The tokenizer that the bytes of a file stand for.
+fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     let unsupported = |problem: String| TokenizerError::Unsupported {
         path: path.into(),
         problem,
     };
-    let pieces = protobuf::parse(&read_file(path)?)
+    let pieces = protobuf::parse(bytes)
         .map_err(|problem| unsupported(format!("expected a model of SentencePiece, {problem}")))?;
     let tokenizer = caught(|| pieces.tokenizer());
     tokenizer.map_err(|error| unsupported(error.to_string()))

@@ -12,7 +12,10 @@ use quest_burn::{
 use quest_burn_tests::{arrays::values, catalogue::AttentionShape};
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::{new_rows, poisoned, shapes};
+use super::{
+    case::shapes,
+    filled::{new_rows, poisoned},
+};
 
 /// Where the elements of a tensor lie.
 fn address(pool: &Tensor<4>) -> usize {

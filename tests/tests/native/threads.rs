@@ -6,7 +6,11 @@ use burn::tensor::DType;
 use quest_burn::{PageSharing, cache::KvStorage, digest::DigestKind, ops, policy::Pages};
 use quest_burn_tests::{arrays::values, catalogue::AttentionShape};
 
-use super::{Pair, selection, shapes};
+use super::{
+    case::{Case, shapes},
+    filled::Filled,
+    selection,
+};
 
 /// Set for a process that only hashes results.
 const HASHES: &str = "QUEST_TEST_HASHES";
@@ -14,23 +18,37 @@ const HASHES: &str = "QUEST_TEST_HASHES";
 /// Bits of the results over all shapes, mixed into one number.
 fn hash_of_results() -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for (dtype, rows) in [
+    let mut mix = |output: &[f32]| {
+        for x in output {
+            hash = (hash ^ u64::from(x.to_bits())).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for (dtype, storage) in [
         (DType::F32, KvStorage::Full),
         (DType::F16, KvStorage::Full),
         (DType::BF16, KvStorage::Full),
         (DType::F32, KvStorage::Int8),
     ] {
-        let is_kept =
-            |shape: &AttentionShape| rows == KvStorage::Full || shape.head_dim.is_multiple_of(16);
+        let is_kept = |shape: &AttentionShape| {
+            storage == KvStorage::Full || shape.head_dim.is_multiple_of(16)
+        };
         for shape in shapes().into_iter().filter(is_kept) {
-            let mut pair = Pair::new(&shape, DigestKind::MeanVar, dtype, rows, 5);
-            let [scores, _] = pair.scores(PageSharing::KvHead);
-            let chosen = selection(&shape, 1);
-            let pages = ops::top_pages(scores, &pair.step, &chosen);
-            for output in [pair.attend(&Pages::All), pair.attend(&pages)] {
-                for x in values(&output) {
-                    hash = (hash ^ u64::from(x.to_bits())).wrapping_mul(0x0100_0000_01b3);
-                }
+            let case = Case {
+                shape,
+                digest: DigestKind::MeanVar,
+                dtype,
+                storage,
+                seed: 5,
+            };
+            for output in Filled::prefilled(&case, ops::append, ops::prefill_attention) {
+                mix(&values(&output));
+            }
+            let mut filled = Filled::natively(&case);
+            let scores = filled.scores(PageSharing::KvHead);
+            let chosen = selection(&case.shape, 1);
+            let pages = ops::top_pages(scores, &filled.step, &chosen);
+            for pages in [Pages::All, pages] {
+                mix(&values(&filled.attend(&pages)));
             }
         }
     }

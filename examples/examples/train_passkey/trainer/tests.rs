@@ -1,8 +1,12 @@
+use std::sync::LazyLock;
+
 use super::*;
 use crate::{checkpoint, model::tiny_model};
 
 fn vocabulary() -> Arc<Vocabulary> {
-    Arc::new(Vocabulary::train(600, 1).unwrap())
+    static TRAINED: LazyLock<Arc<Vocabulary>> =
+        LazyLock::new(|| Arc::new(Vocabulary::train(600, 1).unwrap()));
+    TRAINED.clone()
 }
 
 fn trainer(schedule: Schedule) -> Trainer {

@@ -1,6 +1,9 @@
 use llguidance::derivre::{ExprRef, raw::ExprSet};
 
-use super::{Beyond, GrammarLimits};
+use super::{
+    Beyond, GrammarLimits,
+    kinds::{Kind, Kinds},
+};
 
 /// Regular expressions of fewer branches are not counted: they are what most are.
 const FEW: f64 = 16.0;
@@ -15,6 +18,10 @@ pub(in super::super) struct Branches {
 
 impl Branches {
     pub(in super::super) fn of(exprs: &ExprSet) -> Self {
+        Self::with_kinds(exprs, Kinds::known())
+    }
+
+    fn with_kinds(exprs: &ExprSet, kinds: &Kinds) -> Self {
         let mut counted = Self {
             branches: vec![0.0; exprs.len()],
             total: 0.0,
@@ -25,7 +32,7 @@ impl Branches {
             if !exprs.is_valid(expr) {
                 continue;
             }
-            let (branches, work) = counted.count(exprs, expr);
+            let (branches, work) = counted.count(exprs, expr, kinds.get(exprs, expr));
             counted.branches[id as usize] = branches;
             if work >= FEW {
                 counted.total += work;
@@ -35,33 +42,34 @@ impl Branches {
     }
 
     /// Branches of one expression, the parts of which were counted before, and what finding them takes.
-    fn count(&self, exprs: &ExprSet, expr: ExprRef) -> (f64, f64) {
+    fn count(&self, exprs: &ExprSet, expr: ExprRef, kind: Option<Kind>) -> (f64, f64) {
         let parts = exprs.get_args(expr);
         let of_parts = || parts.iter().map(|part| self.get(*part));
-        // The type of tags has no name outside of its crate.
-        match &*format!("{:?}", exprs.get_tag(expr)) {
-            "Concat" => {
+        match kind {
+            // Another version of derivre has it: there is no bound.
+            None => (f64::INFINITY, f64::INFINITY),
+            Some(Kind::Bytes) => (1.0, 1.0),
+            Some(Kind::Wrapped) => (of_parts().sum(), 1.0),
+            Some(Kind::Concat) => {
                 let seen = match exprs.is_nullable(parts[0]) {
                     true => of_parts().sum(),
                     false => self.get(parts[0]),
                 };
                 (seen, seen)
             }
-            "Or" => {
+            Some(Kind::Or) => {
                 let sum = of_parts().sum::<f64>();
                 (sum, sum)
             }
             // Each branch of a part meets each of the others, which are a few more after some bytes.
-            "And" => {
+            Some(Kind::And) => {
                 let product = of_parts().map(|branches| branches + 8.0).product::<f64>();
                 (parts.len() as f64, product)
             }
-            "Not" => {
+            Some(Kind::Not) => {
                 let branches = of_parts().sum::<f64>();
                 (branches + 1.0, branches * branches)
             }
-            "Repeat" | "Lookahead" => (of_parts().sum(), 1.0),
-            _ => (1.0, 1.0),
         }
     }
 
@@ -104,6 +112,17 @@ mod tests {
         assert!((4800.0..=5050.0).contains(&optional), "{optional}");
         assert!(total(&"(a|bc)?".repeat(1000)) > 400_000.0);
         assert!(total(&(0..500).map(|i| format!("w{i}|")).collect::<String>()) < 100.0);
+    }
+
+    #[test]
+    fn an_expression_of_an_unknown_kind_has_no_bound() {
+        let mut builder = RegexBuilder::new();
+        builder.mk_regex("a").unwrap();
+        let limits = GrammarLimits::default();
+        let known = Branches::of(builder.exprset());
+        assert_eq!(known.check(&limits), Ok(()));
+        let unknown = Branches::with_kinds(builder.exprset(), &Kinds::none());
+        assert!(matches!(unknown.check(&limits), Err(Beyond::Limit(_))));
     }
 
     #[test]

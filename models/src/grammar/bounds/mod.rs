@@ -6,6 +6,7 @@
 
 mod branches;
 mod divisors;
+mod kinds;
 mod lark;
 mod schema;
 

@@ -1,0 +1,107 @@
+//! `quest bench serve`: load on a server.
+
+use serde_json::{Value, json};
+
+use super::{Server, quest};
+
+fn bench(args: &[&str]) -> std::process::Output {
+    let mut command = quest(&["bench", "serve", "--device", "flex"]);
+    command.args(args).output().unwrap()
+}
+
+#[test]
+fn load_on_a_server_is_measured() {
+    let server = Server::start(&["--policy", "dense", "--page-size", "16"]);
+    let url = format!("http://{}", server.address);
+    let args = [
+        "--url",
+        &url,
+        "--clients",
+        "1,3",
+        "--requests",
+        "4",
+        "--prompts",
+        "64",
+        "--new-tokens",
+        "5",
+        "--policies",
+        "dense,quest",
+        "--budget",
+        "32",
+        "--json",
+    ];
+    let output = bench(&args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let lines = stdout.lines().map(serde_json::from_str::<Value>);
+    let lines = lines.collect::<Result<Vec<_>, _>>().unwrap();
+    let found = lines
+        .iter()
+        .map(|line| (line["policy"].as_str().unwrap(), line["clients"].as_u64()));
+    let expected = [
+        ("dense", Some(1)),
+        ("dense", Some(3)),
+        ("quest", Some(1)),
+        ("quest", Some(3)),
+    ];
+    assert_eq!(found.collect::<Vec<_>>(), expected);
+    for line in &lines {
+        assert_eq!(line["kind"], "serve");
+        assert_eq!(line["model"], "quest-passkey");
+        assert_eq!(
+            (&line["requests"], &line["refused"]),
+            (&json!(4), &json!(0))
+        );
+        assert_eq!(line["new_tokens"], 5);
+        let prompt = line["prompt_tokens"].as_u64().unwrap();
+        assert!((48..=80).contains(&prompt), "{line}");
+        for times in ["first_token_ms", "between_tokens_ms"] {
+            let at = |share: &str| line[times][share].as_f64().unwrap();
+            assert!(at("p50") > 0.0 && at("p50") <= at("p99") && at("p99") <= at("most"));
+        }
+        assert!(line["requests_per_s"].as_f64().unwrap() > 0.0);
+        assert_eq!(line["budget"].is_null(), line["policy"] == "dense");
+    }
+}
+
+#[test]
+fn a_server_is_started_to_be_measured_and_ended() {
+    let args = ["--clients", "2", "--requests", "2", "--new-tokens", "3"];
+    let output = bench(&[&args[..], &["--", "--page-size", "16"]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let heading = stdout.lines().next().unwrap();
+    assert!(heading.contains("requests/s") && heading.contains("first p99"));
+    assert_eq!(stdout.lines().count(), 2, "{stdout}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_in_a_line() {
+    for (args, code, problem) in [
+        (
+            &["--url", "http://127.0.0.1:9"][..],
+            1,
+            "expected an answer, found none",
+        ),
+        (&["--text", "/none"], 2, "--text: expected a text file"),
+        (&["--clients", "0"], 2, "--clients"),
+        (
+            &["--plot", "a.svg"],
+            2,
+            "--plot: expected none for a server",
+        ),
+        (
+            &["--", "--policy", "h2o"],
+            2,
+            "quest serve: expected a server",
+        ),
+    ] {
+        let output = bench(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        let error = stderr.lines().find(|line| line.contains(problem));
+        assert!(error.is_some(), "{args:?}: {stderr}");
+    }
+}
