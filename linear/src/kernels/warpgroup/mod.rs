@@ -3,6 +3,8 @@
 //!
 //! CubeCL 0.11 knows neither; `ptx.rs` adds them as an operation with a lowering of its own.
 
+#[cfg(test)]
+pub(super) mod fixture;
 mod instructions;
 mod ptx;
 mod stages;
