@@ -2,6 +2,7 @@
 
 mod args;
 mod batch;
+mod channels;
 mod epilogue;
 mod gemv;
 mod load;
@@ -20,6 +21,8 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 
+pub(crate) use channels::launch_sparse_gemv;
+pub use channels::{ChannelWeight, sparse_gemv};
 pub(crate) use gemv::gemv as launch_gemv;
 pub(crate) use load::GroupLoad;
 use matrix::MatrixShape;
