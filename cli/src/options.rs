@@ -73,7 +73,7 @@ pub(crate) struct CommonOptions {
 #[derive(Args)]
 pub(crate) struct ChannelOptions {
     /// Skips the input channels of projections that matter least to a decoded token, as `quest calibrate` wrote
-    /// into FILE [without FILE: quest-sparsity.safetensors beside the checkpoint]; on the CPU
+    /// into FILE [without FILE: quest-sparsity.safetensors beside the checkpoint]
     #[arg(long, value_name = "FILE")]
     activation_sparsity: Option<Option<PathBuf>>,
 }

@@ -3,6 +3,7 @@
 mod args;
 mod batch;
 mod batched;
+mod channels;
 mod epilogue;
 mod gemv;
 mod load;
@@ -23,6 +24,8 @@ use burn::{
 };
 use cubecl::ir::DeviceProperties;
 
+pub(crate) use channels::launch_sparse_gemv;
+pub use channels::{ChannelWeight, sparse_gemv};
 pub(crate) use gemv::gemv as launch_gemv;
 pub(crate) use load::GroupLoad;
 use matrix::MatrixShape;
