@@ -135,7 +135,7 @@ fn run_all(dir: &Path, commands: &[Documented]) -> Vec<Vec<String>> {
         }
     };
     let mut printed = thread::scope(|scope| {
-        let workers = [(); AT_ONCE].map(|()| scope.spawn(&work));
+        let workers = [(); AT_ONCE].map(|()| scope.spawn(work));
         workers.map(|worker| worker.join().unwrap()).concat()
     });
     printed.sort();
