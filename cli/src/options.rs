@@ -227,10 +227,16 @@ pub(crate) struct LosslessOptions {
 }
 
 impl LosslessOptions {
-    /// As the library takes it.
-    pub(crate) fn config(&self) -> anyhow::Result<Option<LosslessConfig>> {
+    /// As the library takes it, for such prompts.
+    pub(crate) fn config(
+        &self,
+        prefill: &PrefillOptions,
+    ) -> anyhow::Result<Option<LosslessConfig>> {
         let config = LosslessConfig::new().with_draft_tokens(self.draft_tokens);
         config.validate()?;
+        if self.lossless {
+            prefill.refuse_lazy("--lossless")?;
+        }
         Ok(self.lossless.then_some(config))
     }
 }
