@@ -23,8 +23,6 @@ pub mod ops;
 mod pages;
 pub mod policy;
 pub mod rope;
-#[cfg(feature = "cube")]
-mod row_load;
 #[cfg(feature = "flex")]
 mod simd;
 

@@ -1,5 +1,7 @@
 use burn::tensor::{DType, Device};
 
+#[cfg(feature = "cube")]
+use crate::cache::KvStorage;
 use crate::cache::LayerCache;
 
 /// Which of an operation's bodies runs.
@@ -35,13 +37,9 @@ impl Body {
     /// The body for a layer's cache and an input on `device`.
     pub(crate) fn of_layer(cache: &LayerCache, device: &Device) -> Self {
         match Self::of_digests(cache, device) {
-            // Some devices bind too few buffers at a time for scales besides.
+            // No kernel reads keys and values in 8 bits.
             #[cfg(feature = "cube")]
-            Self::Kernels
-                if !crate::kernels::takes_rows(&cache.device(), cache.key_rows().storage()) =>
-            {
-                Self::Reference
-            }
+            Self::Kernels if cache.key_rows().storage() == KvStorage::Int8 => Self::Reference,
             body => body,
         }
     }

@@ -15,7 +15,7 @@ use burn::{
 };
 use quest_burn::{
     attention::RopeConfig,
-    cache::{DigestStorage, KvStorage, PagedKvCache},
+    cache::{DigestStorage, PagedKvCache},
     decode::DecodeGraphConfig,
     policy::{DensePolicy, PagePolicy},
 };
@@ -128,12 +128,11 @@ fn prefilled(
     prompts: &[Vec<u32>],
     device: &Device,
 ) -> (PagedKvCache, Vec<u32>) {
-    let whole = (DigestStorage::Full, KvStorage::Full);
-    prefilled_with(whole, model, prompts, device)
+    prefilled_with(DigestStorage::Full, model, prompts, device)
 }
 
 fn prefilled_with(
-    (digests, rows): (DigestStorage, KvStorage),
+    digests: DigestStorage,
     model: &dyn LanguageModel,
     prompts: &[Vec<u32>],
     device: &Device,
@@ -141,7 +140,6 @@ fn prefilled_with(
     let mut cache = config()
         .cache(PAGE_SIZE, prompts.len(), 61 + STEPS + 1)
         .with_digest_storage(digests)
-        .with_kv_storage(rows)
         .init(device, DType::F32)
         .unwrap();
     let lengths = prompts.iter().map(Vec::len).collect::<Vec<_>>();

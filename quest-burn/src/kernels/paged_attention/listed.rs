@@ -11,7 +11,6 @@ use super::{
         stage_page,
     },
 };
-use crate::row_load::RowLoad;
 
 /// The pages that the query heads of a cube read.
 #[derive(CubeType, Clone, Copy)]
@@ -118,8 +117,8 @@ pub(super) struct Reading {
 
 /// What this cube reads. Cubes: splits, runs of `heads` query heads, sequences.
 #[cube]
-pub(super) fn reading<F: Float, N: Size, E: Numeric, W: Size>(
-    read: &ReadArg<F, N, E, W>,
+pub(super) fn reading<F: Float, N: Size>(
+    read: &ReadArg<F, N>,
     splitting: &Splitting,
     #[comptime] listed: bool,
     #[comptime] heads: usize,
@@ -144,11 +143,11 @@ pub(super) fn reading<F: Float, N: Size, E: Numeric, W: Size>(
 
 /// Puts the pages from `chunk` on into the first `n_slots` slots, one for each unit.
 #[cube]
-pub(super) fn stage_chunk<F: Float, N: Size, E: Numeric, W: Size>(
+pub(super) fn stage_chunk<F: Float, N: Size>(
     slots: &mut Slots,
     chunk: usize,
     n_slots: usize,
-    read: &ReadArg<F, N, E, W>,
+    read: &ReadArg<F, N>,
     reading: &Reading,
     #[comptime] listed: bool,
     #[comptime] page_size: usize,
@@ -188,18 +187,16 @@ pub(super) fn stage_chunk<F: Float, N: Size, E: Numeric, W: Size>(
     }
 }
 
-/// Attention of one split. Cubes: splits, runs of query heads, sequences. Loads of rows are as wide as vectors of
-/// queries: of channels, or of words.
+/// Attention of one split. Cubes: splits, runs of query heads, sequences.
 #[cube(launch_unchecked, address_type = "dynamic")]
-pub(super) fn listed_kernel<L: RowLoad, F: Float, E: Numeric, N: Size>(
-    read: &ReadArg<F, N, E, N>,
+pub(super) fn listed_kernel<F: Float, N: Size>(
+    read: &ReadArg<F, N>,
     splits: &mut SplitsArg<N>,
     scale: f32,
     splitting: Splitting,
     #[comptime] listed: bool,
     #[comptime] shape: Shape,
     #[define(F)] _dtype: ElemType,
-    #[define(E)] _stored_type: ElemType,
 ) {
     let reading = reading(read, &splitting, listed, shape.heads, shape.page_size);
     let split = CUBE_POS_X as usize;
@@ -212,7 +209,7 @@ pub(super) fn listed_kernel<L: RowLoad, F: Float, E: Numeric, N: Size>(
     let mut chunk = reading.first;
     while chunk < reading.end {
         let n_slots = min(reading.end - chunk, shape.units);
-        stage_chunk::<F, N, E, N>(
+        stage_chunk::<F, N>(
             &mut slots,
             chunk,
             n_slots,
@@ -222,7 +219,7 @@ pub(super) fn listed_kernel<L: RowLoad, F: Float, E: Numeric, N: Size>(
             shape.page_size,
         );
         sync_cube();
-        attend::<L, E, N>(
+        attend::<F, N>(
             &mut state,
             &read.keys,
             &read.values,

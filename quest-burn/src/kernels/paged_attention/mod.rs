@@ -20,7 +20,7 @@ use super::{
     extension::QuestOps,
     operands::PageList,
 };
-use crate::cache::{KvRows, Sequences};
+use crate::cache::Sequences;
 
 /// The pages that [`paged_attention`] reads.
 #[allow(clippy::large_enum_variant, reason = "one is made per layer and step")]
@@ -44,20 +44,19 @@ pub enum ReadPages {
 /// # Shapes
 ///
 /// - query, output: `[batch, n_heads, head_dim]`
-/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`, whole or in 8 bits
+/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
 ///
 /// # Panics
 ///
 /// When shapes or dtypes do not fit together.
 pub fn paged_attention(
     query: Tensor<3>,
-    keys: impl Into<KvRows>,
-    values: impl Into<KvRows>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
     pages: ReadPages,
     sequences: &Sequences,
     scale: f32,
 ) -> Tensor<3> {
-    let (keys, values) = (keys.into(), values.into());
     let [_, n_kv_heads, _, _] = keys.dims();
     let [batch, n_heads, _] = query.dims();
     check_attention(&query, &keys, &values, sequences);
@@ -82,8 +81,8 @@ pub fn paged_attention(
     };
     Tensor::from_dispatch(Dispatch::paged_attention(
         query.into_dispatch(),
-        keys.into(),
-        values.into(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
         pages,
         sequences.into(),
         scale,

@@ -103,11 +103,9 @@ impl Partition {
     }
 }
 
-/// The shape of cubes the lanes of which share rows, for groups of `group` query heads; `layout` is of loads
-/// that are made of `pieces` vectors.
+/// The shape of cubes the lanes of which share rows, for groups of `group` query heads.
 pub(super) fn lanes_shape(
     layout: &RowLayout,
-    pieces: usize,
     hardware: &HardwareProperties,
     group: usize,
     page_size: usize,
@@ -132,8 +130,7 @@ pub(super) fn lanes_shape(
     Shape {
         heads,
         lanes: layout.lanes,
-        loads: layout.vectors,
-        pieces,
+        vectors: layout.vectors,
         plane: layout.plane,
         units,
         in_flight,
@@ -203,7 +200,7 @@ mod tests {
             page_size,
             head_dim: 128,
         };
-        let lanes = lanes_shape(&layout, 1, &hardware, group, page_size);
+        let lanes = lanes_shape(&layout, &hardware, group, page_size);
         [Kernel::Lanes(lanes), Kernel::Matrix(matrix)]
             .map(|kernel| Partition::new(kernel, 132, batch, group, list_heads, page_size))
     }
