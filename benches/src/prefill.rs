@@ -56,13 +56,12 @@ pub(crate) enum PrefillName {
 
 impl PrefillOptions {
     /// What prompts go through, in turn.
-    fn policies(&self) -> Vec<PrefillConfig> {
+    fn policies(&self) -> Vec<Option<QuestPrefillConfig>> {
         let policies = self.policies.iter().flat_map(|name| match name {
-            PrefillName::Dense => vec![PrefillConfig::Dense],
+            PrefillName::Dense => vec![None],
             PrefillName::Quest => {
                 let quest = |&budget: &usize| QuestPrefillConfig::new().with_token_budget(budget);
-                let budgets = self.budgets.iter().map(quest);
-                budgets.map(PrefillConfig::Quest).collect()
+                self.budgets.iter().map(quest).map(Some).collect()
             }
         });
         policies.collect()
@@ -70,10 +69,18 @@ impl PrefillOptions {
 }
 
 /// The operation's name in results, and the budget where there is one.
-fn described(policy: &PrefillConfig) -> (&'static str, Option<usize>) {
+fn described(policy: &Option<QuestPrefillConfig>) -> (&'static str, Option<usize>) {
     match policy {
-        PrefillConfig::Dense => ("prefill", None),
-        PrefillConfig::Quest(quest) => ("prefill-quest", Some(quest.token_budget)),
+        None => ("prefill", None),
+        Some(quest) => ("prefill-quest", Some(quest.token_budget)),
+    }
+}
+
+/// As the library takes it.
+fn config(policy: &Option<QuestPrefillConfig>) -> PrefillConfig {
+    match policy {
+        None => PrefillConfig::Dense,
+        Some(quest) => PrefillConfig::Quest(quest.clone()),
     }
 }
 
@@ -93,7 +100,7 @@ pub(crate) fn run(
         .validate_for(options.cache_options.page_size)?;
     let policies = options.policies();
     for policy in &policies {
-        policy.validate_for(options.cache_options.page_size)?;
+        config(policy).validate_for(options.cache_options.page_size)?;
     }
     let time_limit = options.effort.time_limit()?;
     let limit = memory::limit(target, options.effort.memory_limit);
@@ -162,9 +169,9 @@ fn time(
     loaded: &LoadedModel,
     cache: &mut PagedKvCache,
     (context, chunk): (usize, usize),
-    policy_config: &PrefillConfig,
+    policy_config: &Option<QuestPrefillConfig>,
 ) -> Result<Timing, BenchError> {
-    let policy = policy_config.init(options.cache_options.page_size)?;
+    let policy = config(policy_config).init(options.cache_options.page_size)?;
     let batch = cache.batch();
     let (_, budget) = described(policy_config);
     let model = loaded.model.model();

@@ -104,6 +104,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
         digest: DigestKind::default(),
         digest_storage: DigestStorage::Full,
         kv_storage: KvStorage::Full,
+        is_lazy: false,
         tokens: window,
         work: Work::chunk(window),
     };

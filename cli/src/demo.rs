@@ -52,6 +52,7 @@ struct Output<'a> {
 
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     const LENGTH: usize = 16_384;
+    args.model.prefill.refuse_lazy("demo")?;
     let plan = ExperimentPlan::new(&args.model, &args.selection)?;
     let max = plan.config().max_positions;
     let config = DemoConfig {

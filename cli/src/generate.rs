@@ -133,6 +133,8 @@ struct Generation {
     activation_sparsity: Option<f64>,
     policy: String,
     prefill_policy: String,
+    /// Share of the tokens that a layer has computed, in the mean of the layers.
+    share_computed: f64,
     kv_cache_bytes: u64,
     /// Share of the drafted tokens that dense attention took, with `--lossless`.
     draft_acceptance: Option<f64>,
@@ -140,7 +142,7 @@ struct Generation {
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
-    let lossless = args.lossless.config()?;
+    let lossless = args.lossless.config(&args.common.model.prefill)?;
     let plan = Plan::new(&args.common)?.with_channels(&args.channels)?;
     if args.prompt.warm_up {
         return warm_up(&plan, args);
@@ -165,7 +167,6 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let work = Work::chunk(args.common.model.prefill_chunk.min(prompt.len()));
     let (mut session, device) = plan.load(prompt.len() + args.max_new_tokens, work)?;
     let model = session.model().clone();
-    let kv_cache_bytes = session.cache().bytes();
     session.set_lossless(lossless)?;
     let stream = session.generate_ids(&prompt, config)?;
     let stream = match mask {
@@ -179,8 +180,13 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     };
 
     let timings = generated.timings;
+    let statistics = session.statistics();
     if !args.json {
         print_statistics(&timings, prompt.len(), generated.ids.len());
+        if args.common.model.prefill.is_lazy() {
+            let percent = 100.0 * statistics.share_computed;
+            eprintln!("lazy prompt: {percent:.1} % of tokens times layers computed");
+        }
         if let Some(drafts) = generated.drafts {
             print_drafts(&drafts);
         }
@@ -204,7 +210,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
             .map(ActivationSparsity::sparsity),
         policy: args.common.policy.kind().name().to_owned(),
         prefill_policy: model.prefill().to_string(),
-        kv_cache_bytes,
+        share_computed: statistics.share_computed,
+        kv_cache_bytes: statistics.cache_bytes,
         draft_acceptance: generated.drafts.and_then(|drafts| drafts.acceptance()),
         tokens_per_dense_pass: generated.drafts.and_then(|drafts| drafts.tokens_per_pass()),
     })

@@ -129,6 +129,7 @@ impl<'a> ModelPlan<'a> {
             digest: self.selection.digest(),
             digest_storage: self.selection.digest_storage,
             kv_storage: self.selection.kv_cache,
+            is_lazy: self.options.prefill.is_lazy(),
             tokens,
             work,
         };
@@ -146,7 +147,7 @@ impl LoadedModel {
             format!(", {percent:.0} % of their channels skipped")
         });
         eprintln!(
-            "model: {} parameters in {}{}{} on {}; KV cache: {} for {tokens} tokens",
+            "model: {} parameters in {}{}{} on {}; KV cache: {}{} for {tokens} tokens",
             model.config().n_parameters(),
             model.dtype().name(),
             match model.weights_name() {
@@ -155,6 +156,10 @@ impl LoadedModel {
             },
             skipped.unwrap_or_default(),
             value_name(self.device.name),
+            match model.prefill().lazy() {
+                Some(_) => "at most ",
+                None => "",
+            },
             BinaryBytes(bytes),
         );
     }

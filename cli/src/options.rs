@@ -73,7 +73,7 @@ pub(crate) struct CommonOptions {
 #[derive(Args)]
 pub(crate) struct ChannelOptions {
     /// Skips the input channels of projections that matter least to a decoded token, as `quest calibrate` wrote
-    /// into FILE [without FILE: quest-sparsity.safetensors beside the checkpoint]; on the CPU
+    /// into FILE [without FILE: quest-sparsity.safetensors beside the checkpoint]
     #[arg(long, value_name = "FILE")]
     activation_sparsity: Option<Option<PathBuf>>,
 }
@@ -227,10 +227,16 @@ pub(crate) struct LosslessOptions {
 }
 
 impl LosslessOptions {
-    /// As the library takes it.
-    pub(crate) fn config(&self) -> anyhow::Result<Option<LosslessConfig>> {
+    /// As the library takes it, for such prompts.
+    pub(crate) fn config(
+        &self,
+        prefill: &PrefillOptions,
+    ) -> anyhow::Result<Option<LosslessConfig>> {
         let config = LosslessConfig::new().with_draft_tokens(self.draft_tokens);
         config.validate()?;
+        if self.lossless {
+            prefill.refuse_lazy("--lossless")?;
+        }
         Ok(self.lossless.then_some(config))
     }
 }

@@ -283,6 +283,26 @@ fn attention_is_timed_on_the_device_that_is_named() {
     assert_eq!(last["backend"], "flex");
 }
 
+#[test]
+fn a_share_of_the_channels_is_skipped_without_a_checkpoint() {
+    let bytes = ["f32", "int8"].map(|form| {
+        let step = |skipped: &[&str], name: &str| {
+            let model = ["decode", "--shape", "tiny", "--weights", form];
+            let sizes = ["--contexts", "64", "--budgets", "32", "--steps", "3"];
+            let lines = lines(&[&model[..], &sizes[..], skipped].concat());
+            let step = lines.iter().find(|line| line["kind"] == "decode").unwrap();
+            assert_eq!(step["weights"], name);
+            step["bytes"].as_u64().unwrap()
+        };
+        let all = step(&[], form);
+        let skipped = ["--activation-sparsity", "0.5"];
+        all - step(&skipped, &format!("{form}, 50 % skipped"))
+    });
+    // Half of the weights of four layers.
+    let weights = 4 * (12_288 + 3 * 8192);
+    assert_eq!(bytes, [4 * weights / 2, weights / 2]);
+}
+
 /// The bytes of these are more than a u64 counts.
 #[test]
 fn a_cache_that_no_memory_holds_is_skipped() {
@@ -320,6 +340,14 @@ fn bad_input_is_refused() {
             "expected f32, f16, bf16, stored, int8 or int4, found int3",
         ),
         (&["decode", "--shape", "gpt"], "gpt"),
+        (
+            &["decode", "--shape", "tiny", "--activation-sparsity", "1.5"],
+            "expected a share of the channels from 0 to below 1, or a file, found 1.5",
+        ),
+        (
+            &["decode", "--shape", "tiny", "--activation-sparsity", "x"],
+            "--activation-sparsity: expected a share of the channels, as no --model is given, found x",
+        ),
         (&["decode", "--shape", "tiny", "--model", "x"], "--model"),
         (
             &["decode", "--model", "/no/such/folder"],

@@ -216,6 +216,38 @@ fn a_prefill_budget_that_covers_the_past_gives_what_a_dense_prefill_gives() {
 }
 
 #[test]
+fn a_lazy_prompt_says_how_much_was_computed() {
+    let (checkpoint, ids) = checkpoint();
+    let run = |subcommand: &str, options: &[&str]| {
+        checkpoint.run_json(subcommand, &[&["--ids", &ids], options].concat())
+    };
+    let lazy = |rates| ["--prefill-policy", "lazy", "--prefill-rates", rates];
+    let dense = run("generate", &[]);
+    let none = run("generate", &lazy("0"));
+    assert_eq!(none["ids"], dense["ids"]);
+    for whole in [&none, &dense] {
+        assert_eq!(whole["share_computed"], 1.0);
+    }
+    let half = run(
+        "generate",
+        &[&lazy("0.5")[..], &["--prefill-revive", "0.25"]].concat(),
+    );
+    let share = half["share_computed"].as_f64().unwrap();
+    assert!((0.4..1.0).contains(&share), "{share}");
+    assert_eq!(
+        half["prefill_policy"],
+        "lazy:layers=0.3+0.6+0.9,rates=0.5,queries=1,first=0,last=1,revive=0.25"
+    );
+
+    let scored = run(
+        "perplexity",
+        &[&lazy("0.5")[..], &["--prefill", "60"]].concat(),
+    );
+    assert_eq!(scored["tokens"], PROMPT - 60);
+    assert!(scored["share_computed"].as_f64().unwrap() < 1.0);
+}
+
+#[test]
 fn a_prompt_that_nothing_follows_is_counted() {
     let (checkpoint, ids) = checkpoint();
     let output = checkpoint.run("generate", &["--ids", &ids, "--max-new-tokens", "0"]);

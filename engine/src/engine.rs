@@ -6,6 +6,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use quest_burn::policy::PrefillConfig;
 use quest_burn_models::{
     generation::{GenerateError, GenerationConfig, check_context, check_ids},
     local::LocalModel,
@@ -45,9 +46,12 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the configuration makes no sense or the cache cannot be made.
+    /// When the configuration makes no sense, the model's prompts are not dense or the cache cannot be made.
     pub fn start(model: LocalModel, config: EngineConfig) -> Result<Self, EngineError> {
         config.validate()?;
+        if *model.prefill() != PrefillConfig::Dense {
+            return Err(EngineError::Prefill(model.prefill().clone()));
+        }
         let (commands, received) = mpsc::channel();
         let (started, starts) = mpsc::channel();
         let shared = Arc::new(Shared::default());

@@ -1,4 +1,4 @@
-use quest_burn::cache::CacheError;
+use quest_burn::{cache::CacheError, policy::PrefillConfig};
 use quest_burn_models::generation::GenerateError;
 use thiserror::Error;
 
@@ -21,6 +21,9 @@ pub enum EngineError {
         /// Tokens that were given.
         found: usize,
     },
+    /// Sequences are fed together, with pages that they share.
+    #[error("prompts of the engine: expected dense ones, found {0}")]
+    Prefill(PrefillConfig),
     /// The KV cache cannot be made.
     #[error(transparent)]
     Cache(#[from] CacheError),

@@ -1,16 +1,19 @@
-//! A model that fails ends the engine, and nobody waits for ever.
+//! A model that fails ends the engine, and nobody waits for ever; one that cannot be served starts none.
 
 mod common;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use burn::tensor::{DType, Device, Int, Tensor};
 use common::*;
 use quest_burn::{
     cache::{PagedKvCache, Step},
-    policy::PagePolicy,
+    policy::{LazyPrefillConfig, PagePolicy, PrefillConfig, QuestPrefillConfig},
 };
-use quest_burn_engine::Request;
+use quest_burn_engine::{Engine, EngineConfig, Request};
 use quest_burn_models::{local::LocalModel, model::LanguageModel};
 
 /// Panics in one of its passes.
@@ -35,6 +38,26 @@ impl LanguageModel for Fails {
 
     fn is_capturable(&self) -> bool {
         false
+    }
+
+    fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.model.model().embedded(ids)
+    }
+
+    fn through(
+        &self,
+        hidden: Tensor<3>,
+        layers: Range<usize>,
+        cache: &mut PagedKvCache,
+        step: &Step,
+        policy: &dyn PagePolicy,
+    ) -> Tensor<3> {
+        let model = self.model.model();
+        model.through(hidden, layers, cache, step, policy)
+    }
+
+    fn normed(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.model.model().normed(hidden)
     }
 
     fn hidden(
@@ -72,4 +95,19 @@ fn a_model_that_panics_fails_what_is_there_and_what_comes() {
     let error = engine.submit(Request::new(prompt(9, 1), 1)).unwrap_err();
     assert_eq!(error.to_string(), "the engine has ended");
     engine.shutdown();
+}
+
+#[test]
+fn prompts_that_an_engine_does_not_feed_are_refused() {
+    for prefill in [
+        PrefillConfig::Quest(QuestPrefillConfig::new()),
+        PrefillConfig::Lazy(LazyPrefillConfig::new()),
+    ] {
+        let model = model().with_prefill(prefill.clone());
+        let error = Engine::start(model, EngineConfig::new(100)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("prompts of the engine: expected dense ones, found {prefill}")
+        );
+    }
 }

@@ -22,6 +22,7 @@ pub mod gguf;
 #[cfg_attr(docsrs, doc(cfg(feature = "grammar")))]
 pub mod grammar;
 pub mod inference;
+mod lazy;
 pub mod local;
 pub mod model;
 pub mod sampling;

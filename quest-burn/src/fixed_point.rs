@@ -27,6 +27,21 @@ impl FixedPoint {
         }
     }
 
+    /// So many millionths.
+    ///
+    /// # Panics
+    ///
+    /// When it is above 1000.
+    pub const fn of_millionths(millionths: u32) -> Self {
+        assert!(millionths <= 1000 * Self::ONE, "a number from 0 to 1000");
+        Self { millionths }
+    }
+
+    /// So many times `n`, rounded down.
+    pub fn floor_of(self, n: usize) -> usize {
+        (n as u128 * u128::from(self.millionths) / u128::from(Self::ONE)) as usize
+    }
+
     /// As a number in single precision.
     pub fn to_f32(self) -> f32 {
         f64::from(self) as f32
@@ -84,6 +99,13 @@ mod tests {
         }
         assert_eq!(FixedPoint::whole(2).to_f32(), 2.0);
         assert_eq!("2.0".parse(), Ok(FixedPoint::whole(2)));
+    }
+
+    #[test]
+    fn products_are_rounded_down_from_what_was_written() {
+        let product = |text: &str, n| text.parse::<FixedPoint>().unwrap().floor_of(n);
+        assert_eq!((product("0.29", 100), product("0.3", 7)), (29, 2));
+        assert_eq!(FixedPoint::of_millionths(300_000).to_string(), "0.3");
     }
 
     #[test]

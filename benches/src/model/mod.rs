@@ -3,15 +3,17 @@
 mod options;
 mod random;
 mod shape;
+mod skipping;
 mod weights;
 
 pub(crate) use options::{CacheOptions, ModelOptions, QuestOptions};
 pub(crate) use shape::ShapeName;
+pub(crate) use skipping::Skipping;
 pub(crate) use weights::Weights;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use quest_burn::inference::WeightFormat;
 use quest_burn_models::{
     ModelError, activation_sparsity::ActivationSparsity, config::ModelConfig, local::LocalModel,
@@ -49,7 +51,12 @@ impl<'a> ModelPlan<'a> {
         let dtype = target.dtype("--weights", dtype)?;
         let (name, config) = match &options.model {
             Some(path) => (file_name(path), LocalModel::open(path)?.config().clone()),
-            None => (options.shape.name(), options.shape.config()),
+            None => {
+                if let Some(skipping) = &options.activation_sparsity {
+                    skipping.share()?;
+                }
+                (options.shape.name(), options.shape.config())
+            }
         };
         let weight_bytes = config.weight_bytes(dtype, format)?;
         if weight_bytes > limit {
@@ -88,8 +95,8 @@ impl<'a> ModelPlan<'a> {
         let model = match &options.model {
             Some(path) => {
                 let mut model = LocalModel::open(path)?.dtype(dtype).weights(format);
-                if let Some(file) = &options.activation_sparsity {
-                    let sparsity = ActivationSparsity::read(file).map_err(ModelError::from)?;
+                if let Some(skipping) = &options.activation_sparsity {
+                    let sparsity = skipping.of_checkpoint(&model, device)?;
                     model = model.activation_sparsity(sparsity);
                 }
                 let model = model.load(device)?;
@@ -97,10 +104,7 @@ impl<'a> ModelPlan<'a> {
                 weight_bytes = model.weight_bytes()?;
                 model
             }
-            None => {
-                let model = random::model(&config, device, dtype, format)?;
-                LocalModel::new(config, model).with_weights(format)
-            }
+            None => random_model(&options.activation_sparsity, config, device, dtype, format)?,
         };
         let size = match format {
             WeightFormat::Int8 => 1,
@@ -115,6 +119,27 @@ impl<'a> ModelPlan<'a> {
             read_bytes: weight_bytes.saturating_add_signed(-unread * size),
         })
     }
+}
+
+/// A model with random weights. What skips channels is made of whole ones.
+fn random_model(
+    skipping: &Option<Skipping>,
+    config: ModelConfig,
+    device: &Device,
+    dtype: DType,
+    format: WeightFormat,
+) -> Result<LocalModel, BenchError> {
+    let Some(skipping) = skipping else {
+        let model = random::model(&config, device, dtype, format)?;
+        return Ok(LocalModel::new(config, model).with_weights(format));
+    };
+    let model = random::model(&config, device, dtype, WeightFormat::Full)?;
+    let sparsity = skipping.of_random(model.clone(), &config)?;
+    let applied = sparsity.apply(model, &config, format);
+    let model = LocalModel::new(config, applied.map_err(ModelError::from)?);
+    Ok(model
+        .with_weights(format)
+        .with_activation_sparsity(Some(Arc::new(sparsity))))
 }
 
 impl LoadedModel {

@@ -5,7 +5,7 @@ use quest_burn::QuestConfig;
 use quest_burn_models::local::LocalModel;
 use quest_burn_report::count;
 
-use super::{ShapeName, Weights};
+use super::{ShapeName, Skipping, Weights};
 
 /// Which model is timed.
 #[derive(Args, Clone, Debug)]
@@ -21,10 +21,10 @@ pub(crate) struct ModelOptions {
     /// all else [default: stored, and f16 on GPUs, f32 on CPUs]
     #[arg(long, value_name = "FORM")]
     pub weights: Option<Weights>,
-    /// Skips the input channels of projections that matter least to a decoded token, as `quest calibrate` wrote
-    /// into FILE
-    #[arg(long, value_name = "FILE", requires = "model")]
-    pub activation_sparsity: Option<PathBuf>,
+    /// Skips the input channels of projections that matter least to a decoded token: a share of them, by
+    /// thresholds found on random tokens, or as `quest calibrate` wrote into FILE for the checkpoint
+    #[arg(long, value_name = "SHARE|FILE")]
+    pub activation_sparsity: Option<Skipping>,
 }
 
 /// What Quest attends to.

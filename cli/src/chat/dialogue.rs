@@ -200,13 +200,18 @@ impl<'a> Dialogue<'a> {
             end: End::Interrupted,
             timings: Timings::default(),
         };
-        // All but the last part, so that Ctrl-C is heard between parts.
+        // All but the last part, so that Ctrl-C is heard between parts. Tokens leave by what they are worth to a
+        // prompt's last token, so such prompts have one part.
         let start = std::time::Instant::now();
         let (chunk, new) = (config.prefill_chunk, &ids[reused..]);
+        let part = match self.session.model().prefill().lazy() {
+            Some(_) => new.len(),
+            None => chunk,
+        };
         let mut done = 0;
         let mut progress = Progress::new("prefill", Unit::Tokens, new.len() as u64);
         loop {
-            let end = chunk_end(done, new.len(), chunk);
+            let end = chunk_end(done, new.len(), part);
             if end == new.len() {
                 break;
             }

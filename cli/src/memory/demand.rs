@@ -21,6 +21,8 @@ pub(crate) struct Demand<'a> {
     pub digest: DigestKind,
     pub digest_storage: DigestStorage,
     pub kv_storage: KvStorage,
+    /// Whether tokens of prompts leave on their way through the layers.
+    pub is_lazy: bool,
     /// Tokens that the cache has room for.
     pub tokens: usize,
     pub work: Work,
@@ -131,8 +133,21 @@ impl Demand<'_> {
         let tensors = 2 * self.config.n_layers.max(1) as u64;
         let copy = self.cache(tokens).key_value_bytes(form.dtype) / tensors;
         let hidden = self.hidden_bytes(form, tokens);
-        let hidden = hidden.saturating_add(self.window_bytes(tokens));
+        let hidden = hidden
+            .saturating_add(self.window_bytes(tokens))
+            .saturating_add(self.lazy_bytes(form, tokens));
         hidden.max(copy).saturating_add(PROGRAM)
+    }
+
+    /// Hidden states of a whole prompt where tokens leave: as they come into a stage, out of it chunk by chunk, and
+    /// what is kept of those that left.
+    fn lazy_bytes(&self, form: Form, tokens: usize) -> u64 {
+        if !self.is_lazy {
+            return 0;
+        }
+        (self.config.d_model.saturating_mul(6) as u64)
+            .saturating_mul(tokens as u64)
+            .saturating_mul(form.dtype.size() as u64)
     }
 
     /// Scores of a block of tokens in a sliding window, masked, and as weights: in f32, by tensor

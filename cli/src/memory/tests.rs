@@ -33,6 +33,7 @@ fn demand(config: &ModelConfig, tokens: usize) -> Demand<'_> {
         digest: DigestKind::MinMax,
         digest_storage: DigestStorage::Full,
         kv_storage: KvStorage::Full,
+        is_lazy: false,
         tokens,
         work: Work::chunk(4096),
     }

@@ -58,6 +58,8 @@ struct Perplexity {
     activation_sparsity: Option<f64>,
     policy: String,
     prefill_policy: String,
+    /// Share of the tokens that a layer has computed, in the mean of the layers.
+    share_computed: f64,
 }
 
 pub(crate) fn run(args: PerplexityArgs) -> Result<(), Failure> {
@@ -99,6 +101,10 @@ fn policy(args: &PerplexityArgs) -> anyhow::Result<PolicyKind> {
 /// Scores the text through one policy.
 fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     let policy = policy(args)?;
+    if args.prefill.is_none() {
+        let prefill = &args.common.model.prefill;
+        prefill.refuse_lazy("a text that is scored as a prompt (no --prefill N)")?;
+    }
     let plan = Plan::new(&args.common)?.with_channels(&args.channels)?;
     let ids = args.text.read(plan.model.model.tokenizer())?;
     check_ids(&ids, plan.model.config().vocab_size)?;
@@ -136,11 +142,19 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
             .map(ActivationSparsity::sparsity),
         policy: policy.name().to_owned(),
         prefill_policy: session.model().prefill().to_string(),
+        share_computed: session.statistics().share_computed,
     };
     if args.json {
         return print_json(&result);
     }
     print_line(&format!("perplexity  {:.4}", result.perplexity))?;
     print_line(&format!("mean NLL    {:.6} nats", result.mean_nll))?;
-    print_line(&format!("tokens      {}", result.tokens))
+    print_line(&format!("tokens      {}", result.tokens))?;
+    match args.common.model.prefill.is_lazy() {
+        true => print_line(&format!(
+            "computed    {:.1} % of tokens times layers",
+            100.0 * result.share_computed
+        )),
+        false => Ok(()),
+    }
 }

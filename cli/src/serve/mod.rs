@@ -59,6 +59,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         .build();
     let runtime = runtime.map_err(Failure::internal)?;
     let ending = Ending::new(&runtime).map_err(Failure::internal)?;
+    args.common.model.prefill.require_dense("serve")?;
     let mut plan = Plan::new(&args.common)?;
     let policy = policy(args)?;
     let config = args.limits.config(args.address.api_keys()?);

@@ -86,6 +86,85 @@ fn options() {
             ..Case::default()
         },
         Case {
+            name: "rates of a dense prefill",
+            args: &["--ids", IDS, "--prefill-rates", "0.3"],
+            expected: &["--prefill-rates: expected --prefill-policy lazy with it, found dense"],
+            ..Case::default()
+        },
+        Case {
+            name: "budget of a lazy prefill",
+            args: &[
+                "--ids",
+                IDS,
+                "--prefill-policy",
+                "lazy",
+                "--prefill-budget",
+                "64",
+            ],
+            expected: &["--prefill-budget: expected --prefill-policy quest with it, found lazy"],
+            ..Case::default()
+        },
+        Case {
+            name: "prompt that leaves all of its tokens behind",
+            args: &[
+                "--ids",
+                IDS,
+                "--prefill-policy",
+                "lazy",
+                "--prefill-rates",
+                "1",
+            ],
+            expected: &["lazy prompts: expected a share from 0 to below 1 that leaves, found 1"],
+            ..Case::default()
+        },
+        Case {
+            name: "rate that is no number",
+            args: &[
+                "--ids",
+                IDS,
+                "--prefill-policy",
+                "lazy",
+                "--prefill-rates",
+                "0.3,half",
+            ],
+            expected: &["'--prefill-rates <R,..>': expected a number from 0 to 1000, found `half`"],
+            ..Case::default()
+        },
+        Case {
+            name: "layers that a model does not have",
+            args: &[
+                "--ids",
+                IDS,
+                "--prefill-policy",
+                "lazy",
+                "--prefill-layers",
+                "1,2",
+            ],
+            expected: &[
+                "lazy prompts: expected ascending layers from 1 to 1 after which tokens leave, found 1, 2",
+            ],
+            ..Case::default()
+        },
+        Case {
+            name: "lazy prompts that are verified",
+            args: &["--ids", IDS, "--prefill-policy", "lazy", "--lossless"],
+            expected: &[
+                "--prefill-policy: expected dense or quest with --lossless, which needs all tokens in all layers, \
+                 found lazy",
+            ],
+            ..Case::default()
+        },
+        Case {
+            name: "lazy prompt that is scored",
+            subcommand: "perplexity",
+            args: &["--ids", IDS, "--prefill-policy", "lazy"],
+            expected: &[
+                "--prefill-policy: expected dense or quest with a text that is scored as a prompt (no --prefill \
+                 N), which needs all tokens in all layers, found lazy",
+            ],
+            ..Case::default()
+        },
+        Case {
             name: "digests that no head dim of the model fits",
             spec: CheckpointSpec {
                 head_dim: 24,

@@ -12,6 +12,14 @@ fn what_cannot_be_served_is_refused_in_a_line() {
             vec!["--policy", "h2o"],
             "--policy: expected dense or quest, found h2o",
         ),
+        (
+            vec!["--prefill-policy", "lazy"],
+            "--prefill-policy: expected dense with serve, found lazy",
+        ),
+        (
+            vec!["--prefill-policy", "quest"],
+            "--prefill-policy: expected dense with serve, found quest",
+        ),
         (vec!["--api-key", ""], "--api-key: expected a key"),
         (
             vec!["--max-sequences", "0"],

@@ -6,7 +6,7 @@ use burn_cubecl::CubeBackend;
 
 use super::{
     linear, matmul,
-    operands::{Inputs, Weights},
+    operands::{ChannelChoice, Inputs, Weights},
     rms_norm,
 };
 
@@ -18,6 +18,14 @@ pub(crate) trait LinearOps: Backend {
     fn gemv(
         #[extension_type] inputs: Inputs<Self>,
         #[extension_type] weights: Weights<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// A linear layer of one row by the input channels that matter to it, and what goes before and follows.
+    #[fusion(meta = |inputs, weights, _choice| super::shapes::sparse_outputs(inputs, weights))]
+    fn sparse_gemv(
+        #[extension_type] inputs: Inputs<Self>,
+        #[extension_type] weights: Weights<Self>,
+        #[extension_type] choice: ChannelChoice<Self>,
     ) -> FloatTensor<Self>;
 
     /// Weights made whole in a dtype.
@@ -36,6 +44,14 @@ pub(crate) trait LinearOps: Backend {
 impl LinearOps for CubeBackend {
     fn gemv(inputs: Inputs<Self>, weights: Weights<Self>) -> FloatTensor<Self> {
         linear::launch_gemv(inputs, weights)
+    }
+
+    fn sparse_gemv(
+        inputs: Inputs<Self>,
+        weights: Weights<Self>,
+        choice: ChannelChoice<Self>,
+    ) -> FloatTensor<Self> {
+        linear::launch_sparse_gemv(inputs, weights, choice)
     }
 
     fn widen(weights: Weights<Self>, dtype: DType) -> FloatTensor<Self> {

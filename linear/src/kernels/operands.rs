@@ -37,6 +37,31 @@ pub(crate) enum Weights<B: Backend> {
     },
 }
 
+/// Which input channels of weights a row reads, and what becomes of the others; see
+/// [`ChannelWeight`](super::linear::ChannelWeight).
+#[derive(ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
+pub(crate) struct ChannelChoice<B: Backend> {
+    /// `[d_input]` in f32
+    pub norms: FloatTensor<B>,
+    pub threshold: f32,
+    #[extension_type]
+    pub correction: Correction<B>,
+}
+
+/// What skipped channels go through.
+#[derive(ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
+pub(crate) enum Correction<B: Backend> {
+    /// Nothing.
+    None,
+    /// `[d_input, rank]` and `[rank, d_output]`
+    Factors {
+        down: FloatTensor<B>,
+        up: FloatTensor<B>,
+    },
+}
+
 /// Operands other than the weights. Absent ones are bound to a placeholder, the rows, that no kernel reads.
 #[derive(ExtensionType)]
 #[extension_type(fusion: cfg(feature = "fusion"))]

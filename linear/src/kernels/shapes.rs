@@ -10,6 +10,16 @@ use super::operands::{InputsMetadata, WeightsMetadata};
 /// Outputs of a layer.
 pub(super) fn outputs(inputs: &InputsMetadata, weights: &WeightsMetadata) -> TensorSpec {
     let [n, _] = dims(weights);
+    rows_of(inputs, n)
+}
+
+/// Outputs of a layer whose weights lie by input channels.
+pub(super) fn sparse_outputs(inputs: &InputsMetadata, weights: &WeightsMetadata) -> TensorSpec {
+    let [_, n] = dims(weights);
+    rows_of(inputs, n)
+}
+
+fn rows_of(inputs: &InputsMetadata, n: usize) -> TensorSpec {
     let rows = inputs.rows.shape[0];
     let shape = Shape::from([rows, n / inputs.epilogue.per_output()]);
     TensorSpec::new(shape, inputs.rows.dtype)

@@ -71,9 +71,21 @@ impl InferenceLinear {
             && (norm.as_ref()).is_none_or(|(gamma, _)| gamma.dtype() == rows.dtype())
             && residual.is_none_or(|residual| residual.dtype() == rows.dtype())
             && kernels::device::supports(&rows.device(), rows.dtype(), 1);
-        // No kernel skips channels.
-        if !runs || matches!(self.weight, LinearWeight::Sparse(_)) {
+        if !runs {
             return None;
+        }
+        if let LinearWeight::Sparse(weight) = &self.weight {
+            // Several rows read all channels.
+            return (m == 1).then(|| {
+                kernels::linear::sparse_gemv(
+                    rows.clone(),
+                    norm,
+                    weight.kernel_weight(),
+                    self.bias.clone(),
+                    residual.cloned(),
+                    gated,
+                )
+            });
         }
         if let LinearWeight::Stacked(parts) = &self.weight {
             return Some(self.forward_stacked(parts, rows.clone(), norm, residual, gated));

@@ -199,7 +199,7 @@ impl InferenceLinear {
             return output;
         }
         let product = match &self.weight {
-            LinearWeight::Sparse(weight) => weight.reference(rows),
+            LinearWeight::Sparse(weight) if rows.dims()[0] == 1 => weight.reference(rows),
             weight => product(rows, weight.dequantize()),
         };
         match &self.bias {

@@ -131,15 +131,9 @@ fn check_form(config: &ModelConfig, format: WeightFormat) -> Result<(), Sparsity
     }
 }
 
-#[cfg(feature = "flex")]
 fn check_device(device: &Device) -> Result<(), SparsityError> {
-    match quest_burn_linear::flex::runs_on(device) {
+    match SparseWeight::skips_on(device) {
         true => Ok(()),
         false => Err(SparsityError::Device(format!("{device:?}"))),
     }
-}
-
-#[cfg(not(feature = "flex"))]
-fn check_device(device: &Device) -> Result<(), SparsityError> {
-    Err(SparsityError::Device(format!("{device:?}")))
 }

@@ -47,7 +47,8 @@ pub enum SparsityError {
     Experts(#[from] ExpertsError),
     /// Nothing is skipped on this device.
     #[error(
-        "activation sparsity: expected the CPU (flex), where skipped channels are not read, found {0}"
+        "activation sparsity: expected the CPU (flex) or a GPU with plane (subgroup) operations, where skipped \
+         channels are not read, found {0}"
     )]
     Device(String),
     /// Weights are in a form of which no channels are skipped.

@@ -111,6 +111,22 @@ pub enum GenerateError {
     /// Drafts do not know which tokens may come.
     #[error("lossless generation: expected an answer without a grammar, found one with a grammar")]
     MaskedDrafts,
+    /// Dense attention over all tokens would verify drafts.
+    #[error(
+        "lossless generation: expected prompts whose tokens are in every layer, found lazy ones"
+    )]
+    LazyLossless,
+    /// Tokens leave a prompt before there are logits after them.
+    #[error(
+        "likelihoods of a prompt: expected one whose tokens are in every layer, found a lazy one: only what is \
+         decoded after it can be scored"
+    )]
+    LazyLikelihoods,
+    /// The attention to all tokens says which of them come back.
+    #[error(
+        "tokens of lazy prompts that come back: expected a policy that keeps all pages, found one that frees some"
+    )]
+    LazyFreedPages,
     /// A likelihood is not a number.
     #[error("negative log-likelihood of token {index}: expected a finite number, found {value}")]
     Likelihood {

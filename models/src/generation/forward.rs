@@ -6,13 +6,15 @@ use super::{
     config::check_context,
     prefill::{prefill, rows},
 };
-use crate::model::LanguageModel;
+use crate::{lazy::LaterStages, model::LanguageModel};
 
 /// A model at work on the one sequence of a cache.
 pub(crate) struct Forward<'a> {
     pub model: &'a dyn LanguageModel,
     pub cache: &'a mut PagedKvCache,
     pub policies: Policies<'a>,
+    /// The stages behind the cache's layers, where tokens of prompts leave.
+    pub stages: Option<&'a mut LaterStages>,
 }
 
 impl Forward<'_> {
@@ -23,12 +25,18 @@ impl Forward<'_> {
         chunk: usize,
         progress: Option<&mut dyn FnMut(usize)>,
     ) -> Result<Tensor<3>, GenerateError> {
+        if let Some(stages) = &mut self.stages {
+            return stages.prefill(self.model, self.cache, ids, chunk, progress);
+        }
         let policy = self.policies.prefill;
         prefill(self.model, self.cache, policy, &[ids], chunk, progress)
     }
 
     /// Hidden states of prompt tokens that go through the model at once, `[1, ids.len(), d_model]`.
     pub(crate) fn prefill_all(&mut self, ids: &[u32]) -> Result<Tensor<3>, GenerateError> {
+        if self.stages.is_some() {
+            return Err(GenerateError::LazyLikelihoods);
+        }
         let step = self.cache.prefill(&[ids.len()])?;
         let ids = rows(vec![ids.to_vec()], ids.len(), self.model);
         let policy = self.policies.prefill;
@@ -38,6 +46,9 @@ impl Forward<'_> {
     /// Hidden state of one more token, `[1, 1, d_model]`.
     pub(crate) fn decode(&mut self, id: u32) -> Result<Tensor<3>, GenerateError> {
         let policy = self.policies.decode;
+        if let Some(stages) = &mut self.stages {
+            return stages.decode(self.model, self.cache, policy, id);
+        }
         (self.cache).free_all_but(|layer, sequence| policy.pages_held(layer, sequence))?;
         let step = self.cache.decode()?;
         let ids = rows(vec![vec![id]], 1, self.model);
@@ -62,6 +73,9 @@ impl Forward<'_> {
             let terms = log_probabilities.clone().exp() * log_probabilities.clamp_min(f32::MIN);
             let entropy = -read(terms.sum())?[0];
             self.cache.note_entropy(0, entropy)?;
+            if let Some(stages) = &mut self.stages {
+                stages.note_entropy(entropy)?;
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::{
     decode::decode_graph,
     forward::{Forward, read},
 };
-use crate::{model::LanguageModel, sampling::TokenMask};
+use crate::{lazy::LaterStages, model::LanguageModel, sampling::TokenMask};
 
 /// New tokens after a prompt, one by one.
 ///
@@ -54,6 +54,7 @@ impl<'a> Generator<'a> {
             model,
             cache,
             policies: policies.into(),
+            stages: None,
         };
         Ok(Self {
             answer: Answer::new(&forward, prompt, config)?,
@@ -76,6 +77,14 @@ impl<'a> Generator<'a> {
     /// it ends when nothing may follow.
     pub fn with_mask(mut self, mask: impl TokenMask + 'a) -> Self {
         self.answer.set_mask(mask);
+        self
+    }
+
+    /// With the stages behind the cache's layers, where tokens of prompts leave.
+    pub(crate) fn with_stages(mut self, stages: &'a mut LaterStages) -> Self {
+        if let Work::Forward(forward) = &mut self.work {
+            forward.stages = Some(stages);
+        }
         self
     }
 
@@ -151,7 +160,8 @@ impl<'a> Generator<'a> {
     fn record(&mut self) -> Result<(), GenerateError> {
         let is_possible = match &self.work {
             Work::Forward(forward) => {
-                forward.policies.decode.is_capturable()
+                forward.stages.is_none()
+                    && forward.policies.decode.is_capturable()
                     && forward.model.is_capturable()
                     && DecodeGraph::records(forward.cache)
             }
@@ -167,6 +177,7 @@ impl<'a> Generator<'a> {
             model,
             cache,
             policies,
+            stages: _,
         } = forward;
         let config = DecodeGraphConfig::new();
         let mut graph = decode_graph(model, cache, policies.decode, &[0], config)?;

@@ -61,12 +61,23 @@ pub fn negative_log_likelihoods<'a>(
     mode: LikelihoodMode,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<f32>, GenerateError> {
-    mode.check(ids.len())?;
-    let mut forward = Forward {
+    let forward = Forward {
         model,
         cache,
         policies: policies.into(),
+        stages: None,
     };
+    score(forward, ids, mode, progress)
+}
+
+/// The same of a model at work.
+pub(crate) fn score(
+    mut forward: Forward<'_>,
+    ids: &[u32],
+    mode: LikelihoodMode,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<f32>, GenerateError> {
+    mode.check(ids.len())?;
     // The last id is scored, not fed.
     let (fed, scored) = (&ids[..ids.len() - 1], &ids[1..]);
     check_ids(ids, forward.vocab_size())?;

@@ -81,7 +81,7 @@ pub fn chunk_end(start: usize, n: usize, chunk: usize) -> usize {
 }
 
 /// Ids, each row filled up to the same length.
-pub(super) fn rows(
+pub(crate) fn rows(
     mut rows: Vec<Vec<u32>>,
     length: usize,
     model: &dyn LanguageModel,

@@ -1,3 +1,5 @@
+use core::ops::Range;
+
 use burn::{
     nn::{Embedding, Linear, RmsNorm},
     tensor::{DType, Device, Int, Tensor},
@@ -174,6 +176,47 @@ impl LanguageModel for InferenceLm {
         self.layers.iter().all(InferenceLayer::is_capturable)
     }
 
+    fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let hidden = self.embed_tokens.forward(ids);
+        match self.embedding_scale {
+            Some(scale) => hidden * scale,
+            None => hidden,
+        }
+    }
+
+    fn through(
+        &self,
+        mut hidden: Tensor<3>,
+        layers: Range<usize>,
+        cache: &mut PagedKvCache,
+        step: &Step,
+        policy: &dyn PagePolicy,
+    ) -> Tensor<3> {
+        assert_eq!(
+            layers.len(),
+            cache.n_layers(),
+            "layers of model and KV cache"
+        );
+        let layers = &self.layers[layers];
+        // One for layers without a window, one for those with; none where layers are not rotated.
+        let rotations = [false, true].map(|windowed| {
+            let mut layers = layers.iter().filter(|layer| layer.is_rotated());
+            let first = layers.find(|layer| layer.window().is_some() == windowed);
+            first.and_then(|layer| layer.rotations(step))
+        });
+        for (index, layer) in layers.iter().enumerate() {
+            let rotations = &rotations[usize::from(layer.window().is_some())];
+            let rotations = rotations.as_ref().filter(|_| layer.is_rotated());
+            let cache = cache.layer_mut(index);
+            hidden = layer.forward_cache(hidden, cache, step, rotations, policy);
+        }
+        hidden
+    }
+
+    fn normed(&self, hidden: Tensor<3>) -> Tensor<3> {
+        rms_norm(&self.norm, hidden)
+    }
+
     fn hidden(
         &self,
         ids: Tensor<2, Int>,
@@ -181,28 +224,10 @@ impl LanguageModel for InferenceLm {
         step: &Step,
         policy: &dyn PagePolicy,
     ) -> Tensor<3> {
-        assert_eq!(
-            self.layers.len(),
-            cache.n_layers(),
-            "layers of model and KV cache"
-        );
-        let mut hidden = self.embed_tokens.forward(ids);
-        if let Some(scale) = self.embedding_scale {
-            hidden = hidden * scale;
-        }
-        // One for layers without a window, one for those with; none where layers are not rotated.
-        let rotations = [false, true].map(|windowed| {
-            let mut layers = self.layers.iter().filter(|layer| layer.is_rotated());
-            let first = layers.find(|layer| layer.window().is_some() == windowed);
-            first.and_then(|layer| layer.rotations(step))
-        });
-        for (index, layer) in self.layers.iter().enumerate() {
-            let rotations = &rotations[usize::from(layer.window().is_some())];
-            let rotations = rotations.as_ref().filter(|_| layer.is_rotated());
-            let cache = cache.layer_mut(index);
-            hidden = layer.forward_cache(hidden, cache, step, rotations, policy);
-        }
-        rms_norm(&self.norm, hidden)
+        let hidden = self.embedded(ids);
+        let layers = 0..self.layers.len();
+        let hidden = self.through(hidden, layers, cache, step, policy);
+        self.normed(hidden)
     }
 
     fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {

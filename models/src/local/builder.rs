@@ -13,6 +13,7 @@ use crate::{
     ModelError,
     activation_sparsity::{ActivationSparsity, Calibration, CalibrationReport, calibrate},
     config::ModelConfig,
+    lazy,
     source::{self, CheckpointSource},
     tokenizer::Tokenizer,
     weights::{KeptBlocks, LoadProgress, load_for_inference_from},
@@ -178,8 +179,8 @@ impl LocalModelBuilder {
     ///
     /// # Errors
     ///
-    /// When a policy or the cache cannot be made as configured, or the context is beyond what the
-    /// checkpoint is made for.
+    /// When a policy or the cache cannot be made as configured, prompts cannot be read so by the model, or the
+    /// context is beyond what the checkpoint is made for.
     pub fn check(&self) -> Result<(), ModelError> {
         self.policy_of_model()?;
         let prefill = self.prefill.validate_for(self.page_size);
@@ -190,6 +191,7 @@ impl LocalModelBuilder {
             .with_kv_storage(self.kv_storage);
         cache.validate().map_err(ModelError::Cache)?;
         prefill.map_err(ModelError::Prefill)?;
+        lazy::check(&self.prefill, &self.config).map_err(ModelError::Prefill)?;
         match self.config.max_positions {
             most if self.context > most => Err(ModelError::Context {
                 most,

@@ -1,3 +1,5 @@
+use core::ops::Range;
+
 use burn::{
     module::Module,
     nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig},
@@ -69,7 +71,7 @@ impl CausalLm {
         self.logits(rms_norm(&self.norm, hidden))
     }
 
-    fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    pub(super) fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let hidden = self.embed_tokens.forward(ids);
         match self.embedding_scale {
             Some(scale) => hidden * scale,
@@ -95,16 +97,30 @@ impl CausalLm {
         step: &Step,
         policy: &dyn PagePolicy,
     ) -> Tensor<3> {
+        let hidden = self.embedded(ids);
+        let layers = 0..self.layers.len();
+        let hidden = self.through(hidden, layers, cache, step, policy);
+        rms_norm(&self.norm, hidden)
+    }
+
+    /// Some adjacent layers, over a cache of these.
+    pub(super) fn through(
+        &self,
+        mut hidden: Tensor<3>,
+        layers: Range<usize>,
+        cache: &mut PagedKvCache,
+        step: &Step,
+        policy: &dyn PagePolicy,
+    ) -> Tensor<3> {
         assert_eq!(
-            self.layers.len(),
+            layers.len(),
             cache.n_layers(),
             "layers of model and KV cache"
         );
-        let mut hidden = self.embedded(ids);
-        for (index, layer) in self.layers.iter().enumerate() {
+        for (index, layer) in self.layers[layers].iter().enumerate() {
             hidden = layer.forward_cache(hidden, cache.layer_mut(index), step, policy);
         }
-        rms_norm(&self.norm, hidden)
+        hidden
     }
 
     /// Logits of the next token for last hidden states.

@@ -1,7 +1,8 @@
-use core::fmt::Debug;
+use core::{fmt::Debug, ops::Range};
 
 use burn::tensor::{DType, Device, Int, Tensor};
 use quest_burn::{
+    attention::rms_norm,
     cache::{PagedKvCache, Step},
     policy::PagePolicy,
 };
@@ -22,6 +23,37 @@ pub trait LanguageModel: Debug + Send + Sync {
     /// Whether a decode step needs nothing of the host, so that it can be recorded. Sliding windows,
     /// experts, and pages of layers with a cap on scores are looked for there.
     fn is_capturable(&self) -> bool;
+
+    /// What goes into the first layer.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, tokens]`
+    /// - output: `[batch, tokens, d_model]`
+    fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3>;
+
+    /// What comes out of some adjacent layers for a step's new tokens; their keys and values are appended to the
+    /// cache, which is one of these layers.
+    ///
+    /// # Shapes
+    ///
+    /// - hidden: `[batch, max_new_tokens, d_model]`
+    /// - output: `[batch, max_new_tokens, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// When there are no such layers, or the cache was not made for them.
+    fn through(
+        &self,
+        hidden: Tensor<3>,
+        layers: Range<usize>,
+        cache: &mut PagedKvCache,
+        step: &Step,
+        policy: &dyn PagePolicy,
+    ) -> Tensor<3>;
+
+    /// The final norm of what comes out of the last layer, `[batch, tokens, d_model]`.
+    fn normed(&self, hidden: Tensor<3>) -> Tensor<3>;
 
     /// Last hidden states of a step's new tokens, after the final norm; their keys and values are
     /// appended to the cache. [`logits`](Self::logits) takes those that are of interest.
@@ -72,6 +104,25 @@ impl LanguageModel for CausalLm {
                 || matches!(layer.mlp, FeedForward::Experts(_))
         };
         !self.layers.iter().any(needs_host)
+    }
+
+    fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        CausalLm::embedded(self, ids)
+    }
+
+    fn through(
+        &self,
+        hidden: Tensor<3>,
+        layers: Range<usize>,
+        cache: &mut PagedKvCache,
+        step: &Step,
+        policy: &dyn PagePolicy,
+    ) -> Tensor<3> {
+        CausalLm::through(self, hidden, layers, cache, step, policy)
+    }
+
+    fn normed(&self, hidden: Tensor<3>) -> Tensor<3> {
+        rms_norm(&self.norm, hidden)
     }
 
     fn hidden(

@@ -1,9 +1,7 @@
 //! Tokens given to a session: prompts, single tokens, texts that are scored.
 
 use crate::{
-    generation::{
-        Forward, GenerateError, LikelihoodMode, Policies, check_ids, negative_log_likelihoods, read,
-    },
+    generation::{Forward, GenerateError, LikelihoodMode, Policies, check_ids, read, score},
     sampling::SamplingConfig,
 };
 
@@ -99,8 +97,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the mode does not fit the ids, an id is outside the vocabulary, there is no room, a
-    /// likelihood is not a finite number, or the device fails.
+    /// When the mode does not fit the ids or the prompts of the session, an id is outside the vocabulary, there is
+    /// no room, a likelihood is not a finite number, or the device fails.
     pub fn likelihoods(
         &mut self,
         ids: &[u32],
@@ -114,18 +112,7 @@ impl Session {
         let fed = &ids[..ids.len() - 1];
         self.make_room(self.ids.len() + fed.len(), 0)?;
         self.last = None;
-        let policies = Policies {
-            prefill: &*self.prefill_policy,
-            decode: &*self.policy,
-        };
-        let scores = negative_log_likelihoods(
-            self.model.model(),
-            &mut self.cache,
-            policies,
-            ids,
-            mode,
-            progress,
-        );
+        let scores = score(self.forward(), ids, mode, progress);
         let scores = self.or_back(scores)?;
         self.ids.extend_from_slice(fed);
         Ok(scores)
@@ -139,13 +126,14 @@ impl Session {
                 prefill: &*self.prefill_policy,
                 decode: &*self.policy,
             },
+            stages: self.stages.as_mut(),
         }
     }
 
     /// Takes what was computed, or forgets the tokens that were fed for it.
     fn or_back<T>(&mut self, computed: Result<T, GenerateError>) -> Result<T, GenerateError> {
         if computed.is_err() && self.cached() > self.ids.len() {
-            self.cache.truncate(0, self.ids.len())?;
+            self.go_back(self.ids.len())?;
         }
         computed
     }

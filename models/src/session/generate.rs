@@ -54,7 +54,7 @@ impl Session {
         check_context(length, config.max_new_tokens, config.max_context)?;
         self.make_room(length, config.max_new_tokens)?;
         if again.is_some() {
-            self.cache.truncate(0, self.ids.len() - 1)?;
+            self.go_back(self.ids.len() - 1)?;
         }
         self.last = None;
         let stop_strings = config.stop_strings.clone();
@@ -64,6 +64,9 @@ impl Session {
         };
         let (model, cache) = (self.model.model(), &mut self.cache);
         let mut new = NewIds::new(model, cache, policies, &prompt, config, self.lossless)?;
+        if let Some(stages) = &mut self.stages {
+            new = new.with_stages(stages)?;
+        }
         new.observe(&self.ids);
         self.ids.extend_from_slice(ids);
         Ok(IdStream::new(

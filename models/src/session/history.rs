@@ -2,7 +2,10 @@
 
 use quest_burn::cache::CacheError;
 
-use crate::generation::{GenerateError, Timings};
+use crate::{
+    generation::{GenerateError, Timings},
+    lazy::LaterStages,
+};
 
 use super::Session;
 
@@ -23,7 +26,7 @@ impl Session {
     }
 
     /// Goes back to the first `length` tokens: the cache, with its digests, is as it was then. What
-    /// policies remember is forgotten; the tokens that stay count as a prompt.
+    /// policies remember is forgotten; the tokens that stay count as a prompt. What had left of it stays out.
     ///
     /// # Errors
     ///
@@ -37,7 +40,7 @@ impl Session {
             }));
         }
         if length <= self.cached() {
-            self.cache.truncate(0, length)?;
+            self.go_back(length)?;
         }
         self.ids.truncate(length);
         self.last = None;
@@ -52,6 +55,7 @@ impl Session {
             prefill_policy: self.prefill_policy.clone(),
             lossless: self.lossless,
             cache: self.cache.fork(),
+            stages: self.stages.as_ref().map(LaterStages::fork),
             limit: self.limit,
             ids: self.ids.clone(),
             last: self.last.clone(),

@@ -17,11 +17,12 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use quest_burn::{
     cache::{PagedKvCache, PagedKvCacheConfig},
-    policy::PagePolicy,
+    policy::{DensePolicy, PagePolicy},
 };
 
 use crate::{
     generation::{GenerateError, Timings, capacity, check_context},
+    lazy::LaterStages,
     local::LocalModel,
     speculative::LosslessConfig,
 };
@@ -65,7 +66,9 @@ pub struct Session {
     prefill_policy: Arc<dyn PagePolicy>,
     /// How the policy drafts, where dense attention verifies what it gives.
     lossless: Option<LosslessConfig>,
+    /// Of all layers, or of the first stage where tokens of prompts leave.
     cache: PagedKvCache,
+    stages: Option<LaterStages>,
     /// Tokens up to which the cache grows; none where it does not.
     limit: Option<usize>,
     /// The cache holds the first of them.
@@ -90,7 +93,7 @@ impl Session {
     /// # Errors
     ///
     /// When the cache cannot be made or is for several sequences, or prompts cannot be read as the model says in
-    /// its pages.
+    /// its pages and layers.
     pub fn with_cache(
         model: &LocalModel,
         cache: &PagedKvCacheConfig,
@@ -98,10 +101,18 @@ impl Session {
         if cache.batch != 1 {
             return Err(GenerateError::Batch { batch: cache.batch });
         }
-        let prefill_policy = model.prefill().init(cache.page_size)?;
+        let stages = LaterStages::of(model, cache)?;
+        let prefill_policy: Box<dyn PagePolicy> = match &stages {
+            // What is there is attended to.
+            Some(_) => Box::new(DensePolicy),
+            None => model.prefill().init(cache.page_size)?,
+        };
+        let n_layers = (stages.as_ref()).map_or(cache.n_layers, |stages| stages.first().len());
+        let first = cache.clone().for_layers(n_layers);
         Ok(Self {
             prefill_policy: prefill_policy.into(),
-            cache: cache.init(&model.device(), model.dtype())?,
+            cache: first.init(&model.device(), model.dtype())?,
+            stages,
             policy: model.policy().clone(),
             lossless: None,
             model: model.clone(),
@@ -122,10 +133,14 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When no token would be drafted.
+    /// When no token would be drafted, or tokens of prompts [leave](quest_burn::policy::LazyPrefillConfig): there is
+    /// nothing to verify with then.
     pub fn set_lossless(&mut self, config: Option<LosslessConfig>) -> Result<(), GenerateError> {
         if let Some(config) = config {
             config.validate()?;
+            if self.stages.is_some() {
+                return Err(GenerateError::LazyLossless);
+            }
         }
         self.lossless = config;
         Ok(())
@@ -156,7 +171,8 @@ impl Session {
         self.ids.is_empty()
     }
 
-    /// The cache. It holds the first tokens; one that was just chosen is not in it yet.
+    /// The cache. It holds the first tokens; one that was just chosen is not in it yet. Where tokens of prompts
+    /// [leave](quest_burn::policy::LazyPrefillConfig), it is that of the layers before the first place where they do.
     pub fn cache(&self) -> &PagedKvCache {
         &self.cache
     }
@@ -177,6 +193,15 @@ impl Session {
 
     fn cached(&self) -> usize {
         self.cache.lengths()[0]
+    }
+
+    /// Forgets what caches hold behind the first `length` tokens.
+    fn go_back(&mut self, length: usize) -> Result<(), GenerateError> {
+        self.cache.truncate(0, length)?;
+        match &mut self.stages {
+            Some(stages) => stages.truncate(length),
+            None => Ok(()),
+        }
     }
 
     /// Enlarges the cache where it grows; where it does not, whoever takes pages refuses.

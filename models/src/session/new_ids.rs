@@ -2,6 +2,7 @@ use quest_burn::cache::PagedKvCache;
 
 use crate::{
     generation::{Finish, GenerateError, GenerationConfig, Generator, Policies, Timings},
+    lazy::LaterStages,
     model::LanguageModel,
     sampling::TokenMask,
     speculative::{DraftStatistics, LosslessConfig, LosslessGenerator},
@@ -38,6 +39,14 @@ impl<'a> NewIds<'a> {
                 model, cache, policies, prompt, config, lossless,
             )?),
         })
+    }
+
+    /// With the stages behind the cache's layers, where tokens of prompts leave.
+    pub(super) fn with_stages(self, stages: &'a mut LaterStages) -> Result<Self, GenerateError> {
+        match self {
+            Self::Policy(new) => Ok(Self::Policy(new.with_stages(stages))),
+            Self::Lossless(_) => Err(GenerateError::LazyLossless),
+        }
     }
 
     pub(super) fn observe(&mut self, ids: &[u32]) {

@@ -65,6 +65,7 @@ impl<'a> LosslessGenerator<'a> {
             model,
             cache,
             policies: policies.into(),
+            stages: None,
         };
         Ok(Self {
             answer: Answer::new(&forward, prompt, config)?,
@@ -131,6 +132,7 @@ impl<'a> LosslessGenerator<'a> {
             model,
             cache,
             policies,
+            stages: _,
         }) = std::mem::replace(&mut self.work, Work::Gone)
         else {
             unreachable!("the prompt comes first");

@@ -69,6 +69,15 @@ impl PagedKvCache {
         }
     }
 
+    /// The same cache for the layers of a model from `first` on: policies count [layers](LayerCache::index) as the
+    /// model does.
+    pub fn with_first_layer(mut self, first: usize) -> Self {
+        for (place, layer) in self.layers.iter_mut().enumerate() {
+            layer.index = first + place;
+        }
+        self
+    }
+
     /// Begins a pass over `new_tokens[i]` prompt tokens of sequence `i` (0 where there are none).
     ///
     /// # Errors

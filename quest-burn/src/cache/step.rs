@@ -3,7 +3,7 @@ use core::ops::Range;
 use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, assert_shape};
 
 use super::{Entropies, PolicyState, PolicyStates, Sequences};
 
@@ -30,7 +30,10 @@ pub struct Step {
     starts: Vec<usize>,
     lengths: Vec<usize>,
     pages: Vec<Vec<u32>>,
+    /// Places of the new tokens in the cache.
     positions: Tensor<2, Int>,
+    /// Positions in the text, where they are others.
+    text_positions: Option<Tensor<2, Int>>,
     sequences: Sequences,
     /// Made when a layer asks for them, for all layers.
     #[cfg(feature = "cube")]
@@ -61,6 +64,7 @@ impl Step {
             phase,
             page_size,
             positions: Tensor::from_data(positions, &device),
+            text_positions: None,
             sequences: Sequences {
                 page_table,
                 starts: counts(&starts, &device),
@@ -106,6 +110,7 @@ impl Step {
             starts,
             pages,
             positions,
+            text_positions: None,
             sequences,
             rows: Arc::default(),
             notes: Arc::default(),
@@ -135,6 +140,23 @@ impl Step {
                 lengths: lengths.mask_fill(is_padding, 0).reshape([batch * tokens]),
             }
         })
+    }
+
+    /// The same step over tokens that are elsewhere in the text than in the cache, as those between them are not
+    /// there: queries and keys are rotated to these positions.
+    ///
+    /// # Shapes
+    ///
+    /// - positions: `[batch, max_new_tokens]`
+    ///
+    /// # Panics
+    ///
+    /// When the shape does not fit the step.
+    pub fn with_positions(mut self, positions: Tensor<2, Int>) -> Self {
+        let (batch, tokens) = (self.batch(), self.max_new_tokens());
+        assert_shape!(positions, [batch, tokens]);
+        self.text_positions = Some(positions);
+        self
     }
 
     pub(super) fn with_entropies(self, entropies: Entropies) -> Self {
@@ -205,11 +227,12 @@ impl Step {
         self.pages.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    /// Position of each new token in its sequence, `[batch, max_new_tokens]`.
+    /// Position of each new token in its text, `[batch, max_new_tokens]`: its place in the cache, unless the step
+    /// was told [others](Self::with_positions).
     ///
     /// Where a sequence gains fewer tokens than the longest, the rest are positions of padding.
     pub fn positions(&self) -> &Tensor<2, Int> {
-        &self.positions
+        self.text_positions.as_ref().unwrap_or(&self.positions)
     }
 
     /// Where the tokens are, on the device.

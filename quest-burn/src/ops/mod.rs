@@ -10,15 +10,16 @@
 //! | [`top_k_attention`] | the three above together |
 //! | [`prefill_attention`] | causal attention of many query tokens over all pages |
 //! | [`prefill_attention_within`] | the same in a sliding window |
+//! | [`positioned_prefill_attention`] | the same over tokens that are not in the order of their positions |
 //! | [`sparse_prefill_attention`] | the same over listed pages of the past, and the new tokens |
 //! | [`token_attention`], [`token_weights`] | attention of one query token over listed tokens |
 //! | [`most_probable`] | the tokens of the highest logits |
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend (`reference`). All but
-//! those on single tokens, in windows, with a cap on scores and on keys and values in 8 bits are kernels on CubeCL devices, and native code on the Flex
-//! backend. They are tested against these bodies. `Body` is the one place that decides which of them
-//! runs.
+//! those on single tokens, out of order, in windows, with a cap on scores and on keys and values in 8 bits
+//! are kernels on CubeCL devices, and native code on the Flex backend. They are tested against these
+//! bodies. `Body` is the one place that decides which of them runs.
 
 mod body;
 mod int8;
@@ -28,6 +29,7 @@ mod most_probable;
 mod norm;
 #[cfg(feature = "cube")]
 mod past_table;
+mod positioned;
 #[doc(hidden)]
 pub mod reference;
 mod rotate_append;
@@ -42,6 +44,7 @@ pub use crate::pages::{
 pub(crate) use body::Body;
 pub use most_probable::most_probable;
 pub use norm::HeadNorms;
+pub use positioned::positioned_prefill_attention;
 pub use rotate_append::rotate_append;
 pub use sparse_prefill::sparse_prefill_attention;
 pub use tokens::{TokenAttention, token_attention, token_scores, token_weights, true_page_scores};

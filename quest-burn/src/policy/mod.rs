@@ -43,7 +43,10 @@ pub use h2o::{H2oConfig, H2oPolicy};
 pub use observer::{Observation, Observations, ObservedPolicy, Read, TOP_TOKENS};
 pub use options::{Given, OptionError, PolicyOption, Share, ShareError};
 pub use oracle::{OracleOptions, OraclePolicy};
-pub use prefill::{PrefillConfig, PrefillConfigError, QuestPrefill, QuestPrefillConfig};
+pub use prefill::{
+    LazyPrefillConfig, LazyStage, PositionedPrefill, PrefillConfig, PrefillConfigError,
+    QuestPrefill, QuestPrefillConfig,
+};
 pub use quest::{QuestOptions, QuestPolicy};
 pub use raas::{RaasOptions, RaasPolicy, RaasPrompt};
 pub use random::{RandomOptions, RandomPolicy, RandomPrompt};

@@ -6,7 +6,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
 use super::{
-    attention::{attend, dot, select_pages},
+    attention::{attend, select_pages},
     rope::Rope,
 };
 
@@ -15,14 +15,14 @@ use super::{
 /// Biases and query/key norms are applied where the checkpoint has them.
 #[derive(Clone, Debug)]
 pub struct Model {
-    n_layers: usize,
-    n_heads: usize,
-    n_kv_heads: usize,
-    head_dim: usize,
-    epsilon: f64,
-    tied: bool,
-    rope: Rope,
-    tensors: HashMap<String, Vec<f64>>,
+    pub(super) n_layers: usize,
+    pub(super) n_heads: usize,
+    pub(super) n_kv_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) epsilon: f64,
+    pub(super) tied: bool,
+    pub(super) rope: Rope,
+    pub(super) tensors: HashMap<String, Vec<f64>>,
 }
 
 /// Keys (after RoPE) and values, `[layer][kv head][token]`.
@@ -91,9 +91,7 @@ impl Model {
         cache: &mut Cache,
         quest: Option<(&QuestConfig, usize)>,
     ) -> Vec<f64> {
-        let embedding = &self.tensors["model.embed_tokens.weight"];
-        let d_model = self.tensors["model.norm.weight"].len();
-        let mut hidden = embedding[id as usize * d_model..][..d_model].to_vec();
+        let mut hidden = self.embedding(id);
         for layer in 0..self.n_layers {
             let prefix = format!("model.layers.{layer}");
             let input = self.norm(&format!("{prefix}.input_layernorm"), &hidden);
@@ -101,30 +99,9 @@ impl Model {
             let attention =
                 self.attention(&format!("{prefix}.self_attn"), layer, &input, cache, quest);
             add(&mut hidden, &attention);
-
-            let input = self.norm(&format!("{prefix}.post_attention_layernorm"), &hidden);
-            let gate = self.linear(&format!("{prefix}.mlp.gate_proj"), &input);
-            let up = self.linear(&format!("{prefix}.mlp.up_proj"), &input);
-            let silu = |x: f64| x / (1.0 + (-x).exp());
-            let inner = gate
-                .iter()
-                .zip(&up)
-                .map(|(g, u)| silu(*g) * u)
-                .collect::<Vec<_>>();
-            add(
-                &mut hidden,
-                &self.linear(&format!("{prefix}.mlp.down_proj"), &inner),
-            );
+            self.add_feed_forward(layer, &mut hidden);
         }
-        let hidden = self.norm("model.norm", &hidden);
-        self.linear(
-            if self.tied {
-                "model.embed_tokens"
-            } else {
-                "lm_head"
-            },
-            &hidden,
-        )
+        self.logits(&hidden)
     }
 
     fn attention(
@@ -166,51 +143,6 @@ impl Model {
             }
         }
         self.linear(&format!("{prefix}.o_proj"), &output)
-    }
-
-    /// The heads of a projection, normalised where the model does so, and rotated.
-    fn heads(
-        &self,
-        prefix: &str,
-        which: &str,
-        input: &[f64],
-        position: Option<usize>,
-    ) -> Vec<Vec<f64>> {
-        let projected = self.linear(&format!("{prefix}.{which}_proj"), input);
-        let norm = format!("{prefix}.{which}_norm");
-        let is_normed = self.tensors.contains_key(&format!("{norm}.weight"));
-        projected
-            .chunks(self.head_dim)
-            .map(|head| {
-                let mut head = if is_normed {
-                    self.norm(&norm, head)
-                } else {
-                    head.to_vec()
-                };
-                if let Some(position) = position {
-                    self.rope.rotate(&mut head, position);
-                }
-                head
-            })
-            .collect()
-    }
-
-    fn linear(&self, name: &str, input: &[f64]) -> Vec<f64> {
-        let weight = &self.tensors[&format!("{name}.weight")];
-        let mut output = weight
-            .chunks(input.len())
-            .map(|row| dot(row, input))
-            .collect::<Vec<_>>();
-        if let Some(bias) = self.tensors.get(&format!("{name}.bias")) {
-            add(&mut output, bias);
-        }
-        output
-    }
-
-    fn norm(&self, name: &str, input: &[f64]) -> Vec<f64> {
-        let weight = &self.tensors[&format!("{name}.weight")];
-        let rms = (dot(input, input) / input.len() as f64 + self.epsilon).sqrt();
-        input.iter().zip(weight).map(|(x, w)| x / rms * w).collect()
     }
 
     /// `-log p(ids[i + 1] | ids[..=i])` for every `i`, with full attention.
@@ -271,7 +203,7 @@ fn argmax(logits: &[f64]) -> u32 {
     best.expect("there are logits") as u32
 }
 
-fn add(sum: &mut [f64], other: &[f64]) {
+pub(super) fn add(sum: &mut [f64], other: &[f64]) {
     sum.iter_mut().zip(other).for_each(|(s, o)| *s += o);
 }
 

@@ -4,6 +4,7 @@ mod contents;
 mod drafts;
 mod endings;
 mod generation;
+mod sparse;
 mod tokens;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -157,7 +158,7 @@ fn prefilled_with(
 
 /// Greedy tokens, one pass through the model each.
 fn uncaptured(
-    model: &CausalLm,
+    model: &dyn LanguageModel,
     cache: &mut PagedKvCache,
     policy: &dyn PagePolicy,
     newest: &[u32],

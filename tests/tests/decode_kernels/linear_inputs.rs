@@ -93,14 +93,19 @@ impl LinearInputs {
         self.around.added.then(|| self.residual.0.clone())
     }
 
+    /// The rows that weights are multiplied with: normed, if they are, and rounded as the kernel rounds, as a gate
+    /// multiplies what differs.
+    pub(super) fn multiplied(&self) -> Vec<f64> {
+        match self.norm() {
+            Some((gamma, epsilon)) => floats(&kernels::rms_norm(self.rows(), gamma, epsilon)),
+            None => self.rows.1.clone(),
+        }
+    }
+
     /// What the layer gives with weights `[n, k]`.
     pub(super) fn expected(&self, weight: &[f64]) -> Vec<f64> {
         let Self { around, k, n, .. } = *self;
-        // Rounded as the kernel rounds: a gate multiplies what differs.
-        let x = match self.norm() {
-            Some((gamma, epsilon)) => floats(&kernels::rms_norm(self.rows(), gamma, epsilon)),
-            None => self.rows.1.clone(),
-        };
+        let x = self.multiplied();
         let columns = if around.gated { n / 2 } else { n };
         let product = |row: usize, channel: usize| {
             let x = &x[row * k..][..k];

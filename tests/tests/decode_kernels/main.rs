@@ -18,6 +18,7 @@ mod matmul;
 mod norms;
 mod packed_linear;
 mod rotate_append;
+mod sparse_linear;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use quest_burn_linear::kernels::{self, device};

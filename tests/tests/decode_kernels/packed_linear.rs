@@ -12,7 +12,7 @@ use super::{
 };
 
 /// What packed weights stand for, `[n, k]`.
-fn unpacked(weight: &QuantizedWeight) -> Vec<f64> {
+pub(super) fn unpacked(weight: &QuantizedWeight) -> Vec<f64> {
     let packed = weight.packed();
     let [_, k] = packed.dims();
     let (bits, group) = (packed.bits, weight.group());

@@ -145,18 +145,16 @@ fn gemv_kernel<L: WeightLoad, F: Float, N: Size, E: Numeric, W: Size, S: Numeric
 
 /// Products of a few rows with every weight row, and what goes before and follows.
 pub(crate) fn gemv(inputs: Inputs<CubeBackend>, weights: Weights<CubeBackend>) -> CubeTensor {
+    let properties = inputs.rows.client.properties();
+    let dtype = inputs.rows.dtype;
+    let [m, d_input] = inputs.rows.meta.shape().dims::<2>();
     match weights {
         Weights::Full(weight) => {
             #[cfg(feature = "cuda")]
-            {
-                let [m, d_input] = inputs.rows.meta.shape().dims::<2>();
-                if m > MAX_ROWS
-                    && warpgroup::takes(inputs.rows.client.properties(), inputs.rows.dtype, d_input)
-                {
-                    return warpgroup::warpgroup_gemv(inputs, weight);
-                }
+            if m > MAX_ROWS && warpgroup::takes(properties, dtype, d_input) {
+                return warpgroup::warpgroup_gemv(inputs, weight);
             }
-            if inputs.rows.meta.shape()[0] > MAX_ROWS {
+            if m > MAX_ROWS {
                 return batch_gemv(inputs, weight);
             }
             launch::<Full>(inputs, BoundWeights::whole(weight), Packing::WHOLE)
@@ -167,33 +165,25 @@ pub(crate) fn gemv(inputs: Inputs<CubeBackend>, weights: Weights<CubeBackend>) -
             zeros,
             packing,
         } => {
+            // Matrix instructions take scales as they take rows.
+            let is_same = scales.dtype == dtype;
+            let weights = BoundWeights::packed(words, scales, zeros, 1);
+            #[cfg(feature = "cuda")]
+            if m > MAX_ROWS
+                && is_same
+                && warpgroup::packed::takes(properties, dtype, d_input, packing)
+            {
+                return warpgroup::packed::packed_gemv(inputs, weights, packing);
+            }
             let shape = MatrixShape::of(
-                inputs.rows.client.properties(),
-                inputs.rows.dtype,
-                inputs.rows.meta.shape().dims(),
+                properties,
+                dtype,
+                [m, d_input],
                 inputs.normed,
                 packing,
                 inputs.epilogue,
             );
-            let shape = shape.filter(|_| scales.dtype == inputs.rows.dtype);
-            #[cfg(feature = "cuda")]
-            {
-                let [m, d_input] = inputs.rows.meta.shape().dims::<2>();
-                if m > MAX_ROWS
-                    && scales.dtype == inputs.rows.dtype
-                    && warpgroup::packed::takes(
-                        inputs.rows.client.properties(),
-                        inputs.rows.dtype,
-                        d_input,
-                        packing,
-                    )
-                {
-                    let weights = BoundWeights::packed(words, scales, zeros, 1);
-                    return warpgroup::packed::packed_gemv(inputs, weights, packing);
-                }
-            }
-            let weights = BoundWeights::packed(words, scales, zeros, 1);
-            if let Some(shape) = shape {
+            if let Some(shape) = shape.filter(|_| is_same) {
                 return matrix_gemv(inputs, weights, shape);
             }
             launch::<Packed<Scales>>(inputs, weights, packing)

@@ -2,6 +2,8 @@
 
 mod args;
 mod batch;
+mod batched;
+mod channels;
 mod epilogue;
 mod gemv;
 mod load;
@@ -9,6 +11,7 @@ mod matrix;
 mod normed;
 mod packing;
 mod plan;
+mod segments;
 mod shape;
 mod sink;
 #[cfg(feature = "cuda")]
@@ -19,7 +22,10 @@ use burn::{
     backend::Dispatch,
     tensor::{DType, Device, Tensor},
 };
+use cubecl::ir::DeviceProperties;
 
+pub(crate) use channels::launch_sparse_gemv;
+pub use channels::{ChannelWeight, sparse_gemv};
 pub(crate) use gemv::gemv as launch_gemv;
 pub(crate) use load::GroupLoad;
 use matrix::MatrixShape;
@@ -55,19 +61,18 @@ impl Epilogue {
 /// Most rows of `d_input` channels that [`gemv`] takes on a device: more than [`MAX_ROWS`] where it has
 /// matrix instructions for the dtype.
 pub fn max_rows(device: &Device, dtype: DType, d_input: usize) -> usize {
-    let takes = supported(device)
-        && is_cube_with(device, |properties| {
-            batch::takes(properties, dtype, d_input)
-        });
+    let is_taken = |takes: fn(&DeviceProperties, DType, usize) -> bool| {
+        supported(device) && is_cube_with(device, |properties| takes(properties, dtype, d_input))
+    };
     #[cfg(feature = "cuda")]
-    if supported(device)
-        && is_cube_with(device, |properties| {
-            warpgroup::takes(properties, dtype, d_input)
-        })
-    {
+    if is_taken(warpgroup::takes) {
         return warpgroup::MAX_ROWS;
     }
-    if takes { batch::MAX_ROWS } else { MAX_ROWS }
+    if is_taken(batch::takes) {
+        batch::MAX_ROWS
+    } else {
+        MAX_ROWS
+    }
 }
 
 /// Of `m` rows, those that [`gemv`] takes with packed weights in one launch without loss: as many as the kernel

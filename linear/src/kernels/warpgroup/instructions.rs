@@ -2,7 +2,7 @@
 
 use cubecl::{intrinsic, ir::Scope, prelude::*};
 
-use super::ptx::PtxOp;
+use super::{ROW_BYTES, ptx::PtxOp};
 
 /// Where an element lies in shared memory.
 #[cube]
@@ -90,7 +90,8 @@ pub fn multiply_words(
             words.__extract_list(scope),
             values.read_value(scope),
         ];
-        let text = products_of_words([n, n_words], depth, columns, dtype);
+        let reading = Reading::Across { rows: depth };
+        let text = products_of_words([n, n_words], reading, columns, dtype);
         let op = PtxOp::with_sums(scope.ctx_mut(), &text, [n, n_words], operands);
         scope.register(&op);
     })
@@ -115,7 +116,7 @@ pub fn multiply_registers(
             words.__extract_list(scope),
             rows.read_value(scope),
         ];
-        let text = products_of_registers([n, n_words], columns, dtype);
+        let text = products_of_words([n, n_words], Reading::Along, columns, dtype);
         let op = PtxOp::with_sums(scope.ctx_mut(), &text, [n, n_words], operands);
         scope.register(&op);
     })
@@ -161,14 +162,17 @@ fn plain(scope: &Scope, text: &str) {
     scope.register(&op);
 }
 
+/// Operands from the first on, as many as there are.
+fn operands(first: usize, n: usize) -> String {
+    let operands = (first..first + n).map(|i| format!("${i}"));
+    operands.collect::<Vec<_>>().join(", ")
+}
+
 /// Four instructions of 16 channels, 32 bytes, each. A matrix in shared memory is described by 64 bits:
 /// its address in the low half, in units of 16 bytes; in the high half that eight rows take 64 of these
 /// units, and that their parts are permuted in rows of 128 bytes.
 fn products(n: usize, columns: usize, dtype: &str) -> String {
-    let sums = (0..n)
-        .map(|i| format!("${i}"))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let sums = operands(0, n);
     // After the sums as outputs and as inputs.
     let (rows, weight_rows) = (2 * n, 2 * n + 1);
     let mut text = format!(
@@ -193,69 +197,92 @@ fn products(n: usize, columns: usize, dtype: &str) -> String {
     text + "wgmma.commit_group.sync.aligned;\n}"
 }
 
-/// An instruction for each 16 rows of values. They are read across: the low half of their description has
-/// the distance of the blocks of columns as well, in units of 16 bytes from bit 16 on.
-fn products_of_words([n, words]: [usize; 2], depth: usize, columns: usize, dtype: &str) -> String {
-    let sums = (0..n)
-        .map(|i| format!("${i}"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let block = (depth * 128 / 16) << 16;
-    let values = 2 * n + words;
-    let mut text = format!(
-        "{{\n\
-         .reg .b32 low;\n\
-         .reg .b64 b;\n\
-         shr.u32 low, ${values}, 4;\n\
-         or.b32 low, low, {block};\n\
-         mov.b64 b, {{low, 0x40000040}};\n\
-         wgmma.fence.sync.aligned;\n"
-    );
-    for step in 0..depth / 16 {
-        if step > 0 {
-            text += "add.s64 b, b, 128;\n";
-        }
-        let first = 2 * n + 4 * step;
-        let words = (first..first + 4)
-            .map(|i| format!("${i}"))
-            .collect::<Vec<_>>()
-            .join(", ");
-        text += &format!(
-            "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{dtype}.{dtype} \
-             {{{sums}}}, {{{words}}}, b, 1, 1, 1, 1;\n"
-        );
-    }
-    text + "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n}"
+/// How instructions read a matrix in shared memory.
+enum Reading {
+    /// Along its rows, of 64 channels each.
+    Along,
+    /// Across its rows, so many, in blocks of 64 columns.
+    Across { rows: usize },
 }
 
-/// An instruction for each 16 channels of the rows in shared memory, which are described as for [`products`].
-fn products_of_registers([n, words]: [usize; 2], columns: usize, dtype: &str) -> String {
-    let sums = (0..n)
-        .map(|i| format!("${i}"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let rows = 2 * n + words;
+/// An instruction for each four words of a unit, 16 channels of 64 rows, and a matrix that is described as for
+/// [`products`]. Where it is read across, the low half of its description has the distance of its blocks as well, in
+/// units of 16 bytes from bit 16 on, and products are waited for.
+fn products_of_words(
+    [n, words]: [usize; 2],
+    reading: Reading,
+    columns: usize,
+    dtype: &str,
+) -> String {
+    let sums = operands(0, n);
+    let matrix = 2 * n + words;
+    let (distance, step_units, transposed, wait) = match reading {
+        Reading::Along => (String::new(), 2, 0, ""),
+        Reading::Across { rows } => {
+            let block = (rows * ROW_BYTES / 16) << 16;
+            let distance = format!("or.b32 low, low, {block};\n");
+            (distance, 128, 1, "wgmma.wait_group.sync.aligned 0;\n")
+        }
+    };
     let mut text = format!(
         "{{\n\
          .reg .b32 low;\n\
          .reg .b64 b;\n\
-         shr.u32 low, ${rows}, 4;\n\
+         shr.u32 low, ${matrix}, 4;\n\
+         {distance}\
          mov.b64 b, {{low, 0x40000040}};\n\
          wgmma.fence.sync.aligned;\n"
     );
     for step in 0..words / 4 {
         if step > 0 {
-            text += "add.s64 b, b, 2;\n";
+            text += &format!("add.s64 b, b, {step_units};\n");
         }
-        let first = 2 * n + 4 * step;
-        let words = (first..first + 4)
-            .map(|i| format!("${i}"))
-            .collect::<Vec<_>>()
-            .join(", ");
+        let words = operands(2 * n + 4 * step, 4);
         text += &format!(
             "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{dtype}.{dtype} \
-             {{{sums}}}, {{{words}}}, b, 1, 1, 1, 0;\n"
+             {{{sums}}}, {{{words}}}, b, 1, 1, 1, {transposed};\n"
         );
     }
-    text + "wgmma.commit_group.sync.aligned;\n}"
+    format!("{text}wgmma.commit_group.sync.aligned;\n{wait}}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_take_four_words_each_after_the_sums_and_go_on_along_a_matrix() {
+        let text = products_of_words([4, 8], Reading::Along, 8, "f16");
+        let expected = "{\n\
+            .reg .b32 low;\n\
+            .reg .b64 b;\n\
+            shr.u32 low, $16, 4;\n\
+            mov.b64 b, {low, 0x40000040};\n\
+            wgmma.fence.sync.aligned;\n\
+            wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {$0, $1, $2, $3}, {$8, $9, $10, $11}, b, 1, 1, 1, 0;\n\
+            add.s64 b, b, 2;\n\
+            wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {$0, $1, $2, $3}, {$12, $13, $14, $15}, b, 1, 1, 1, 0;\n\
+            wgmma.commit_group.sync.aligned;\n\
+            }";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_matrix_that_is_read_across_has_the_distance_of_its_blocks_and_is_waited_for() {
+        let text = products_of_words([4, 8], Reading::Across { rows: 32 }, 8, "bf16");
+        let expected = "{\n\
+            .reg .b32 low;\n\
+            .reg .b64 b;\n\
+            shr.u32 low, $16, 4;\n\
+            or.b32 low, low, 16777216;\n\
+            mov.b64 b, {low, 0x40000040};\n\
+            wgmma.fence.sync.aligned;\n\
+            wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {$0, $1, $2, $3}, {$8, $9, $10, $11}, b, 1, 1, 1, 1;\n\
+            add.s64 b, b, 128;\n\
+            wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {$0, $1, $2, $3}, {$12, $13, $14, $15}, b, 1, 1, 1, 1;\n\
+            wgmma.commit_group.sync.aligned;\n\
+            wgmma.wait_group.sync.aligned 0;\n\
+            }";
+        assert_eq!(text, expected);
+    }
 }

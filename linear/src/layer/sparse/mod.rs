@@ -5,11 +5,12 @@ mod low_rank;
 pub(super) mod native;
 mod observer;
 
-use std::sync::Arc;
-
-use burn::tensor::{DType, Tensor, assert_shape};
+use burn::tensor::{DType, Device, Tensor, assert_shape};
 
 use super::{QuantizationConfig, QuantizationError, QuantizedWeight, contiguous::joined};
+
+#[cfg(feature = "cube")]
+use crate::kernels::{self, linear::ChannelWeight};
 
 pub use low_rank::LowRank;
 pub use observer::InputObserver;
@@ -25,8 +26,8 @@ pub use observer::InputObserver;
 #[derive(Clone, Debug)]
 pub struct SparseWeight {
     stored: StoredChannels,
-    /// Of a channel's weights, `[d_input]`.
-    norms: Arc<[f32]>,
+    /// Of a channel's weights, `[d_input]` in f32.
+    norms: Tensor<1>,
     threshold: f32,
     low_rank: Option<LowRank>,
     dtype: DType,
@@ -52,7 +53,7 @@ impl SparseWeight {
     ///
     /// When the factors are of other channels.
     pub fn new(weight: Tensor<2>, threshold: f32, low_rank: Option<LowRank>) -> Self {
-        let norms = channel_norms(&weight);
+        let norms = norms(&weight);
         let stored = StoredChannels::Full(joined(vec![weight.clone().transpose()]));
         Self::with_stored(stored, &weight, norms, threshold, low_rank)
     }
@@ -76,7 +77,7 @@ impl SparseWeight {
         threshold: f32,
         low_rank: Option<LowRank>,
     ) -> Result<Self, QuantizationError> {
-        let norms = channel_norms(&weight);
+        let norms = norms(&weight);
         // Scales in f32 are read where they lie.
         let channels = weight.clone().cast(DType::F32).transpose();
         let rounded = QuantizedWeight::new(channels, QuantizationConfig::new(8));
@@ -93,7 +94,7 @@ impl SparseWeight {
     fn with_stored(
         stored: StoredChannels,
         weight: &Tensor<2>,
-        norms: Vec<f32>,
+        norms: Tensor<1>,
         threshold: f32,
         low_rank: Option<LowRank>,
     ) -> Self {
@@ -109,7 +110,7 @@ impl SparseWeight {
         });
         Self {
             stored,
-            norms: norms.into(),
+            norms,
             threshold,
             low_rank,
             dtype,
@@ -147,11 +148,33 @@ impl SparseWeight {
         self.threshold
     }
 
-    /// Whether a channel of a row has a part in the sum. What is no number has.
-    #[cfg(feature = "flex")]
-    fn is_active(&self, channel: usize, value: f32) -> bool {
-        let score = value.abs() * self.norms[channel];
-        score > self.threshold || score.is_nan()
+    /// Whether skipped channels are not read on a device: on the Flex backend, and on GPUs where the kernels run.
+    pub fn skips_on(device: &Device) -> bool {
+        #[cfg(feature = "flex")]
+        if crate::flex::runs_on(device) {
+            return true;
+        }
+        #[cfg(feature = "cube")]
+        if kernels::device::supported(device) {
+            return true;
+        }
+        let _ = device;
+        false
+    }
+
+    /// As the kernels take it.
+    #[cfg(feature = "cube")]
+    pub fn kernel_weight(&self) -> ChannelWeight {
+        let factors = self.low_rank.as_ref();
+        ChannelWeight {
+            weights: match &self.stored {
+                StoredChannels::Full(channels) => channels.clone().into(),
+                StoredChannels::Int8(channels) => channels.packed().into(),
+            },
+            norms: self.norms.clone(),
+            threshold: self.threshold,
+            factors: factors.map(|factors| [factors.down.clone(), factors.up.clone()]),
+        }
     }
 
     /// All the weights in the dtype that is computed in.
@@ -181,9 +204,7 @@ impl SparseWeight {
         if rows.dims()[0] != 1 {
             return rows.matmul(self.channels());
         }
-        let device = rows.device();
-        let norms = Tensor::<1>::from_data(&*self.norms, (&device, DType::F32));
-        let scores = rows.clone().cast(DType::F32).abs() * norms.unsqueeze();
+        let scores = rows.clone().cast(DType::F32).abs() * self.norms.clone().unsqueeze();
         let skipped = scores.lower_equal_elem(self.threshold);
         let active = rows.clone().mask_fill(skipped.clone(), 0.0);
         let sum = active.matmul(self.channels());
@@ -201,9 +222,15 @@ impl SparseWeight {
 /// - weight: `[d_output, d_input]`
 /// - output: `[d_input]`
 pub fn channel_norms(weight: &Tensor<2>) -> Vec<f32> {
-    let squares = weight.clone().cast(DType::F32).square().sum_dim(0).sqrt();
-    let norms = squares.into_data_as::<f32>();
+    let norms = norms(weight).into_data_as::<f32>();
     norms.try_to_vec().expect("read as f32")
+}
+
+/// The same on the device.
+fn norms(weight: &Tensor<2>) -> Tensor<1> {
+    let [_, d_input] = weight.dims();
+    let squares = weight.clone().cast(DType::F32).square().sum_dim(0);
+    squares.sqrt().reshape([d_input])
 }
 
 #[cfg(test)]

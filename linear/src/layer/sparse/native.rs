@@ -20,7 +20,8 @@ pub(in crate::layer) fn reads(weight: &SparseWeight) -> bool {
                 && is_contiguous(channels.words())
         }
     };
-    stored && factors.is_none_or(|factors| is_read(&factors.down) && is_read(&factors.up))
+    let factors = factors.is_none_or(|factors| is_read(&factors.down) && is_read(&factors.up));
+    stored && factors && runs_on(&weight.norms.device()) && is_contiguous(&weight.norms)
 }
 
 /// `[m, d_output]`: of a row on its own by the channels that matter to it, of several by all.
@@ -31,9 +32,16 @@ pub(in crate::layer) fn products(weight: &SparseWeight, rows: &[f32]) -> Vec<f32
             channel_product(rows, [d_input, d_output], channels)
         });
     }
+    let norms = primitive(weight.norms.clone());
+    let norms = norms.as_slice::<f32>().expect(CONTIGUOUS);
+    // What is no number has a part in the sum.
+    let matters = |channel: usize, value: f32| {
+        let score = value.abs() * norms[channel];
+        score > weight.threshold || score.is_nan()
+    };
     let channels = |is_active| {
         let values = rows.iter().copied().enumerate();
-        let some = values.filter(move |&(i, x)| weight.is_active(i, x) == is_active);
+        let some = values.filter(move |&(i, x)| matters(i, x) == is_active);
         some.map(|(channel, value)| ActiveChannel { channel, value })
     };
     let active: Vec<_> = channels(true).collect();

@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// Query tokens and key tokens of one block of scores; bounds memory whatever the prompt.
-const QUERY_TOKENS: usize = 512;
-const KEY_TOKENS: usize = 1024;
+pub(super) const QUERY_TOKENS: usize = 512;
+pub(super) const KEY_TOKENS: usize = 1024;
 
 /// Reference of [`crate::ops::prefill_attention`].
 pub fn prefill_attention(
@@ -155,7 +155,7 @@ struct Place<'a> {
 
 /// Queries of adjacent tokens `[1, n_heads, t, head_dim]`, scaled, those of a KV head together:
 /// `[n_kv_heads, group * t, head_dim]`.
-fn by_kv_head(query: Tensor<4>, n_kv_heads: usize, scale: f64) -> Tensor<3> {
+pub(super) fn by_kv_head(query: Tensor<4>, n_kv_heads: usize, scale: f64) -> Tensor<3> {
     let [_, n_heads, tokens, head_dim] = query.dims();
     let rows = n_heads / n_kv_heads * tokens;
     query
@@ -220,7 +220,7 @@ fn causal_part(
         .expect("a query token sees at least itself")
 }
 
-fn softmax_part(scores: Tensor<3>, values: Tensor<3>) -> RunningSoftmax {
+pub(super) fn softmax_part(scores: Tensor<3>, values: Tensor<3>) -> RunningSoftmax {
     let max = scores.clone().max_dim(2);
     let weights = (scores - max.clone()).exp();
     let sum = weights.clone().sum_dim(2);
@@ -255,7 +255,7 @@ fn hidden(
 }
 
 /// `[pages, heads, page_size, head_dim]` -> `[heads, pages * page_size, head_dim]` in f32
-fn end_to_end(pages: Tensor<4>) -> Tensor<3> {
+pub(super) fn end_to_end(pages: Tensor<4>) -> Tensor<3> {
     let [n, heads, page_size, head_dim] = pages.dims();
     pages
         .swap_dims(0, 1)

@@ -4,8 +4,9 @@ use burn::config::Config;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::QuestPrefill;
+use super::{LazyPrefillConfig, QuestPrefill};
 use crate::{
+    FixedPoint,
     cache::validate_page_size,
     pages::PageSelection,
     policy::{DensePolicy, PagePolicy},
@@ -22,6 +23,8 @@ pub enum PrefillConfig {
     Dense,
     /// Themselves, and the pages of the past that matter to some of their queries.
     Quest(QuestPrefillConfig),
+    /// Everything before them that is still there: some tokens leave on their way through the layers.
+    Lazy(LazyPrefillConfig),
 }
 
 /// How [`QuestPrefill`] chooses the pages that the new tokens of a pass attend to.
@@ -76,6 +79,52 @@ pub enum PrefillConfigError {
         /// Pages that the budget holds.
         budget_pages: usize,
     },
+    /// All tokens would leave.
+    #[error("lazy prompts: expected a share from 0 to below 1 that leaves, found {0}")]
+    LazyRate(FixedPoint),
+    /// There is not a rate for each layer after which tokens leave.
+    #[error(
+        "lazy prompts: expected one rate, or {layers} for as many layers after which tokens leave, found {rates}"
+    )]
+    LazyRates {
+        /// Layers after which tokens leave.
+        layers: usize,
+        /// Rates that were given.
+        rates: usize,
+    },
+    /// Tokens would leave after layers that the model does not have, or not in their order.
+    #[error(
+        "lazy prompts: expected ascending layers from 1 to {most} after which tokens leave, found {found}"
+    )]
+    LazyLayers {
+        /// The last layer that others follow.
+        most: usize,
+        /// The layers that were given.
+        found: String,
+    },
+    /// No layer follows another one.
+    #[error("lazy prompts: expected a model with at least 2 layers, found {0}")]
+    LazyDepth(usize),
+    /// No query would say what tokens are worth, or more than a chunk has for sure.
+    #[error("lazy prompts: expected 1 to {most} last tokens whose attention counts, found {found}")]
+    LazyQueries {
+        /// Most that there may be.
+        most: usize,
+        /// The number that was given.
+        found: usize,
+    },
+    /// The last token, which an answer goes on from, might leave.
+    #[error("lazy prompts: expected at least 1 last token that stays, found 0")]
+    LazyLast,
+    /// Windows count tokens, of which some are not there.
+    #[error("lazy prompts: expected a model without windows, found windows of {0} tokens")]
+    LazyWindows(usize),
+    /// One cache for all layers holds the same tokens in all of them.
+    #[error(
+        "lazy prompts: expected one sequence in a session, which has a cache for each stage, found one cache for \
+         all layers"
+    )]
+    LazyPolicy,
 }
 
 impl PrefillConfig {
@@ -88,6 +137,15 @@ impl PrefillConfig {
         match self {
             Self::Dense => Ok(()),
             Self::Quest(config) => config.validate_for(page_size),
+            Self::Lazy(config) => config.validate(),
+        }
+    }
+
+    /// How tokens leave, where some do.
+    pub fn lazy(&self) -> Option<&LazyPrefillConfig> {
+        match self {
+            Self::Lazy(config) => Some(config),
+            Self::Dense | Self::Quest(_) => None,
         }
     }
 
@@ -95,16 +153,18 @@ impl PrefillConfig {
     ///
     /// # Errors
     ///
-    /// When [`validate_for`](Self::validate_for) fails.
+    /// When [`validate_for`](Self::validate_for) fails, and when tokens leave: which tokens a layer computes is not
+    /// for a policy to say.
     pub fn init(&self, page_size: usize) -> Result<Box<dyn PagePolicy>, PrefillConfigError> {
         Ok(match self {
             Self::Dense => Box::new(DensePolicy),
             Self::Quest(config) => Box::new(config.init(page_size)?),
+            Self::Lazy(_) => return Err(PrefillConfigError::LazyPolicy),
         })
     }
 }
 
-/// `dense`, or `quest` with its settings.
+/// `dense`, or `quest` or `lazy` with its settings.
 impl fmt::Display for PrefillConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,6 +174,7 @@ impl fmt::Display for PrefillConfig {
                 "quest:budget={},rows={},first={},last={}",
                 config.token_budget, config.query_rows, config.sink_pages, config.recent_pages
             ),
+            Self::Lazy(config) => config.write(f),
         }
     }
 }

@@ -1,12 +1,18 @@
 //! What the tokens of a prompt attend to.
 
 mod config;
+mod lazy;
+mod positioned;
 mod rows;
 
 use burn::tensor::Tensor;
 
-pub use self::config::{PrefillConfig, PrefillConfigError, QuestPrefillConfig};
 use self::rows::QueryRows;
+pub use self::{
+    config::{PrefillConfig, PrefillConfigError, QuestPrefillConfig},
+    lazy::{LazyPrefillConfig, LazyStage},
+    positioned::PositionedPrefill,
+};
 use super::{PagePolicy, Pages};
 use crate::{
     cache::{LayerCache, Step},

@@ -17,18 +17,17 @@ use cubecl::{ir::DeviceProperties, prelude::*};
 
 use self::{
     products::{add_products, total},
-    shape::{BatchShape, PLANES, STEP, WIDTH},
+    shape::{BatchShape, PLANES, SEGMENTATION, STEP, WIDTH},
 };
 use super::{
     super::{
-        launch::{address_type, empty, multiprocessors},
+        launch::address_type,
         matrix_instruction::{PACKED, PLANE, ROWS, is_there},
         operands::Inputs,
-        rms_norm::launch_rms_norm,
     },
-    Epilogue,
-    args::output_arg,
-    sink::{STEP as SEGMENT_STEP, Segment, Sink, Whole, launch_merge},
+    batched::{BatchKernel, Target, launch_batch},
+    segments::Sizes,
+    sink::{STEP as SEGMENT_STEP, Sink},
 };
 
 /// Most LHS rows, whose sums fit into the registers of a plane.
@@ -91,40 +90,29 @@ fn batch_kernel<O: Sink, F: Float, N: Size, W: Size, P: Size>(
 /// Products of a batch's rows with every weight row, and what goes before and follows; where [`takes`]
 /// says yes.
 pub(super) fn batch_gemv(inputs: Inputs<CubeBackend>, weight: CubeTensor) -> CubeTensor {
-    let Inputs {
-        rows,
-        gamma,
-        bias,
-        residual,
-        normed,
-        epsilon,
-        epilogue,
-    } = inputs;
-    // Read by every cube, LHS rows are normed once.
-    let rows = match normed {
-        true => launch_rms_norm(rows, gamma, epsilon),
-        false => into_contiguous(rows),
-    };
-    let weight = into_contiguous(weight);
-    let [m, d_input] = rows.meta.shape().dims::<2>();
     let n = weight.meta.shape()[0];
-    let columns = n / epilogue.per_output();
-    let n_segments = shape::segments(multiprocessors(&rows), m, n, d_input);
-    let output = empty(&rows, [m, columns], rows.dtype);
-    let client = rows.client.clone();
-    let shared_bytes = client.properties().hardware.max_shared_memory_size;
-    let cubes = multiprocessors(&rows) / n_segments;
-    let dtype = dtype_to_storage_type(rows.dtype);
-    if n_segments == 1 {
-        let shape = BatchShape::new(shared_bytes, cubes, m, columns, epilogue);
-        let cubes = columns.div_ceil(shape.outputs()).min(cubes);
-        let address = address_type(&[&weight, &rows, &output]);
-        // SAFETY: channels are clamped to the ends of rows, rows to their numbers, outputs masked; the
-        // shapes were checked before the operation was registered.
+    let kernel = WholeWeights(into_contiguous(weight));
+    launch_batch(inputs, n, &SEGMENTATION, kernel)
+}
+
+/// `[d_output, d_input]`
+struct WholeWeights(CubeTensor);
+
+impl BatchKernel for WholeWeights {
+    fn launch<T: Target>(self, rows: CubeTensor, target: T, sizes: &Sizes) {
+        let Self(weight) = self;
+        let shape = BatchShape::new(sizes);
+        let cubes = sizes.outputs.div_ceil(shape.outputs()).min(sizes.cubes);
+        let client = rows.client.clone();
+        let address = address_type(&[&weight, &rows, target.written()]);
+        let dtype = dtype_to_storage_type(rows.dtype);
+        // SAFETY: channels are clamped to the ends of rows, rows to their numbers, outputs masked; every
+        // segment has a step, and every output of a segment is written; the shapes were checked before the
+        // operation was registered.
         unsafe {
-            batch_kernel::launch_unchecked::<Whole>(
+            batch_kernel::launch_unchecked::<T::Sink>(
                 &client,
-                CubeCount::Static(cubes as u32, 1, 1),
+                CubeCount::Static(cubes as u32, sizes.segments as u32, 1),
                 CubeDim::new_1d(shape.units() as u32),
                 address,
                 WIDTH,
@@ -132,34 +120,10 @@ pub(super) fn batch_gemv(inputs: Inputs<CubeBackend>, weight: CubeTensor) -> Cub
                 PACKED,
                 rows.into_tensor_arg(),
                 weight.into_tensor_arg(),
-                output_arg(bias, residual, &output),
+                target.into_arg::<batch_kernel::F>(),
                 shape,
                 dtype,
             );
         }
-        return output;
     }
-    let shape = BatchShape::new(shared_bytes, cubes, m, n, Epilogue::default());
-    let cubes = n.div_ceil(shape.outputs()).min(cubes);
-    let segments = empty(&rows, [n_segments, m, n], DType::F32);
-    let address = address_type(&[&weight, &rows, &segments]);
-    // SAFETY: as above; every segment has a step, and every output of a segment is written.
-    unsafe {
-        batch_kernel::launch_unchecked::<Segment>(
-            &client,
-            CubeCount::Static(cubes as u32, n_segments as u32, 1),
-            CubeDim::new_1d(shape.units() as u32),
-            address,
-            WIDTH,
-            WORDS,
-            PACKED,
-            rows.into_tensor_arg(),
-            weight.into_tensor_arg(),
-            segments.clone().into_tensor_arg(),
-            shape,
-            dtype,
-        );
-    }
-    launch_merge(segments, bias, residual, &output, epilogue);
-    output
 }

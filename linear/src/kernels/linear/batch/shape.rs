@@ -1,6 +1,7 @@
 use super::super::{
     super::matrix_instruction::{COLUMNS, PLANE, ROWS},
     Epilogue,
+    segments::{Segmentation, Sizes},
 };
 
 /// Most planes of a cube.
@@ -21,10 +22,12 @@ const IN_FLIGHT: usize = 32 << 10;
 const BLOCK: usize = 8;
 /// Vectors of LHS rows that a unit loads at a time: with more, sums and weights leave the registers.
 const MAX_LOADS: usize = 4;
-/// Most segments of the channels.
-const MAX_SEGMENTS: usize = 8;
-/// Fewest steps of a row that a segment has.
-const MIN_STEPS: usize = 16;
+/// When cubes divide the channels among them.
+pub(super) const SEGMENTATION: Segmentation = Segmentation {
+    enough: [3, 2],
+    min_channels: 16 * STEP * WIDTH,
+    equal: None,
+};
 
 /// How the products of a batch's rows are shared among units.
 ///
@@ -46,31 +49,18 @@ pub(super) struct BatchShape {
     pub epilogue: Epilogue,
 }
 
-/// Segments into which cubes divide the channels: cubes that take too few weight rows for so many LHS rows
-/// would read more of these than weights.
-pub(super) fn segments(multiprocessors: usize, lhs_rows: usize, n: usize, d_input: usize) -> usize {
-    let steps = d_input / (STEP * WIDTH);
-    let mut segments = 1;
-    while segments < MAX_SEGMENTS
-        && 2 * n * segments < 3 * lhs_rows * multiprocessors
-        && steps >= 2 * segments * MIN_STEPS
-    {
-        segments *= 2;
-    }
-    segments
-}
-
 impl BatchShape {
-    /// For `columns` outputs and so many cubes at a time, each with so many bytes of shared memory.
-    pub(super) fn new(
-        shared_bytes: usize,
-        cubes: usize,
-        lhs_rows: usize,
-        columns: usize,
-        epilogue: Epilogue,
-    ) -> Self {
+    pub(super) fn new(sizes: &Sizes) -> Self {
+        let &Sizes {
+            shared_bytes,
+            cubes,
+            lhs_rows,
+            outputs,
+            epilogue,
+            ..
+        } = sizes;
         let per_output = epilogue.per_output();
-        let runs = columns.div_ceil(ROWS);
+        let runs = outputs.div_ceil(ROWS);
         // Equal turns, and as few as there can be.
         let turns = runs.div_ceil(PLANES / per_output * cubes);
         let tiles = runs.div_ceil(turns * cubes) * per_output;
@@ -169,7 +159,15 @@ mod tests {
                                 ..Epilogue::default()
                             };
                             let cubes = multiprocessors / n_segments;
-                            let shape = BatchShape::new(bytes, cubes, lhs_rows, columns, epilogue);
+                            let shape = BatchShape::new(&Sizes {
+                                segments: n_segments,
+                                shared_bytes: bytes,
+                                cubes,
+                                lhs_rows,
+                                outputs: columns,
+                                channels: 4096 / n_segments,
+                                epilogue,
+                            });
                             let what = format!("{shape:?}");
                             assert!(shape.planes() <= PLANES && shape.split > 0, "{what}");
                             assert!(shape.shared_bytes() <= bytes, "{what}");
@@ -189,10 +187,14 @@ mod tests {
 
     #[test]
     fn few_weight_rows_to_many_left_sides_are_taken_in_segments() {
-        assert_eq!(segments(132, 16, 4096, 4096), 1);
-        assert_eq!(segments(132, 64, 4096, 4096), 4);
-        assert_eq!(segments(132, 64, 28_672, 4096), 1);
+        let segments = |sizes| SEGMENTATION.segments(132, sizes);
+        assert_eq!(segments([16, 4096, 4096]), 1);
+        assert_eq!(segments([64, 4096, 4096]), 4);
+        assert_eq!(segments([64, 28_672, 4096]), 1);
         // Too few channels to share.
-        assert_eq!(segments(132, 64, 32, 512), 1);
+        assert_eq!(segments([64, 32, 1024]), 1);
+        assert_eq!(segments([64, 32, 2048]), 2);
+        // Segments need not be equal.
+        assert_eq!(segments([64, 32, 2112]), 2);
     }
 }

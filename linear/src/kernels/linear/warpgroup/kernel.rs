@@ -5,13 +5,14 @@ use super::{
         super::{
             matrix_instruction::{COLUMNS, PLANE, ROWS},
             warpgroup::{
-                ALIGNMENT, PARTS, complete, multiply, publish, shared_address, wait_for_copies,
+                ALIGNMENT, GROUP_BYTES, GROUP_UNITS, PARTS, aligned, complete, multiply,
+                next_stage, publish, shared_address, two_stages_before, wait_for_copies,
                 wait_for_products,
             },
         },
         sink::Sink,
     },
-    copies::copy_stage,
+    copies::{Next, advance, copy_stage},
     shape::{StageShape, WIDTH},
 };
 
@@ -38,31 +39,24 @@ pub(super) fn warpgroup_gemv_kernel<O: Sink, F: Float, N: Size>(
     let (first, end) = O::range(rows.shape(1) / WIDTH);
 
     let shared = Shared::<[Vector<F, N>]>::new_aligned_slice(shape.shared(), ALIGNMENT);
-    // A launch may ignore the alignment.
-    let begin = shared_address(&shared[0..1]);
-    let base = (begin + comptime!(ALIGNMENT as u32 - 1)) / comptime!(ALIGNMENT as u32)
-        * comptime!(ALIGNMENT as u32);
-    let stages = comptime!(shape.stages as u32);
+    let base = aligned(shared_address(&shared[0..1]));
     let stage_bytes = comptime!(shape.stage_bytes() as u32);
     let ahead = comptime!(shape.ahead());
     let step = comptime!(shape.depth * PARTS);
 
-    // What is copied next: outputs, channels, and the stage that is free for them.
-    let mut next_output = first_output;
-    let mut next = first;
+    let mut next = Next {
+        output: first_output,
+        at: first,
+    };
     #[unroll]
     for i in 0..ahead {
         let to = base + comptime!(i as u32 * shape.stage_bytes() as u32);
-        copy_stage::<F, N>(rows, weight, next_output, last_output, next, end, to, shape);
-        next += step;
-        if next >= end {
-            next = first;
-            next_output += outputs;
-        }
+        copy_stage::<F, N>(rows, weight, &next, last_output, end, to, shape);
+        advance(&mut next, first, end, step, outputs);
     }
 
-    let group = UNIT_POS / comptime!(shape.group_units() as u32);
-    let weights = base + group * comptime!(shape.group_bytes() as u32);
+    let group = UNIT_POS / comptime!(GROUP_UNITS as u32);
+    let weights = base + group * comptime!(GROUP_BYTES as u32);
     let lhs = base + comptime!(shape.weight_bytes() as u32);
     let n_sums = comptime!(shape.sums());
     let mut sums = Array::<f32>::new(n_sums);
@@ -78,14 +72,10 @@ pub(super) fn warpgroup_gemv_kernel<O: Sink, F: Float, N: Size>(
             publish();
             sync_cube();
             // Every plane has waited for the products of two steps ago: their stage is free.
-            let free = select(stage < 2u32, stage + comptime!(stages - 2), stage - 2u32);
+            let free = two_stages_before(stage, shape.stages);
             let to = base + free * stage_bytes;
-            copy_stage::<F, N>(rows, weight, next_output, last_output, next, end, to, shape);
-            next += step;
-            if next >= end {
-                next = first;
-                next_output += outputs;
-            }
+            copy_stage::<F, N>(rows, weight, &next, last_output, end, to, shape);
+            advance(&mut next, first, end, step, outputs);
             #[unroll]
             for tile in 0..shape.depth {
                 let at = stage * stage_bytes + comptime!((tile * shape.tile_bytes()) as u32);
@@ -98,7 +88,7 @@ pub(super) fn warpgroup_gemv_kernel<O: Sink, F: Float, N: Size>(
                 );
             }
             wait_for_products(comptime!(shape.depth));
-            stage = select(stage == comptime!(stages - 1), 0u32, stage + 1u32);
+            stage = next_stage(stage, shape.stages);
         }
         complete(&mut sums);
         write::<O, F>(&sums, output, UNIT_POS as usize, turn_output, m, shape);
@@ -107,8 +97,10 @@ pub(super) fn warpgroup_gemv_kernel<O: Sink, F: Float, N: Size>(
     wait_for_copies(0usize);
 }
 
-/// Takes the sums of a turn, those of unit `unit` of its groups. Of a result of 64 weight rows, lane `4 g + t` of plane `p` holds LHS rows `2 t` and
-/// `2 t + 1` of every eight, of weight rows `16 p + g` and `16 p + g + 8`.
+/// Takes the sums of a turn, those of unit `unit` of its groups.
+///
+/// Of a result of 64 weight rows, lane `4 g + t` of plane `p` holds LHS rows `2 t` and `2 t + 1` of every eight, of
+/// weight rows `16 p + g` and `16 p + g + 8`.
 #[cube]
 pub(super) fn write<O: Sink, F: Float>(
     sums: &Array<f32>,

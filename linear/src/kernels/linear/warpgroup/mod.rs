@@ -10,6 +10,8 @@ mod copies;
 mod kernel;
 pub(super) mod packed;
 mod shape;
+#[cfg(test)]
+mod tests;
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
@@ -17,18 +19,12 @@ use cubecl::{ir::DeviceProperties, prelude::*};
 
 use self::{
     kernel::warpgroup_gemv_kernel,
-    shape::{StageShape, WIDTH, segments},
+    shape::{SEGMENTATION, StageShape, WIDTH},
 };
 use super::{
-    super::{
-        launch::{address_type, empty, multiprocessors},
-        operands::Inputs,
-        rms_norm::launch_rms_norm,
-        warpgroup::is_there,
-    },
-    Epilogue,
-    args::output_arg,
-    sink::{Segment, Whole, launch_merge},
+    super::{launch::address_type, operands::Inputs, warpgroup::is_there},
+    batched::{BatchKernel, Target, launch_batch},
+    segments::Sizes,
 };
 
 pub(super) use self::shape::MAX_ROWS;
@@ -44,82 +40,37 @@ pub(super) fn takes(properties: &DeviceProperties, dtype: DType, d_input: usize)
 /// Products of a batch's rows with every weight row, and what goes before and follows; where [`takes`]
 /// says yes.
 pub(super) fn warpgroup_gemv(inputs: Inputs<CubeBackend>, weight: CubeTensor) -> CubeTensor {
-    let Inputs {
-        rows,
-        gamma,
-        bias,
-        residual,
-        normed,
-        epsilon,
-        epilogue,
-    } = inputs;
-    // Read by every cube, LHS rows are normed once.
-    let rows = match normed {
-        true => launch_rms_norm(rows, gamma, epsilon),
-        false => into_contiguous(rows),
-    };
-    let weight = into_contiguous(weight);
-    let [m, d_input] = rows.meta.shape().dims::<2>();
     let n = weight.meta.shape()[0];
-    let columns = n / epilogue.per_output();
-    let n_segments = segments(multiprocessors(&rows), m, n, d_input);
-    let output = empty(&rows, [m, columns], rows.dtype);
-    let client = rows.client.clone();
-    let shared_bytes = client.properties().hardware.max_shared_memory_size;
-    let cubes = multiprocessors(&rows) / n_segments;
-    let channels = d_input / n_segments;
-    let dtype = dtype_to_storage_type(rows.dtype);
-    if n_segments == 1 {
-        let shape = StageShape::new(
-            shared_bytes,
-            cubes,
-            [m, columns, channels],
-            epilogue,
-            rows.dtype,
-        );
-        let address = address_type(&[&weight, &rows, &output]);
-        // SAFETY: weight rows and LHS rows past the end are not copied, and outputs masked; the shapes were
-        // checked before the operation was registered.
+    let kernel = WholeWeights(into_contiguous(weight));
+    launch_batch(inputs, n, &SEGMENTATION, kernel)
+}
+
+/// `[d_output, d_input]`
+struct WholeWeights(CubeTensor);
+
+impl BatchKernel for WholeWeights {
+    fn launch<T: Target>(self, rows: CubeTensor, target: T, sizes: &Sizes) {
+        let Self(weight) = self;
+        let shape = StageShape::new(sizes, rows.dtype);
+        let cubes = shape.cubes(sizes.outputs);
+        let client = rows.client.clone();
+        let address = address_type(&[&weight, &rows, target.written()]);
+        let dtype = dtype_to_storage_type(rows.dtype);
+        // SAFETY: weight rows and LHS rows past the end are not copied, outputs masked, and every output of a
+        // segment is written; the shapes were checked before the operation was registered.
         unsafe {
-            warpgroup_gemv_kernel::launch_unchecked::<Whole>(
+            warpgroup_gemv_kernel::launch_unchecked::<T::Sink>(
                 &client,
-                CubeCount::Static(shape.cubes(columns) as u32, 1, 1),
+                CubeCount::Static(cubes as u32, sizes.segments as u32, 1),
                 CubeDim::new_1d(shape.units() as u32),
                 address,
                 WIDTH,
                 rows.into_tensor_arg(),
                 weight.into_tensor_arg(),
-                output_arg(bias, residual, &output),
+                target.into_arg::<warpgroup_gemv_kernel::F>(),
                 shape,
                 dtype,
             );
         }
-        return output;
     }
-    let shape = StageShape::new(
-        shared_bytes,
-        cubes,
-        [m, n, channels],
-        Epilogue::default(),
-        rows.dtype,
-    );
-    let segments = empty(&rows, [n_segments, m, n], DType::F32);
-    let address = address_type(&[&weight, &rows, &segments]);
-    // SAFETY: as above; every output of a segment is written.
-    unsafe {
-        warpgroup_gemv_kernel::launch_unchecked::<Segment>(
-            &client,
-            CubeCount::Static(shape.cubes(n) as u32, n_segments as u32, 1),
-            CubeDim::new_1d(shape.units() as u32),
-            address,
-            WIDTH,
-            rows.into_tensor_arg(),
-            weight.into_tensor_arg(),
-            segments.clone().into_tensor_arg(),
-            shape,
-            dtype,
-        );
-    }
-    launch_merge(segments, bias, residual, &output, epilogue);
-    output
 }

@@ -1,11 +1,11 @@
 use burn::tensor::DType;
 
 use super::super::{
-    super::{
-        matrix_instruction::PLANE,
-        warpgroup::{ALIGNMENT, GROUP_PLANES, GROUP_ROWS, PARTS, ROW_BYTES},
+    super::warpgroup::{
+        ALIGNMENT, GROUP_BYTES, GROUP_ROWS, GROUP_UNITS, PARTS, ROW_BYTES, ptx_name,
     },
     Epilogue,
+    segments::{Segmentation, Sizes},
 };
 
 /// Most LHS rows.
@@ -28,10 +28,13 @@ const LHS_OF_STAGE: usize = 8 << 10;
 const MAX_DEPTH: usize = 4;
 /// Most stages.
 const MAX_STAGES: usize = 12;
-/// Most segments of the channels.
-const MAX_SEGMENTS: usize = 8;
-/// Fewest tiles of channels that a segment has.
-const MIN_TILES: usize = 16;
+/// When cubes divide the channels among them. A launch that adds up segments has to cost less than the LHS rows
+/// that are not read.
+pub(super) const SEGMENTATION: Segmentation = Segmentation {
+    enough: [3, 5],
+    min_channels: 16 * CHANNELS,
+    equal: Some(CHANNELS),
+};
 
 /// How the products of a batch's rows are shared among cubes and their stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,32 +54,18 @@ pub(super) struct StageShape {
     pub dtype: &'static str,
 }
 
-/// Segments into which cubes divide the channels: cubes that take too few weight rows for so many LHS rows
-/// would read much more of these than weights, and a launch that adds up segments costs less.
-pub(super) fn segments(multiprocessors: usize, lhs_rows: usize, n: usize, d_input: usize) -> usize {
-    let tiles = d_input / CHANNELS;
-    let mut segments = 1;
-    while segments < MAX_SEGMENTS
-        && 5 * n * segments < 3 * lhs_rows * multiprocessors
-        && tiles.is_multiple_of(2 * segments)
-        && tiles >= 2 * segments * MIN_TILES
-    {
-        segments *= 2;
-    }
-    segments
-}
-
 impl StageShape {
-    /// For so many LHS rows, outputs and channels, and so many cubes at a time, each with so many bytes of
-    /// shared memory.
-    pub(super) fn new(
-        shared_bytes: usize,
-        cubes: usize,
-        [lhs_rows, columns, channels]: [usize; 3],
-        epilogue: Epilogue,
-        dtype: DType,
-    ) -> Self {
-        let of_cube = columns.div_ceil(cubes);
+    pub(super) fn new(sizes: &Sizes, dtype: DType) -> Self {
+        let &Sizes {
+            shared_bytes,
+            cubes,
+            lhs_rows,
+            outputs,
+            channels,
+            epilogue,
+            ..
+        } = sizes;
+        let of_cube = outputs.div_ceil(cubes);
         let turns = of_cube.div_ceil(MAX_WEIGHT_ROWS / epilogue.per_output());
         let mut shape = Self {
             lhs_rows: lhs_rows.next_multiple_of(if lhs_rows > RUN { LHS_RUN } else { RUN }),
@@ -85,10 +74,7 @@ impl StageShape {
             depth: 1,
             stages: 0,
             epilogue,
-            dtype: match dtype {
-                DType::BF16 => "bf16",
-                _ => "f16",
-            },
+            dtype: ptx_name(dtype),
         };
         let tiles = channels / CHANNELS;
         while 2 * shape.depth <= MAX_DEPTH.min(tiles)
@@ -97,7 +83,7 @@ impl StageShape {
         {
             shape.depth *= 2;
         }
-        let room = shared_bytes - ALIGNMENT - GROUP_ROWS * ROW_BYTES;
+        let room = shared_bytes - ALIGNMENT - GROUP_BYTES;
         shape.stages = (room / shape.stage_bytes()).min(MAX_STAGES);
         shape
     }
@@ -119,17 +105,7 @@ impl StageShape {
     }
 
     pub(super) fn units(&self) -> usize {
-        self.groups() * GROUP_PLANES * PLANE
-    }
-
-    /// Units of a group.
-    pub(super) fn group_units(&self) -> usize {
-        GROUP_PLANES * PLANE
-    }
-
-    /// Bytes of a group's weight rows.
-    pub(super) fn group_bytes(&self) -> usize {
-        GROUP_ROWS * ROW_BYTES
+        self.groups() * GROUP_UNITS
     }
 
     /// Rows that a cube copies at once.
@@ -159,7 +135,7 @@ impl StageShape {
     /// Shared memory in copies: room to begin at a multiple of [`ALIGNMENT`], and for what products read behind
     /// the last weight row, in vain.
     pub(super) fn shared(&self) -> usize {
-        (ALIGNMENT + self.stages * self.stage_bytes() + self.group_bytes()) / 16
+        (ALIGNMENT + self.stages * self.stage_bytes() + GROUP_BYTES) / 16
     }
 
     /// Stages whose copies have begun before the first one is multiplied.
@@ -169,16 +145,13 @@ impl StageShape {
 
     /// Sums of a unit.
     pub(super) fn sums(&self) -> usize {
-        GROUP_ROWS * self.lhs_rows / self.group_units()
+        GROUP_ROWS * self.lhs_rows / GROUP_UNITS
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    /// What a cube of an H100 may have.
-    const SHARED_MEMORY: usize = 227 << 10;
+    use super::{super::super::super::warpgroup::fixture::SHARED_MEMORY, *};
 
     #[test]
     fn every_shape_fits_and_leaves_no_output_out() {
@@ -191,9 +164,16 @@ mod tests {
                                 gated,
                                 ..Epilogue::default()
                             };
-                            let sizes = [lhs_rows, columns, channels];
-                            let shape =
-                                StageShape::new(SHARED_MEMORY, cubes, sizes, epilogue, DType::F16);
+                            let sizes = Sizes {
+                                segments: 1,
+                                shared_bytes: SHARED_MEMORY,
+                                cubes,
+                                lhs_rows,
+                                outputs: columns,
+                                channels,
+                                epilogue,
+                            };
+                            let shape = StageShape::new(&sizes, DType::F16);
                             let what = format!("{shape:?}");
                             assert!(16 * shape.shared() <= SHARED_MEMORY, "{what}");
                             assert!(shape.stages >= 4 && shape.groups() <= 4, "{what}");
@@ -211,11 +191,15 @@ mod tests {
 
     #[test]
     fn few_weight_rows_to_many_left_sides_are_taken_in_segments() {
-        assert_eq!(segments(132, 16, 4096, 4096), 1);
-        assert_eq!(segments(132, 64, 6144, 4096), 1);
-        assert_eq!(segments(132, 64, 4096, 14_336), 2);
-        assert_eq!(segments(132, 64, 28_672, 4096), 1);
+        let segments = |sizes| SEGMENTATION.segments(132, sizes);
+        assert_eq!(segments([16, 4096, 4096]), 1);
+        assert_eq!(segments([64, 6144, 4096]), 1);
+        assert_eq!(segments([64, 4096, 14_336]), 2);
+        assert_eq!(segments([64, 28_672, 4096]), 1);
         // Too few channels to share.
-        assert_eq!(segments(132, 64, 32, 1024), 1);
+        assert_eq!(segments([64, 32, 1024]), 1);
+        assert_eq!(segments([64, 32, 2048]), 2);
+        // An odd number of tiles.
+        assert_eq!(segments([64, 32, 2112]), 1);
     }
 }

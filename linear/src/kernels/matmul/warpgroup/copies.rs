@@ -3,12 +3,11 @@
 use cubecl::prelude::*;
 
 use super::{
-    super::super::warpgroup::{PARTS, ROW_BYTES, copy, end_copies},
+    super::super::warpgroup::{PARTS, ROW_BYTES, copy, end_copies, place_of_part},
     tiles::{Tiles, WIDTH},
 };
 
-/// Where a unit copies from and to. In the first row that it copies and in every eighth on, part `p` of
-/// row `r` lies at `p ^ r % 8`, so that eight rows of a part are in different banks.
+/// Where a unit copies from and to.
 #[derive(CubeType)]
 pub(super) struct Copies {
     /// Which of the parts of a row.
@@ -36,7 +35,7 @@ pub(super) fn copies_of_unit<F: Float, N: Size>(
     let line = unit / PARTS;
     let [row_copies, weight_copies] = comptime!(tiles.copies());
     let lines = comptime!(tiles.lines());
-    let place = line * ROW_BYTES + (part ^ (line % PARTS)) * 16;
+    let place = place_of_part(line, part);
     Copies {
         part,
         parts: rows.shape(1) / WIDTH,

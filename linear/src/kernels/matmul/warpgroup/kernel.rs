@@ -2,7 +2,8 @@ use cubecl::prelude::*;
 
 use super::{
     super::super::warpgroup::{
-        ALIGNMENT, complete, multiply, publish, shared_address, wait_for_copies, wait_for_products,
+        ALIGNMENT, GROUP_BYTES, GROUP_UNITS, aligned, complete, multiply, next_stage, publish,
+        shared_address, two_stages_before, wait_for_copies, wait_for_products,
     },
     copies::{copies_of_unit, copy_step},
     outputs::write,
@@ -23,10 +24,7 @@ pub(super) fn warpgroup_matmul<F: Float, N: Size>(
 ) {
     let (first_row, first_column) = tile_of_cube(output.shape(0), output.shape(1), tiles);
     let shared = Shared::<[Vector<F, N>]>::new_aligned_slice(tiles.shared(), ALIGNMENT);
-    // A launch may ignore the alignment.
-    let base = (shared_address(&shared[0..1]) + comptime!(ALIGNMENT as u32 - 1))
-        / comptime!(ALIGNMENT as u32)
-        * comptime!(ALIGNMENT as u32);
+    let base = aligned(shared_address(&shared[0..1]));
     let copies = copies_of_unit::<F, N>(rows, weight, first_row, first_column, base, tiles);
 
     let ahead = comptime!(tiles.ahead());
@@ -41,10 +39,9 @@ pub(super) fn warpgroup_matmul<F: Float, N: Size>(
         sums[i] = f32::new(0.0);
     }
 
-    let group = UNIT_POS / comptime!(tiles.group_units() as u32);
-    let group_rows = base + group * comptime!(tiles.group_bytes() as u32);
+    let group = UNIT_POS / comptime!(GROUP_UNITS as u32);
+    let group_rows = base + group * comptime!(GROUP_BYTES as u32);
     let weight_rows = base + comptime!(tiles.row_tile() as u32);
-    let stages = comptime!(tiles.stages as u32);
     let stage_bytes = comptime!(tiles.stage_bytes() as u32);
     let mut stage = 0u32;
     for step in 0..rows.shape(1).div_ceil(comptime!(tiles.step())) {
@@ -52,7 +49,7 @@ pub(super) fn warpgroup_matmul<F: Float, N: Size>(
         publish();
         sync_cube();
         // Every plane has waited for the products of two steps ago: their stage is free.
-        let free = select(stage < 2u32, stage + comptime!(stages - 2), stage - 2u32);
+        let free = two_stages_before(stage, tiles.stages);
         copy_step::<F, N>(rows, weight, &copies, step + ahead, free, tiles);
         let at = stage * stage_bytes;
         multiply(
@@ -63,7 +60,7 @@ pub(super) fn warpgroup_matmul<F: Float, N: Size>(
             tiles.dtype,
         );
         wait_for_products(1usize);
-        stage = select(stage == comptime!(stages - 1), 0u32, stage + 1u32);
+        stage = next_stage(stage, tiles.stages);
     }
     complete(&mut sums);
     write::<F, N>(&sums, output, first_row, first_column, tiles);

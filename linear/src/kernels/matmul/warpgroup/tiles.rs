@@ -2,9 +2,8 @@
 
 use burn::tensor::DType;
 
-use super::super::super::{
-    matrix_instruction::PLANE,
-    warpgroup::{ALIGNMENT, GROUP_PLANES, GROUP_ROWS, PARTS, ROW_BYTES},
+use super::super::super::warpgroup::{
+    ALIGNMENT, GROUP_ROWS, GROUP_UNITS, PARTS, ROW_BYTES, ptx_name,
 };
 
 /// Elements of a copy of 16 bytes.
@@ -35,10 +34,7 @@ impl Tiles {
             columns,
             stages,
             band: 8,
-            dtype: match dtype {
-                DType::BF16 => "bf16",
-                _ => "f16",
-            },
+            dtype: ptx_name(dtype),
         });
         // On an H100, 96 tiles of the largest are faster than twice as many smaller ones, 64 slower.
         let enough = multiprocessors * 3 / 5;
@@ -53,17 +49,7 @@ impl Tiles {
     }
 
     pub(super) fn units(&self) -> usize {
-        self.groups * GROUP_PLANES * PLANE
-    }
-
-    /// Units of a group.
-    pub(super) fn group_units(&self) -> usize {
-        GROUP_PLANES * PLANE
-    }
-
-    /// Bytes of a group's rows.
-    pub(super) fn group_bytes(&self) -> usize {
-        GROUP_ROWS * ROW_BYTES
+        self.groups * GROUP_UNITS
     }
 
     /// Tiles of `[rows, columns]`, a cube each.
@@ -107,6 +93,6 @@ impl Tiles {
 
     /// Sums of a unit.
     pub(super) fn sums(&self) -> usize {
-        GROUP_ROWS * self.columns / self.group_units()
+        GROUP_ROWS * self.columns / GROUP_UNITS
     }
 }

@@ -4,14 +4,15 @@ use cubecl::prelude::*;
 
 use super::{
     super::{
-        super::super::warpgroup::{PARTS, ROW_BYTES, copy, end_copies},
-        copies::output_of,
+        super::super::warpgroup::{PARTS, ROW_BYTES, copy, end_copies, place_of_part},
+        copies::{Next, output_of},
         shape::WIDTH,
     },
     shape::PackedShape,
 };
 
-/// Where copy `part` of a weight row lies: with runs two by two in 128 bytes, those of every other row are swapped, so that the lanes that read together do so in different banks.
+/// Where copy `part` of a weight row lies: with runs two by two in 128 bytes, those of every other row are swapped,
+/// so that the lanes that read together do so in different banks.
 #[cube]
 pub(super) fn place(row: usize, part: usize, #[comptime] shape: PackedShape) -> usize {
     if comptime!(shape.runs % 2 == 0) {
@@ -21,22 +22,21 @@ pub(super) fn place(row: usize, part: usize, #[comptime] shape: PackedShape) -> 
     }
 }
 
-/// Begins to copy a stage, as a group of copies: the channels from `first` on of the weight rows of outputs from
-/// `first_output` on, before `last_output`, and of the LHS rows. Past the last channel they are zeros.
+/// Begins to copy a stage, as a group of copies: weight rows of outputs before `last_output`, and LHS rows. Past
+/// the last channel they are zeros.
 #[cube]
 pub(super) fn copy_stage<F: Float, N: Size, W: Size>(
     rows: &Tensor<Vector<F, N>>,
     words: &Tensor<Vector<i32, W>>,
-    first_output: usize,
+    next: &Next,
     last_output: usize,
     columns: usize,
-    first: usize,
     end: usize,
     stage: u32,
     #[comptime] shape: PackedShape,
 ) {
     // Behind the last turn there is nothing to copy.
-    if first_output < last_output {
+    if next.output < last_output {
         let unit = UNIT_POS as usize;
         let per_copy = comptime!(128 / shape.packing.bits);
         let channels = rows.shape(1);
@@ -45,14 +45,14 @@ pub(super) fn copy_stage<F: Float, N: Size, W: Size>(
         let part = unit % parts;
         let line = unit / parts;
         let weight_copies = comptime!(shape.weight_copies());
-        let at = first + part * per_copy;
+        let at = next.at + part * per_copy;
         let bytes = select(at < end, 16u32, 0u32);
         let at = select(at < end, at, 0usize) / per_copy;
         let place = (line * comptime!(shape.row_bytes()) + place(line, part, shape) * 16) as u32;
         #[unroll]
         for i in 0..weight_copies {
             let (of_turn, gated) = output_of(line + comptime!(i * lines), shape.stages);
-            let output = first_output + of_turn;
+            let output = next.output + of_turn;
             if of_turn < comptime!(shape.stages.outputs) && output < last_output {
                 let from = (output + gated * columns) * (channels / per_copy) + at;
                 copy(
@@ -67,10 +67,10 @@ pub(super) fn copy_stage<F: Float, N: Size, W: Size>(
         let line = unit / PARTS;
         let lines = comptime!(shape.units() / PARTS);
         let row_copies = comptime!(shape.stages.lhs_rows.div_ceil(lines));
-        let place = (line * ROW_BYTES + (part ^ (line % PARTS)) * 16) as u32;
+        let place = place_of_part(line, part) as u32;
         #[unroll]
         for tile in 0..comptime!(shape.tiles()) {
-            let at = first + comptime!(tile * PARTS * WIDTH);
+            let at = next.at + comptime!(tile * PARTS * WIDTH);
             let bytes = select(at < end, 16u32, 0u32);
             let at = select(at < end, at, 0usize) / WIDTH + part;
             let to = stage

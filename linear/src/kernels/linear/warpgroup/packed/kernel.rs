@@ -6,14 +6,14 @@ use super::{
             super::{
                 matrix_instruction::{PLANE, ROWS},
                 warpgroup::{
-                    ALIGNMENT, complete, multiply_registers, publish, shared_address,
-                    wait_for_copies,
+                    ALIGNMENT, GROUP_UNITS, aligned, complete, multiply_registers, next_stage,
+                    publish, shared_address, wait_for_copies,
                 },
             },
             args::WeightsArg,
             sink::Sink,
         },
-        copies::output_of,
+        copies::{Next, advance, output_of},
         kernel::write,
         shape::WIDTH,
     },
@@ -34,9 +34,8 @@ struct Own {
 
 #[cube]
 fn own(#[comptime] shape: PackedShape) -> Own {
-    let group_units = comptime!(shape.stages.group_units());
-    let group = UNIT_POS as usize / group_units;
-    let unit = group / shape.split * group_units + UNIT_POS as usize % group_units;
+    let group = UNIT_POS as usize / GROUP_UNITS;
+    let unit = group / shape.split * GROUP_UNITS + UNIT_POS as usize % GROUP_UNITS;
     Own {
         unit,
         row: unit / PLANE * ROWS + unit % PLANE / 4,
@@ -103,36 +102,31 @@ pub(super) fn packed_kernel<O: Sink, F: Float, N: Size, W: Size, P: Size, H: Siz
     let end = end * WIDTH;
 
     let mut shared = Shared::<[Vector<F, N>]>::new_aligned_slice(shape.shared(), ALIGNMENT);
-    // A launch may ignore the alignment.
     let begin = shared_address(&shared[0..1]);
-    let base = (begin + comptime!(ALIGNMENT as u32 - 1)) / comptime!(ALIGNMENT as u32)
-        * comptime!(ALIGNMENT as u32);
+    let base = aligned(begin);
     let n_stages = comptime!(stages.stages as u32);
     let stage_bytes = comptime!(shape.stage_bytes() as u32);
     let ahead = comptime!(shape.ahead());
     let step = comptime!(shape.channels());
 
-    let mut next_output = first_output;
-    let mut next = first;
+    let mut next = Next {
+        output: first_output,
+        at: first,
+    };
     #[unroll]
     for i in 0..ahead {
         let to = base + comptime!(i as u32 * shape.stage_bytes() as u32);
         copy_stage::<F, N, W>(
             rows,
             &weights.words,
-            next_output,
+            &next,
             last_output,
             columns,
-            next,
             end,
             to,
             shape,
         );
-        next += step;
-        if next >= end {
-            next = first;
-            next_output += outputs;
-        }
+        advance(&mut next, first, end, step, outputs);
     }
 
     let own = own(shape);
@@ -171,19 +165,14 @@ pub(super) fn packed_kernel<O: Sink, F: Float, N: Size, W: Size, P: Size, H: Siz
             copy_stage::<F, N, W>(
                 rows,
                 &weights.words,
-                next_output,
+                &next,
                 last_output,
                 columns,
-                next,
                 end,
                 to,
                 shape,
             );
-            next += step;
-            if next >= end {
-                next = first;
-                next_output += outputs;
-            }
+            advance(&mut next, first, end, step, outputs);
             let at = base + stage * stage_bytes;
             let vectors = ((at - begin) / 16u32) as usize;
             let lhs = at + comptime!(shape.weight_bytes() as u32);
@@ -253,7 +242,7 @@ pub(super) fn packed_kernel<O: Sink, F: Float, N: Size, W: Size, P: Size, H: Siz
                 }
             }
             complete(&mut sums);
-            stage = select(stage == comptime!(n_stages - 1), 0u32, stage + 1u32);
+            stage = next_stage(stage, stages.stages);
         }
         if comptime!(shape.split > 1) {
             add_groups::<F, N>(&mut sums, &mut shared, &own, shape);

@@ -9,29 +9,28 @@ mod copies;
 mod kernel;
 mod rows;
 mod shape;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::{ir::DeviceProperties, prelude::*};
 
 use self::{
     kernel::packed_kernel,
     rows::launch_arrange,
-    shape::{PackedShape, segments},
+    shape::{PackedShape, segmentation},
 };
 use super::{
     super::{
         super::{
-            launch::{address_type, empty, multiprocessors},
-            matrix_instruction::PACKED,
-            operands::Inputs,
-            rms_norm::launch_rms_norm,
-            warpgroup::is_there,
+            launch::address_type, matrix_instruction::PACKED, operands::Inputs, warpgroup::is_there,
         },
-        Epilogue, Packing,
-        args::{BoundWeights, output_arg},
-        sink::{Segment, Whole, launch_merge},
+        Packing,
+        args::BoundWeights,
+        batched::{BatchKernel, Target, launch_batch},
+        segments::Sizes,
     },
     shape::WIDTH,
 };
@@ -62,56 +61,33 @@ pub(in super::super) fn packed_gemv(
     inputs: Inputs<CubeBackend>,
     weights: BoundWeights,
     packing: Packing,
-) -> burn_cubecl::tensor::CubeTensor {
-    let Inputs {
-        rows,
-        gamma,
-        bias,
-        residual,
-        normed,
-        epsilon,
-        epilogue,
-    } = inputs;
-    let rows = match normed {
-        true => launch_rms_norm(rows, gamma, epsilon),
-        false => into_contiguous(rows),
-    };
-    let [m, d_input] = rows.meta.shape().dims::<2>();
+) -> CubeTensor {
     let n = weights.words.meta.shape()[0];
-    let columns = n / epilogue.per_output();
-    let n_segments = segments(multiprocessors(&rows), m, n, d_input, packing.bits);
-    let output = empty(&rows, [m, columns], rows.dtype);
-    let client = rows.client.clone();
-    let shared_bytes = client.properties().hardware.max_shared_memory_size;
-    let cubes = multiprocessors(&rows) / n_segments;
-    let dtype = dtype_to_storage_type(rows.dtype);
-    let of_segment = if n_segments == 1 {
-        epilogue
-    } else {
-        Epilogue::default()
-    };
-    let outputs = n / of_segment.per_output();
-    let shape = PackedShape::new(
-        shared_bytes,
-        cubes,
-        [m, outputs, d_input / n_segments],
-        packing,
-        of_segment,
-        rows.dtype,
-    );
-    let rows = launch_arrange(rows, packing.bits);
-    let count =
-        |segments: usize| CubeCount::Static(shape.stages.cubes(outputs) as u32, segments as u32, 1);
-    let dim = CubeDim::new_1d(shape.units() as u32);
-    if n_segments == 1 {
-        let address = address_type(&[&weights.words, &rows, &output]);
-        // SAFETY: weight rows and LHS rows past the end are not copied, scales clamped, and outputs masked; the
-        // shapes were checked before the operation was registered.
+    let kernel = PackedWeights { weights, packing };
+    launch_batch(inputs, n, &segmentation(packing.bits), kernel)
+}
+
+struct PackedWeights {
+    weights: BoundWeights,
+    packing: Packing,
+}
+
+impl BatchKernel for PackedWeights {
+    fn launch<T: Target>(self, rows: CubeTensor, target: T, sizes: &Sizes) {
+        let Self { weights, packing } = self;
+        let shape = PackedShape::new(sizes, packing, rows.dtype);
+        let cubes = shape.stages.cubes(sizes.outputs);
+        let rows = launch_arrange(rows, packing.bits);
+        let client = rows.client.clone();
+        let address = address_type(&[&weights.words, &rows, target.written()]);
+        let dtype = dtype_to_storage_type(rows.dtype);
+        // SAFETY: weight rows and LHS rows past the end are not copied, scales clamped, outputs masked, and every
+        // output of a segment is written; the shapes were checked before the operation was registered.
         unsafe {
-            packed_kernel::launch_unchecked::<Whole>(
+            packed_kernel::launch_unchecked::<T::Sink>(
                 &client,
-                count(1),
-                dim,
+                CubeCount::Static(cubes as u32, sizes.segments as u32, 1),
+                CubeDim::new_1d(shape.units() as u32),
                 address,
                 WIDTH,
                 WORDS,
@@ -119,33 +95,10 @@ pub(in super::super) fn packed_gemv(
                 1,
                 rows.into_tensor_arg(),
                 weights.into_arg(),
-                output_arg(bias, residual, &output),
+                target.into_arg::<packed_kernel::F>(),
                 shape,
                 dtype,
             );
         }
-        return output;
     }
-    let segments = empty(&rows, [n_segments, m, n], DType::F32);
-    let address = address_type(&[&weights.words, &rows, &segments]);
-    // SAFETY: as above; every output of a segment is written.
-    unsafe {
-        packed_kernel::launch_unchecked::<Segment>(
-            &client,
-            count(n_segments),
-            dim,
-            address,
-            WIDTH,
-            WORDS,
-            PACKED,
-            1,
-            rows.into_tensor_arg(),
-            weights.into_arg(),
-            segments.clone().into_tensor_arg(),
-            shape,
-            dtype,
-        );
-    }
-    launch_merge(segments, bias, residual, &output, epilogue);
-    output
 }

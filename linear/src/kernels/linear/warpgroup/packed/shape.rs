@@ -2,8 +2,9 @@ use burn::tensor::DType;
 
 use super::super::{
     super::{
-        super::warpgroup::{ALIGNMENT, GROUP_ROWS, ROW_BYTES},
-        Epilogue, Packing,
+        super::warpgroup::{ALIGNMENT, GROUP_BYTES, ROW_BYTES},
+        Packing,
+        segments::{Segmentation, Sizes},
     },
     shape::{CHANNELS, StageShape},
 };
@@ -15,14 +16,19 @@ const MAX_GROUPS: usize = 4;
 /// Stages that are enough, and most of them.
 const MIN_STAGES: usize = 3;
 const MAX_STAGES: usize = 12;
-/// Most segments of the channels.
-const MAX_SEGMENTS: usize = 8;
-/// Fewest blocks that a segment has.
-const MIN_BLOCKS: usize = 8;
 
 /// Channels of a run of weights of so many bits, which LHS rows have in an order of their own.
 pub(super) const fn block(bits: usize) -> usize {
     RUN_BYTES * 8 / bits
+}
+
+/// When cubes divide the channels among them.
+pub(super) const fn segmentation(bits: usize) -> Segmentation {
+    Segmentation {
+        enough: [3, 2],
+        min_channels: 8 * block(bits),
+        equal: Some(block(bits)),
+    }
 }
 
 /// How the products of a batch's rows are shared among cubes and their stages.
@@ -38,37 +44,9 @@ pub(super) struct PackedShape {
     pub packing: Packing,
 }
 
-/// Segments into which cubes divide the channels.
-pub(super) fn segments(
-    multiprocessors: usize,
-    lhs_rows: usize,
-    n: usize,
-    d_input: usize,
-    bits: usize,
-) -> usize {
-    let blocks = d_input / block(bits);
-    let mut segments = 1;
-    while segments < MAX_SEGMENTS
-        && 2 * n * segments < 3 * lhs_rows * multiprocessors
-        && blocks.is_multiple_of(2 * segments)
-        && blocks >= 2 * segments * MIN_BLOCKS
-    {
-        segments *= 2;
-    }
-    segments
-}
-
 impl PackedShape {
-    /// As [`StageShape::new`].
-    pub(super) fn new(
-        shared_bytes: usize,
-        cubes: usize,
-        sizes: [usize; 3],
-        packing: Packing,
-        epilogue: Epilogue,
-        dtype: DType,
-    ) -> Self {
-        let stages = StageShape::new(shared_bytes, cubes, sizes, epilogue, dtype);
+    pub(super) fn new(sizes: &Sizes, packing: Packing, dtype: DType) -> Self {
+        let stages = StageShape::new(sizes, dtype);
         // The sums of groups that share rows are added up in the room of the stages, after the only turn.
         let split = match stages.turns {
             1 => 1 << (MAX_GROUPS / stages.groups()).ilog2(),
@@ -80,7 +58,7 @@ impl PackedShape {
             runs: 2 * split,
             packing,
         };
-        let room = shared_bytes - ALIGNMENT - GROUP_ROWS * ROW_BYTES;
+        let room = sizes.shared_bytes - ALIGNMENT - GROUP_BYTES;
         while shape.runs > 1 && room / shape.stage_bytes() < MIN_STAGES {
             shape.runs /= 2;
             shape.split = shape.split.min(shape.runs);
@@ -155,16 +133,16 @@ impl PackedShape {
     /// Shared memory in copies: room to begin at a multiple of [`ALIGNMENT`], and for what planes read behind the
     /// last weight row, in vain.
     pub(super) fn shared(&self) -> usize {
-        (ALIGNMENT + self.stages.stages * self.stage_bytes() + GROUP_ROWS * ROW_BYTES) / 16
+        (ALIGNMENT + self.stages.stages * self.stage_bytes() + GROUP_BYTES) / 16
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    /// What a cube of an H100 may have.
-    const SHARED_MEMORY: usize = 227 << 10;
+    use super::{
+        super::super::super::{super::warpgroup::fixture::SHARED_MEMORY, Epilogue},
+        *,
+    };
 
     #[test]
     fn every_shape_fits_and_groups_have_runs() {
@@ -182,16 +160,16 @@ mod tests {
                                 gated,
                                 ..Epilogue::default()
                             };
-                            let sizes = [lhs_rows, columns, 4096];
-                            let dtype = DType::F16;
-                            let shape = PackedShape::new(
-                                SHARED_MEMORY,
+                            let sizes = Sizes {
+                                segments: 1,
+                                shared_bytes: SHARED_MEMORY,
                                 cubes,
-                                sizes,
-                                packing,
+                                lhs_rows,
+                                outputs: columns,
+                                channels: 4096,
                                 epilogue,
-                                dtype,
-                            );
+                            };
+                            let shape = PackedShape::new(&sizes, packing, DType::F16);
                             let what = format!("{shape:?}");
                             assert!(16 * shape.shared() <= SHARED_MEMORY, "{what}");
                             assert!(shape.stages.stages >= MIN_STAGES, "{what}");
@@ -210,5 +188,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn segments_are_whole_blocks_and_no_fewer_than_eight() {
+        let segments = |bits, sizes| segmentation(bits).segments(132, sizes);
+        assert_eq!(segments(4, [16, 4096, 4096]), 1);
+        assert_eq!(segments(4, [64, 4096, 4096]), 4);
+        assert_eq!(segments(4, [64, 6144, 4096]), 4);
+        assert_eq!(segments(4, [64, 28_672, 4096]), 1);
+        // A block has 128 channels, of 8 bits 64.
+        assert_eq!(segments(4, [64, 32, 1024]), 1);
+        assert_eq!(segments(8, [64, 32, 1024]), 2);
+        assert_eq!(segments(4, [64, 32, 2048]), 2);
+        // An odd number of blocks.
+        assert_eq!(segments(4, [64, 32, 2176]), 1);
+        assert_eq!(segments(8, [64, 32, 1088]), 1);
     }
 }
