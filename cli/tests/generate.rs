@@ -228,14 +228,16 @@ fn a_lazy_prompt_says_how_much_was_computed() {
     for whole in [&none, &dense] {
         assert_eq!(whole["share_computed"], 1.0);
     }
-    let half = run(
-        "generate",
-        &[&lazy("0.5")[..], &["--prefill-revive", "0.25"]].concat(),
-    );
-    let share = half["share_computed"].as_f64().unwrap();
-    assert!((0.4..1.0).contains(&share), "{share}");
+    let share = |run: &Value| run["share_computed"].as_f64().unwrap();
+    let half = run("generate", &lazy("0.5"));
+    assert!((0.4..1.0).contains(&share(&half)), "{half}");
+    let revive = ["--prefill-revive", "0.25"];
+    let revived = run("generate", &[&lazy("0.5")[..], &revive].concat());
+    // Within a few tokens each one may come back.
+    assert!(share(&revived) > share(&half), "{revived}");
+    assert!(share(&revived) <= 1.0, "{revived}");
     assert_eq!(
-        half["prefill_policy"],
+        revived["prefill_policy"],
         "lazy:layers=0.3+0.6+0.9,rates=0.5,queries=1,first=0,last=1,revive=0.25"
     );
 
