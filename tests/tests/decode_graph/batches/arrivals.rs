@@ -17,8 +17,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     super::{
-        PAGE_SIZE, VOCAB_SIZE, alone, argmax, best_of_rows, floats, generation::records, ids,
-        model, prompt,
+        PAGE_SIZE, VOCAB_SIZE, alone, argmax, best_of_rows, floats, ids, model, prompt,
+        tokens::records,
     },
     PAGES, cache, policies,
 };

@@ -8,7 +8,7 @@ use quest_burn_models::{generation::batch_graph, model::LanguageModel};
 use quest_burn_tests::devices::devices;
 
 use super::{
-    super::{alone, floats, generation::records, model},
+    super::{alone, floats, model, tokens::records},
     PAGES, cache, differing, pages, policies,
 };
 

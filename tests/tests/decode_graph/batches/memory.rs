@@ -15,7 +15,7 @@ use quest_burn_models::{
 use quest_burn_tests::devices::devices;
 
 use super::{
-    super::{VOCAB_SIZE, alone, generation::records, model},
+    super::{VOCAB_SIZE, alone, model, tokens::records},
     PAGES, cache,
 };
 
