@@ -2,7 +2,6 @@
 
 mod passes;
 mod plan;
-mod recorded;
 mod share;
 
 use std::{
@@ -15,14 +14,9 @@ use std::{
 };
 
 use burn::tensor::ExecutionError;
-use quest_burn::{
-    cache::{CacheError, PagedKvCache},
-    decode::{BatchGraph, DecodeError},
-};
+use quest_burn::cache::{CacheError, PagedKvCache};
 use quest_burn_models::local::LocalModel;
 use thiserror::Error;
-
-use self::recorded::Recordings;
 
 use crate::{
     EngineConfig, FinishReason, Policy, Stats,
@@ -48,8 +42,6 @@ pub(crate) enum WorkerError {
     Device(#[from] ExecutionError),
     #[error(transparent)]
     Cache(#[from] CacheError),
-    #[error(transparent)]
-    Recording(#[from] DecodeError),
     #[error("the model's pass panicked: {0}")]
     Panic(String),
 }
@@ -59,10 +51,6 @@ type Outcome = Result<FinishReason, String>;
 
 #[derive(Debug)]
 pub(crate) struct Worker {
-    /// Dropped before the model and the cache that they read and write.
-    recordings: Recordings<BatchGraph<'static>>,
-    /// Whether there will be any.
-    records: bool,
     model: LocalModel,
     config: EngineConfig,
     cache: PagedKvCache,
@@ -87,9 +75,7 @@ impl Worker {
         let cache = model.cache(1, config.pool_tokens);
         let cache = cache.init(&model.device(), model.dtype())?;
         let n_pages = cache.config().n_pages;
-        let mut worker = Self {
-            recordings: Recordings::default(),
-            records: false,
+        let worker = Self {
             store: PageStore::new(n_pages, cache.page_size(), config.prefix_cache),
             cache,
             model,
@@ -101,7 +87,6 @@ impl Worker {
             shared,
             shuts_down: false,
         };
-        worker.records = worker.can_record();
         worker.publish();
         Ok(worker)
     }
