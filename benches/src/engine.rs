@@ -15,7 +15,7 @@ use quest_burn_models::local::LocalModel;
 use quest_burn_report::count;
 
 use crate::{
-    BenchError, Record, Rows, Target, Timing,
+    BenchError, Launch, Record, Rows, Target, Timing,
     attention::Effort,
     memory,
     model::{LoadedModel, ModelOptions, ModelPlan},
@@ -42,6 +42,9 @@ pub(crate) struct EngineOptions {
     /// Query tokens of a step of the engine: of prompts, beside one of each conversation
     #[arg(long, value_name = "N", value_parser = count::tokens, default_value = "512")]
     step_tokens: usize,
+    /// How decode steps are launched [default: graph where the device records]
+    #[arg(long, value_enum)]
+    launch: Option<Launch>,
     #[command(flatten)]
     effort: Effort,
 }
@@ -58,7 +61,12 @@ pub(crate) fn run(
 ) -> Result<(), BenchError> {
     let quest = QuestConfig::new().with_token_budget(options.budget);
     quest.validate_for(LocalModel::PAGE_SIZE)?;
-    let config = options.config();
+    let launch = match options.launch {
+        Some(asked) => target.launches(&[asked])?[0],
+        None if target.is_gpu() => Launch::Graph,
+        None => Launch::Plain,
+    };
+    let config = options.config().with_recording(launch == Launch::Graph);
     config.validate()?;
     let limit = memory::limit(target, options.effort.memory_limit);
     let loaded = ModelPlan::new(&options.model, target, limit)?.load(target)?;
@@ -74,6 +82,7 @@ pub(crate) fn run(
     let clients = Clients {
         engine: Engine::start(loaded.model.clone(), config)?,
         options,
+        launch,
     };
     let failed = clients.record(&loaded, "all");
     rows.attempt(failed, |rows| {
@@ -108,6 +117,8 @@ impl EngineOptions {
 struct Clients<'a> {
     engine: Engine,
     options: &'a EngineOptions,
+    /// How steps that decode are launched.
+    launch: Launch,
 }
 
 /// When the tokens of an answer came.
@@ -226,7 +237,12 @@ impl Clients<'_> {
         policy: Policy,
         rows: &mut Rows,
     ) -> Result<(), BenchError> {
-        let came = self.ask_all(self.options.new_tokens.into(), &policy)?;
+        let n = self.options.new_tokens.into();
+        if self.launch == Launch::Graph {
+            // Steps are recorded by answers that are not timed.
+            self.ask_all(n, &policy)?;
+        }
+        let came = self.ask_all(n, &policy)?;
         let firsts = came.iter().map(|came| came.tokens[0]);
         let lasts = came.iter().map(|came| came.tokens[came.tokens.len() - 1]);
         let (from, to) = (firsts.max(), lasts.min());
@@ -247,6 +263,7 @@ impl Clients<'_> {
         };
         rows.push(Record {
             budget,
+            launch: Some(self.launch),
             tokens_per_s: Some(came.len() as f64 * 1e6 / timing.median_us),
             timing: Some(timing),
             ..self.record(loaded, operation)

@@ -20,6 +20,10 @@ pub struct EngineConfig {
     /// Whether pages of finished sequences are kept for requests that begin alike, until they are needed.
     #[config(default = true)]
     pub prefix_cache: bool,
+    /// Whether decode steps are recorded and replayed where the device, the model and the policy allow it
+    /// (`quest_burn::decode::BatchGraph`). While a step is recorded nothing else in the process may use the device.
+    #[config(default = true)]
+    pub recording: bool,
 }
 
 impl EngineConfig {

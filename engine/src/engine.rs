@@ -6,6 +6,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use burn::tensor::StreamId;
 use quest_burn::policy::PrefillConfig;
 use quest_burn_models::{
     generation::{GenerateError, GenerationConfig, check_context, check_ids},
@@ -42,7 +43,8 @@ struct Inner {
 }
 
 impl Engine {
-    /// Takes the memory of the KV cache and starts the thread.
+    /// Takes the memory of the KV cache and starts the thread. It is called where the model was loaded: steps can be
+    /// recorded on a GPU only on the queue that its weights came by, which the thread goes on with.
     ///
     /// # Errors
     ///
@@ -55,7 +57,6 @@ impl Engine {
         let (commands, received) = mpsc::channel();
         let (started, starts) = mpsc::channel();
         let shared = Arc::new(Shared::default());
-        // On its own thread, as devices have a queue for each thread.
         let work = {
             let (model, config, shared) = (model.clone(), config.clone(), shared.clone());
             move || match Worker::new(model, config, shared) {
@@ -68,8 +69,12 @@ impl Engine {
                 }
             }
         };
+        // Devices have a queue for each thread, and reading what came by another one takes a wait that cannot be
+        // recorded.
+        let queue = StreamId::current();
         let thread = thread::Builder::new().name("quest-engine".to_owned());
-        let thread = thread.spawn(work).map_err(EngineError::Thread)?;
+        let thread = thread.spawn(move || queue.executes(work));
+        let thread = thread.map_err(EngineError::Thread)?;
         starts.recv().map_err(|_| EngineError::Ended)??;
         let page_size = model.page_size();
         Ok(Self {

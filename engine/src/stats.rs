@@ -13,6 +13,10 @@ pub struct Stats {
     pub cached_pages: usize,
     /// Steps.
     pub steps: u64,
+    /// Decode steps that were replays of a recording. A step of the engine has one decode step for each policy.
+    pub recorded_steps: u64,
+    /// Decode steps that were launched kernel by kernel.
+    pub plain_steps: u64,
     /// Tokens of prompts that were taken on, with those that were in the cache.
     pub prompt_tokens: u64,
     /// Tokens of prompts that were in the cache.

@@ -2,6 +2,7 @@
 
 mod passes;
 mod plan;
+mod recorded;
 mod share;
 
 use std::{
@@ -14,9 +15,14 @@ use std::{
 };
 
 use burn::tensor::ExecutionError;
-use quest_burn::cache::{CacheError, PagedKvCache};
+use quest_burn::{
+    cache::{CacheError, PagedKvCache},
+    decode::{BatchGraph, DecodeError},
+};
 use quest_burn_models::local::LocalModel;
 use thiserror::Error;
+
+use self::recorded::Recordings;
 
 use crate::{
     EngineConfig, FinishReason, Policy, Stats,
@@ -42,6 +48,8 @@ pub(crate) enum WorkerError {
     Device(#[from] ExecutionError),
     #[error(transparent)]
     Cache(#[from] CacheError),
+    #[error(transparent)]
+    Recording(#[from] DecodeError),
     #[error("the model's pass panicked: {0}")]
     Panic(String),
 }
@@ -51,6 +59,10 @@ type Outcome = Result<FinishReason, String>;
 
 #[derive(Debug)]
 pub(crate) struct Worker {
+    /// Dropped before the model and the cache that they read and write.
+    recordings: Recordings<BatchGraph<'static>>,
+    /// Whether there will be any.
+    records: bool,
     model: LocalModel,
     config: EngineConfig,
     cache: PagedKvCache,
@@ -75,7 +87,9 @@ impl Worker {
         let cache = model.cache(1, config.pool_tokens);
         let cache = cache.init(&model.device(), model.dtype())?;
         let n_pages = cache.config().n_pages;
-        let worker = Self {
+        let mut worker = Self {
+            recordings: Recordings::default(),
+            records: false,
             store: PageStore::new(n_pages, cache.page_size(), config.prefix_cache),
             cache,
             model,
@@ -87,6 +101,7 @@ impl Worker {
             shared,
             shuts_down: false,
         };
+        worker.records = worker.can_record();
         worker.publish();
         Ok(worker)
     }

@@ -213,6 +213,10 @@ pub struct Stats {
     pub cached_pages: usize,
     /// Steps.
     pub steps: u64,
+    /// Decode steps that were replays of a recording.
+    pub recorded_steps: u64,
+    /// Decode steps that were launched kernel by kernel.
+    pub plain_steps: u64,
     /// Tokens of prompts, with those that were in the cache.
     pub prompt_tokens: u64,
     /// Tokens of prompts that were in the cache.

@@ -101,6 +101,16 @@ impl Metrics {
         for (name, about, value) in [
             ("steps_total", "Steps of the engine", stats.steps),
             (
+                "recorded_steps_total",
+                "Decode steps that were replays of a recording",
+                stats.recorded_steps,
+            ),
+            (
+                "plain_steps_total",
+                "Decode steps that were launched kernel by kernel",
+                stats.plain_steps,
+            ),
+            (
                 "prompt_tokens_total",
                 "Tokens of prompts",
                 stats.prompt_tokens,

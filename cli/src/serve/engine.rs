@@ -91,6 +91,8 @@ impl Backend for EngineBackend {
             used_pages: stats.used_pages(),
             cached_pages: stats.cached_pages,
             steps: stats.steps,
+            recorded_steps: stats.recorded_steps,
+            plain_steps: stats.plain_steps,
             prompt_tokens: stats.prompt_tokens,
             cached_tokens: stats.cached_tokens,
             new_tokens: stats.new_tokens,

@@ -51,6 +51,9 @@ pub(super) struct EngineOptions {
     /// Computes every prompt from its beginning, also where its first pages are in the cache
     #[arg(long)]
     no_prefix_cache: bool,
+    /// Launches decode steps kernel by kernel, also where a GPU could replay recorded ones
+    #[arg(long)]
+    no_recording: bool,
 }
 
 /// What requests may take.
@@ -105,6 +108,7 @@ impl EngineOptions {
             .with_queue(self.queue)
             .with_step_tokens(self.step_tokens)
             .with_prefix_cache(!self.no_prefix_cache)
+            .with_recording(!self.no_recording)
     }
 }
 

@@ -47,8 +47,15 @@ impl Worker {
         outcomes: &mut Vec<(usize, Outcome)>,
     ) -> Result<(), WorkerError> {
         let first = &self.running[indices[0]];
-        let policy = self.policies.get(first.policy).clone();
-        let (hidden, reads) = match first.watch {
+        let (policy, watch) = (first.policy, first.watch);
+        // Choices are recorded on the host, layer by layer, so that a step of those who watch is no replay.
+        let is_recorded = !watch && self.decode_recorded(policy, indices, outcomes)?;
+        if is_recorded {
+            return Ok(());
+        }
+        self.stats.plain_steps += 1;
+        let policy = self.policies.get(policy).clone();
+        let (hidden, reads) = match watch {
             false => (self.pass(Phase::Decode, indices, 1, &*policy)?, None),
             true => {
                 let watched = WatchedPolicy::new(Arc::clone(&policy));
@@ -56,11 +63,7 @@ impl Worker {
                 (hidden, Some(watched.into_reads(indices.len())))
             }
         };
-        for &index in indices {
-            self.advance(index, Due::Decode, 1);
-        }
-        let level = |&place: &usize| self.running[indices[place]].is_level();
-        let level = (0..indices.len()).filter(level).collect::<Vec<_>>();
+        let level = self.advance_decoded(indices);
         if level.is_empty() {
             return Ok(());
         }
@@ -71,16 +74,47 @@ impl Worker {
                 .collect(),
             None => vec![Vec::new(); level.len()],
         };
-        let hidden = match level.len() == indices.len() {
-            true => hidden,
-            false => {
-                let rows = level.iter().map(|&place| place as i32).collect::<Vec<_>>();
-                let rows = Tensor::from_data(&rows[..], &hidden.device());
-                hidden.select(0, rows)
-            }
-        };
+        let logits = self.logits(rows_of(hidden, &level));
         let level = level.into_iter().map(|place| indices[place]);
-        self.choose(&level.collect::<Vec<_>>(), hidden, reads, outcomes)
+        self.choose(&level.collect::<Vec<_>>(), logits, None, reads, outcomes)
+    }
+
+    /// The same by a recording; says whether there is one.
+    fn decode_recorded(
+        &mut self,
+        policy: usize,
+        indices: &[usize],
+        outcomes: &mut Vec<(usize, Outcome)>,
+    ) -> Result<bool, WorkerError> {
+        let wants_ids = |&index: &usize| self.running[index].chooser.takes_most_probable();
+        let wants_ids = indices.iter().all(wants_ids);
+        let Some(graph) = self.replay(policy, indices)? else {
+            return Ok(false);
+        };
+        let logits = graph.logits().expect("a step was taken");
+        let ids = match wants_ids {
+            true => Some(graph.most_probable()?),
+            false => None,
+        };
+        let level = self.advance_decoded(indices);
+        if level.is_empty() {
+            return Ok(true);
+        }
+        let ids = ids.and_then(|ids| level.iter().map(|&place| ids[place]).collect());
+        let logits = rows_of(logits, &level);
+        let reads = vec![Vec::new(); level.len()];
+        let level = level.into_iter().map(|place| indices[place]);
+        self.choose(&level.collect::<Vec<_>>(), logits, ids, reads, outcomes)?;
+        Ok(true)
+    }
+
+    /// Counts decoded tokens in; gives the places of those sequences that a token is to be chosen for.
+    fn advance_decoded(&mut self, indices: &[usize]) -> Vec<usize> {
+        for &index in indices {
+            self.advance(index, Due::Decode, 1);
+        }
+        let level = |&place: &usize| self.running[indices[place]].is_level();
+        (0..indices.len()).filter(level).collect()
     }
 
     /// Feeds tokens of prompts.
@@ -94,8 +128,8 @@ impl Worker {
             let hidden = self.pass(Phase::Prefill, &[index], tokens, &DensePolicy)?;
             self.advance(index, work.due, tokens);
             if self.running[index].is_level() {
-                let last = hidden.slice_dim(1, tokens - 1..tokens);
-                self.choose(&[index], last, vec![Vec::new()], outcomes)?;
+                let logits = self.logits(hidden.slice_dim(1, tokens - 1..tokens));
+                self.choose(&[index], logits, None, vec![Vec::new()], outcomes)?;
             }
         }
         Ok(())
@@ -125,18 +159,24 @@ impl Worker {
         self.running[index].advance(due, tokens, &mut self.store, page_size);
     }
 
-    /// Chooses the tokens that follow hidden states, `[sequences, 1, d_model]`.
+    /// Logits after hidden states, `[sequences, 1, d_model]`.
+    fn logits(&self, hidden: Tensor<3>) -> Tensor<2> {
+        self.model.model().logits(hidden).squeeze_dim(1)
+    }
+
+    /// Chooses the tokens that follow logits, `[sequences, vocab_size]`; the most probable ones may be known.
     fn choose(
         &mut self,
         indices: &[usize],
-        hidden: Tensor<3>,
+        logits: Tensor<2>,
+        ids: Option<Vec<u32>>,
         reads: Vec<Vec<LayerRead>>,
         outcomes: &mut Vec<(usize, Outcome)>,
     ) -> Result<(), WorkerError> {
-        let logits = self.model.model().logits(hidden).squeeze_dim::<2>(1);
         let mut chooses = indices.iter().map(|&index| &self.running[index].chooser);
         let ids = match chooses.all(Chooser::takes_most_probable) {
-            true => most_probable(&logits)?,
+            true if ids.is_none() => most_probable(&logits)?,
+            true => ids,
             false => None,
         };
         let chosen = match ids {
@@ -210,6 +250,16 @@ type Row<'a> = (((usize, &'a mut Sequence), &'a mut [f32]), Vec<LayerRead>);
 
 /// A sequence, and why it has ended, if it has.
 type Chosen = (usize, Result<Option<FinishReason>, String>);
+
+/// Some rows of a tensor, in ascending order.
+fn rows_of<const D: usize>(rows: Tensor<D>, places: &[usize]) -> Tensor<D> {
+    if places.len() == rows.dims()[0] {
+        return rows;
+    }
+    let places = places.iter().map(|&place| place as i32).collect::<Vec<_>>();
+    let places = Tensor::from_data(&places[..], &rows.device());
+    rows.select(0, places)
+}
 
 /// The tokens of the highest logits, where the device chooses them and each row has one.
 fn most_probable(logits: &Tensor<2>) -> Result<Option<Vec<u32>>, WorkerError> {

@@ -59,7 +59,8 @@ pub(crate) fn engine_with(
     pages: usize,
     change: impl FnOnce(EngineConfig) -> EngineConfig,
 ) -> Engine {
-    let config = EngineConfig::new(pages * PAGE_SIZE);
+    // Tests run at once, and a device that records may be used by nobody else: tests of recordings take turns.
+    let config = EngineConfig::new(pages * PAGE_SIZE).with_recording(false);
     Engine::start(model.clone(), change(config)).unwrap()
 }
 

@@ -1,19 +1,25 @@
+use core::ops::Deref;
+
 use burn::tensor::{Int, Tensor};
 use quest_burn::{
     cache::{PagedKvCache, Step},
-    decode::{DecodeError, DecodeGraph, DecodeGraphConfig, DecodeModel, DraftGraph},
+    decode::{BatchGraph, DecodeError, DecodeGraph, DecodeGraphConfig, DecodeModel, DraftGraph},
     policy::PagePolicy,
 };
 
 use crate::model::LanguageModel;
 
-/// A model with the policy that its attention follows.
-struct WithPolicy<'a> {
-    model: &'a dyn LanguageModel,
-    policy: &'a dyn PagePolicy,
+/// A model with the policy that its attention follows, both borrowed or owned.
+struct WithPolicy<M, P> {
+    model: M,
+    policy: P,
 }
 
-impl DecodeModel for WithPolicy<'_> {
+impl<'a, M, P> DecodeModel for WithPolicy<M, P>
+where
+    M: Deref<Target = dyn LanguageModel + 'a>,
+    P: Deref<Target = dyn PagePolicy + 'a>,
+{
     fn vocab_size(&self) -> usize {
         self.model.vocab_size()
     }
@@ -23,7 +29,7 @@ impl DecodeModel for WithPolicy<'_> {
     }
 
     fn logits(&self, tokens: Tensor<2, Int>, cache: &mut PagedKvCache, step: &Step) -> Tensor<2> {
-        let hidden = self.model.hidden(tokens, cache, step, self.policy);
+        let hidden = self.model.hidden(tokens, cache, step, &*self.policy);
         self.model.logits(hidden).flatten(0, 1)
     }
 }
@@ -60,4 +66,21 @@ pub fn draft_graph<'a>(
     config: DecodeGraphConfig,
 ) -> Result<DraftGraph<'a>, DecodeError> {
     DraftGraph::new(WithPolicy { model, policy }, cache, drafts, config)
+}
+
+/// The decode step of a model over up to `sequences` sequences that come and go, of up to `max_pages` pages each,
+/// recorded once and replayed; none where it is not recorded. Model and policy are borrowed (`&dyn`) or shared
+/// (`Arc<dyn>`).
+///
+/// # Panics
+///
+/// As [`BatchGraph::record`].
+pub fn batch_graph<'a>(
+    model: impl Deref<Target = dyn LanguageModel + 'a> + 'a,
+    policy: impl Deref<Target = dyn PagePolicy + 'a> + 'a,
+    cache: &mut PagedKvCache,
+    sequences: usize,
+    max_pages: usize,
+) -> Option<BatchGraph<'a>> {
+    BatchGraph::record(WithPolicy { model, policy }, cache, sequences, max_pages)
 }

@@ -19,7 +19,7 @@ mod timings;
 
 pub use answer::Finish;
 pub use config::{GenerationConfig, check_context, check_ids};
-pub use decode::{decode_graph, draft_graph};
+pub use decode::{batch_graph, decode_graph, draft_graph};
 pub use error::GenerateError;
 pub use generator::Generator;
 pub use likelihood::{LikelihoodMode, negative_log_likelihoods};

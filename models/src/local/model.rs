@@ -185,6 +185,11 @@ impl LocalModel {
         &*self.model
     }
 
+    /// The same, shared with whoever asks.
+    pub fn shared_model(&self) -> Arc<dyn LanguageModel> {
+        Arc::clone(&self.model)
+    }
+
     /// Its configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config

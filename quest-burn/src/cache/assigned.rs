@@ -1,6 +1,9 @@
 //! Steps over pages that the caller counts, for engines whose sequences come and go and share pages.
 
-use super::{CacheError, Int8Rows, KvRows, PagedKvCache, Phase, Step, contiguous::ints};
+use super::{
+    CacheError, Int8Rows, KvRows, PagedKvCache, Phase, Step, contiguous::ints,
+    table::page_table_entries,
+};
 use burn::tensor::{Tensor, kind::Numeric};
 
 /// A sequence whose pages the caller has assigned; see [`PagedKvCache::assigned_step`].
@@ -16,12 +19,12 @@ pub struct AssignedPages<'a> {
 
 impl AssignedPages<'_> {
     /// Tokens that the sequence holds after the step.
-    fn end(&self) -> usize {
+    pub(crate) fn end(&self) -> usize {
         self.length.saturating_add(self.new_tokens)
     }
 
     /// The pages that its tokens take after the step.
-    fn held(&self, page_size: usize) -> &[u32] {
+    pub(crate) fn held(&self, page_size: usize) -> &[u32] {
         &self.pages[..self.end().div_ceil(page_size)]
     }
 
@@ -53,12 +56,8 @@ impl PagedKvCache {
         let pages = sequences.iter().map(|s| s.held(page_size).to_vec());
         let pages = pages.collect::<Vec<_>>();
         let width = pages.iter().map(Vec::len).max().unwrap_or(0);
-        let mut entries = vec![0i32; sequences.len() * width];
-        for (row, pages) in entries.chunks_exact_mut(width).zip(&pages) {
-            for (entry, &page) in row.iter_mut().zip(pages) {
-                *entry = page as i32;
-            }
-        }
+        let rows = pages.iter().map(Vec::as_slice);
+        let entries = page_table_entries(rows, sequences.len(), width);
         let device = self.device_page_table.device();
         Ok(Step::new(
             phase,
@@ -70,7 +69,8 @@ impl PagedKvCache {
         ))
     }
 
-    fn check_assigned(&self, sequences: &[AssignedPages<'_>]) -> Result<(), CacheError> {
+    /// Refuses what [`assigned_step`](Self::assigned_step) does.
+    pub(crate) fn check_assigned(&self, sequences: &[AssignedPages<'_>]) -> Result<(), CacheError> {
         let page_size = self.config.page_size;
         if let Some(sequence) = self.table.pages().iter().position(|p| !p.is_empty()) {
             return Err(CacheError::OwnSequences { sequence });
@@ -136,6 +136,7 @@ impl PagedKvCache {
         }
         let to = to as usize;
         for layer in &mut self.layers {
+            layer.expect_tensor_writes();
             let pool = &mut layer.pool;
             for rows in [&mut pool.keys, &mut pool.values] {
                 match rows {

@@ -1,9 +1,22 @@
 //! What recorded passes need of the cache: pages that are taken before their tokens come, and lengths
-//! that move on on the device.
+//! that move on on the device; or pages and lengths that the host writes there before each replay.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::{Int, Tensor};
 
 use super::{CacheError, PagedKvCache, Phase, Sequences, Step};
+
+/// Tells the memory of a layer's pool from that of any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PoolId(u64);
+
+impl PoolId {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 impl PagedKvCache {
     /// Takes the pages for `new_tokens[i]` coming tokens of sequence `i` ahead, or changes nothing.
@@ -67,5 +80,42 @@ impl PagedKvCache {
                 lengths,
             },
         )
+    }
+
+    /// A decode step that is recorded now and replayed for whatever sequences the tensors then tell of, as
+    /// [assigned](Self::assigned_step) ones: as many as `starts` and `lengths` (`[batch]`) are long, of up to as
+    /// many pages as rows of the page table have entries. Sequences of no token gain none.
+    pub(crate) fn captured_assigned_step(&self, sequences: Sequences) -> Step {
+        let [batch, max_pages] = sequences.page_table.dims();
+        // The host's fields are bounds.
+        let longest = max_pages * self.config.page_size;
+        Step::captured(
+            Phase::Decode,
+            self.config.page_size,
+            sequences.starts.clone().unsqueeze_dim(1),
+            vec![longest - 1; batch],
+            vec![vec![0; max_pages]; batch],
+            sequences,
+        )
+    }
+
+    /// The memory of each layer's pool, by which a recording knows its cache.
+    pub(crate) fn pool_ids(&self) -> Vec<PoolId> {
+        self.layers.iter().map(|layer| layer.pool_id).collect()
+    }
+
+    /// The cache itself, and in its place one without layers.
+    pub(crate) fn take(&mut self) -> Self {
+        let stand_in = Self {
+            config: self.config.clone(),
+            dtype: self.dtype,
+            layers: Vec::new(),
+            table: self.table.clone(),
+            device_page_table: self.device_page_table.clone(),
+            entropies: self.entropies.clone(),
+            gaps_allowed: self.gaps_allowed,
+            grows: self.grows,
+        };
+        std::mem::replace(self, stand_in)
     }
 }

@@ -186,6 +186,14 @@ impl KvRows {
         }
     }
 
+    /// Whether nothing else holds them.
+    pub(super) fn is_held_alone(&self) -> bool {
+        match self {
+            Self::Full(rows) => rows.can_mut(),
+            Self::Int8(Int8Rows { words, scales }) => words.can_mut() && scales.can_mut(),
+        }
+    }
+
     /// The rows in the dtype of the cache.
     ///
     /// # Panics

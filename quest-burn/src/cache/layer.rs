@@ -1,5 +1,7 @@
 use burn::tensor::{Device, Tensor};
 
+#[cfg(feature = "cube")]
+use super::PoolId;
 use super::{CacheError, Int8Digests, KvPool, KvRows, PolicyStates, check_head_dim};
 use crate::digest::DigestKind;
 
@@ -10,6 +12,8 @@ pub struct LayerCache {
     pub(crate) pool: KvPool,
     pub(crate) states: PolicyStates,
     pub(super) soft_cap: Option<f64>,
+    #[cfg(feature = "cube")]
+    pub(super) pool_id: PoolId,
 }
 
 impl LayerCache {
@@ -19,6 +23,8 @@ impl LayerCache {
             pool,
             states: PolicyStates::default(),
             soft_cap: None,
+            #[cfg(feature = "cube")]
+            pool_id: PoolId::new(),
         }
     }
 
@@ -57,6 +63,7 @@ impl LayerCache {
         let head_dim = self.pool.head_dim();
         check_head_dim(head_dim).map_err(|_| CacheError::Int8KvHeadDim(head_dim))?;
         self.pool = self.pool.with_int8_rows();
+        self.renew_pool_id();
         Ok(self)
     }
 
@@ -127,6 +134,22 @@ impl LayerCache {
     /// Sets the [cap](Self::soft_cap); an attention layer does so with its own.
     pub fn set_soft_cap(&mut self, soft_cap: Option<f64>) {
         self.soft_cap = soft_cap;
+    }
+
+    /// Counts the pool as another one from here on, as its memory is: steps that were recorded with the one
+    /// before are void.
+    pub(crate) fn renew_pool_id(&mut self) {
+        #[cfg(feature = "cube")]
+        {
+            self.pool_id = PoolId::new();
+        }
+    }
+
+    /// Counts the pool as another one if writing to it by tensor operations copies it.
+    pub(super) fn expect_tensor_writes(&mut self) {
+        if !self.pool.is_held_alone() {
+            self.renew_pool_id();
+        }
     }
 
     /// A score below the [cap](Self::soft_cap).

@@ -30,6 +30,8 @@ mod step;
 mod table;
 
 pub use assigned::AssignedPages;
+#[cfg(feature = "cube")]
+pub(crate) use captured::PoolId;
 pub use config::PagedKvCacheConfig;
 pub(crate) use config::validate_page_size;
 pub use contiguous::contiguous;
@@ -55,3 +57,5 @@ pub use paged::PagedKvCache;
 pub use pool::{Digests, KvPool, Sequences};
 pub use states::{PolicyState, PolicyStates};
 pub use step::{Phase, Step};
+#[cfg(feature = "cube")]
+pub(crate) use table::page_table_entries;

@@ -3,8 +3,9 @@ use std::collections::BTreeSet;
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::{
-    CacheError, Entropies, KvPool, LayerCache, PagedKvCacheConfig, Phase, Step, contiguous::ints,
-    table::PageTable,
+    CacheError, Entropies, KvPool, LayerCache, PagedKvCacheConfig, Phase, Step,
+    contiguous::ints,
+    table::{PageTable, page_table_entries},
 };
 
 /// Keys and values of a batch of sequences in pages, with a digest of each page.
@@ -153,12 +154,8 @@ impl PagedKvCache {
 
     pub(super) fn upload_page_table(&mut self) {
         let (batch, max_pages) = (self.config.batch, self.config.max_pages());
-        let mut entries = vec![0i32; batch * max_pages];
-        for (row, pages) in entries.chunks_exact_mut(max_pages).zip(self.table.pages()) {
-            for (entry, &page) in row.iter_mut().zip(pages) {
-                *entry = page as i32;
-            }
-        }
+        let pages = self.table.pages().iter().map(Vec::as_slice);
+        let entries = page_table_entries(pages, batch, max_pages);
         let device = self.device_page_table.device();
         self.device_page_table = ints(entries, [batch, max_pages], &device);
     }
@@ -228,6 +225,7 @@ impl PagedKvCache {
         }
         let page = self.table.pages()[sequence][length / self.config.page_size] as usize;
         for layer in &mut self.layers {
+            layer.expect_tensor_writes();
             layer.pool.fold_pages(page..page + 1, kept);
             layer.pool.pack_pages(page..page + 1);
         }

@@ -66,6 +66,14 @@ impl KvPool {
         }
     }
 
+    /// Whether nothing else holds a part of it, so that it is written in place.
+    pub(super) fn is_held_alone(&self) -> bool {
+        let Digests { rows, int8, .. } = &self.digests;
+        let packed = int8.as_ref();
+        let packed = packed.is_none_or(|int8| int8.words.can_mut() && int8.scales.can_mut());
+        self.keys.is_held_alone() && self.values.is_held_alone() && rows.can_mut() && packed
+    }
+
     /// Pages made elsewhere, laid out as kernels write them.
     ///
     /// # Panics

@@ -82,14 +82,14 @@ impl LayerCache {
                 scales: copied(scales, 1, n_pages),
             }),
         };
-        Self {
-            pool: KvPool {
-                keys: copied_rows(keys, n_pages),
-                values: copied_rows(values, n_pages),
-                digests,
-            },
-            ..self
-        }
+        let pool = KvPool {
+            keys: copied_rows(keys, n_pages),
+            values: copied_rows(values, n_pages),
+            digests,
+        };
+        let mut copied = Self { pool, ..self };
+        copied.renew_pool_id();
+        copied
     }
 }
 

@@ -19,6 +19,22 @@ pub(super) struct PageTable {
     gaps: Vec<BTreeSet<usize>>,
 }
 
+/// The page table of `batch` sequences for the device, in rows of `max_pages` entries; 0 where a sequence holds no
+/// page, and in rows beyond the sequences.
+pub(crate) fn page_table_entries<'a>(
+    pages: impl Iterator<Item = &'a [u32]>,
+    batch: usize,
+    max_pages: usize,
+) -> Vec<i32> {
+    let mut entries = vec![0; batch * max_pages];
+    for (row, pages) in entries.chunks_exact_mut(max_pages).zip(pages) {
+        for (entry, &page) in row.iter_mut().zip(pages) {
+            *entry = page as i32;
+        }
+    }
+    entries
+}
+
 impl PageTable {
     pub(super) fn new(n_pages: usize, max_pages: usize, page_size: usize, batch: usize) -> Self {
         Self {

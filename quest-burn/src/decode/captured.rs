@@ -1,8 +1,12 @@
 use std::{cell::RefCell, rc::Rc};
 
-use burn::tensor::{DType, Device, Graph, Int, Tensor, TensorData, capture};
+use burn::tensor::{DType, Device, Graph, Tensor, capture};
 
-use super::{DecodeError, DecodeModel, run::Run};
+use super::{
+    DecodeError, DecodeModel,
+    device_ints::{DeviceInts, ints},
+    run::Run,
+};
 use crate::{
     cache::{CacheError, PagedKvCache, zeros},
     kernels::{self, DecodeState},
@@ -32,14 +36,13 @@ pub(super) struct Work<'a> {
     pub cache: &'a mut PagedKvCache,
     /// Which sequences gain a token, `[batch]`. All zero while a step is recorded: it may then run
     /// any number of times, with any token, and changes nothing.
-    active: Option<Tensor<1, Int>>,
+    active: DeviceInts,
     state: Option<DecodeState>,
 }
 
 impl Work<'_> {
     fn step(&mut self) -> Tensor<2> {
         let state = self.state.take().expect(STATE);
-        let active = self.active.as_ref().expect(STATE);
         let [batch] = state.tokens.dims();
         let step = self
             .cache
@@ -48,13 +51,13 @@ impl Work<'_> {
         let logits = self.model.logits(ids, self.cache, &step);
         // The state is written in place, so nothing else may hold it.
         drop(step);
-        let state = kernels::next_tokens(logits.clone(), active.clone(), state);
+        let state = kernels::next_tokens(logits.clone(), self.active.tensor(), state);
         self.state = Some(state);
         logits
     }
 }
 
-pub(super) const STATE: &str = "the state is put back after each use";
+const STATE: &str = "the state is put back after each use";
 
 impl<'a> Captured<'a> {
     pub(super) fn new(
@@ -72,13 +75,12 @@ impl<'a> Captured<'a> {
             lengths: ints(lengths.iter().map(|&n| n as i32 + 1), &device),
             history: zeros([batch, HISTORY], &device, DType::I32),
         };
-        let active = ints(tokens.iter().map(|_| 0), &device);
         Self {
             graph: None,
             work: Rc::new(RefCell::new(Work {
                 model,
                 cache,
-                active: Some(active),
+                active: DeviceInts::new(vec![0; batch], &device),
                 state: Some(state),
             })),
             active: vec![true; batch],
@@ -128,12 +130,11 @@ impl<'a> Captured<'a> {
     /// recorded, none. One that gains none appends none.
     fn write_active(&self, moves_on: bool) {
         let work = &mut *self.work.borrow_mut();
-        let active = work.active.take().expect(STATE);
-        let device = active.device();
         let flags = self.active.iter().map(|&a| i32::from(a && moves_on));
-        work.active = Some(kernels::assign(active, ints(flags, &device)));
+        work.active.write(flags.collect());
 
         let mut state = work.state.take().expect(STATE);
+        let device = state.lengths.device();
         let lengths = self.active.iter().zip(work.cache.lengths());
         let lengths = lengths.map(|(&active, &length)| match active {
             true if moves_on => length as i32 + 1,
@@ -315,10 +316,4 @@ pub(super) fn records(cache: &PagedKvCache) -> bool {
 /// Where a cache is.
 pub(super) fn device_of(cache: &PagedKvCache) -> Device {
     cache.layer(0).device()
-}
-
-pub(super) fn ints(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
-    let values = values.collect::<Vec<_>>();
-    let n = values.len();
-    Tensor::from_data(TensorData::new(values, [n]), (device, DType::I32))
 }

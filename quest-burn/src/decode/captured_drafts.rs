@@ -1,16 +1,15 @@
 use std::{cell::RefCell, rc::Rc};
 
-use burn::tensor::{DType, Int, Tensor, capture};
+use burn::tensor::{Int, Tensor, capture};
 
 use super::{
     DecodeError, DecodeModel,
-    captured::{Captured, STATE, StepGraph, Work, device_of, ints},
+    captured::{Captured, StepGraph, Work, device_of},
+    device_ints::{DeviceInts, ints},
+    row_choices::RowChoices,
     run::Run,
 };
-use crate::{
-    cache::{CacheError, PagedKvCache, Phase, zeros},
-    kernels::{self, DecodeState},
-};
+use crate::cache::{CacheError, PagedKvCache, Phase};
 
 /// A recorded decode step and a recorded pass over several tokens of the same sequence.
 pub(super) struct CapturedDrafts<'a> {
@@ -25,47 +24,40 @@ pub(super) struct CapturedDrafts<'a> {
 /// The tokens of a pass and what it finds.
 struct PassTokens {
     /// `[size]`; any where a pass has fewer.
-    ids: Option<Tensor<1, Int>>,
+    ids: DeviceInts,
     /// Tokens before the pass and after it, `[1]`.
-    starts: Option<Tensor<1, Int>>,
-    lengths: Option<Tensor<1, Int>>,
+    starts: DeviceInts,
+    lengths: DeviceInts,
     /// `[1, size]`
     offsets: Tensor<2, Int>,
-    /// A state as if each token were a sequence's newest, for the most probable tokens that follow.
-    state: Option<DecodeState>,
+    choices: RowChoices,
+    /// Every token, `[size]`.
     active: Tensor<1, Int>,
 }
 
 impl PassTokens {
     fn pass(&mut self, work: &mut Work<'_>) -> Tensor<2> {
         let [_, size] = self.offsets.dims();
-        let starts = self.starts.clone().expect(STATE);
+        let starts = self.starts.tensor();
         let first = starts.clone().reshape([1, 1]).expand([1, size]);
         let positions = first + self.offsets.clone();
-        let lengths = self.lengths.clone().expect(STATE);
+        let lengths = self.lengths.tensor();
         let step = (work.cache).captured_pass(Phase::Prefill, positions, starts, lengths);
-        let ids = self.ids.clone().expect(STATE).reshape([1, size]);
+        let ids = self.ids.tensor().reshape([1, size]);
         let logits = work.model.logits(ids, work.cache, &step);
         // What the host writes in place may be held by nothing else.
         drop(step);
-        let state = self.state.take().expect(STATE);
-        let state = kernels::next_tokens(logits.clone(), self.active.clone(), state);
-        self.state = Some(state);
+        self.choices.choose(logits.clone(), self.active.clone());
         logits
     }
 
     fn assign(&mut self, tokens: &[u32], start: usize) {
         let [_, size] = self.offsets.dims();
-        let device = self.offsets.device();
-        let write = |target: &mut Option<Tensor<1, Int>>, values: Vec<i32>| {
-            let before = target.take().expect(STATE);
-            *target = Some(kernels::assign(before, ints(values.into_iter(), &device)));
-        };
         let mut ids = tokens.iter().map(|&id| id as i32).collect::<Vec<_>>();
         ids.resize(size, 0);
-        write(&mut self.ids, ids);
-        write(&mut self.starts, vec![start as i32]);
-        write(&mut self.lengths, vec![(start + tokens.len()) as i32]);
+        self.ids.write(ids);
+        self.starts.write(vec![start as i32]);
+        self.lengths.write(vec![(start + tokens.len()) as i32]);
     }
 }
 
@@ -78,20 +70,13 @@ impl<'a> CapturedDrafts<'a> {
     ) -> Self {
         let device = device_of(cache);
         let kept = cache.lengths()[0];
-        let counts = |n: usize, value: i32| ints((0..n).map(|_| value), &device);
-        let offsets = ints(0..size as i32, &device).unsqueeze_dim(0);
         let tokens = PassTokens {
-            ids: Some(counts(size, 0)),
-            starts: Some(counts(1, kept as i32)),
-            lengths: Some(counts(1, kept as i32)),
-            offsets,
-            state: Some(DecodeState {
-                tokens: counts(size, 0),
-                starts: counts(size, 0),
-                lengths: counts(size, 0),
-                history: zeros([size, 1], &device, DType::I32),
-            }),
-            active: counts(size, 1),
+            ids: DeviceInts::new(vec![0; size], &device),
+            starts: DeviceInts::new(vec![kept as i32], &device),
+            lengths: DeviceInts::new(vec![kept as i32], &device),
+            offsets: ints(0..size as i32, &device).unsqueeze_dim(0),
+            choices: RowChoices::new(size, &device),
+            active: ints((0..size).map(|_| 1), &device),
         };
         Self {
             pass: None,
@@ -159,12 +144,7 @@ impl<'a> CapturedDrafts<'a> {
     }
 
     pub(super) fn most_probable(&self, n: usize) -> Result<Vec<Option<u32>>, DecodeError> {
-        let tokens = self.tokens.borrow();
-        let chosen = tokens.state.as_ref().expect(STATE).history.clone();
-        let chosen = chosen.try_into_data()?.try_to_vec::<i32>();
-        let chosen = chosen.expect("the history is in i32");
-        let chosen = chosen.into_iter().take(n);
-        Ok(chosen.map(|id| u32::try_from(id).ok()).collect())
+        Ok(self.tokens.borrow().choices.read(n)?)
     }
 
     pub(super) fn logits(&self) -> Tensor<2> {

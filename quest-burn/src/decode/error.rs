@@ -3,7 +3,7 @@ use thiserror::Error;
 
 use crate::cache::CacheError;
 
-/// Why a [`DecodeGraph`](super::DecodeGraph) could not go on.
+/// Why a [`DecodeGraph`](super::DecodeGraph) or a [`BatchGraph`](super::BatchGraph) could not go on.
 #[derive(Error, Debug)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -31,6 +31,38 @@ pub enum DecodeError {
         /// Number of tokens that the model knows.
         vocab_size: usize,
     },
+    /// A recorded step is given more sequences than it was recorded for.
+    #[error("recorded step: expected at most {most} sequences, found {found}")]
+    Batch {
+        /// Sequences that it was recorded for.
+        most: usize,
+        /// Sequences that were given.
+        found: usize,
+    },
+    /// A sequence has more pages than the step was recorded for.
+    #[error("recorded step: expected at most {most} pages of sequence {sequence}, found {found}")]
+    Pages {
+        /// The sequence.
+        sequence: usize,
+        /// Pages that it was recorded for.
+        most: usize,
+        /// Pages that the sequence takes.
+        found: usize,
+    },
+    /// A sequence of a recorded decode step gains more than a token.
+    #[error("recorded step: expected 1 new token of sequence {sequence}, found {found}")]
+    NewTokens {
+        /// The sequence.
+        sequence: usize,
+        /// Tokens that it was to gain.
+        found: usize,
+    },
+    /// The step of another cache was recorded, or of this one with other memory.
+    #[error(
+        "recorded step: expected the KV cache that it was recorded over, found another one or one that has \
+         other memory since"
+    )]
+    OtherCache,
     /// The logits have no highest: one is NaN or infinite, or all are negative infinity.
     #[error(
         "logits of sequence {sequence} after {length} tokens: expected finite numbers or -inf, \

@@ -7,23 +7,32 @@
 //! other.
 //!
 //! A [`DraftGraph`] records two passes over one sequence: the step that drafts tokens, and the dense pass that
-//! verifies them.
+//! verifies them. A [`BatchGraph`] records the step of a batch that the host puts together anew before each replay,
+//! from sequences whose pages it counts.
 //!
-//! Where the kernels do not run, the same interface runs the model step by step.
+//! Where the kernels do not run, the first two run the model step by step, by the same interface.
 
+mod batch;
 #[cfg(feature = "cube")]
 mod captured;
 #[cfg(feature = "cube")]
+mod captured_batch;
+#[cfg(feature = "cube")]
 mod captured_drafts;
 mod config;
+#[cfg(feature = "cube")]
+mod device_ints;
 mod drafts;
 mod error;
 mod graph;
 mod greedy;
+#[cfg(feature = "cube")]
+mod row_choices;
 mod run;
 mod uncaptured;
 mod uncaptured_drafts;
 
+pub use batch::BatchGraph;
 pub use config::DecodeGraphConfig;
 pub use drafts::DraftGraph;
 pub use error::DecodeError;

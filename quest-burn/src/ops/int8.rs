@@ -12,6 +12,7 @@ impl LayerCache {
         let head_dim = self.pool.head_dim();
         check_head_dim(head_dim)?;
         self.pool.digests = packed(self.pool.digests, head_dim);
+        self.renew_pool_id();
         Ok(self)
     }
 }

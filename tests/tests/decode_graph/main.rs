@@ -1,5 +1,6 @@
 //! Recorded decode steps: the same tokens as without a recording, and the same cache after them.
 
+mod batches;
 mod contents;
 mod drafts;
 mod endings;
