@@ -23,6 +23,8 @@ pub mod ops;
 mod pages;
 pub mod policy;
 pub mod rope;
+#[cfg(feature = "cube")]
+mod row_load;
 #[cfg(feature = "flex")]
 mod simd;
 

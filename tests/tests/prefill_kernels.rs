@@ -16,7 +16,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use quest_burn::{
-    cache::{LayerCache, PagedKvCache, PagedKvCacheConfig},
+    cache::{KvStorage, LayerCache, PagedKvCache, PagedKvCacheConfig},
     kernels, ops,
 };
 use quest_burn_tests::{
@@ -51,24 +51,34 @@ fn shapes() -> Vec<AttentionShape> {
     .to_vec()
 }
 
-fn config(shape: &AttentionShape) -> PagedKvCacheConfig {
+fn config(shape: &AttentionShape, storage: KvStorage) -> PagedKvCacheConfig {
     let pages = shape.lengths.iter().map(|n| n.div_ceil(shape.page_size));
     PagedKvCacheConfig::new(1, shape.n_kv_heads, shape.head_dim, pages.sum())
         .with_page_size(shape.page_size)
         .with_batch(shape.lengths.len())
+        .with_kv_storage(storage)
 }
 
 /// A cache whose keys and values are NaN until they are written.
-fn poisoned(shape: &AttentionShape, dtype: DType, device: &Device) -> PagedKvCache {
-    let mut cache = config(shape).init(device, dtype).unwrap();
+fn poisoned(
+    shape: &AttentionShape,
+    storage: KvStorage,
+    dtype: DType,
+    device: &Device,
+) -> PagedKvCache {
+    let mut cache = config(shape, storage).init(device, dtype).unwrap();
     let layer = cache.layer_mut(0);
-    *layer = LayerCache::from_parts(
+    let poisoned = LayerCache::from_parts(
         0,
-        poison(layer.keys().dims(), device).cast(dtype),
-        poison(layer.values().dims(), device).cast(dtype),
+        poison(layer.dims(), device).cast(dtype),
+        poison(layer.dims(), device).cast(dtype),
         layer.digest(),
         poison(layer.digests().dims(), device).cast(dtype),
     );
+    *layer = match storage {
+        KvStorage::Full => poisoned,
+        KvStorage::Int8 => poisoned.with_int8_rows().unwrap(),
+    };
     cache
 }
 
@@ -119,6 +129,7 @@ fn chunks(lengths: &[usize]) -> Vec<Vec<usize>> {
 fn compare(
     test_device: &TestDevice,
     shape: &AttentionShape,
+    storage: KvStorage,
     dtype: DType,
     scale: f64,
     tolerance: f64,
@@ -126,8 +137,10 @@ fn compare(
 ) -> usize {
     let device = &test_device.device;
     let [batch, d] = [shape.lengths.len(), shape.head_dim];
-    let mut expected = config(shape).init(&Device::flex(), DType::F32).unwrap();
-    let mut found = poisoned(shape, dtype, device);
+    let mut expected = config(shape, storage)
+        .init(&Device::flex(), DType::F32)
+        .unwrap();
+    let mut found = poisoned(shape, storage, dtype, device);
     let chunks = chunks(&shape.lengths);
     for chunk in &chunks {
         let step = expected.prefill(chunk).unwrap();
@@ -147,7 +160,7 @@ fn compare(
             &floats(attended),
             &floats(reference),
             tolerance,
-            &format!("{test_device}, {shape}, {dtype:?}, chunk {chunk:?}"),
+            &format!("{test_device}, {shape}, {storage}, {dtype:?}, chunk {chunk:?}"),
         );
     }
     chunks.len()
@@ -169,7 +182,12 @@ fn a_prompt_in_chunks_attends_as_the_tensor_operations_do() {
                     "{test_device}, {shape}, {dtype:?}"
                 );
                 let scale = 1.0 / (shape.head_dim as f64).sqrt();
-                compared += compare(&test_device, &shape, dtype, scale, tolerance, &mut rng);
+                for storage in KvStorage::ALL {
+                    if storage == KvStorage::Full || shape.head_dim.is_multiple_of(16) {
+                        let (device, rng) = (&test_device, &mut rng);
+                        compared += compare(device, &shape, storage, dtype, scale, tolerance, rng);
+                    }
+                }
             }
         }
     }
@@ -191,7 +209,10 @@ fn scores_that_rise_far_attend_as_the_tensor_operations_do() {
     for test_device in devices() {
         for (dtype, tolerance) in [(DType::F32, 1e-3), (DType::F16, 1e-2)] {
             if kernels::supports(&test_device.device, dtype, shape.head_dim) {
-                compare(&test_device, &shape, dtype, 1.0, tolerance, &mut rng);
+                for storage in KvStorage::ALL {
+                    let (device, rng) = (&test_device, &mut rng);
+                    compare(device, &shape, storage, dtype, 1.0, tolerance, rng);
+                }
             }
         }
     }

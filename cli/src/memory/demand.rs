@@ -135,8 +135,20 @@ impl Demand<'_> {
         let hidden = self.hidden_bytes(form, tokens);
         let hidden = hidden
             .saturating_add(self.window_bytes(tokens))
+            .saturating_add(self.widened_bytes(form, tokens))
             .saturating_add(self.lazy_bytes(form, tokens));
         hidden.max(copy).saturating_add(PROGRAM)
+    }
+
+    /// Keys and values of a layer that a prompt's attention takes widened on GPUs.
+    fn widened_bytes(&self, form: Form, tokens: usize) -> u64 {
+        let whole = self.cache(tokens).with_kv_storage(KvStorage::Full);
+        match self.kv_storage {
+            KvStorage::Full => 0,
+            KvStorage::Int8 => {
+                whole.key_value_bytes(form.dtype) / self.config.n_layers.max(1) as u64
+            }
+        }
     }
 
     /// Hidden states of a whole prompt where tokens leave: as they come into a stage, out of it chunk by chunk, and

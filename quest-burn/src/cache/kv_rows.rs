@@ -206,15 +206,6 @@ impl KvRows {
         }
     }
 
-    /// The same, handed over.
-    #[cfg(feature = "cube")]
-    pub(crate) fn into_full(self) -> Tensor<4> {
-        match self {
-            Self::Full(rows) => rows,
-            Self::Int8(_) => panic!("{FOUND_INT8}"),
-        }
-    }
-
     /// All rows as a tensor: as they are, or those that rows in 8 bits stand for, in f32.
     pub fn widened(&self) -> Tensor<4> {
         match self {

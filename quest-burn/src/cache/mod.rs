@@ -46,7 +46,7 @@ pub(crate) use digests::{
 pub use digests::{DigestStorage, Int8Digests};
 pub(crate) use entropies::Entropies;
 pub use error::CacheError;
-#[cfg(feature = "flex")]
+#[cfg(any(feature = "cube", feature = "flex"))]
 pub(crate) use kv_rows::LARGEST_INTEGER;
 pub use kv_rows::{Int8Rows, KvRows, KvStorage};
 pub use layer::LayerCache;

@@ -137,7 +137,10 @@ mod cube {
     use cubecl::prelude::*;
 
     use super::Digest;
-    use crate::FixedPoint;
+    use crate::{
+        FixedPoint,
+        row_load::{RowLoad, RowsArg},
+    };
 
     /// The bounds of two runs of keys together, from those of each.
     #[cube]
@@ -153,12 +156,13 @@ mod cube {
     /// A kind of digest as CubeCL code. Units of a cube share a row, a vector each.
     #[cube]
     pub(crate) trait KernelDigest: Digest {
-        /// The vectors of both rows of a page that holds `n` keys; the first of them is at `at`,
-        /// the next ones are `row` vectors apart. Where there is a number for all channels, the
-        /// second vector is what its square is the mean of.
-        fn fold_rows<F: Float, N: Size>(
-            keys: &mut Tensor<Vector<F, N>>,
-            at: usize,
+        /// The vectors of both rows of a page that holds `n` keys, from row `first` of the pool on; a
+        /// unit has the load at `column` of the `row` loads of each. Where there is a number for all
+        /// channels, the second vector is what its square is the mean of.
+        fn fold_rows<L: RowLoad, E: Numeric, W: Size, N: Size>(
+            keys: &RowsArg<E, W>,
+            first: usize,
+            column: usize,
             row: usize,
             n: usize,
             #[comptime] page_size: usize,

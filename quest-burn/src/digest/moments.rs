@@ -51,35 +51,42 @@ pub(super) use cube::{IN_FLIGHT, kernel_moments};
 mod cube {
     use cubecl::prelude::*;
 
+    use crate::row_load::{RowLoad, RowsArg, widened};
+
     /// Rows that a unit loads before it needs the first of them.
     pub(crate) const IN_FLIGHT: usize = 8;
 
-    /// Mean and variance of the channels of a unit's vector over `n` keys of a page.
+    /// Mean and variance of the channels of a unit's load over `n` keys of a page.
     #[cube]
-    pub(crate) fn kernel_moments<F: Float, N: Size>(
-        keys: &mut Tensor<Vector<F, N>>,
-        at: usize,
+    pub(crate) fn kernel_moments<L: RowLoad, E: Numeric, W: Size, N: Size>(
+        keys: &RowsArg<E, W>,
+        first: usize,
+        column: usize,
         row: usize,
         n: usize,
         #[comptime] page_size: usize,
     ) -> (Vector<f32, N>, Vector<f32, N>) {
-        let first = Vector::<f32, N>::cast_from(keys[at]);
+        let scale = L::scale::<E, W>(keys, first);
+        let first_key = widened::<L, E, W, N>(keys.rows[first * row + column], scale);
         let mut sum = Vector::<f32, N>::new(0.0f32);
         let mut squares = Vector::<f32, N>::new(0.0f32);
         let last = n - 1;
         let in_flight = comptime!(IN_FLIGHT.min(page_size));
         let runs = (n + in_flight - 1) / in_flight;
         for run in 0..runs {
-            let mut rows = Array::<Vector<F, N>>::new(in_flight);
+            let mut loads = Array::<Vector<E, W>>::new(in_flight);
+            let mut scales = Array::<f32>::new(in_flight);
             #[unroll]
             for i in 0..in_flight {
                 // Rows past the last key may hold anything.
-                rows[i] = keys[at + min(run * in_flight + i, last) * row];
+                let key = first + min(run * in_flight + i, last);
+                loads[i] = keys.rows[key * row + column];
+                scales[i] = L::scale::<E, W>(keys, key);
             }
             #[unroll]
             for i in 0..in_flight {
                 let counts = select(run * in_flight + i < n, 1.0f32, 0.0f32);
-                let key = Vector::<f32, N>::cast_from(rows[i]) - first;
+                let key = widened::<L, E, W, N>(loads[i], scales[i]) - first_key;
                 let key = key * Vector::<f32, N>::new(counts);
                 sum += key;
                 squares += key * key;
@@ -89,6 +96,6 @@ mod cube {
         let offset = sum / n;
         let variance = (squares - sum * offset) / n;
         let zero = Vector::<f32, N>::new(0.0f32);
-        (first + offset, max(variance, zero))
+        (first_key + offset, max(variance, zero))
     }
 }

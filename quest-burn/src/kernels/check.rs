@@ -1,13 +1,15 @@
 //! What the operations refuse before anything is launched: shapes, dtypes and numbers that do not fit
 //! together.
 
-use burn::tensor::{DType, Tensor, assert_shape};
+use burn::tensor::{DType, Device, Tensor, assert_shape};
 
 pub(super) use quest_burn_linear::kernels::check::check_dtype;
 
 use super::device::supports;
 use crate::{
-    cache::{CHANNELS_PER_WORD, Digests, Int8Digests, KvPool, Sequences, stored_scales},
+    cache::{
+        CHANNELS_PER_WORD, Digests, Int8Digests, Int8Rows, KvPool, KvRows, Sequences, stored_scales,
+    },
     pages::PageSelection,
 };
 
@@ -57,13 +59,53 @@ pub(super) fn check_rotate_append(
 fn check_written(pool: &KvPool, batch: usize, sequences: &Sequences) {
     let [n_pages, n_kv_heads, page_size, head_dim] = pool.keys.dims();
     let dtype = pool.dtype();
-    let (keys, values) = (pool.keys.full(), pool.values.full());
-    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
-    check_dtype("keys", keys.dtype(), dtype);
+    let shape = [n_pages, n_kv_heads, page_size, head_dim];
+    check_rows("keys", &pool.keys, shape, dtype);
+    check_rows("values", &pool.values, shape, dtype);
+    assert_eq!(
+        pool.keys.storage(),
+        pool.values.storage(),
+        "storage of keys and values"
+    );
     check_digests(&pool.digests, [n_pages, n_kv_heads, head_dim], dtype);
     check_places(batch, sequences);
-    check_dtype("values", values.dtype(), dtype);
-    check_kernels(keys, head_dim);
+    check_kernels(&pool.keys.device(), dtype, [n_pages, n_kv_heads], head_dim);
+}
+
+/// Keys or values of a cache in such a dtype.
+fn check_rows(what: &str, rows: &KvRows, shape: [usize; 4], dtype: DType) {
+    let [n_pages, n_kv_heads, page_size, head_dim] = shape;
+    match rows {
+        KvRows::Full(rows) => {
+            assert_shape!(rows, [n_pages, n_kv_heads, page_size, head_dim]);
+            check_dtype(what, rows.dtype(), dtype);
+        }
+        KvRows::Int8(Int8Rows { words, scales }) => {
+            assert!(
+                head_dim.is_multiple_of(16),
+                "{what} in 8 bits: expected a head dim that is a multiple of 16, found {head_dim}"
+            );
+            let row = head_dim / CHANNELS_PER_WORD;
+            assert_shape!(words, [n_pages, n_kv_heads, page_size, row]);
+            assert_shape!(scales, [n_pages, n_kv_heads, page_size, 1]);
+            check_dtype(what, words.dtype(), DType::I32);
+            check_dtype(what, scales.dtype(), DType::F32);
+        }
+    }
+}
+
+/// Keys and values that queries of such a dtype read.
+pub(super) fn check_read(keys: &KvRows, values: &KvRows, dtype: DType) {
+    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let shape = [n_pages, n_kv_heads, page_size, head_dim];
+    check_rows("keys", keys, shape, dtype);
+    check_rows("values", values, shape, dtype);
+    assert_eq!(
+        keys.storage(),
+        values.storage(),
+        "storage of keys and values"
+    );
+    check_kernels(&keys.device(), dtype, [n_pages, n_kv_heads], head_dim);
 }
 
 /// Where the tokens of a batch go.
@@ -139,19 +181,16 @@ pub(super) fn check_bound(n_pages_bound: usize, max_pages: usize) {
 
 pub(super) fn check_attention(
     query: &Tensor<3>,
-    keys: &Tensor<4>,
-    values: &Tensor<4>,
+    keys: &KvRows,
+    values: &KvRows,
     sequences: &Sequences,
 ) {
-    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let [_, n_kv_heads, _, head_dim] = keys.dims();
     let [batch, n_heads, _] = query.dims();
-    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
     assert_shape!(query, [batch, n_heads, head_dim]);
     check_sequences(batch, sequences);
-    check_dtype("values", values.dtype(), keys.dtype());
-    check_dtype("query", query.dtype(), keys.dtype());
+    check_read(keys, values, query.dtype());
     check_groups(n_heads, n_kv_heads);
-    check_kernels(keys, head_dim);
 }
 
 /// Where the sequences of a batch are, with a row of the page table for each, or for each of their KV heads.
@@ -190,17 +229,19 @@ pub(super) fn check_groups(n_heads: usize, n_kv_heads: usize) {
 }
 
 /// A pool that the kernels run on with keys of `head_dim` channels.
-pub(super) fn check_kernels(cache: &Tensor<4>, head_dim: usize) {
-    let [n_pages, n_kv_heads, _, _] = cache.dims();
+pub(super) fn check_kernels(
+    device: &Device,
+    dtype: DType,
+    [n_pages, n_kv_heads]: [usize; 2],
+    head_dim: usize,
+) {
     assert!(
         n_pages > 0 && n_kv_heads > 0,
         "KV cache: expected pages and heads, found {n_pages} pages of {n_kv_heads} KV heads"
     );
     assert!(
-        supports(&cache.device(), cache.dtype(), head_dim),
-        "KV cache: expected a dtype and a head dim that the kernels run on {:?}, found {:?} and \
-         {head_dim}",
-        cache.device(),
-        cache.dtype()
+        supports(device, dtype, head_dim),
+        "KV cache: expected a dtype and a head dim that the kernels run on {device:?}, found {dtype:?} and \
+         {head_dim}"
     );
 }

@@ -9,7 +9,7 @@ use burn_cubecl::CubeBackend;
 
 use super::{
     append, decode_state, int8,
-    operands::{Digests, Norms, PageList, Places, Pool, State},
+    operands::{Digests, Norms, PageList, Places, Pool, Rows, State},
     page_scores::{self, Scoring},
     paged_attention, prefill_attention, rotate_append, top_k_attention,
     top_pages::{self, TopPages},
@@ -67,8 +67,8 @@ pub(crate) trait QuestOps: Backend {
     #[fusion(dtype = query, shape = query)]
     fn paged_attention(
         query: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        values: FloatTensor<Self>,
+        #[extension_type] keys: Rows<Self>,
+        #[extension_type] values: Rows<Self>,
         #[extension_type] pages: PageList<Self>,
         #[extension_type] places: Places<Self>,
         scale: f32,
@@ -88,8 +88,8 @@ pub(crate) trait QuestOps: Backend {
     #[fusion(dtype = query, shape = query)]
     fn prefill_attention(
         query: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        values: FloatTensor<Self>,
+        #[extension_type] keys: Rows<Self>,
+        #[extension_type] values: Rows<Self>,
         #[extension_type] places: Places<Self>,
         scale: f32,
     ) -> FloatTensor<Self>;
@@ -155,8 +155,8 @@ impl QuestOps for CubeBackend {
 
     fn paged_attention(
         query: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        values: FloatTensor<Self>,
+        keys: Rows<Self>,
+        values: Rows<Self>,
         pages: PageList<Self>,
         places: Places<Self>,
         scale: f32,
@@ -176,8 +176,8 @@ impl QuestOps for CubeBackend {
 
     fn prefill_attention(
         query: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        values: FloatTensor<Self>,
+        keys: Rows<Self>,
+        values: Rows<Self>,
         places: Places<Self>,
         scale: f32,
     ) -> FloatTensor<Self> {

@@ -38,7 +38,7 @@ use quest_burn_linear::kernels::{cooperative_matrix, device, matrix_instruction,
 
 pub(crate) use self::launch::check_held_alone;
 pub use self::{
-    append::append,
+    append::{append, takes_rows},
     decode_state::{DecodeState, assign, next_tokens},
     int8::quantize_digests,
     page_scores::{Scoring, page_scores},

@@ -12,7 +12,7 @@ use burn::{
 };
 
 use crate::{
-    cache::{self, Int8Digests, KvPool, Sequences},
+    cache::{self, Int8Digests, Int8Rows, KvPool, KvRows, KvStorage, Sequences},
     digest::DigestKind,
 };
 
@@ -20,10 +20,25 @@ use crate::{
 #[derive(ExtensionType)]
 #[extension_type(fusion: cfg(feature = "fusion"))]
 pub struct Pool<B: Backend> {
-    pub keys: FloatTensor<B>,
-    pub values: FloatTensor<B>,
+    #[extension_type]
+    pub keys: Rows<B>,
+    #[extension_type]
+    pub values: Rows<B>,
     #[extension_type]
     pub digests: Digests<B>,
+}
+
+/// [`KvRows`]
+#[derive(ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
+pub enum Rows<B: Backend> {
+    /// In the dtype of the cache.
+    Full { rows: FloatTensor<B> },
+    /// In 8 bits.
+    Int8 {
+        words: IntTensor<B>,
+        scales: FloatTensor<B>,
+    },
 }
 
 /// [`cache::Digests`]
@@ -100,11 +115,46 @@ impl<B: Backend> Digests<B> {
     }
 }
 
+impl<B: Backend> Rows<B> {
+    pub fn storage(&self) -> KvStorage {
+        match self {
+            Self::Full { .. } => KvStorage::Full,
+            Self::Int8 { .. } => KvStorage::Int8,
+        }
+    }
+}
+
+impl From<KvRows> for Rows<Dispatch> {
+    fn from(rows: KvRows) -> Self {
+        match rows {
+            KvRows::Full(rows) => Self::Full {
+                rows: rows.into_dispatch(),
+            },
+            KvRows::Int8(Int8Rows { words, scales }) => Self::Int8 {
+                words: words.into_dispatch(),
+                scales: scales.into_dispatch(),
+            },
+        }
+    }
+}
+
+impl From<Rows<Dispatch>> for KvRows {
+    fn from(rows: Rows<Dispatch>) -> Self {
+        match rows {
+            Rows::Full { rows } => Tensor::from_dispatch(rows).into(),
+            Rows::Int8 { words, scales } => {
+                let words = Tensor::from_dispatch(words);
+                Int8Rows::from_parts(words, Tensor::from_dispatch(scales)).into()
+            }
+        }
+    }
+}
+
 impl From<KvPool> for Pool<Dispatch> {
     fn from(pool: KvPool) -> Self {
         Self {
-            keys: pool.keys.into_full().into_dispatch(),
-            values: pool.values.into_full().into_dispatch(),
+            keys: pool.keys.into(),
+            values: pool.values.into(),
             digests: pool.digests.into(),
         }
     }
@@ -113,8 +163,8 @@ impl From<KvPool> for Pool<Dispatch> {
 impl From<Pool<Dispatch>> for KvPool {
     fn from(pool: Pool<Dispatch>) -> Self {
         Self {
-            keys: Tensor::from_dispatch(pool.keys).into(),
-            values: Tensor::from_dispatch(pool.values).into(),
+            keys: pool.keys.into(),
+            values: pool.values.into(),
             digests: pool.digests.into(),
         }
     }

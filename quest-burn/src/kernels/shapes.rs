@@ -3,7 +3,7 @@
 use burn::{backend::fusion::custom::TensorSpec, tensor::Shape};
 
 use super::{
-    operands::{DigestsMetadata, PoolMetadata},
+    operands::{DigestsMetadata, PoolMetadata, RowsMetadata},
     page_scores::Scoring,
 };
 
@@ -19,7 +19,8 @@ pub(super) fn ids(scores: &Shape, k: usize) -> Shape {
 
 /// The queries of a merged projection `[batch, tokens, heads, head_dim]`.
 pub(super) fn query_of(pool: &PoolMetadata, qkv: &TensorSpec) -> TensorSpec {
-    let n_heads = qkv.shape[2] - 2 * pool.keys.shape[1];
+    let (RowsMetadata::Full { rows: keys } | RowsMetadata::Int8 { words: keys, .. }) = &pool.keys;
+    let n_heads = qkv.shape[2] - 2 * keys.shape[1];
     let shape = Shape::from([qkv.shape[0], n_heads, qkv.shape[1], qkv.shape[3]]);
     TensorSpec::new(shape, qkv.dtype)
 }

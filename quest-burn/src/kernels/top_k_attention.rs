@@ -52,7 +52,7 @@ pub fn top_k_attention(
         [n_pages, n_kv_heads, head_dim],
         query.dtype(),
     );
-    check_attention(&query, pool.keys.full(), pool.values.full(), sequences);
+    check_attention(&query, &pool.keys, &pool.values, sequences);
     check_selection(&pages.selection);
     check_bound(pages.n_pages_bound, max_pages);
     check_scores(pages.n_pages_bound);
@@ -74,7 +74,7 @@ pub(super) fn launch(
     best: TopKPages,
     scale: f32,
 ) -> CubeTensor {
-    let page_size = pool.keys.meta.shape()[2];
+    let [_, _, page_size, _] = pool.keys.dims();
     let scoring = Scoring {
         page_size,
         rule: best.rule,

@@ -1,7 +1,5 @@
 use burn::tensor::{DType, Device};
 
-#[cfg(feature = "cube")]
-use crate::cache::KvStorage;
 use crate::cache::LayerCache;
 
 /// Which of an operation's bodies runs.
@@ -37,9 +35,13 @@ impl Body {
     /// The body for a layer's cache and an input on `device`.
     pub(crate) fn of_layer(cache: &LayerCache, device: &Device) -> Self {
         match Self::of_digests(cache, device) {
-            // No kernel reads keys and values in 8 bits.
+            // Some devices bind too few buffers at a time for scales besides.
             #[cfg(feature = "cube")]
-            Self::Kernels if cache.key_rows().storage() == KvStorage::Int8 => Self::Reference,
+            Self::Kernels
+                if !crate::kernels::takes_rows(&cache.device(), cache.key_rows().storage()) =>
+            {
+                Self::Reference
+            }
             body => body,
         }
     }

@@ -93,8 +93,8 @@ pub(super) fn prefill_attention(
     scale: f64,
 ) -> Tensor<4> {
     let dtype = query.dtype();
-    let (keys, values) = (cache.keys().clone(), cache.values().clone());
-    let query = query.cast(keys.dtype());
+    let (keys, values) = (cache.key_rows().clone(), cache.value_rows().clone());
+    let query = query.cast(cache.pool.dtype());
     let [batch, n_heads, tokens, head_dim] = query.dims();
     let scale = scale as f32;
     let rows = batch * tokens;
@@ -124,8 +124,8 @@ pub(super) fn sparse_prefill_attention(
     scale: f64,
 ) -> Tensor<4> {
     let dtype = query.dtype();
-    let (keys, values) = (cache.keys().clone(), cache.values().clone());
-    let query = query.cast(keys.dtype());
+    let (keys, values) = (cache.key_rows().clone(), cache.value_rows().clone());
+    let query = query.cast(cache.pool.dtype());
     let sequences = past_table::sequences(past, step);
     kernels::prefill_attention(query, keys, values, &sequences, scale as f32).cast(dtype)
 }
@@ -189,8 +189,8 @@ pub(super) fn paged_attention(
     scale: f64,
 ) -> Tensor<3> {
     let dtype = query.dtype();
-    let (keys, values) = (cache.keys().clone(), cache.values().clone());
-    let query = query.cast(keys.dtype());
+    let (keys, values) = (cache.key_rows().clone(), cache.value_rows().clone());
+    let query = query.cast(cache.pool.dtype());
     let pages = match pages {
         Pages::All => ReadPages::All {
             bound: step.max_pages(),

@@ -17,8 +17,8 @@
 //! | [`token_scores`], [`true_page_scores`] | the true products of query and keys |
 //!
 //! Each has a body in Burn tensor operations that runs on every backend (`reference`). All but
-//! those on single tokens, out of order, in windows, with a cap on scores and on keys and values in 8 bits
-//! are kernels on CubeCL devices, and native code on the Flex backend. They are tested against these
+//! those on single tokens, out of order, in windows and with a cap on scores are kernels on CubeCL devices, and
+//! native code on the Flex backend, with keys and values whole and in 8 bits. They are tested against these
 //! bodies. `Body` is the one place that decides which of them runs.
 
 mod body;

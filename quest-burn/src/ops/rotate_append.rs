@@ -41,7 +41,7 @@ pub fn rotate_append(
     #[cfg(feature = "cube")]
     if let Some(rotations) = rotations
         && Body::of_layer(cache, &qkv.device()) == Body::Kernels
-        && crate::kernels::rotates(&cache.device(), norms.is_some())
+        && crate::kernels::rotates(&cache.device(), cache.key_rows().storage(), norms.is_some())
     {
         return super::kernel::rotate_append(cache, qkv, norms, rotations, step);
     }

@@ -8,7 +8,7 @@ use super::floats;
 /// Keys, values, digests and the scales of packed digests of what a sequence holds in every layer.
 fn contents(cache: &PagedKvCache, sequence: usize) -> Vec<Vec<f32>> {
     let length = cache.lengths()[sequence];
-    let device = cache.layer(0).keys().device();
+    let device = cache.layer(0).device();
     let pages = cache.pages()[sequence].iter().map(|&p| p as i32);
     let pages = pages.collect::<Vec<_>>();
     let n = pages.len();
@@ -26,8 +26,8 @@ fn contents(cache: &PagedKvCache, sequence: usize) -> Vec<Vec<f32>> {
             floats(scales)
         });
         [
-            rows(layer.keys(), length),
-            rows(layer.values(), length),
+            rows(&layer.key_rows().widened(), length),
+            rows(&layer.value_rows().widened(), length),
             rows(layer.digests(), n * layer.digests().dims()[2]),
             scales.unwrap_or_default(),
         ]

@@ -16,7 +16,7 @@ use burn::{
 };
 use quest_burn::{
     attention::RopeConfig,
-    cache::{DigestStorage, PagedKvCache},
+    cache::{DigestStorage, KvStorage, PagedKvCache},
     decode::DecodeGraphConfig,
     policy::{DensePolicy, PagePolicy},
 };
@@ -129,11 +129,12 @@ fn prefilled(
     prompts: &[Vec<u32>],
     device: &Device,
 ) -> (PagedKvCache, Vec<u32>) {
-    prefilled_with(DigestStorage::Full, model, prompts, device)
+    let whole = (DigestStorage::Full, KvStorage::Full);
+    prefilled_with(whole, model, prompts, device)
 }
 
 fn prefilled_with(
-    digests: DigestStorage,
+    (digests, rows): (DigestStorage, KvStorage),
     model: &dyn LanguageModel,
     prompts: &[Vec<u32>],
     device: &Device,
@@ -141,6 +142,7 @@ fn prefilled_with(
     let mut cache = config()
         .cache(PAGE_SIZE, prompts.len(), 61 + STEPS + 1)
         .with_digest_storage(digests)
+        .with_kv_storage(rows)
         .init(device, DType::F32)
         .unwrap();
     let lengths = prompts.iter().map(Vec::len).collect::<Vec<_>>();

@@ -2,7 +2,7 @@
 
 use quest_burn::{
     QuestConfig,
-    cache::DigestStorage,
+    cache::{DigestStorage, KvStorage},
     decode::DecodeGraph,
     policy::{DensePolicy, PagePolicy},
 };
@@ -15,20 +15,28 @@ use super::{
 };
 
 /// Dense attention, and Quest with a list per KV head and per query head, both with more pages
-/// than the budget from early on, and with digests of either form.
-fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, DigestStorage)> {
-    use DigestStorage::{Full, Int8};
+/// than the budget from early on, with digests and rows of either form.
+fn policies() -> Vec<(
+    &'static str,
+    Box<dyn PagePolicy>,
+    (DigestStorage, KvStorage),
+)> {
+    let full = (DigestStorage::Full, KvStorage::Full);
+    let int8 = (DigestStorage::Int8, KvStorage::Full);
+    let all_int8 = (DigestStorage::Int8, KvStorage::Int8);
     let quest = |config: QuestConfig| {
         let config = config.with_token_budget(5 * PAGE_SIZE).with_dense_layers(1);
         Box::new(config.init().unwrap())
     };
     vec![
-        ("dense", Box::new(DensePolicy), Full),
-        ("kv-group", quest(QuestConfig::kv_group()), Full),
-        ("kernels", quest(QuestConfig::kernels()), Full),
-        ("accuracy-code", quest(QuestConfig::accuracy_code()), Full),
-        ("kv-group", quest(QuestConfig::kv_group()), Int8),
-        ("kernels", quest(QuestConfig::kernels()), Int8),
+        ("dense", Box::new(DensePolicy), full),
+        ("kv-group", quest(QuestConfig::kv_group()), full),
+        ("kernels", quest(QuestConfig::kernels()), full),
+        ("accuracy-code", quest(QuestConfig::accuracy_code()), full),
+        ("kv-group", quest(QuestConfig::kv_group()), int8),
+        ("kernels", quest(QuestConfig::kernels()), int8),
+        ("dense", Box::new(DensePolicy), all_int8),
+        ("kv-group", quest(QuestConfig::kv_group()), all_int8),
     ]
 }
 
@@ -50,13 +58,14 @@ fn assert_tokens_are_those_without_a_recording(prompts: &[Vec<u32>]) {
     for test_device in devices() {
         let device = &test_device.device;
         let model = model(device);
-        for (name, policy, digests) in policies() {
-            let case = format!("{test_device}, {name}, {digests} digests");
+        for (name, policy, stored) in policies() {
+            let (digests, rows) = stored;
+            let case = format!("{test_device}, {name}, {digests} digests, {rows} rows");
             let policy = policy.as_ref();
-            let (mut plain, newest) = prefilled_with(digests, &model, prompts, device);
+            let (mut plain, newest) = prefilled_with(stored, &model, prompts, device);
             let expected = uncaptured(&model, &mut plain, policy, &newest, STEPS, device);
 
-            let (mut cache, newest) = prefilled_with(digests, &model, prompts, device);
+            let (mut cache, newest) = prefilled_with(stored, &model, prompts, device);
             let mut graph =
                 decode_graph(&model, &mut cache, policy, &newest, graph_config()).unwrap();
             let mut tokens = vec![Vec::new(); prompts.len()];
@@ -75,7 +84,10 @@ fn assert_tokens_are_those_without_a_recording(prompts: &[Vec<u32>]) {
                 let differs = tokens.iter().zip(expected).position(|(a, b)| a != b);
                 assert_eq!(differs, None, "{case}: sequence {sequence}");
             }
-            assert_same_contents(&cache, &plain, &case);
+            // A channel in the middle of two steps may be rounded to either.
+            if rows == KvStorage::Full {
+                assert_same_contents(&cache, &plain, &case);
+            }
         }
     }
 }
@@ -103,7 +115,8 @@ fn int8_digests_change_nothing_where_the_budget_covers_the_context() {
         let quest = QuestConfig::kv_group();
         let policy = quest.with_dense_layers(0).init().unwrap();
         let [full, int8] = DigestStorage::ALL.map(|digests| {
-            let (mut cache, newest) = prefilled_with(digests, &model, &prompts, device);
+            let (mut cache, newest) =
+                prefilled_with((digests, KvStorage::Full), &model, &prompts, device);
             assert_eq!(
                 cache.layer(0).int8_digests().is_some(),
                 digests == DigestStorage::Int8

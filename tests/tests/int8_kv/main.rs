@@ -10,7 +10,7 @@ use quest_burn::{cache::KvStorage, digest::DigestKind};
 use quest_burn_tests::{
     arrays::random,
     catalogue::{AttentionShape, attention_shapes},
-    devices::devices,
+    devices::{TestDevice, devices},
     filled::Filled,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -26,13 +26,23 @@ fn shapes() -> impl Iterator<Item = AttentionShape> {
 
 /// Calls `test` with a filled cache and a query, for every device and shape.
 fn for_each_shape(test: impl Fn(&AttentionShape, &Filled, Tensor<3>, &str)) {
+    for_each_device(|_, shape, filled, query, context| test(shape, filled, query, context));
+}
+
+fn for_each_device(test: impl Fn(&TestDevice, &AttentionShape, &Filled, Tensor<3>, &str)) {
     for device in devices() {
         for (seed, shape) in shapes().enumerate() {
             let mut rng = StdRng::seed_from_u64(seed as u64);
             let filled = filled(&shape, DigestKind::MinMax, &device.device, &mut rng);
             let query = [shape.lengths.len(), shape.n_heads, shape.head_dim];
             let query = random(query, &device.device, &mut rng);
-            test(&shape, &filled, query, &format!("{device}, {shape}"));
+            test(
+                &device,
+                &shape,
+                &filled,
+                query,
+                &format!("{device}, {shape}"),
+            );
         }
     }
 }

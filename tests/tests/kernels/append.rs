@@ -3,15 +3,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Tensor};
-use quest_burn::{digest::DigestKind, kernels};
+use quest_burn::{cache::KvStorage, digest::DigestKind, kernels};
 use quest_burn_tests::arrays::tolerance_of;
 
 use super::attention::assert_same;
-use super::bench::{Bench, Case, case, device, floats, for_each_digest, normal, rng};
+use super::bench::{Bench, Case, case, device, floats, for_each_digest_and_form, normal, rng};
 
 #[test]
 fn append_writes_rows_and_digests_in_place_and_nothing_else() {
-    for_each_digest(|bench, rng| {
+    for_each_digest_and_form(|bench, rng| {
         let Case {
             head_dim,
             n_kv_heads,
@@ -63,16 +63,8 @@ fn append_writes_rows_and_digests_in_place_and_nothing_else() {
             );
             starts = lengths;
         }
-        assert_same(
-            &floats(pool.keys.widened()),
-            &bench.keys,
-            &format!("{} keys", bench.name()),
-        );
-        assert_same(
-            &floats(pool.values.widened()),
-            &bench.values,
-            &format!("{} values", bench.name()),
-        );
+        assert_rows(bench, pool.keys.widened(), &bench.keys, "keys");
+        assert_rows(bench, pool.values.widened(), &bench.values, "values");
         assert_digests(
             bench,
             &floats(pool.digests.rows),
@@ -81,9 +73,28 @@ fn append_writes_rows_and_digests_in_place_and_nothing_else() {
     });
 }
 
+/// Rows exactly; those in 8 bits up to the last bit of a scale, and but for a channel here and there that is in
+/// the middle of two steps: some devices divide by multiplying with an inverse.
+pub(super) fn assert_rows(bench: &Bench, found: Tensor<4>, expected: &[f32], what: &str) {
+    let (found, what) = (floats(found), format!("{} {what}", bench.name()));
+    if bench.storage == KvStorage::Full {
+        return assert_same(&found, expected, &what);
+    }
+    assert_eq!(found.len(), expected.len());
+    let is_off = |(f, e): &(&f32, &f32)| {
+        let is_near = (*f - *e).abs() <= 1e-6 * e.abs();
+        !is_near && !(f.is_nan() && e.is_nan())
+    };
+    let off = found.iter().zip(expected).filter(is_off);
+    let off = off.collect::<Vec<_>>();
+    assert!(off.len() <= found.len() / 10_000, "{what}: {off:?}");
+    let is_a_step = |(f, e): &(&f32, &f32)| (*f - *e).abs() < 0.1;
+    assert!(off.iter().all(is_a_step), "{what}: {off:?}");
+}
+
 /// Bounds exactly; means and deviations as the dtype rounds them.
 pub(super) fn assert_digests(bench: &Bench, found: &[f32], what: &str) {
-    if bench.digest.is_bound() {
+    if bench.digest.is_bound() && bench.storage == KvStorage::Full {
         return assert_same(found, &bench.digests, what);
     }
     assert_eq!(found.len(), bench.digests.len());

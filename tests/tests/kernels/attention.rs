@@ -11,8 +11,8 @@ use quest_burn_tests::arrays::tolerance_of;
 use rand::{rngs::StdRng, seq::SliceRandom};
 
 use super::bench::{
-    Bench, case, device, dtypes, floats, for_each, for_each_digest, ints, poison, relative_error,
-    rng,
+    Bench, case, device, dtypes, floats, for_each, for_each_digest, for_each_digest_and_form, ints,
+    poison, relative_error, rng,
 };
 
 fn pairs(n: usize, m: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -242,7 +242,7 @@ fn top_k_attention(
 
 #[test]
 fn selection_within_attention_reads_the_same_pages() {
-    for_each_digest(|bench, _| {
+    for_each_digest_and_form(|bench, _| {
         for (sharing, lists) in [
             (PageSharing::KvHead, bench.case.n_kv_heads),
             (PageSharing::QueryHead, bench.n_heads()),

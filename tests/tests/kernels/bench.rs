@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use quest_burn::{
-    cache::{Digests, KvPool, Sequences},
+    cache::{Digests, Int8Rows, KvPool, KvRows, KvStorage, Sequences, contiguous},
     digest::DigestKind,
     kernels,
 };
@@ -64,6 +64,8 @@ pub(super) fn catalogue() -> Vec<Case> {
 pub(super) struct Bench {
     pub(super) case: Case,
     pub(super) digest: DigestKind,
+    /// How keys and values are kept; those of the host are what rows stand for.
+    pub(super) storage: KvStorage,
     pub(super) dtype: DType,
     pub(super) device: Device,
     /// Pool pages of each sequence.
@@ -79,6 +81,18 @@ impl Bench {
     pub(super) fn new(
         case: Case,
         digest: DigestKind,
+        dtype: DType,
+        device: &Device,
+        rng: &mut StdRng,
+    ) -> Self {
+        Self::stored(case, digest, KvStorage::Full, dtype, device, rng)
+    }
+
+    /// The same with keys and values that are kept in this form.
+    pub(super) fn stored(
+        case: Case,
+        digest: DigestKind,
+        storage: KvStorage,
         dtype: DType,
         device: &Device,
         rng: &mut StdRng,
@@ -110,6 +124,7 @@ impl Bench {
             ),
             case,
             digest,
+            storage,
             dtype,
             device: device.clone(),
             pages,
@@ -149,8 +164,9 @@ impl Bench {
     ) {
         let d = self.case.head_dim;
         let row = self.row(sequence, head, position);
-        self.keys[row..row + d].copy_from_slice(key);
-        self.values[row..row + d].copy_from_slice(value);
+        let (key, value) = (self.kept(key), self.kept(value));
+        self.keys[row..row + d].copy_from_slice(&key);
+        self.values[row..row + d].copy_from_slice(&value);
         let page = self.pages[sequence][position / self.case.page_size];
         let held = position % self.case.page_size + 1;
         let first = row + d - held * d;
@@ -166,6 +182,19 @@ impl Bench {
         let digest = rounded(digest, self.dtype);
         let at = (page * self.case.n_kv_heads + head) * n;
         self.digests[at..at + n].copy_from_slice(&digest);
+    }
+
+    /// What a row is kept as.
+    pub(super) fn kept(&self, row: &[f32]) -> Vec<f32> {
+        match self.storage {
+            KvStorage::Full => row.to_vec(),
+            KvStorage::Int8 => {
+                let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                let scale = largest / 127.0;
+                let kept = row.iter().map(|x| (x / scale + 0.5).floor() * scale);
+                kept.collect()
+            }
+        }
     }
 
     pub(super) fn batch(&self) -> usize {
@@ -189,14 +218,26 @@ impl Bench {
         let data = TensorData::new(data.to_vec(), [data.len()]).convert_dtype(self.dtype);
         Tensor::<1>::from_data(data, (&self.device, self.dtype)).reshape(shape)
     }
-    pub(super) fn pool(&self, data: &[f32]) -> Tensor<4> {
+    /// Keys or values as they are kept.
+    pub(super) fn pool(&self, data: &[f32]) -> KvRows {
         let Case {
             page_size,
             head_dim,
             n_kv_heads,
             ..
         } = self.case;
-        self.float(data, [self.n_pool, n_kv_heads, page_size, head_dim])
+        let shape = [self.n_pool, n_kv_heads, page_size, head_dim];
+        match self.storage {
+            KvStorage::Full => self.float(data, shape).into(),
+            KvStorage::Int8 => {
+                let data = TensorData::new(data.to_vec(), shape);
+                let rows = Tensor::<4>::from_data(data, (&self.device, DType::F32));
+                let rows = Int8Rows::quantized(rows);
+                let (words, scales) = (rows.words().clone(), rows.scales().clone());
+                drop(rows);
+                Int8Rows::from_parts(contiguous(words), contiguous(scales)).into()
+            }
+        }
     }
     pub(super) fn device_digests(&self) -> Tensor<4> {
         let [rows, channels] = self.digest.shape(self.case.head_dim);
@@ -254,8 +295,8 @@ impl Bench {
     /// Everything that the pages hold.
     pub(super) fn kv_pool(&self) -> KvPool {
         KvPool {
-            keys: self.pool(&self.keys).into(),
-            values: self.pool(&self.values).into(),
+            keys: self.pool(&self.keys),
+            values: self.pool(&self.values),
             digests: self.digests_of(self.device_digests()),
         }
     }
@@ -265,8 +306,8 @@ impl Bench {
         let shape = [self.n_pool, self.case.n_kv_heads, rows, channels];
         let digests = self.float(&vec![f32::NAN; self.digests.len()], shape);
         KvPool {
-            keys: self.pool(&vec![f32::NAN; self.keys.len()]).into(),
-            values: self.pool(&vec![f32::NAN; self.values.len()]).into(),
+            keys: self.pool(&vec![f32::NAN; self.keys.len()]),
+            values: self.pool(&vec![f32::NAN; self.values.len()]),
             digests: self.digests_of(digests),
         }
     }
@@ -321,7 +362,8 @@ impl Bench {
     }
 
     pub(super) fn name(&self) -> String {
-        format!("{:?} {} {:?}", self.dtype, self.digest, self.case)
+        let (digest, storage) = (self.digest, self.storage);
+        format!("{:?} {digest} {storage} {:?}", self.dtype, self.case)
     }
 }
 
@@ -411,23 +453,39 @@ pub(super) fn rng() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Calls `test` for every case and dtype of the device, with the paper's digests.
+/// Calls `test` for every case, form of rows and dtype of the device, with the paper's digests.
 pub(super) fn for_each(test: impl Fn(&mut Bench, &mut StdRng)) {
-    for_each_of(&[DigestKind::MinMax], test);
+    for_each_of(&[DigestKind::MinMax], &KvStorage::ALL, test);
 }
 
-/// The same with every kind of digests.
+/// The same with every kind of digests, of rows in the dtype.
 pub(super) fn for_each_digest(test: impl Fn(&mut Bench, &mut StdRng)) {
-    for_each_of(DigestKind::ALL, test);
+    for_each_of(DigestKind::ALL, &[KvStorage::Full], test);
 }
 
-fn for_each_of(digests: &[DigestKind], test: impl Fn(&mut Bench, &mut StdRng)) {
+/// The same with every kind of digests of rows in every form.
+pub(super) fn for_each_digest_and_form(test: impl Fn(&mut Bench, &mut StdRng)) {
+    for_each_of(DigestKind::ALL, &KvStorage::ALL, test);
+}
+
+fn for_each_of(
+    digests: &[DigestKind],
+    storages: &[KvStorage],
+    test: impl Fn(&mut Bench, &mut StdRng),
+) {
     let ((device, _alone), mut rng) = (device(), rng());
     for dtype in dtypes(&device) {
         for case in catalogue() {
-            for &digest in digests {
-                let mut bench = Bench::new(case.clone(), digest, dtype, &device, &mut rng);
-                test(&mut bench, &mut rng);
+            for &storage in storages {
+                // Rows in 8 bits have whole loads of 16 bytes.
+                if storage == KvStorage::Int8 && !case.head_dim.is_multiple_of(16) {
+                    continue;
+                }
+                for &digest in digests {
+                    let (case, rng) = (case.clone(), &mut rng);
+                    let mut bench = Bench::stored(case, digest, storage, dtype, &device, rng);
+                    test(&mut bench, rng);
+                }
             }
         }
     }

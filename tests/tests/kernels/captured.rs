@@ -3,15 +3,14 @@
 use burn::tensor::capture;
 use quest_burn::{
     PageSharing,
-    cache::{KvPool, Sequences},
+    cache::{KvPool, KvStorage, Sequences},
     digest::DigestKind,
     kernels::{self, ReadPages, Scoring, TopPages},
     ops::PageSelection,
 };
 use quest_burn_tests::arrays::tolerance_of;
 
-use super::append::assert_digests;
-use super::attention::assert_same;
+use super::append::{assert_digests, assert_rows};
 use super::bench::{Bench, case, device, dtypes, floats, ints, normal, relative_error, rng};
 
 /// A decode step of one layer on the device: append, select, attend.
@@ -19,11 +18,13 @@ use super::bench::{Bench, case, device, dtypes, floats, ints, normal, relative_e
 fn a_captured_step_replays_at_any_position() {
     let ((device, _alone), mut rng) = (device(), rng());
     let (warm_up, replays) = (4usize, 40usize);
-    for dtype in dtypes(&device) {
+    let dtypes = dtypes(&device).into_iter();
+    for (dtype, storage) in dtypes.flat_map(|dtype| KvStorage::ALL.map(|rows| (dtype, rows))) {
         let capacity = 100;
-        let mut bench = Bench::new(
+        let mut bench = Bench::stored(
             case((16, 64), (2, 2), &[capacity], &[2]),
             DigestKind::MeanVar,
+            storage,
             dtype,
             &device,
             &mut rng,
@@ -77,8 +78,8 @@ fn a_captured_step_replays_at_any_position() {
             let ids = kernels::top_pages(scores, sequences.lengths.clone(), top);
             let out = kernels::paged_attention(
                 query.clone(),
-                pool.keys.full().clone(),
-                pool.values.full().clone(),
+                pool.keys.clone(),
+                pool.values.clone(),
                 ReadPages::Listed(ids),
                 &sequences,
                 scale,
@@ -104,17 +105,15 @@ fn a_captured_step_replays_at_any_position() {
         let (out, best) = graph.output().clone();
         let (out, best) = (floats(out), floats(best));
         drop(graph);
-        assert_eq!(best, out, "{dtype:?}");
+        assert_eq!(best, out, "{dtype:?} {storage}");
         let (pool, position) = state.take().unwrap();
         let length = ints(position.starts)[0] as usize;
-        println!("{dtype:?}: hardware graph {hardware}, {length} tokens");
+        println!("{dtype:?} {storage}: hardware graph {hardware}, {length} tokens");
         assert!(length > replays && length <= replays + warm_up, "{length}");
         // Every value row is the same, so that it is the output whatever the pages.
         for head in 0..4 {
-            let expected: Vec<f64> = new_value[head / 2 * 64..][..64]
-                .iter()
-                .map(|&x| x.into())
-                .collect();
+            let expected = bench.kept(&new_value[head / 2 * 64..][..64]);
+            let expected = expected.into_iter().map(f64::from).collect::<Vec<_>>();
             let error = relative_error(&out[head * 64..][..64], &expected);
             assert!(error < tolerance_of(dtype), "{dtype:?}: {error:e}");
         }
@@ -126,8 +125,8 @@ fn a_captured_step_replays_at_any_position() {
                 bench.write(0, head, position, key, value);
             }
         }
-        assert_same(&floats(pool.keys.widened()), &bench.keys, "keys");
-        assert_same(&floats(pool.values.widened()), &bench.values, "values");
+        assert_rows(&bench, pool.keys.widened(), &bench.keys, "keys");
+        assert_rows(&bench, pool.values.widened(), &bench.values, "values");
         assert_digests(&bench, &floats(pool.digests.rows), "digests");
     }
 }

@@ -11,7 +11,9 @@ use quest_burn::{
 use rand::rngs::StdRng;
 
 use super::attention::assert_same;
-use super::bench::{Bench, Case, case, device, floats, for_each_digest, ints, normal, rng};
+use super::bench::{
+    Bench, Case, case, device, floats, for_each_digest_and_form, ints, normal, rng,
+};
 
 /// Pages that no token was written to, with digests in 8 bits, that nothing else holds.
 fn unwritten(bench: &Bench) -> KvPool {
@@ -89,9 +91,9 @@ fn steps(case: &Case) -> Vec<(usize, Vec<usize>, Vec<usize>)> {
     steps.collect()
 }
 
-/// [`for_each_digest`] with those cases whose digests can be packed.
+/// [`for_each_digest_and_form`] with those cases whose digests can be packed.
 fn for_each_packed(test: impl Fn(&mut Bench, &mut StdRng)) {
-    for_each_digest(|bench, rng| {
+    for_each_digest_and_form(|bench, rng| {
         if bench.case.head_dim.is_multiple_of(16) {
             test(bench, rng);
         }
@@ -133,7 +135,7 @@ fn append_packs_digests_as_a_launch_of_its_own_does() {
 fn rotate_append_packs_digests_as_a_launch_of_its_own_does() {
     for_each_packed(|bench, rng| {
         for normed in [false, true] {
-            if !kernels::rotates(&bench.device, normed) {
+            if !kernels::rotates(&bench.device, bench.storage, normed) {
                 println!("SKIPPED: {:?} binds too few buffers", bench.device);
                 continue;
             }

@@ -1,5 +1,6 @@
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use quest_burn::{
+    cache::KvStorage,
     digest::DigestKind,
     ops::{self, PastPages, reference},
 };
@@ -10,7 +11,7 @@ use quest_burn_tests::{
 };
 use rand::{RngExt, rngs::StdRng};
 
-use super::prompt::{Chunk, SHAPES, Shape, for_each_chunk};
+use super::prompt::{Chunk, SHAPES, Shape, for_each_chunk, for_each_chunk_in};
 
 /// Lists of pages, `[sequence][kv head]`.
 type Lists = Vec<Vec<Vec<usize>>>;
@@ -81,6 +82,13 @@ fn expected(chunk: &Chunk, lists: &Lists, shape: Shape) -> Vec<f64> {
     output
 }
 
+/// Every shape with every form of rows that its head dim can be kept in.
+fn shapes_and_forms() -> impl Iterator<Item = (Shape, KvStorage)> {
+    let all = SHAPES.into_iter();
+    let all = all.flat_map(|shape| KvStorage::ALL.map(|storage| (shape, storage)));
+    all.filter(|(shape, storage)| *storage == KvStorage::Full || shape.head_dim.is_multiple_of(16))
+}
+
 #[test]
 fn new_tokens_attend_to_listed_pages_and_to_themselves_and_to_nothing_else() {
     let mut compared = 0;
@@ -89,9 +97,9 @@ fn new_tokens_attend_to_listed_pages_and_to_themselves_and_to_nothing_else() {
             if !test_device.device.supports_dtype(dtype) {
                 continue;
             }
-            for shape in SHAPES {
-                let digest = DigestKind::MeanVar;
-                for_each_chunk(shape, dtype, digest, &test_device.device, |chunk, rng| {
+            for (shape, storage) in shapes_and_forms() {
+                let (digest, device) = (DigestKind::MeanVar, &test_device.device);
+                for_each_chunk_in(storage, shape, dtype, digest, device, |chunk, rng| {
                     let some = |n: usize, rng: &mut StdRng| match n {
                         0 => 0,
                         n => rng.random_range(0..n),
@@ -99,7 +107,8 @@ fn new_tokens_attend_to_listed_pages_and_to_themselves_and_to_nothing_else() {
                     let lists = drawn(chunk, shape, rng, some);
                     let past = past_pages(&lists, chunk);
                     let expected = expected(chunk, &lists, shape);
-                    let context = format!("{test_device}, {shape:?}, {dtype:?}, {:?}", lists);
+                    let context =
+                        format!("{test_device}, {shape:?}, {storage}, {dtype:?}, {lists:?}");
                     let close = |output: Tensor<4>, tolerance: f64, body: &str| {
                         let output = rows(&output).concat();
                         let context = format!("{body}: {context}");
@@ -129,9 +138,9 @@ fn lists_of_the_whole_past_give_the_bits_of_dense_attention() {
             if !test_device.device.supports_dtype(dtype) {
                 continue;
             }
-            for shape in SHAPES {
-                let digest = DigestKind::MeanVar;
-                for_each_chunk(shape, dtype, digest, &test_device.device, |chunk, rng| {
+            for (shape, storage) in shapes_and_forms() {
+                let (digest, device) = (DigestKind::MeanVar, &test_device.device);
+                for_each_chunk_in(storage, shape, dtype, digest, device, |chunk, rng| {
                     // A pass of few tokens attends as decoded tokens do, where it is dense.
                     let is_few = chunk.step.batch() * chunk.step.max_new_tokens() <= 16;
                     let is_kernel = !["flex", "ndarray"].contains(&&*test_device.name);

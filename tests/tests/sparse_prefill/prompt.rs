@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use quest_burn::{
-    cache::{LayerCache, PagedKvCache, PagedKvCacheConfig, Step},
+    cache::{KvStorage, LayerCache, PagedKvCache, PagedKvCacheConfig, Step},
     digest::DigestKind,
     ops,
 };
@@ -89,6 +89,31 @@ pub(super) fn for_each_chunk(
     dtype: DType,
     digest: DigestKind,
     device: &Device,
+    check: impl FnMut(&Chunk, &mut StdRng),
+) {
+    for_each_chunk_in(KvStorage::Full, shape, dtype, digest, device, check);
+}
+
+/// What a row is kept as.
+fn kept(row: &[f64], storage: KvStorage) -> Vec<f64> {
+    match storage {
+        KvStorage::Full => row.to_vec(),
+        KvStorage::Int8 => {
+            let largest = row.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+            let scale = largest as f32 / 127.0;
+            let kept = |x: &f64| f64::from((*x as f32 / scale + 0.5).floor() * scale);
+            row.iter().map(kept).collect()
+        }
+    }
+}
+
+/// [`for_each_chunk`] with keys and values in some form; those of the host are what rows are kept as.
+pub(super) fn for_each_chunk_in(
+    storage: KvStorage,
+    shape: Shape,
+    dtype: DType,
+    digest: DigestKind,
+    device: &Device,
     mut check: impl FnMut(&Chunk, &mut StdRng),
 ) {
     let mut rng = StdRng::seed_from_u64(11);
@@ -101,13 +126,17 @@ pub(super) fn for_each_chunk(
         .with_digest(digest);
     let mut cache = config.init(device, dtype).unwrap();
     let layer = cache.layer_mut(0);
-    *layer = LayerCache::from_parts(
+    let poisoned = LayerCache::from_parts(
         0,
         poison(layer.keys().dims(), device).cast(dtype),
         poison(layer.values().dims(), device).cast(dtype),
         layer.digest(),
         poison(layer.digests().dims(), device).cast(dtype),
     );
+    *layer = match storage {
+        KvStorage::Full => poisoned,
+        KvStorage::Int8 => poisoned.with_int8_rows().unwrap(),
+    };
     let none = vec![vec![Vec::new(); shape.n_kv_heads]; batch];
     let (mut keys, mut values) = (none.clone(), none);
     for new_tokens in CHUNKS {
@@ -131,7 +160,7 @@ pub(super) fn for_each_chunk(
                 for (head, mut new) in new.into_iter().enumerate() {
                     new.truncate(new_tokens[sequence]);
                     let held: &mut Vec<Vec<f64>> = &mut held[sequence][head];
-                    held.append(&mut new);
+                    held.extend(new.iter().map(|row| kept(row, storage)));
                 }
             }
         }

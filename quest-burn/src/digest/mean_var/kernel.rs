@@ -4,18 +4,20 @@ use super::MeanVar;
 use crate::{
     FixedPoint,
     digest::{KernelDigest, moments::kernel_moments},
+    row_load::{RowLoad, RowsArg},
 };
 
 #[cube]
 impl KernelDigest for MeanVar {
-    fn fold_rows<F: Float, N: Size>(
-        keys: &mut Tensor<Vector<F, N>>,
-        at: usize,
+    fn fold_rows<L: RowLoad, E: Numeric, W: Size, N: Size>(
+        keys: &RowsArg<E, W>,
+        first: usize,
+        column: usize,
         row: usize,
         n: usize,
         #[comptime] page_size: usize,
     ) -> (Vector<f32, N>, Vector<f32, N>) {
-        let (mean, variance) = kernel_moments::<F, N>(keys, at, row, n, page_size);
+        let (mean, variance) = kernel_moments::<L, E, W, N>(keys, first, column, row, n, page_size);
         (mean, variance.sqrt())
     }
 

@@ -4,33 +4,39 @@ use super::MinMax;
 use crate::{
     FixedPoint,
     digest::{KernelDigest, moments::IN_FLIGHT},
+    row_load::{RowLoad, RowsArg, widened},
 };
 
 #[cube]
 impl KernelDigest for MinMax {
-    fn fold_rows<F: Float, N: Size>(
-        keys: &mut Tensor<Vector<F, N>>,
-        at: usize,
+    fn fold_rows<L: RowLoad, E: Numeric, W: Size, N: Size>(
+        keys: &RowsArg<E, W>,
+        first: usize,
+        column: usize,
         row: usize,
         n: usize,
         #[comptime] page_size: usize,
     ) -> (Vector<f32, N>, Vector<f32, N>) {
         // Compared in f32, which holds every key exactly: not every target compares bf16.
-        let mut low = Vector::<f32, N>::cast_from(keys[at]);
+        let scale = L::scale::<E, W>(keys, first);
+        let mut low = widened::<L, E, W, N>(keys.rows[first * row + column], scale);
         let mut high = low;
         let last = n - 1;
         let in_flight = comptime!(IN_FLIGHT.min(page_size));
         let runs = (n + in_flight - 1) / in_flight;
         for run in 0..runs {
-            let mut rows = Array::<Vector<F, N>>::new(in_flight);
+            let mut loads = Array::<Vector<E, W>>::new(in_flight);
+            let mut scales = Array::<f32>::new(in_flight);
             #[unroll]
             for i in 0..in_flight {
                 // The last key again, where there is none: it changes nothing.
-                rows[i] = keys[at + min(run * in_flight + i, last) * row];
+                let key = first + min(run * in_flight + i, last);
+                loads[i] = keys.rows[key * row + column];
+                scales[i] = L::scale::<E, W>(keys, key);
             }
             #[unroll]
             for i in 0..in_flight {
-                let key = Vector::<f32, N>::cast_from(rows[i]);
+                let key = widened::<L, E, W, N>(loads[i], scales[i]);
                 low = min(low, key);
                 high = max(high, key);
             }

@@ -2,36 +2,46 @@ use burn::{backend::cubecl::dtype_to_storage_type, tensor::Shape};
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::super::{
-    args::{NewPlacesArg, PoolArg},
-    int8::pack::{PACKED_BINDINGS, PackedDigests, PackedRow, largest_of, pack, packed_arg},
-    launch::{address_type, assert_pool_in_place},
-    operands::{Places, Pool},
-    row::RowLayout,
+use super::{
+    super::{
+        args::{NewPlacesArg, PoolArg},
+        int8::pack::{PACKED_BINDINGS, PackedDigests, PackedRow, largest_of, pack, packed_arg},
+        launch::{address_type, assert_pool_in_place, with_rows},
+        operands::{Places, Pool, Rows},
+        row::RowLayout,
+    },
+    store::{RowStore, scale_bindings, scale_entries, scale_of_row, stored_widths},
 };
-use crate::digest::{DigestKind, KernelDigest, SCALAR_CHANNELS, merge_bounds, with_digest};
+use crate::{
+    cache::KvStorage,
+    digest::{DigestKind, KernelDigest, SCALAR_CHANNELS, merge_bounds, with_digest},
+    row_load::RowLoad,
+};
 
 /// One cube per page that is written, KV head and sequence; a unit per vector of a row, which
 /// walks the page's new tokens. Digests need no atomics, as no two cubes share a page.
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn append_kernel<D: KernelDigest, F: Float, N: Size>(
-    pool: &mut PoolArg<F, N>,
+fn append_kernel<D: KernelDigest, L: RowLoad + RowStore, F: Float, E: Numeric, N: Size, W: Size>(
+    pool: &mut PoolArg<E, W, F, N>,
     packed: &mut ComptimeOption<PackedDigests>,
     new_keys: &Tensor<Vector<F, N>>,
     new_values: &Tensor<Vector<F, N>>,
     places: &NewPlacesArg,
     #[comptime] shape: AppendShape,
     #[define(F)] _dtype: ElemType,
+    #[define(E)] _stored_type: ElemType,
 ) {
     let page_size = comptime!(shape.page_size);
-    let n_pages = pool.keys.shape(0);
-    let n_kv_heads = pool.keys.shape(1);
+    let units = comptime!(shape.units);
+    let n_pages = pool.keys.rows.shape(0);
+    let n_kv_heads = pool.keys.rows.shape(1);
     let tokens = new_keys.shape(2);
     let max_pages = places.page_table.shape(1);
     let row = CUBE_DIM as usize;
     let column = UNIT_POS as usize;
     let head = CUBE_POS_Y as usize;
     let sequence = CUBE_POS_Z as usize;
+    let mut largest_of_units = Shared::<[u32]>::new_slice(comptime!(scale_entries::<L>(units)));
 
     let start = places.starts[sequence] as usize;
     let end = min(places.lengths[sequence] as usize, start + tokens);
@@ -48,19 +58,30 @@ fn append_kernel<D: KernelDigest, F: Float, N: Size>(
 
     let pool_head = pool_page * n_kv_heads + head;
     let source = (sequence * n_kv_heads + head) * tokens * row + column;
-    let target = pool_head * page_size * row + column;
+    let first_row = pool_head * page_size;
     // Compared in f32, which holds every key exactly: not every target compares bf16.
-    let mut low = Vector::<f32, N>::cast_from(new_keys[source + (first - start) * row]);
+    let mut low = Vector::<f32, N>::new(0.0f32);
     let mut high = low;
     for token in first..last {
         let from = source + (token - start) * row;
-        let to = target + (token % page_size) * row;
+        let to = first_row + token % page_size;
         let key = new_keys[from];
-        pool.keys[to] = key;
-        pool.values[to] = new_values[from];
-        let key = Vector::<f32, N>::cast_from(key);
+        let value = new_values[from];
+        let largest = L::largest::<F, N>(key);
+        let key_scale = scale_of_row::<L>(largest, &mut largest_of_units, units);
+        let largest = L::largest::<F, N>(value);
+        let value_scale = scale_of_row::<L>(largest, &mut largest_of_units, units);
+        let key = L::store::<E, W, F, N>(&mut pool.keys, to * row + column, key, key_scale);
+        L::store::<E, W, F, N>(&mut pool.values, to * row + column, value, value_scale);
+        L::store_scale::<E, W>(&mut pool.keys, to, key_scale);
+        L::store_scale::<E, W>(&mut pool.values, to, value_scale);
         if comptime!(D::IS_BOUND) {
-            (low, high) = merge_bounds::<N>(low, high, key, key);
+            if token == first {
+                low = key;
+                high = key;
+            } else {
+                (low, high) = merge_bounds::<N>(low, high, key, key);
+            }
         }
     }
 
@@ -70,12 +91,17 @@ fn append_kernel<D: KernelDigest, F: Float, N: Size>(
         let held = first % page_size;
         if held != 0 {
             let (old_low, old_high) =
-                D::fold_rows::<F, N>(&mut pool.keys, target, row, held, page_size);
+                D::fold_rows::<L, E, W, N>(&pool.keys, first_row, column, row, held, page_size);
             (low, high) = merge_bounds::<N>(low, high, old_low, old_high);
         }
     } else {
+        if comptime!(L::SCALED) {
+            // Scales that another unit has written.
+            sync_storage();
+        }
         let held = last - page * page_size;
-        (low, high) = D::fold_rows::<F, N>(&mut pool.keys, target, row, held, page_size);
+        (low, high) =
+            D::fold_rows::<L, E, W, N>(&pool.keys, first_row, column, row, held, page_size);
     }
     pool.digests[digest] = Vector::cast_from(low);
     let mut scalar = f32::new(0.0);
@@ -181,8 +207,10 @@ pub(in crate::kernels) fn digest_vectors(
     (layout.rows * row + behind, behind)
 }
 
-/// Buffers of a launch that packs.
-pub(in crate::kernels) const INT8_BINDINGS: usize = 8 + PACKED_BINDINGS;
+/// Buffers of a launch that writes rows in this form, and packs digests or not.
+pub(in crate::kernels) fn bindings(rows: KvStorage, packs: bool) -> usize {
+    8 + scale_bindings(rows) + if packs { PACKED_BINDINGS } else { 0 }
+}
 
 /// Most pages that a run of tokens touches: when only the first one lies in the first page.
 pub(in crate::kernels) fn touched_pages(tokens: usize, page_size: usize) -> usize {
@@ -198,43 +226,40 @@ pub(in crate::kernels) fn launch(
     places: Places<CubeBackend>,
 ) -> Pool<CubeBackend> {
     assert_pool_in_place("append", &pool);
-    let Pool {
-        keys,
-        values,
-        digests,
-    } = &pool;
+    let Pool { keys, digests, .. } = &pool;
     let rows = digests.rows();
     let new_keys = into_contiguous(new_keys);
     let new_values = into_contiguous(new_values);
-    let page_size = keys.meta.shape()[2];
+    let [_, _, page_size, head_dim] = keys.dims();
     let new: &Shape = new_keys.meta.shape();
     let (batch, n_kv_heads, tokens) = (new[0], new[1], new[2]);
     let touched = touched_pages(tokens, page_size);
-    let layout = RowLayout::of(keys);
-    let packed = packed_arg("append", digests, || {
-        PackedRow::new(layout.width, layout.row_vectors())
-    });
-    let client = keys.client.clone();
-    let address = address_type(&[keys, values, rows, &new_keys, &new_values]);
-    let dtype = dtype_to_storage_type(keys.dtype);
-    let units = layout.row_vectors();
-    let (of_digest, behind) = digest_vectors(digests.kind(), units, layout.width);
+    let (width, stored_width) = stored_widths(keys.storage(), RowLayout::of(&new_keys).width);
+    let units = head_dim / width;
+    let packed = packed_arg("append", digests, || PackedRow::new(width, units));
+    let client = new_keys.client.clone();
+    let stored = [&pool.keys, &pool.values].map(Rows::stored);
+    let address = address_type(&[stored[0], stored[1], rows, &new_keys, &new_values]);
+    let dtype = dtype_to_storage_type(new_keys.dtype);
+    let stored_type = dtype_to_storage_type(keys.stored().dtype);
+    let (of_digest, behind) = digest_vectors(digests.kind(), units, width);
     let shape = AppendShape {
         page_size,
-        head_dim: units * layout.width,
+        head_dim,
         units,
         digest: of_digest,
         behind,
     };
     // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
     // the shapes were checked before the operation was registered.
-    with_digest!(digests.kind(), D => unsafe {
-        append_kernel::launch_unchecked::<D>(
+    with_rows!(keys.storage(), L => with_digest!(digests.kind(), D => unsafe {
+        append_kernel::launch_unchecked::<D, L>(
             &client,
             CubeCount::Static(touched as u32, n_kv_heads as u32, batch as u32),
             CubeDim::new_1d(units as u32),
             address,
-            layout.width,
+            width,
+            stored_width,
             pool.arg(),
             packed.into(),
             new_keys.into_tensor_arg(),
@@ -242,7 +267,8 @@ pub(in crate::kernels) fn launch(
             places.into_new_arg(),
             shape,
             dtype,
+            stored_type,
         );
-    });
+    }));
     pool
 }

@@ -30,16 +30,18 @@ pub fn quantize_digests(
         return digests;
     };
     let [n_pages, n_kv_heads, _, _] = digests.rows.dims();
+    let dtype = digests.rows.dtype();
     let [_, _, _, row] = int8.words.dims();
     let head_dim = row * CHANNELS_PER_WORD;
     let [batch, _] = sequences.page_table.dims();
-    check_digests(
-        &digests,
-        [n_pages, n_kv_heads, head_dim],
-        digests.rows.dtype(),
-    );
+    check_digests(&digests, [n_pages, n_kv_heads, head_dim], dtype);
     check_places(batch, sequences);
-    check_kernels(&digests.rows, head_dim);
+    check_kernels(
+        &digests.rows.device(),
+        dtype,
+        [n_pages, n_kv_heads],
+        head_dim,
+    );
     assert!(page_size > 0, "page size: expected at least 1, found 0");
     if batch == 0 || tokens == 0 {
         return digests;

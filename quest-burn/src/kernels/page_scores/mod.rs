@@ -57,7 +57,12 @@ pub fn page_scores(
     check_digests(digests, [n_pages, n_kv_heads, head_dim], query.dtype());
     check_sequences(batch, sequences);
     check_groups(n_heads, n_kv_heads);
-    check_kernels(&digests.rows, head_dim);
+    check_kernels(
+        &digests.rows.device(),
+        query.dtype(),
+        [n_pages, n_kv_heads],
+        head_dim,
+    );
     check_scoring(scoring.page_size, scoring.n_scores);
     Tensor::from_dispatch(Dispatch::page_scores(
         query.into_dispatch(),

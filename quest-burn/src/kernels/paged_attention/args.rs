@@ -3,15 +3,15 @@
 use cubecl::prelude::*;
 
 use super::super::args::PlacesArg;
+use crate::row_load::RowsArg;
 
 /// Queries, and the cache that they read.
 #[derive(CubeType, CubeLaunch)]
-pub(super) struct ReadArg<F: Float, N: Size> {
+pub(super) struct ReadArg<F: Float, N: Size, E: Numeric, W: Size> {
     /// `[batch, n_heads, vectors]`
     pub query: OwnedTensor<Vector<F, N>>,
-    /// `[n_pages, n_kv_heads, page_size, vectors]`
-    pub keys: OwnedTensor<Vector<F, N>>,
-    pub values: OwnedTensor<Vector<F, N>>,
+    pub keys: RowsArg<E, W>,
+    pub values: RowsArg<E, W>,
     /// The pages that are listed, `[batch, heads, k]`; a placeholder where all are read.
     pub pages: OwnedTensor<i32>,
     pub places: PlacesArg,

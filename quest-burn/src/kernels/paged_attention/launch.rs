@@ -4,9 +4,9 @@ use cubecl::prelude::*;
 
 use super::{
     super::{
-        launch::{address_type, empty, multiprocessors},
+        launch::{address_type, empty, multiprocessors, with_rows},
         matrix_instruction::PACKED,
-        operands::{PageList, Places},
+        operands::{PageList, Places, Rows},
         row::RowLayout,
     },
     args::{ReadArgLaunch, SplitsArgLaunch},
@@ -15,12 +15,16 @@ use super::{
     merge::{self, Merge},
     partition::{self, Kernel, Partition, lanes_shape},
 };
+use crate::cache::{CHANNELS_PER_WORD, KvStorage};
+
+/// Words of a load of rows in 8 bits: 16 bytes. Each is a vector of channels, so that both are of this width.
+const INT8_PIECES: usize = 4;
 
 /// The cache that a query reads, ready for a launch.
 struct Problem {
     query: CubeTensor,
-    keys: CubeTensor,
-    values: CubeTensor,
+    keys: Rows<CubeBackend>,
+    values: Rows<CubeBackend>,
     places: Places<CubeBackend>,
     batch: usize,
     n_heads: usize,
@@ -33,16 +37,16 @@ struct Problem {
 impl Problem {
     fn new(
         query: CubeTensor,
-        keys: CubeTensor,
-        values: CubeTensor,
+        keys: Rows<CubeBackend>,
+        values: Rows<CubeBackend>,
         places: Places<CubeBackend>,
     ) -> Self {
         let query = into_contiguous(query);
-        let (keys, values) = (into_contiguous(keys), into_contiguous(values));
+        let (keys, values) = (keys.into_contiguous(), values.into_contiguous());
         let [batch, n_heads, head_dim] = query.meta.shape().dims::<3>();
-        let [_, n_kv_heads, page_size, _] = keys.meta.shape().dims::<4>();
+        let [_, n_kv_heads, page_size, _] = keys.dims();
         Self {
-            layout: RowLayout::of(&keys),
+            layout: RowLayout::of(&query),
             query,
             keys,
             values,
@@ -58,16 +62,22 @@ impl Problem {
     /// The kernel for groups of `group` query heads.
     fn kernel(&self, group: usize) -> Kernel {
         let properties = self.query.client.properties();
-        let dtype = self.keys.dtype;
-        match MatrixShape::new(properties, dtype, group, self.head_dim, self.page_size) {
-            Some(shape) => Kernel::Matrix(shape),
-            None => Kernel::Lanes(lanes_shape(
-                &self.layout,
-                &properties.hardware,
-                group,
-                self.page_size,
-            )),
+        let (dtype, rows) = (self.query.dtype, self.keys.storage());
+        let (head_dim, page_size) = (self.head_dim, self.page_size);
+        if let Some(shape) = MatrixShape::new(properties, dtype, rows, group, head_dim, page_size) {
+            return Kernel::Matrix(shape);
         }
+        let (layout, pieces) = match rows {
+            KvStorage::Full => (self.layout, 1),
+            KvStorage::Int8 => {
+                let channels = INT8_PIECES * CHANNELS_PER_WORD;
+                let layout =
+                    RowLayout::of_vectors(head_dim / channels, channels, self.layout.plane);
+                (layout, INT8_PIECES)
+            }
+        };
+        let hardware = &properties.hardware;
+        Kernel::Lanes(lanes_shape(&layout, pieces, hardware, group, page_size))
     }
 
     /// The partition for `list_heads` page lists per sequence.
@@ -92,11 +102,14 @@ impl Problem {
         }
     }
 
-    fn read_arg<F: Float, N: Size>(&self, pages: CubeTensor) -> ReadArgLaunch<F, N> {
+    fn read_arg<F: Float, N: Size, E: Numeric, W: Size>(
+        &self,
+        pages: CubeTensor,
+    ) -> ReadArgLaunch<F, N, E, W> {
         ReadArgLaunch::new(
             self.query.clone().into_tensor_arg(),
-            self.keys.clone().into_tensor_arg(),
-            self.values.clone().into_tensor_arg(),
+            self.keys.arg(),
+            self.values.arg(),
             pages.into_tensor_arg(),
             self.places.clone().into_arg(),
         )
@@ -168,8 +181,8 @@ impl Partition {
 /// Attention over the listed pages, or over all of them, `[batch, n_heads, head_dim]`.
 pub(in crate::kernels) fn launch(
     query: CubeTensor,
-    keys: CubeTensor,
-    values: CubeTensor,
+    keys: Rows<CubeBackend>,
+    values: Rows<CubeBackend>,
     pages: PageList<CubeBackend>,
     places: Places<CubeBackend>,
     scale: f32,
@@ -191,18 +204,21 @@ pub(in crate::kernels) fn launch(
     let pages = pages.unwrap_or_else(|| problem.places.lengths.clone());
     let client = problem.query.client.clone();
     let cubes = problem.cubes(n_splits, &partition);
-    let address = address_type(&[&problem.keys, &problem.values, &splits.sums]);
-    let dtype = dtype_to_storage_type(problem.keys.dtype);
+    let stored = [&problem.keys, &problem.values].map(Rows::stored);
+    let address = address_type(&[stored[0], stored[1], &splits.sums]);
+    let dtype = dtype_to_storage_type(problem.query.dtype);
+    let stored_type = dtype_to_storage_type(stored[0].dtype);
+    let rows = problem.keys.storage();
     match partition.kernel {
         // SAFETY: positions are masked by the lengths, pages clamped to the page table and the pool;
         // the shapes were checked before the operation was registered.
-        Kernel::Lanes(shape) => unsafe {
-            listed::listed_kernel::launch_unchecked(
+        Kernel::Lanes(shape) => with_rows!(rows, L => unsafe {
+            listed::listed_kernel::launch_unchecked::<L>(
                 &client,
                 cubes,
                 CubeDim::new_1d(shape.units as u32),
                 address,
-                problem.layout.width,
+                shape.width(),
                 problem.read_arg(pages),
                 splits.arg(),
                 scale,
@@ -210,16 +226,18 @@ pub(in crate::kernels) fn launch(
                 listed,
                 shape,
                 dtype,
+                stored_type,
             );
-        },
+        }),
         // SAFETY: as above.
-        Kernel::Matrix(shape) => unsafe {
-            matrix::matrix_kernel::launch_unchecked(
+        Kernel::Matrix(shape) => with_rows!(rows, L => unsafe {
+            matrix::matrix_kernel::launch_unchecked::<L>(
                 &client,
                 cubes,
                 CubeDim::new_1d(shape.units() as u32),
                 address,
                 shape.width(),
+                shape.stored_width(rows),
                 PACKED,
                 problem.read_arg(pages),
                 splits.arg(),
@@ -228,8 +246,9 @@ pub(in crate::kernels) fn launch(
                 listed,
                 shape,
                 dtype,
+                stored_type,
             );
-        },
+        }),
     }
     problem.merge(&splits, partition.max_splits)
 }

@@ -11,6 +11,7 @@ use super::{
         stage_page,
     },
 };
+use crate::row_load::RowLoad;
 
 /// The pages that the query heads of a cube read.
 #[derive(CubeType, Clone, Copy)]
@@ -117,8 +118,8 @@ pub(super) struct Reading {
 
 /// What this cube reads. Cubes: splits, runs of `heads` query heads, sequences.
 #[cube]
-pub(super) fn reading<F: Float, N: Size>(
-    read: &ReadArg<F, N>,
+pub(super) fn reading<F: Float, N: Size, E: Numeric, W: Size>(
+    read: &ReadArg<F, N, E, W>,
     splitting: &Splitting,
     #[comptime] listed: bool,
     #[comptime] heads: usize,
@@ -143,11 +144,11 @@ pub(super) fn reading<F: Float, N: Size>(
 
 /// Puts the pages from `chunk` on into the first `n_slots` slots, one for each unit.
 #[cube]
-pub(super) fn stage_chunk<F: Float, N: Size>(
+pub(super) fn stage_chunk<F: Float, N: Size, E: Numeric, W: Size>(
     slots: &mut Slots,
     chunk: usize,
     n_slots: usize,
-    read: &ReadArg<F, N>,
+    read: &ReadArg<F, N, E, W>,
     reading: &Reading,
     #[comptime] listed: bool,
     #[comptime] page_size: usize,
@@ -187,16 +188,18 @@ pub(super) fn stage_chunk<F: Float, N: Size>(
     }
 }
 
-/// Attention of one split. Cubes: splits, runs of query heads, sequences.
+/// Attention of one split. Cubes: splits, runs of query heads, sequences. Loads of rows are as wide as vectors of
+/// queries: of channels, or of words.
 #[cube(launch_unchecked, address_type = "dynamic")]
-pub(super) fn listed_kernel<F: Float, N: Size>(
-    read: &ReadArg<F, N>,
+pub(super) fn listed_kernel<L: RowLoad, F: Float, E: Numeric, N: Size>(
+    read: &ReadArg<F, N, E, N>,
     splits: &mut SplitsArg<N>,
     scale: f32,
     splitting: Splitting,
     #[comptime] listed: bool,
     #[comptime] shape: Shape,
     #[define(F)] _dtype: ElemType,
+    #[define(E)] _stored_type: ElemType,
 ) {
     let reading = reading(read, &splitting, listed, shape.heads, shape.page_size);
     let split = CUBE_POS_X as usize;
@@ -209,7 +212,7 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
     let mut chunk = reading.first;
     while chunk < reading.end {
         let n_slots = min(reading.end - chunk, shape.units);
-        stage_chunk::<F, N>(
+        stage_chunk::<F, N, E, N>(
             &mut slots,
             chunk,
             n_slots,
@@ -219,7 +222,7 @@ pub(super) fn listed_kernel<F: Float, N: Size>(
             shape.page_size,
         );
         sync_cube();
-        attend::<F, N>(
+        attend::<L, E, N>(
             &mut state,
             &read.keys,
             &read.values,

@@ -20,7 +20,7 @@ use super::{
     extension::QuestOps,
     operands::PageList,
 };
-use crate::cache::Sequences;
+use crate::cache::{KvRows, Sequences};
 
 /// The pages that [`paged_attention`] reads.
 #[allow(clippy::large_enum_variant, reason = "one is made per layer and step")]
@@ -44,19 +44,20 @@ pub enum ReadPages {
 /// # Shapes
 ///
 /// - query, output: `[batch, n_heads, head_dim]`
-/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
+/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`, whole or in 8 bits
 ///
 /// # Panics
 ///
 /// When shapes or dtypes do not fit together.
 pub fn paged_attention(
     query: Tensor<3>,
-    keys: Tensor<4>,
-    values: Tensor<4>,
+    keys: impl Into<KvRows>,
+    values: impl Into<KvRows>,
     pages: ReadPages,
     sequences: &Sequences,
     scale: f32,
 ) -> Tensor<3> {
+    let (keys, values) = (keys.into(), values.into());
     let [_, n_kv_heads, _, _] = keys.dims();
     let [batch, n_heads, _] = query.dims();
     check_attention(&query, &keys, &values, sequences);
@@ -81,8 +82,8 @@ pub fn paged_attention(
     };
     Tensor::from_dispatch(Dispatch::paged_attention(
         query.into_dispatch(),
-        keys.into_dispatch(),
-        values.into_dispatch(),
+        keys.into(),
+        values.into(),
         pages,
         sequences.into(),
         scale,

@@ -103,9 +103,11 @@ impl Partition {
     }
 }
 
-/// The shape of cubes the lanes of which share rows, for groups of `group` query heads.
+/// The shape of cubes the lanes of which share rows, for groups of `group` query heads; `layout` is of loads
+/// that are made of `pieces` vectors.
 pub(super) fn lanes_shape(
     layout: &RowLayout,
+    pieces: usize,
     hardware: &HardwareProperties,
     group: usize,
     page_size: usize,
@@ -130,7 +132,8 @@ pub(super) fn lanes_shape(
     Shape {
         heads,
         lanes: layout.lanes,
-        vectors: layout.vectors,
+        loads: layout.vectors,
+        pieces,
         plane: layout.plane,
         units,
         in_flight,
@@ -200,7 +203,7 @@ mod tests {
             page_size,
             head_dim: 128,
         };
-        let lanes = lanes_shape(&layout, &hardware, group, page_size);
+        let lanes = lanes_shape(&layout, 1, &hardware, group, page_size);
         [Kernel::Lanes(lanes), Kernel::Matrix(matrix)]
             .map(|kernel| Partition::new(kernel, 132, batch, group, list_heads, page_size))
     }

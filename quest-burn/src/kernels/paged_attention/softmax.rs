@@ -4,8 +4,9 @@ use cubecl::prelude::*;
 
 use super::{
     super::row::{dot, lanes_scatter_sum, lanes_sum},
-    split::{Place, Shape, Slots},
+    split::{Place, Shape, Slots, column},
 };
+use crate::row_load::{RowLoad, RowsArg};
 
 /// Below any score; a softmax weight relative to it is 0 or, among its like, multiplies a sum of 0.
 pub(super) const NO_SCORE: f32 = -1e30;
@@ -29,8 +30,9 @@ pub(super) fn softmax<F: Float, N: Size>(
 ) -> Softmax<N> {
     let lane = UNIT_POS as usize % shape.lanes;
     let row = comptime!(shape.row());
-    let mut scaled = Array::<Vector<f32, N>>::new(comptime!(shape.heads * shape.vectors));
-    let mut accumulator = Array::<Vector<f32, N>>::new(comptime!(shape.heads * shape.vectors));
+    let vectors = comptime!(shape.vectors());
+    let mut scaled = Array::<Vector<f32, N>>::new(comptime!(shape.heads * vectors));
+    let mut accumulator = Array::<Vector<f32, N>>::new(comptime!(shape.heads * vectors));
     let mut row_max = Array::<f32>::new(shape.heads);
     let mut row_sum = Array::<f32>::new(shape.heads);
     #[unroll]
@@ -38,11 +40,11 @@ pub(super) fn softmax<F: Float, N: Size>(
         row_max[h] = f32::new(NO_SCORE);
         row_sum[h] = f32::new(0.0);
         #[unroll]
-        for c in 0..shape.vectors {
+        for c in 0..vectors {
             let head = place.sequence * place.n_heads + place.query_head + h;
-            let q = query[head * row + c * shape.lanes + lane];
-            scaled[h * shape.vectors + c] = Vector::<f32, N>::cast_from(q) * Vector::new(scale);
-            accumulator[h * shape.vectors + c] = Vector::new(0.0f32);
+            let q = query[head * row + column(lane, c, shape)];
+            scaled[h * vectors + c] = Vector::<f32, N>::cast_from(q) * Vector::new(scale);
+            accumulator[h * vectors + c] = Vector::new(0.0f32);
         }
     }
     Softmax::<N> {
@@ -53,20 +55,23 @@ pub(super) fn softmax<F: Float, N: Size>(
     }
 }
 
-/// Keys and values of the tokens that a run of lanes has in flight.
+/// Keys and values of the tokens that a run of lanes has in flight, with the scales of both where rows have
+/// such.
 #[derive(CubeType)]
-struct Tokens<F: Float, N: Size> {
-    keys: Array<Vector<F, N>>,
-    values: Array<Vector<F, N>>,
+struct Tokens<E: Numeric, N: Size> {
+    keys: Array<Vector<E, N>>,
+    values: Array<Vector<E, N>>,
+    key_scales: Array<f32>,
+    value_scales: Array<f32>,
     used: Array<bool>,
 }
 
 #[cube]
-fn load_tokens<F: Float, N: Size>(
-    tokens: &mut Tokens<F, N>,
+fn load_tokens<L: RowLoad, E: Numeric, N: Size>(
+    tokens: &mut Tokens<E, N>,
     first: usize,
-    keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
+    keys: &RowsArg<E, N>,
+    values: &RowsArg<E, N>,
     slots: &Slots,
     n_slots: usize,
     place: &Place,
@@ -75,8 +80,8 @@ fn load_tokens<F: Float, N: Size>(
     let lane = UNIT_POS as usize % shape.lanes;
     let run = UNIT_POS as usize / shape.lanes;
     let runs = comptime!(shape.units / shape.lanes);
-    let row = comptime!(shape.row());
-    let vectors = comptime!(shape.vectors);
+    let row_loads = comptime!(shape.row_loads());
+    let loads = comptime!(shape.loads);
     #[unroll]
     for u in 0..shape.in_flight {
         let t = first + u * runs + run;
@@ -86,22 +91,39 @@ fn load_tokens<F: Float, N: Size>(
         tokens.used[u] = valid;
         let within = select(valid, within, 0usize);
         let page = slots.pages[slot] as usize * place.n_kv_heads + place.kv_head;
-        let at = (page * shape.page_size + within) * row + lane;
+        let row = page * shape.page_size + within;
+        let at = row * row_loads + lane;
         #[unroll]
-        for c in 0..vectors {
-            tokens.keys[u * vectors + c] = keys[at + c * shape.lanes];
-            tokens.values[u * vectors + c] = values[at + c * shape.lanes];
+        for c in 0..loads {
+            tokens.keys[u * loads + c] = keys.rows[at + c * shape.lanes];
+            tokens.values[u * loads + c] = values.rows[at + c * shape.lanes];
+        }
+        if comptime!(L::SCALED) {
+            tokens.key_scales[u] = L::scale::<E, N>(keys, row);
+            tokens.value_scales[u] = L::scale::<E, N>(values, row);
         }
     }
 }
 
+/// The channels of a lane's `index`-th vector of a token's row; a scale is to be multiplied.
 #[cube]
-fn fold_tokens<F: Float, N: Size>(
+fn channels<L: RowLoad, E: Numeric, N: Size>(
+    loads: &Array<Vector<E, N>>,
+    #[comptime] token: usize,
+    #[comptime] index: usize,
+    #[comptime] shape: Shape,
+) -> Vector<f32, N> {
+    let at = comptime!(token * shape.loads + index / shape.pieces);
+    L::channels::<E, N, N>(loads[at], comptime!(index % shape.pieces))
+}
+
+#[cube]
+fn fold_tokens<L: RowLoad, E: Numeric, N: Size>(
     state: &mut Softmax<N>,
-    tokens: &Tokens<F, N>,
+    tokens: &Tokens<E, N>,
     #[comptime] shape: Shape,
 ) {
-    let vectors = comptime!(shape.vectors);
+    let vectors = comptime!(shape.vectors());
     let width = comptime!(shape.width());
     let in_flight = comptime!(shape.in_flight);
     #[unroll]
@@ -113,10 +135,13 @@ fn fold_tokens<F: Float, N: Size>(
             let mut product = f32::new(0.0);
             #[unroll]
             for c in 0..vectors {
-                let key = Vector::<f32, N>::cast_from(tokens.keys[u * vectors + c]);
+                let key = channels::<L, E, N>(&tokens.keys, u, c, shape);
                 product = dot::<N>(state.query[h * vectors + c], key, product, width);
             }
-            let score = lanes_sum(product, shape.lanes);
+            let mut score = lanes_sum(product, shape.lanes);
+            if comptime!(L::SCALED) {
+                score = score * tokens.key_scales[u];
+            }
             scores[u] = select(tokens.used[u], score, f32::new(NO_SCORE));
             row_max = max(row_max, scores[u]);
         }
@@ -130,11 +155,14 @@ fn fold_tokens<F: Float, N: Size>(
         }
         #[unroll]
         for u in 0..in_flight {
-            let weight = select(tokens.used[u], f32::exp(scores[u] - row_max), f32::new(0.0));
+            let mut weight = select(tokens.used[u], f32::exp(scores[u] - row_max), f32::new(0.0));
             sum += weight;
+            if comptime!(L::SCALED) {
+                weight = weight * tokens.value_scales[u];
+            }
             #[unroll]
             for c in 0..vectors {
-                let value = Vector::<f32, N>::cast_from(tokens.values[u * vectors + c]);
+                let value = channels::<L, E, N>(&tokens.values, u, c, shape);
                 state.accumulator[h * vectors + c] = fma(
                     Vector::new(weight),
                     value,
@@ -149,13 +177,13 @@ fn fold_tokens<F: Float, N: Size>(
 /// As `fold_tokens`, with each score summed up in one lane of the run (a reduce-scatter instead of
 /// a sum of its own for each), so that its exponential is taken once.
 #[cube]
-fn fold_transposed<F: Float, N: Size>(
+fn fold_transposed<L: RowLoad, E: Numeric, N: Size>(
     state: &mut Softmax<N>,
-    tokens: &Tokens<F, N>,
+    tokens: &Tokens<E, N>,
     #[comptime] shape: Shape,
 ) {
     let lanes = comptime!(shape.lanes);
-    let vectors = comptime!(shape.vectors);
+    let vectors = comptime!(shape.vectors());
     let in_flight = comptime!(shape.in_flight);
     let heads = comptime!(shape.heads);
     let width = comptime!(shape.width());
@@ -168,13 +196,23 @@ fn fold_transposed<F: Float, N: Size>(
     for u in 0..in_flight {
         #[unroll]
         for h in 0..heads {
-            let mut product = f32::new(0.0);
+            sums[u * heads + h] = f32::new(0.0);
+        }
+        #[unroll]
+        for c in 0..vectors {
+            // A vector is widened once, for all heads.
+            let key = channels::<L, E, N>(&tokens.keys, u, c, shape);
             #[unroll]
-            for c in 0..vectors {
-                let key = Vector::<f32, N>::cast_from(tokens.keys[u * vectors + c]);
-                product = dot::<N>(state.query[h * vectors + c], key, product, width);
+            for h in 0..heads {
+                let sum = sums[u * heads + h];
+                sums[u * heads + h] = dot::<N>(state.query[h * vectors + c], key, sum, width);
             }
-            sums[u * heads + h] = product;
+        }
+        if comptime!(L::SCALED) {
+            #[unroll]
+            for h in 0..heads {
+                sums[u * heads + h] = sums[u * heads + h] * tokens.key_scales[u];
+            }
         }
     }
     let score = lanes_scatter_sum(&mut sums, n, lanes);
@@ -214,15 +252,25 @@ fn fold_transposed<F: Float, N: Size>(
             state.accumulator[h * vectors + c] =
                 state.accumulator[h * vectors + c] * Vector::new(correction);
         }
+    }
+    #[unroll]
+    for u in 0..in_flight {
+        let mut weights = Array::<f32>::new(heads);
         #[unroll]
-        for u in 0..in_flight {
+        for h in 0..heads {
             let from = comptime!((spread * (u * heads + h)) as u32);
-            let weight = plane_shuffle(weight, base + from);
+            weights[h] = plane_shuffle(weight, base + from);
+            if comptime!(L::SCALED) {
+                weights[h] = weights[h] * tokens.value_scales[u];
+            }
+        }
+        #[unroll]
+        for c in 0..vectors {
+            let value = channels::<L, E, N>(&tokens.values, u, c, shape);
             #[unroll]
-            for c in 0..vectors {
-                let value = Vector::<f32, N>::cast_from(tokens.values[u * vectors + c]);
+            for h in 0..heads {
                 state.accumulator[h * vectors + c] = fma(
-                    Vector::new(weight),
+                    Vector::new(weights[h]),
                     value,
                     state.accumulator[h * vectors + c],
                 );
@@ -232,23 +280,25 @@ fn fold_transposed<F: Float, N: Size>(
 }
 
 #[cube]
-fn fold<F: Float, N: Size>(
+fn fold<L: RowLoad, E: Numeric, N: Size>(
     state: &mut Softmax<N>,
-    tokens: &Tokens<F, N>,
+    tokens: &Tokens<E, N>,
     #[comptime] shape: Shape,
 ) {
     if comptime!(shape.transposed) {
-        fold_transposed::<F, N>(state, tokens, shape);
+        fold_transposed::<L, E, N>(state, tokens, shape);
     } else {
-        fold_tokens::<F, N>(state, tokens, shape);
+        fold_tokens::<L, E, N>(state, tokens, shape);
     }
 }
 
 #[cube]
-fn tokens<F: Float, N: Size>(#[comptime] shape: Shape) -> Tokens<F, N> {
-    Tokens::<F, N> {
-        keys: Array::new(comptime!(shape.in_flight * shape.vectors)),
-        values: Array::new(comptime!(shape.in_flight * shape.vectors)),
+fn tokens<E: Numeric, N: Size>(#[comptime] shape: Shape) -> Tokens<E, N> {
+    Tokens::<E, N> {
+        keys: Array::new(comptime!(shape.in_flight * shape.loads)),
+        values: Array::new(comptime!(shape.in_flight * shape.loads)),
+        key_scales: Array::new(shape.in_flight),
+        value_scales: Array::new(shape.in_flight),
         used: Array::new(shape.in_flight),
     }
 }
@@ -256,10 +306,10 @@ fn tokens<F: Float, N: Size>(#[comptime] shape: Shape) -> Tokens<F, N> {
 /// Attends to the first `n_slots` slots: an aligned run of `lanes` units walks tokens, `in_flight`
 /// at a time; all query heads share each load of a key and a value.
 #[cube]
-pub(super) fn attend<F: Float, N: Size>(
+pub(super) fn attend<L: RowLoad, E: Numeric, N: Size>(
     state: &mut Softmax<N>,
-    keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
+    keys: &RowsArg<E, N>,
+    values: &RowsArg<E, N>,
     slots: &Slots,
     n_slots: usize,
     place: &Place,
@@ -268,14 +318,14 @@ pub(super) fn attend<F: Float, N: Size>(
     let step = comptime!(shape.units / shape.lanes * shape.in_flight);
     let n_tokens = n_slots * shape.page_size;
     if comptime!(shape.prefetch) {
-        let mut even = tokens::<F, N>(shape);
-        let mut odd = tokens::<F, N>(shape);
-        load_tokens::<F, N>(
+        let mut even = tokens::<E, N>(shape);
+        let mut odd = tokens::<E, N>(shape);
+        load_tokens::<L, E, N>(
             &mut even, 0usize, keys, values, slots, n_slots, place, shape,
         );
         let mut token = 0usize;
         while token < n_tokens {
-            load_tokens::<F, N>(
+            load_tokens::<L, E, N>(
                 &mut odd,
                 token + step,
                 keys,
@@ -285,10 +335,10 @@ pub(super) fn attend<F: Float, N: Size>(
                 place,
                 shape,
             );
-            fold::<F, N>(state, &even, shape);
+            fold::<L, E, N>(state, &even, shape);
             token += step;
             if token < n_tokens {
-                load_tokens::<F, N>(
+                load_tokens::<L, E, N>(
                     &mut even,
                     token + step,
                     keys,
@@ -298,16 +348,16 @@ pub(super) fn attend<F: Float, N: Size>(
                     place,
                     shape,
                 );
-                fold::<F, N>(state, &odd, shape);
+                fold::<L, E, N>(state, &odd, shape);
                 token += step;
             }
         }
     } else {
         let mut token = 0usize;
         while token < n_tokens {
-            let mut now = tokens::<F, N>(shape);
-            load_tokens::<F, N>(&mut now, token, keys, values, slots, n_slots, place, shape);
-            fold::<F, N>(state, &now, shape);
+            let mut now = tokens::<E, N>(shape);
+            load_tokens::<L, E, N>(&mut now, token, keys, values, slots, n_slots, place, shape);
+            fold::<L, E, N>(state, &now, shape);
             token += step;
         }
     }

@@ -12,9 +12,10 @@ use super::{
 pub(super) struct Shape {
     /// Query heads of a cube.
     pub heads: usize,
-    /// Units that share a row, and the vectors of each.
+    /// Units that share a row, the loads of each, and the vectors of channels of a load.
     pub lanes: usize,
-    pub vectors: usize,
+    pub loads: usize,
+    pub pieces: usize,
     pub plane: usize,
     pub units: usize,
     /// Tokens that a run of lanes has in flight.
@@ -38,10 +39,27 @@ impl Shape {
         self.head_dim / self.row()
     }
 
+    /// Loads of a row.
+    pub(super) fn row_loads(&self) -> usize {
+        self.lanes * self.loads
+    }
+
+    /// Vectors of a unit.
+    pub(super) fn vectors(&self) -> usize {
+        self.loads * self.pieces
+    }
+
     /// Vectors of a row.
     pub(super) fn row(&self) -> usize {
-        self.lanes * self.vectors
+        self.lanes * self.vectors()
     }
+}
+
+/// Which vector of a row a lane's `index`-th one is.
+#[cube]
+pub(super) fn column(lane: usize, #[comptime] index: usize, #[comptime] shape: Shape) -> usize {
+    let load = comptime!(index / shape.pieces * shape.lanes);
+    (load + lane) * comptime!(shape.pieces) + comptime!(index % shape.pieces)
 }
 
 /// Where a cube stands: constants of the launch and the part that is its own.
@@ -61,14 +79,14 @@ pub(super) struct Place {
 
 /// The place of a cube among `rows`, runs of `heads` query heads of a sequence.
 #[cube]
-pub(super) fn place<F: Float, N: Size>(
-    read: &ReadArg<F, N>,
+pub(super) fn place<F: Float, N: Size, E: Numeric, W: Size>(
+    read: &ReadArg<F, N, E, W>,
     sequence: usize,
     row: usize,
     #[comptime] heads: usize,
 ) -> Place {
     let n_heads = read.query.shape(1);
-    let n_kv_heads = read.keys.shape(1);
+    let n_kv_heads = read.keys.rows.shape(1);
     let query_head = row * heads;
     Place {
         sequence,
@@ -76,7 +94,7 @@ pub(super) fn place<F: Float, N: Size>(
         kv_head: query_head * n_kv_heads / n_heads,
         n_heads,
         n_kv_heads,
-        n_pool_pages: read.keys.shape(0),
+        n_pool_pages: read.keys.rows.shape(0),
         max_pages: read.places.page_table.shape(1),
         length: read.places.lengths[sequence] as usize,
     }
@@ -225,7 +243,7 @@ pub(super) fn publish<N: Size>(
     place: &Place,
     #[comptime] shape: Shape,
 ) {
-    let vectors = comptime!(shape.vectors);
+    let vectors = comptime!(shape.vectors());
     let row = comptime!(shape.row());
     let lane = UNIT_POS as usize % shape.lanes;
 
@@ -277,7 +295,7 @@ pub(super) fn publish<N: Size>(
         for h in 0..shape.heads {
             #[unroll]
             for c in 0..vectors {
-                let at = (plane * shape.heads + h) * row + c * shape.lanes + lane;
+                let at = (plane * shape.heads + h) * row + column(lane, c, shape);
                 plane_sums.accumulators[at] = state.accumulator[h * vectors + c];
             }
             if lane == 0 {

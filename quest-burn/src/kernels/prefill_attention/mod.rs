@@ -7,6 +7,9 @@
 //! | [`mod@matrix`] | matrix instructions | CUDA, half precision, heads of up to 128 channels |
 //! | [`mod@cooperative`] | cooperative matrices | Vulkan, half precision, heads of up to 256 channels |
 //! | [`mod@units`] | each unit its own, in f32 | every device whose shared memory holds a tile |
+//!
+//! They read whole keys and values. Those that are kept in 8 bits are widened before, a layer at a time, the
+//! pages of the sequences only ([`mod@whole`]): a prompt's products take longer than this, and go on as they do.
 
 mod cooperative;
 mod matrix;
@@ -14,6 +17,7 @@ mod place;
 mod units;
 #[cfg(feature = "cuda")]
 mod warpgroup;
+mod whole;
 
 use burn::{
     backend::Dispatch,
@@ -25,14 +29,15 @@ use cubecl::{
     prelude::{AddressType, CubeCount},
 };
 
+use self::whole::{Whole, whole};
 use super::{
-    check::{check_dtype, check_groups, check_kernels, check_page_lists},
+    check::{check_groups, check_page_lists, check_read},
     device::{is_cube_with, supported},
     extension::QuestOps,
     launch::{address_type, empty},
-    operands::Places,
+    operands::{Places, Rows},
 };
-use crate::cache::Sequences;
+use crate::cache::{KvRows, Sequences};
 
 /// Whether [`prefill_attention`] runs on a device: one that has matrix instructions for the dtype and
 /// the head dim, or whose shared memory holds a tile of such heads.
@@ -51,28 +56,26 @@ pub fn prefills(device: &Device, dtype: DType, head_dim: usize) -> bool {
 /// # Shapes
 ///
 /// - query, output: `[batch, n_heads, tokens, head_dim]`
-/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`
+/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`, whole or in 8 bits
 ///
 /// # Panics
 ///
 /// When shapes or dtypes do not fit together, or [`prefills`] says no.
 pub fn prefill_attention(
     query: Tensor<4>,
-    keys: Tensor<4>,
-    values: Tensor<4>,
+    keys: impl Into<KvRows>,
+    values: impl Into<KvRows>,
     sequences: &Sequences,
     scale: f32,
 ) -> Tensor<4> {
-    let [n_pages, n_kv_heads, page_size, head_dim] = keys.dims();
+    let (keys, values) = (keys.into(), values.into());
+    let [_, n_kv_heads, _, head_dim] = keys.dims();
     let [batch, n_heads, tokens, _] = query.dims();
-    assert_shape!(values, [n_pages, n_kv_heads, page_size, head_dim]);
     assert_shape!(query, [batch, n_heads, tokens, head_dim]);
     assert_shape!(&sequences.starts, [batch]);
     check_page_lists(batch, n_kv_heads, sequences);
-    check_dtype("values", values.dtype(), keys.dtype());
-    check_dtype("query", query.dtype(), keys.dtype());
+    check_read(&keys, &values, query.dtype());
     check_groups(n_heads, n_kv_heads);
-    check_kernels(&keys, head_dim);
     assert!(
         prefills(&query.device(), query.dtype(), head_dim),
         "query: expected a dtype and a head dim that the kernels of {:?} take, found {:?} and \
@@ -85,8 +88,8 @@ pub fn prefill_attention(
     }
     Tensor::from_dispatch(Dispatch::prefill_attention(
         query.into_dispatch(),
-        keys.into_dispatch(),
-        values.into_dispatch(),
+        keys.into(),
+        values.into(),
         sequences.into(),
         scale,
     ))
@@ -126,8 +129,8 @@ fn supports(properties: &DeviceProperties, dtype: DType, head_dim: usize) -> boo
 /// of a sequence.
 pub(super) fn launch(
     query: CubeTensor,
-    keys: CubeTensor,
-    values: CubeTensor,
+    keys: Rows<CubeBackend>,
+    values: Rows<CubeBackend>,
     places: Places<CubeBackend>,
     scale: f32,
 ) -> CubeTensor {
@@ -135,11 +138,16 @@ pub(super) fn launch(
     let shape = query.meta.shape().dims::<4>();
     let output = empty(&query, shape, query.dtype);
     let client = query.client.clone();
+    let Whole {
+        keys,
+        values,
+        page_table,
+    } = whole(&query, keys, values, &places);
     let inputs = Inputs {
         query,
-        keys: into_contiguous(keys),
-        values: into_contiguous(values),
-        page_table: into_contiguous(places.page_table),
+        keys,
+        values,
+        page_table,
         starts: places.starts,
         lengths: places.lengths,
         scale,

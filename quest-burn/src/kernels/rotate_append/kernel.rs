@@ -3,15 +3,22 @@ use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::super::{
-    append::{deviation, digest_vectors, touched_pages, write_behind},
+    append::{
+        self, RowStore, deviation, digest_vectors, scale_bindings, scale_entries, scale_of_row,
+        stored_widths, touched_pages, write_behind,
+    },
     args::{NewPlacesArg, PoolArg},
-    int8::pack::{PACKED_BINDINGS, PackedDigests, PackedRow, largest_of, pack, packed_arg},
-    launch::{address_type, assert_pool_in_place, empty},
-    operands::{Norms, Places, Pool},
+    int8::pack::{PackedDigests, PackedRow, largest_of, pack, packed_arg},
+    launch::{address_type, assert_pool_in_place, empty, with_rows},
+    operands::{Norms, Places, Pool, Rows},
     rms_norm::scaled,
     row::RowLayout,
 };
-use crate::digest::{KernelDigest, merge_bounds, with_digest};
+use crate::{
+    cache::KvStorage,
+    digest::{KernelDigest, merge_bounds, with_digest},
+    row_load::RowLoad,
+};
 
 /// How a row of a merged projection becomes queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,8 +79,15 @@ fn rotated<F: Float, N: Size>(
 /// One cube per page that is written, head (query heads, then KV heads) and sequence; a unit per
 /// pair of vectors that are rotated together, which walks the page's new tokens.
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
-    pool: &mut PoolArg<F, N>,
+fn rotate_append_kernel<
+    D: KernelDigest,
+    L: RowLoad + RowStore,
+    F: Float,
+    E: Numeric,
+    N: Size,
+    W: Size,
+>(
+    pool: &mut PoolArg<E, W, F, N>,
     query: &mut Tensor<Vector<F, N>>,
     qkv: &Tensor<Vector<F, N>>,
     gammas: &Tensor<Vector<F, N>>,
@@ -83,13 +97,14 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     epsilon: f32,
     #[comptime] shape: RotateShape,
     #[define(F)] _dtype: ElemType,
+    #[define(E)] _stored_type: ElemType,
 ) {
     let page_size = comptime!(shape.page_size);
     let n_heads = comptime!(shape.n_heads);
     let half = comptime!(shape.half);
     let row = comptime!(2 * shape.half);
-    let n_pages = pool.keys.shape(0);
-    let n_kv_heads = pool.keys.shape(1);
+    let n_pages = pool.keys.rows.shape(0);
+    let n_kv_heads = pool.keys.rows.shape(1);
     let tokens = qkv.shape(1);
     let heads = n_heads + 2 * n_kv_heads;
     let max_pages = places.page_table.shape(1);
@@ -97,6 +112,7 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     let head = CUBE_POS_Y as usize;
     let sequence = CUBE_POS_Z as usize;
     let mut sums = Shared::<[f32]>::new_slice(half);
+    let mut largest_of_units = Shared::<[u32]>::new_slice(comptime!(scale_entries::<L>(half)));
 
     let start = places.starts[sequence] as usize;
     let page = start / page_size + CUBE_POS_X as usize;
@@ -137,7 +153,7 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     let kv_head = head - n_heads;
     let pool_head = pool_page * n_kv_heads + kv_head;
     let digest = pool_head * comptime!(shape.digest) + unit;
-    let of_page = pool_head * page_size * row + unit;
+    let first_row = pool_head * page_size;
     let held_before = first % page_size;
     let mut first_low = Vector::<f32, N>::new(0.0f32);
     let mut first_high = first_low;
@@ -146,10 +162,22 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     if comptime!(D::IS_BOUND) {
         // Of the rows that were there, and not their digest: it may be of tokens that were taken back.
         if held_before != 0 {
-            (first_low, second_low) =
-                D::fold_rows::<F, N>(&mut pool.keys, of_page, row, held_before, page_size);
-            (first_high, second_high) =
-                D::fold_rows::<F, N>(&mut pool.keys, of_page + half, row, held_before, page_size);
+            (first_low, second_low) = D::fold_rows::<L, E, W, N>(
+                &pool.keys,
+                first_row,
+                unit,
+                row,
+                held_before,
+                page_size,
+            );
+            (first_high, second_high) = D::fold_rows::<L, E, W, N>(
+                &pool.keys,
+                first_row,
+                unit + half,
+                row,
+                held_before,
+                page_size,
+            );
         }
     }
     for position in first..last {
@@ -166,14 +194,23 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
             epsilon,
             shape,
         );
-        let to = (pool_head * page_size + position % page_size) * row + unit;
-        pool.keys[to] = low;
-        pool.keys[to + half] = high;
+        let to = first_row + position % page_size;
         let value = from + n_kv_heads * row + unit;
-        pool.values[to] = qkv[value];
-        pool.values[to + half] = qkv[value + half];
-        let low = Vector::<f32, N>::cast_from(low);
-        let high = Vector::<f32, N>::cast_from(high);
+        let (low_value, high_value) = (qkv[value], qkv[value + half]);
+        let largest = max(L::largest::<F, N>(low), L::largest::<F, N>(high));
+        let key_scale = scale_of_row::<L>(largest, &mut largest_of_units, half);
+        let largest = max(
+            L::largest::<F, N>(low_value),
+            L::largest::<F, N>(high_value),
+        );
+        let value_scale = scale_of_row::<L>(largest, &mut largest_of_units, half);
+        let at = to * row + unit;
+        let low = L::store::<E, W, F, N>(&mut pool.keys, at, low, key_scale);
+        let high = L::store::<E, W, F, N>(&mut pool.keys, at + half, high, key_scale);
+        L::store::<E, W, F, N>(&mut pool.values, at, low_value, value_scale);
+        L::store::<E, W, F, N>(&mut pool.values, at + half, high_value, value_scale);
+        L::store_scale::<E, W>(&mut pool.keys, to, key_scale);
+        L::store_scale::<E, W>(&mut pool.values, to, value_scale);
         if comptime!(D::IS_BOUND) {
             if held_before == 0 && position == first {
                 first_low = low;
@@ -188,12 +225,16 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
     }
     if comptime!(!D::IS_BOUND) {
         // Read back, so that keys count as they are kept.
-        sync_cube();
+        if comptime!(L::SCALED) {
+            sync_storage();
+        } else {
+            sync_cube();
+        }
         let held = last - page * page_size;
         (first_low, second_low) =
-            D::fold_rows::<F, N>(&mut pool.keys, of_page, row, held, page_size);
+            D::fold_rows::<L, E, W, N>(&pool.keys, first_row, unit, row, held, page_size);
         (first_high, second_high) =
-            D::fold_rows::<F, N>(&mut pool.keys, of_page + half, row, held, page_size);
+            D::fold_rows::<L, E, W, N>(&pool.keys, first_row, unit + half, row, held, page_size);
     }
     pool.digests[digest] = Vector::cast_from(first_low);
     pool.digests[digest + half] = Vector::cast_from(first_high);
@@ -250,16 +291,13 @@ fn rotate_append_kernel<D: KernelDigest, F: Float, N: Size>(
 }
 
 /// Where the merged projection is among the buffers of a launch.
-const QKV_POSITION: usize = 4;
-
-/// Buffers of a launch.
-pub(super) fn bindings(normed: bool) -> usize {
-    if normed { 10 } else { 9 }
+fn qkv_position(rows: KvStorage) -> usize {
+    4 + scale_bindings(rows)
 }
 
-/// Buffers of a launch that packs.
-pub(super) fn int8_bindings(normed: bool) -> usize {
-    bindings(normed) + PACKED_BINDINGS
+/// Buffers of a launch that writes rows in this form, and packs digests or not.
+pub(super) fn bindings(rows: KvStorage, normed: bool, packs: bool) -> usize {
+    append::bindings(rows, packs) + if normed { 2 } else { 1 }
 }
 
 /// Norms and rotates queries and keys of a merged projection, and writes keys and values with
@@ -273,22 +311,19 @@ pub(in crate::kernels) fn launch(
     places: Places<CubeBackend>,
 ) -> (Pool<CubeBackend>, CubeTensor) {
     assert_pool_in_place("rotate_append", &pool);
-    let Pool {
-        keys,
-        values,
-        digests,
-    } = &pool;
+    let Pool { keys, digests, .. } = &pool;
     let rows = digests.rows();
     let qkv = into_contiguous(qkv);
     let rotations = into_contiguous(rotations);
-    let (n_kv_heads, page_size) = (keys.meta.shape()[1], keys.meta.shape()[2]);
+    let [_, n_kv_heads, page_size, _] = keys.dims();
     let shape = qkv.meta.shape();
     let (batch, tokens, heads, head_dim) = (shape[0], shape[1], shape[2], shape[3]);
     let n_heads = heads - 2 * n_kv_heads;
     let query = empty(&qkv, [batch, n_heads, tokens, head_dim], qkv.dtype);
-    let widest = RowLayout::of(keys).width;
+    let widest = RowLayout::of(&qkv).width;
     // A vector lies in one half of a row.
     let width = widest.min(1 << (head_dim / 2).trailing_zeros());
+    let (width, stored_width) = stored_widths(keys.storage(), width);
     let (of_digest, behind) = digest_vectors(digests.kind(), head_dim / width, width);
     let shape = RotateShape {
         page_size,
@@ -302,18 +337,20 @@ pub(in crate::kernels) fn launch(
     let packed = packed_arg("rotate_append", digests, || {
         PackedRow::new(width, 2 * shape.half)
     });
-    let client = keys.client.clone();
-    let address = address_type(&[keys, values, rows, &qkv, &query]);
-    let dtype = dtype_to_storage_type(keys.dtype);
+    let client = qkv.client.clone();
+    let stored = [&pool.keys, &pool.values].map(Rows::stored);
+    let address = address_type(&[stored[0], stored[1], rows, &qkv, &query]);
+    let dtype = dtype_to_storage_type(qkv.dtype);
+    let stored_type = dtype_to_storage_type(keys.stored().dtype);
     // What is not read takes no binding: some devices have few.
     let (gammas, epsilon) = match norms {
         Norms::Rms { gammas, epsilon } => (into_contiguous(gammas).into_tensor_arg(), epsilon),
-        Norms::None => (qkv.as_tensor_alias(QKV_POSITION), 0.0),
+        Norms::None => (qkv.as_tensor_alias(qkv_position(keys.storage())), 0.0),
     };
     // SAFETY: positions are masked by the lengths, pages by the page table's and the pool's size;
     // the shapes were checked before the operation was registered.
-    with_digest!(digests.kind(), D => unsafe {
-        rotate_append_kernel::launch_unchecked::<D>(
+    with_rows!(keys.storage(), L => with_digest!(digests.kind(), D => unsafe {
+        rotate_append_kernel::launch_unchecked::<D, L>(
             &client,
             CubeCount::Static(
                 touched_pages(tokens, page_size) as u32,
@@ -323,6 +360,7 @@ pub(in crate::kernels) fn launch(
             CubeDim::new_1d(shape.half as u32),
             address,
             width,
+            stored_width,
             pool.arg(),
             query.clone().into_tensor_arg(),
             qkv.into_tensor_arg(),
@@ -333,7 +371,8 @@ pub(in crate::kernels) fn launch(
             epsilon,
             shape,
             dtype,
+            stored_type,
         );
-    });
+    }));
     (pool, query)
 }

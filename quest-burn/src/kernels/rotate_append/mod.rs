@@ -7,17 +7,18 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
+use self::kernel::bindings;
 pub(super) use self::kernel::launch;
-use self::kernel::{bindings, int8_bindings};
 use super::{
     check::check_rotate_append, device::binds, extension::QuestOps, int8::pack_apart,
     operands::Norms,
 };
-use crate::cache::{KvPool, Sequences};
+use crate::cache::{KvPool, KvStorage, Sequences};
 
-/// Whether [`rotate_append`] runs on a device where the kernels do: some bind few buffers at a time.
-pub fn rotates(device: &Device, normed: bool) -> bool {
-    binds(device, bindings(normed))
+/// Whether [`rotate_append`] runs on a device where the kernels do, with rows in this form: some bind few
+/// buffers at a time.
+pub fn rotates(device: &Device, rows: KvStorage, normed: bool) -> bool {
+    binds(device, bindings(rows, normed, false))
 }
 
 /// Norms and rotates the queries and keys of a merged projection, appends as
@@ -42,7 +43,10 @@ pub fn rotate_append(
 ) -> (KvPool, Tensor<4>) {
     check_rotate_append(&pool, (&qkv, norms.as_ref(), &rotations), sequences);
     let [_, tokens, _, _] = qkv.dims();
-    let packs = binds(&pool.keys.device(), int8_bindings(norms.is_some()));
+    let packs = binds(
+        &pool.keys.device(),
+        bindings(pool.keys.storage(), norms.is_some(), true),
+    );
     let norms = match norms {
         Some((gammas, epsilon)) => Norms::Rms {
             gammas: gammas.into_dispatch(),

@@ -19,6 +19,7 @@ use super::{
     MatrixShape, PACKED, PLANE,
     tile::{Tile, run},
 };
+use crate::row_load::RowLoad;
 
 /// The state of a plane's query heads, `halves` times 8 of them.
 #[derive(CubeType)]
@@ -43,6 +44,21 @@ fn pair<F: Float, N: Size, P: Size>(
     #[unroll]
     for i in 0..PACKED {
         taken.insert(i, vector.extract(comptime!(PACKED * index + i)));
+    }
+    taken
+}
+
+/// The same of a load, before a scale is multiplied: integers are what they are in half precision.
+#[cube]
+fn stored_pair<L: RowLoad, F: Float, E: Numeric, W: Size, P: Size>(
+    load: Vector<E, W>,
+    #[comptime] index: usize,
+) -> Vector<F, P> {
+    let mut taken = Vector::<F, P>::new(F::new(0.0));
+    #[unroll]
+    for i in 0..PACKED {
+        let channel = L::channel::<E, W, F>(load, comptime!(PACKED * index + i));
+        taken.insert(i, channel);
     }
     taken
 }
@@ -95,9 +111,9 @@ pub(super) fn start_heads<F: Float, N: Size, P: Size>(
 /// Scores of a tile, before they are scaled: for each 8 tokens and each half of the rows a register of
 /// two tokens.
 #[cube]
-pub(super) fn scores<F: Float, N: Size, P: Size>(
+pub(super) fn scores<L: RowLoad, F: Float, E: Numeric, W: Size, P: Size>(
     heads: &Heads<F, P>,
-    tile: &Tile<F, N>,
+    tile: &Tile<E, W>,
     #[comptime] shape: MatrixShape,
 ) -> Array<Vector<f32, P>> {
     let definition = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
@@ -126,7 +142,7 @@ pub(super) fn scores<F: Float, N: Size, P: Size>(
                     lhs[2 * i + 1] = none;
                 }
                 let key = tile.keys[comptime!(of_tokens * vectors + at / pairs)];
-                rhs[i] = pair::<F, N, P>(key, comptime!(at % pairs));
+                rhs[i] = stored_pair::<L, F, E, W, P>(key, comptime!(at % pairs));
             }
             sum = definition.execute(&lhs, &rhs, &sum);
         }
@@ -139,8 +155,9 @@ pub(super) fn scores<F: Float, N: Size, P: Size>(
 /// Takes a tile's scores into the running softmax; the weights of its tokens, for each half of the heads
 /// a register of each 8 tokens.
 #[cube]
-pub(super) fn weigh<F: Float, P: Size>(
+pub(super) fn weigh<L: RowLoad, F: Float, E: Numeric, W: Size, P: Size>(
     heads: &mut Heads<F, P>,
+    tile: &Tile<E, W>,
     scores: &Array<Vector<f32, P>>,
     slots: &Slots,
     first: usize,
@@ -171,7 +188,10 @@ pub(super) fn weigh<F: Float, P: Size>(
                     lower
                 };
                 used[at] = 2 * t + i < n_used;
-                let score = scores[comptime!(2 * of_tokens + half)].extract(i) * scale;
+                let mut score = scores[comptime!(2 * of_tokens + half)].extract(i) * scale;
+                if comptime!(L::SCALED) {
+                    score = score * tile.key_scales[at];
+                }
                 scaled[at] = select(used[at], score, f32::new(NO_SCORE));
                 row_max = max(row_max, scaled[at]);
             }
@@ -213,9 +233,9 @@ pub(super) fn weigh<F: Float, P: Size>(
 
 /// Adds the weighted values of a tile.
 #[cube]
-pub(super) fn add_values<F: Float, N: Size, P: Size>(
+pub(super) fn add_values<L: RowLoad, F: Float, E: Numeric, W: Size, P: Size>(
     heads: &mut Heads<F, P>,
-    tile: &Tile<F, N>,
+    tile: &Tile<E, W>,
     weights: &Array<Vector<F, P>>,
     #[comptime] shape: MatrixShape,
 ) {
@@ -237,7 +257,16 @@ pub(super) fn add_values<F: Float, N: Size, P: Size>(
                 #[unroll]
                 for j in 0..2usize {
                     let at = comptime!((2 * of_tokens + j) * vectors + channel / width);
-                    tokens.insert(j, tile.values[at].extract(comptime!(channel % width)));
+                    let load = tile.values[at];
+                    let channel = comptime!(channel % width);
+                    // Scaled before they are rounded: a weight times a scale may be too small for halves.
+                    let value = if comptime!(L::SCALED) {
+                        let integer = L::channel::<E, W, f32>(load, channel);
+                        F::cast_from(integer * tile.value_scales[2 * of_tokens + j])
+                    } else {
+                        L::channel::<E, W, F>(load, channel)
+                    };
+                    tokens.insert(j, value);
                 }
                 lhs[2 * of_tokens + i] = tokens;
             }

@@ -21,6 +21,10 @@ use super::{
     listed::{Splitting, reading, stage_chunk},
     split::{PlaneSumsShape, publish_nothing, slots},
 };
+use crate::{
+    cache::{CHANNELS_PER_WORD, KvStorage},
+    row_load::RowLoad,
+};
 
 /// Tokens that a plane attends to at a time.
 pub(super) const TOKENS: usize = 2 * COLUMNS;
@@ -48,6 +52,7 @@ impl MatrixShape {
     pub(super) fn new(
         properties: &DeviceProperties,
         dtype: DType,
+        rows: KvStorage,
         group: usize,
         head_dim: usize,
         page_size: usize,
@@ -59,12 +64,15 @@ impl MatrixShape {
             && head_dim.is_multiple_of(DEPTH)
             && head_dim <= MAX_HEAD_DIM
             && page_size.is_multiple_of(COLUMNS);
-        takes.then_some(Self {
+        let shape = Self {
             heads,
             planes: PLANES,
             page_size,
             head_dim,
-        })
+        };
+        // Rows in 8 bits are loaded as whole words.
+        let in_words = rows == KvStorage::Full || shape.width().is_multiple_of(CHANNELS_PER_WORD);
+        (takes && in_words).then_some(shape)
     }
 
     pub(super) fn units(&self) -> usize {
@@ -75,6 +83,14 @@ impl MatrixShape {
     pub(super) fn width(&self) -> usize {
         let of_lane = self.head_dim / COLUMNS;
         WIDEST.min(1 << of_lane.trailing_zeros())
+    }
+
+    /// What is stored for the channels of a load.
+    pub(super) fn stored_width(&self, rows: KvStorage) -> usize {
+        match rows {
+            KvStorage::Full => self.width(),
+            KvStorage::Int8 => self.width() / CHANNELS_PER_WORD,
+        }
     }
 
     /// Vectors of a row.
@@ -113,14 +129,15 @@ impl MatrixShape {
 
 /// Attention of one split. Cubes: splits, runs of query heads, sequences.
 #[cube(launch_unchecked, address_type = "dynamic")]
-pub(super) fn matrix_kernel<F: Float, N: Size, P: Size>(
-    read: &ReadArg<F, N>,
+pub(super) fn matrix_kernel<L: RowLoad, F: Float, E: Numeric, N: Size, W: Size, P: Size>(
+    read: &ReadArg<F, N, E, W>,
     splits: &mut SplitsArg<N>,
     scale: f32,
     splitting: Splitting,
     #[comptime] listed: bool,
     #[comptime] shape: MatrixShape,
     #[define(F)] _dtype: ElemType,
+    #[define(E)] _stored_type: ElemType,
 ) {
     let units = comptime!(shape.units());
     let reading = reading(read, &splitting, listed, shape.heads, shape.page_size);
@@ -130,13 +147,13 @@ pub(super) fn matrix_kernel<F: Float, N: Size, P: Size>(
         terminate!();
     }
     let mut heads = start_heads::<F, N, P>(&read.query, &reading.place, shape);
-    let mut tile = empty_tile::<F, N>(shape);
+    let mut tile = empty_tile::<E, W>(shape);
     let mut slots = slots(units);
     let step = comptime!(shape.planes * TOKENS);
     let mut chunk = reading.first;
     while chunk < reading.end {
         let n_slots = min(reading.end - chunk, units);
-        stage_chunk::<F, N>(
+        stage_chunk::<F, N, E, W>(
             &mut slots,
             chunk,
             n_slots,
@@ -149,7 +166,7 @@ pub(super) fn matrix_kernel<F: Float, N: Size, P: Size>(
         let n_tokens = n_slots * shape.page_size;
         let mut token = UNIT_POS as usize / PLANE * TOKENS;
         while token < n_tokens {
-            load_keys(
+            load_keys::<L, E, W>(
                 &mut tile,
                 &read.keys,
                 &slots,
@@ -158,7 +175,7 @@ pub(super) fn matrix_kernel<F: Float, N: Size, P: Size>(
                 &reading.place,
                 shape,
             );
-            load_values(
+            load_values::<L, E, W>(
                 &mut tile,
                 &read.values,
                 &slots,
@@ -167,9 +184,11 @@ pub(super) fn matrix_kernel<F: Float, N: Size, P: Size>(
                 &reading.place,
                 shape,
             );
-            let scores = scores::<F, N, P>(&heads, &tile, shape);
-            let weights = weigh::<F, P>(&mut heads, &scores, &slots, token, n_slots, scale, shape);
-            add_values::<F, N, P>(&mut heads, &tile, &weights, shape);
+            let scores = scores::<L, F, E, W, P>(&heads, &tile, shape);
+            let weights = weigh::<L, F, E, W, P>(
+                &mut heads, &tile, &scores, &slots, token, n_slots, scale, shape,
+            );
+            add_values::<L, F, E, W, P>(&mut heads, &tile, &weights, shape);
             token += step;
         }
         sync_cube();

@@ -9,20 +9,26 @@ use super::{
     },
     MatrixShape,
 };
+use crate::row_load::{RowLoad, RowsArg};
 
 /// Of each 8 tokens lane `4 g + t` holds the key of token `g`, every fourth vector from `t` on, and
-/// the values of tokens `2 t` and `2 t + 1`, every eighth vector from `g` on.
+/// the values of tokens `2 t` and `2 t + 1`, every eighth vector from `g` on. Of these two tokens it holds the
+/// scales of keys as well, as it does their scores.
 #[derive(CubeType)]
-pub(super) struct Tile<F: Float, N: Size> {
-    pub keys: Array<Vector<F, N>>,
-    pub values: Array<Vector<F, N>>,
+pub(super) struct Tile<E: Numeric, W: Size> {
+    pub keys: Array<Vector<E, W>>,
+    pub values: Array<Vector<E, W>>,
+    pub key_scales: Array<f32>,
+    pub value_scales: Array<f32>,
 }
 
 #[cube]
-pub(super) fn empty_tile<F: Float, N: Size>(#[comptime] shape: MatrixShape) -> Tile<F, N> {
-    Tile::<F, N> {
+pub(super) fn empty_tile<E: Numeric, W: Size>(#[comptime] shape: MatrixShape) -> Tile<E, W> {
+    Tile::<E, W> {
         keys: Array::new(comptime!(2 * shape.key_vectors())),
         values: Array::new(comptime!(4 * shape.value_vectors())),
+        key_scales: Array::new(4usize),
+        value_scales: Array::new(4usize),
     }
 }
 
@@ -67,14 +73,14 @@ fn row(
 ) -> usize {
     let page = slots.pages[run.slot] as usize * place.n_kv_heads + place.kv_head;
     let within = select(token < run.used, run.within + token, 0usize);
-    (page * shape.page_size + within) * shape.row()
+    page * shape.page_size + within
 }
 
 /// Loads the keys of the 16 tokens from `first` on.
 #[cube]
-pub(super) fn load_keys<F: Float, N: Size>(
-    tile: &mut Tile<F, N>,
-    keys: &Tensor<Vector<F, N>>,
+pub(super) fn load_keys<L: RowLoad, E: Numeric, W: Size>(
+    tile: &mut Tile<E, W>,
+    keys: &RowsArg<E, W>,
     slots: &Slots,
     first: usize,
     n_slots: usize,
@@ -86,19 +92,26 @@ pub(super) fn load_keys<F: Float, N: Size>(
     #[unroll]
     for half in 0..2usize {
         let run = run(slots, first + half * COLUMNS, n_slots, shape);
-        let from = row(&run, slots, lane / 4, place, shape) + lane % 4;
+        let from = row(&run, slots, lane / 4, place, shape) * shape.row() + lane % 4;
         #[unroll]
         for v in 0..vectors {
-            tile.keys[half * vectors + v] = keys[from + v * 4];
+            tile.keys[half * vectors + v] = keys.rows[from + v * 4];
+        }
+        if comptime!(L::SCALED) {
+            #[unroll]
+            for i in 0..2usize {
+                let scored = row(&run, slots, lane % 4 * 2 + i, place, shape);
+                tile.key_scales[2 * half + i] = L::scale::<E, W>(keys, scored);
+            }
         }
     }
 }
 
 /// Loads the values of the 16 tokens from `first` on.
 #[cube]
-pub(super) fn load_values<F: Float, N: Size>(
-    tile: &mut Tile<F, N>,
-    values: &Tensor<Vector<F, N>>,
+pub(super) fn load_values<L: RowLoad, E: Numeric, W: Size>(
+    tile: &mut Tile<E, W>,
+    values: &RowsArg<E, W>,
     slots: &Slots,
     first: usize,
     n_slots: usize,
@@ -112,10 +125,14 @@ pub(super) fn load_values<F: Float, N: Size>(
         let run = run(slots, first + half * COLUMNS, n_slots, shape);
         #[unroll]
         for i in 0..2usize {
-            let from = row(&run, slots, lane % 4 * 2 + i, place, shape) + lane / 4;
+            let of_token = row(&run, slots, lane % 4 * 2 + i, place, shape);
+            let from = of_token * shape.row() + lane / 4;
             #[unroll]
             for v in 0..vectors {
-                tile.values[(2 * half + i) * vectors + v] = values[from + v * COLUMNS];
+                tile.values[(2 * half + i) * vectors + v] = values.rows[from + v * COLUMNS];
+            }
+            if comptime!(L::SCALED) {
+                tile.value_scales[2 * half + i] = L::scale::<E, W>(values, of_token);
             }
         }
     }
