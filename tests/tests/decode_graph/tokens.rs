@@ -14,13 +14,12 @@ use super::{
     model, prefilled_with, prompt, uncaptured,
 };
 
+/// How digests and rows are stored.
+type Storages = (DigestStorage, KvStorage);
+
 /// Dense attention, and Quest with a list per KV head and per query head, both with more pages
 /// than the budget from early on, with digests and rows of either form.
-fn policies() -> Vec<(
-    &'static str,
-    Box<dyn PagePolicy>,
-    (DigestStorage, KvStorage),
-)> {
+fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, Storages)> {
     let full = (DigestStorage::Full, KvStorage::Full);
     let int8 = (DigestStorage::Int8, KvStorage::Full);
     let all_int8 = (DigestStorage::Int8, KvStorage::Int8);

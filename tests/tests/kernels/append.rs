@@ -83,7 +83,7 @@ pub(super) fn assert_rows(bench: &Bench, found: Tensor<4>, expected: &[f32], wha
     assert_eq!(found.len(), expected.len());
     let is_off = |(f, e): &(&f32, &f32)| {
         let is_near = (*f - *e).abs() <= 1e-6 * e.abs();
-        !is_near && !(f.is_nan() && e.is_nan())
+        !(is_near || f.is_nan() && e.is_nan())
     };
     let off = found.iter().zip(expected).filter(is_off);
     let off = off.collect::<Vec<_>>();
