@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor, assert_shape};
 
 pub(super) use quest_burn_linear::kernels::check::check_dtype;
 
-use super::device::supports;
+use super::{bindings::takes_rows, device::supports};
 use crate::{
     cache::{
         CHANNELS_PER_WORD, Digests, Int8Digests, Int8Rows, KvPool, KvRows, Sequences, stored_scales,
@@ -70,6 +70,7 @@ fn check_written(pool: &KvPool, batch: usize, sequences: &Sequences) {
     check_digests(&pool.digests, [n_pages, n_kv_heads, head_dim], dtype);
     check_places(batch, sequences);
     check_kernels(&pool.keys.device(), dtype, [n_pages, n_kv_heads], head_dim);
+    check_buffers(&pool.keys);
 }
 
 /// Keys or values of a cache in such a dtype.
@@ -190,6 +191,7 @@ pub(super) fn check_attention(
     assert_shape!(query, [batch, n_heads, head_dim]);
     check_sequences(batch, sequences);
     check_read(keys, values, query.dtype());
+    check_buffers(keys);
     check_groups(n_heads, n_kv_heads);
 }
 
@@ -225,6 +227,16 @@ pub(super) fn check_groups(n_heads: usize, n_kv_heads: usize) {
     assert!(
         n_heads > 0 && n_heads.is_multiple_of(n_kv_heads),
         "query heads: expected a multiple of the {n_kv_heads} KV heads, found {n_heads}"
+    );
+}
+
+/// Keys or values whose form takes no more buffers than the device binds at a time.
+fn check_buffers(rows: &KvRows) {
+    let (device, storage) = (rows.device(), rows.storage());
+    assert!(
+        takes_rows(&device, storage),
+        "KV cache: expected a form of keys and values for which {device:?} binds enough buffers, found \
+         {storage}"
     );
 }
 

@@ -18,6 +18,7 @@
 
 pub(crate) mod append;
 mod args;
+mod bindings;
 mod check;
 pub(crate) mod decode_state;
 pub(crate) mod extension;
@@ -38,7 +39,8 @@ use quest_burn_linear::kernels::{cooperative_matrix, device, matrix_instruction,
 
 pub(crate) use self::launch::check_held_alone;
 pub use self::{
-    append::{append, takes_rows},
+    append::append,
+    bindings::takes_rows,
     decode_state::{DecodeState, assign, next_tokens},
     int8::quantize_digests,
     page_scores::{Scoring, page_scores},

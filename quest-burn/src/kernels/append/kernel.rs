@@ -5,15 +5,14 @@ use cubecl::prelude::*;
 use super::{
     super::{
         args::{NewPlacesArg, PoolArg},
-        int8::pack::{PACKED_BINDINGS, PackedDigests, PackedRow, largest_of, pack, packed_arg},
+        int8::pack::{PackedDigests, PackedRow, largest_of, pack, packed_arg},
         launch::{address_type, assert_pool_in_place, with_rows},
         operands::{Places, Pool, Rows},
         row::RowLayout,
     },
-    store::{RowStore, scale_bindings, scale_entries, scale_of_row, stored_widths},
+    store::{RowStore, scale_entries, scale_of_row, stored_widths},
 };
 use crate::{
-    cache::KvStorage,
     digest::{DigestKind, KernelDigest, SCALAR_CHANNELS, merge_bounds, with_digest},
     row_load::RowLoad,
 };
@@ -205,11 +204,6 @@ pub(in crate::kernels) fn digest_vectors(
         0
     };
     (layout.rows * row + behind, behind)
-}
-
-/// Buffers of a launch that writes rows in this form, and packs digests or not.
-pub(in crate::kernels) fn bindings(rows: KvStorage, packs: bool) -> usize {
-    8 + scale_bindings(rows) + if packs { PACKED_BINDINGS } else { 0 }
 }
 
 /// Most pages that a run of tokens touches: when only the first one lies in the first page.

@@ -3,23 +3,14 @@
 mod kernel;
 mod store;
 
-use burn::{
-    backend::Dispatch,
-    tensor::{Device, Tensor},
-};
+use burn::{backend::Dispatch, tensor::Tensor};
 
 pub(super) use self::{
-    kernel::{bindings, deviation, digest_vectors, launch, touched_pages, write_behind},
-    store::{RowStore, scale_bindings, scale_entries, scale_of_row, stored_widths},
+    kernel::{deviation, digest_vectors, launch, touched_pages, write_behind},
+    store::{RowStore, scale_entries, scale_of_row, stored_widths},
 };
-use super::{check::check_append, device::binds, extension::QuestOps, int8::pack_apart};
-use crate::cache::{KvPool, KvStorage, Sequences};
-
-/// Whether the kernels run on a device where they do at all, with keys and values in this form: some bind few
-/// buffers at a time. None takes more than this and attention, which have as many.
-pub fn takes_rows(device: &Device, rows: KvStorage) -> bool {
-    rows == KvStorage::Full || binds(device, bindings(rows, false))
-}
+use super::{bindings, check::check_append, device::binds, extension::QuestOps, int8::pack_apart};
+use crate::cache::{KvPool, Sequences};
 
 /// Writes rows `j < lengths[i] - starts[i]` of `new_keys[i]` and `new_values[i]` at positions
 /// `starts[i] + j` of sequence `i`, and folds the keys into the digests of their pages: a page
@@ -46,7 +37,7 @@ pub fn append(
         return pool;
     }
     let rows = pool.keys.storage();
-    let packs = binds(&pool.keys.device(), bindings(rows, true));
+    let packs = binds(&pool.keys.device(), bindings::of_append(rows, true));
     let (pool, ()) = pack_apart(pool, !packs, sequences, tokens, |pool| {
         let pool = Dispatch::append(
             pool.into(),

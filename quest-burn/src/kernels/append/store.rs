@@ -134,11 +134,3 @@ pub(in crate::kernels) fn stored_widths(rows: KvStorage, width: usize) -> (usize
         KvStorage::Int8 => (WORD, 1),
     }
 }
-
-/// Buffers that the scales of keys and values are in a launch.
-pub(in crate::kernels) fn scale_bindings(rows: KvStorage) -> usize {
-    match rows {
-        KvStorage::Full => 0,
-        KvStorage::Int8 => 2,
-    }
-}

@@ -4,10 +4,11 @@ use cubecl::prelude::*;
 
 use super::super::{
     append::{
-        self, RowStore, deviation, digest_vectors, scale_bindings, scale_entries, scale_of_row,
-        stored_widths, touched_pages, write_behind,
+        RowStore, deviation, digest_vectors, scale_entries, scale_of_row, stored_widths,
+        touched_pages, write_behind,
     },
     args::{NewPlacesArg, PoolArg},
+    bindings,
     int8::pack::{PackedDigests, PackedRow, largest_of, pack, packed_arg},
     launch::{address_type, assert_pool_in_place, empty, with_rows},
     operands::{Norms, Places, Pool, Rows},
@@ -292,12 +293,7 @@ fn rotate_append_kernel<
 
 /// Where the merged projection is among the buffers of a launch.
 fn qkv_position(rows: KvStorage) -> usize {
-    4 + scale_bindings(rows)
-}
-
-/// Buffers of a launch that writes rows in this form, and packs digests or not.
-pub(super) fn bindings(rows: KvStorage, normed: bool, packs: bool) -> usize {
-    append::bindings(rows, packs) + if normed { 2 } else { 1 }
+    4 + bindings::of_scales(rows)
 }
 
 /// Norms and rotates queries and keys of a merged projection, and writes keys and values with

@@ -7,10 +7,9 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use self::kernel::bindings;
 pub(super) use self::kernel::launch;
 use super::{
-    check::check_rotate_append, device::binds, extension::QuestOps, int8::pack_apart,
+    bindings, check::check_rotate_append, device::binds, extension::QuestOps, int8::pack_apart,
     operands::Norms,
 };
 use crate::cache::{KvPool, KvStorage, Sequences};
@@ -18,7 +17,7 @@ use crate::cache::{KvPool, KvStorage, Sequences};
 /// Whether [`rotate_append`] runs on a device where the kernels do, with rows in this form: some bind few
 /// buffers at a time.
 pub fn rotates(device: &Device, rows: KvStorage, normed: bool) -> bool {
-    binds(device, bindings(rows, normed, false))
+    binds(device, bindings::of_rotate_append(rows, normed, false))
 }
 
 /// Norms and rotates the queries and keys of a merged projection, appends as
@@ -45,7 +44,7 @@ pub fn rotate_append(
     let [_, tokens, _, _] = qkv.dims();
     let packs = binds(
         &pool.keys.device(),
-        bindings(pool.keys.storage(), norms.is_some(), true),
+        bindings::of_rotate_append(pool.keys.storage(), norms.is_some(), true),
     );
     let norms = match norms {
         Some((gammas, epsilon)) => Norms::Rms {
