@@ -1,6 +1,4 @@
 use core::ops::Range;
-#[cfg(feature = "cube")]
-use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData, assert_shape};
@@ -35,9 +33,6 @@ pub struct Step {
     /// Positions in the text, where they are others.
     text_positions: Option<Tensor<2, Int>>,
     sequences: Sequences,
-    /// Made when a layer asks for them, for all layers.
-    #[cfg(feature = "cube")]
-    rows: Arc<OnceLock<Sequences>>,
     /// What policies have noted in each layer, for later layers of this pass.
     notes: Arc<Mutex<PolicyStates>>,
     entropies: Entropies,
@@ -73,8 +68,6 @@ impl Step {
             starts,
             lengths,
             pages,
-            #[cfg(feature = "cube")]
-            rows: Arc::default(),
             notes: Arc::default(),
             entropies: Entropies::default(),
         }
@@ -112,34 +105,9 @@ impl Step {
             positions,
             text_positions: None,
             sequences,
-            rows: Arc::default(),
             notes: Arc::default(),
             entropies: Entropies::default(),
         }
-    }
-
-    /// Each new token as a sequence that ends with it: `batch * max_new_tokens` sequences, which share
-    /// pages. Those of padding hold nothing.
-    #[cfg(feature = "cube")]
-    pub(crate) fn rows(&self) -> &Sequences {
-        self.rows.get_or_init(|| {
-            let [batch, tokens] = self.positions.dims();
-            let [_, max_pages] = self.sequences.page_table.dims();
-            let page_table = self.sequences.page_table.clone();
-            let page_table = page_table
-                .unsqueeze_dim::<3>(1)
-                .expand([batch, tokens, max_pages])
-                .reshape([batch * tokens, max_pages]);
-            let starts = self.positions.clone();
-            let lengths = starts.clone() + 1;
-            let ends = self.sequences.lengths.clone().unsqueeze_dim::<2>(1);
-            let is_padding = lengths.clone().greater(ends.expand([batch, tokens]));
-            Sequences {
-                page_table,
-                starts: starts.reshape([batch * tokens]),
-                lengths: lengths.mask_fill(is_padding, 0).reshape([batch * tokens]),
-            }
-        })
     }
 
     /// The same step over tokens that are elsewhere in the text than in the cache, as those between them are not

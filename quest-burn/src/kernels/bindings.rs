@@ -29,7 +29,7 @@ pub(super) fn of_rotate_append(rows: KvStorage, normed: bool, packs: bool) -> us
     of_append(rows, packs) + if normed { 2 } else { 1 }
 }
 
-/// Buffers of the attention of one query token.
+/// Buffers of the attention of one query token, or of a few.
 fn of_attention(rows: KvStorage) -> usize {
-    8 + of_scales(rows)
+    9 + of_scales(rows)
 }

@@ -63,7 +63,7 @@ pub(crate) trait QuestOps: Backend {
         top: TopPages,
     ) -> IntTensor<Self>;
 
-    /// Attention of one query token over listed pages, or over all.
+    /// Attention of one query token over listed pages, or over all; or of several, which are as many heads.
     #[fusion(dtype = query, shape = query)]
     fn paged_attention(
         query: FloatTensor<Self>,
@@ -71,6 +71,7 @@ pub(crate) trait QuestOps: Backend {
         #[extension_type] values: Rows<Self>,
         #[extension_type] pages: PageList<Self>,
         #[extension_type] places: Places<Self>,
+        chunk: Option<usize>,
         scale: f32,
     ) -> FloatTensor<Self>;
 
@@ -159,9 +160,10 @@ impl QuestOps for CubeBackend {
         values: Rows<Self>,
         pages: PageList<Self>,
         places: Places<Self>,
+        chunk: Option<usize>,
         scale: f32,
     ) -> FloatTensor<Self> {
-        paged_attention::launch(query, keys, values, pages, places, scale)
+        paged_attention::launch(query, keys, values, pages, places, chunk, scale)
     }
 
     fn top_k_attention(

@@ -44,7 +44,7 @@ pub use self::{
     decode_state::{DecodeState, assign, next_tokens},
     int8::quantize_digests,
     page_scores::{Scoring, page_scores},
-    paged_attention::{ReadPages, paged_attention},
+    paged_attention::{ReadPages, few_token_attention, paged_attention},
     prefill_attention::{prefill_attention, prefills},
     rotate_append::{rotate_append, rotates},
     top_k_attention::{TopKPages, top_k_attention},

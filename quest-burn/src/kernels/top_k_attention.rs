@@ -87,5 +87,5 @@ pub(super) fn launch(
     let scores = page_scores::launch(query.clone(), pool.digests, places.clone(), scoring);
     let ids = top_pages::launch(scores, places.lengths.clone(), top);
     let pages = PageList::Listed { ids };
-    paged_attention::launch(query, pool.keys, pool.values, pages, places, scale)
+    paged_attention::launch(query, pool.keys, pool.values, pages, places, None, scale)
 }

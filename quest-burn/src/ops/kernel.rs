@@ -76,8 +76,8 @@ pub(super) fn rotate_append(
     })
 }
 
-/// Query tokens of a pass that are few: they attend as decoded tokens do, as sequences that share pages, since
-/// that is split over a long context. A prompt's attention is not, and fills a device by its many tokens.
+/// Query tokens of a pass that are few: their attention is split over a long context, as that of decoded tokens
+/// is. A prompt's attention is not, and fills a device by its many tokens.
 const FEW_TOKENS: usize = 16;
 
 /// Whether attention of `tokens` new tokens in all is a kernel on this cache.
@@ -95,20 +95,16 @@ pub(super) fn prefill_attention(
     let dtype = query.dtype();
     let (keys, values) = (cache.key_rows().clone(), cache.value_rows().clone());
     let query = query.cast(cache.pool.dtype());
-    let [batch, n_heads, tokens, head_dim] = query.dims();
-    let scale = scale as f32;
-    let rows = batch * tokens;
-    if rows == 0 || rows > FEW_TOKENS {
-        let output = kernels::prefill_attention(query, keys, values, step.sequences(), scale);
-        return output.cast(dtype);
-    }
-    let query = query.swap_dims(1, 2).reshape([rows, n_heads, head_dim]);
-    let pages = ReadPages::All {
-        bound: step.max_pages(),
+    let [batch, _, tokens, _] = query.dims();
+    let (sequences, scale) = (step.sequences(), scale as f32);
+    let output = match batch * tokens {
+        1..=FEW_TOKENS => {
+            let bound = step.max_pages();
+            kernels::few_token_attention(query, keys, values, bound, sequences, scale)
+        }
+        _ => kernels::prefill_attention(query, keys, values, sequences, scale),
     };
-    let output = kernels::paged_attention(query, keys, values, pages, step.rows(), scale);
-    let output = output.reshape([batch, tokens, n_heads, head_dim]);
-    output.swap_dims(1, 2).cast(dtype)
+    output.cast(dtype)
 }
 
 /// Whether [`sparse_prefill_attention`] is a kernel on this cache.

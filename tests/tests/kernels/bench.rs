@@ -330,10 +330,23 @@ impl Bench {
     pub(super) fn attention(&self, sequence: usize, head: usize, pages: &[usize]) -> Vec<f64> {
         let (d, page_size) = (self.case.head_dim, self.case.page_size);
         let q = &self.query[(sequence * self.n_heads() + head) * d..][..d];
-        let tokens: Vec<usize> = pages
+        let tokens = pages
             .iter()
             .flat_map(|&page| page * page_size..(page + 1) * page_size)
-            .filter(|&token| token < self.case.lengths[sequence])
+            .filter(|&token| token < self.case.lengths[sequence]);
+        self.attention_to(q, sequence, head, tokens)
+    }
+
+    /// Attention of a query of some head to tokens.
+    pub(super) fn attention_to(
+        &self,
+        q: &[f32],
+        sequence: usize,
+        head: usize,
+        tokens: impl Iterator<Item = usize>,
+    ) -> Vec<f64> {
+        let d = self.case.head_dim;
+        let tokens: Vec<usize> = tokens
             .map(|token| self.row(sequence, head / self.case.group, token))
             .collect();
         let scores: Vec<f64> = tokens

@@ -14,6 +14,7 @@ mod append;
 mod attention;
 mod bench;
 mod captured;
+mod few_tokens;
 mod packed;
 mod refusals;
 mod selection;

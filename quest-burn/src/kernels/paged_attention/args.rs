@@ -15,6 +15,8 @@ pub(super) struct ReadArg<F: Float, N: Size, E: Numeric, W: Size> {
     /// The pages that are listed, `[batch, heads, k]`; a placeholder where all are read.
     pub pages: OwnedTensor<i32>,
     pub places: PlacesArg,
+    /// Where the query tokens of a sequence start, `[batch]`, if it has several.
+    pub starts: ComptimeOption<OwnedTensor<i32>>,
 }
 
 /// What the splits of each query head sum up to.

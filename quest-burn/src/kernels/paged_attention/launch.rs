@@ -14,6 +14,7 @@ use super::{
     matrix::{self, MatrixShape},
     merge::{self, Merge},
     partition::{self, Kernel, Partition, lanes_shape},
+    split::Chunk,
 };
 use crate::cache::{CHANNELS_PER_WORD, KvStorage};
 
@@ -27,7 +28,9 @@ struct Problem {
     values: Rows<CubeBackend>,
     places: Places<CubeBackend>,
     batch: usize,
+    /// Query heads, or their query tokens where each has several.
     n_heads: usize,
+    chunk: Chunk,
     n_kv_heads: usize,
     head_dim: usize,
     page_size: usize,
@@ -40,6 +43,7 @@ impl Problem {
         keys: Rows<CubeBackend>,
         values: Rows<CubeBackend>,
         places: Places<CubeBackend>,
+        chunk: Chunk,
     ) -> Self {
         let query = into_contiguous(query);
         let (keys, values) = (keys.into_contiguous(), values.into_contiguous());
@@ -53,6 +57,7 @@ impl Problem {
             places,
             batch,
             n_heads,
+            chunk,
             n_kv_heads,
             head_dim,
             page_size,
@@ -64,7 +69,8 @@ impl Problem {
         let properties = self.query.client.properties();
         let (dtype, rows) = (self.query.dtype, self.keys.storage());
         let (head_dim, page_size) = (self.head_dim, self.page_size);
-        if let Some(shape) = MatrixShape::new(properties, dtype, rows, group, head_dim, page_size) {
+        let heads = (group, self.chunk);
+        if let Some(shape) = MatrixShape::new(properties, dtype, rows, heads, head_dim, page_size) {
             return Kernel::Matrix(shape);
         }
         let (layout, pieces) = match rows {
@@ -77,7 +83,7 @@ impl Problem {
             }
         };
         let hardware = &properties.hardware;
-        Kernel::Lanes(lanes_shape(&layout, pieces, hardware, group, page_size))
+        Kernel::Lanes(lanes_shape(&layout, pieces, hardware, heads, page_size))
     }
 
     /// The partition for `list_heads` page lists per sequence.
@@ -106,12 +112,16 @@ impl Problem {
         &self,
         pages: CubeTensor,
     ) -> ReadArgLaunch<F, N, E, W> {
+        let starts = self
+            .chunk
+            .map(|_| self.places.starts.clone().into_tensor_arg());
         ReadArgLaunch::new(
             self.query.clone().into_tensor_arg(),
             self.keys.arg(),
             self.values.arg(),
             pages.into_tensor_arg(),
             self.places.clone().into_arg(),
+            starts.into(),
         )
     }
 
@@ -178,16 +188,18 @@ impl Partition {
     }
 }
 
-/// Attention over the listed pages, or over all of them, `[batch, n_heads, head_dim]`.
+/// Attention over the listed pages, or over all of them, `[batch, n_heads, head_dim]`; of several tokens of each
+/// head, with those as heads.
 pub(in crate::kernels) fn launch(
     query: CubeTensor,
     keys: Rows<CubeBackend>,
     values: Rows<CubeBackend>,
     pages: PageList<CubeBackend>,
     places: Places<CubeBackend>,
+    chunk: Chunk,
     scale: f32,
 ) -> CubeTensor {
-    let problem = Problem::new(query, keys, values, places);
+    let problem = Problem::new(query, keys, values, places, chunk);
     let (pages, list_heads, bound) = match pages {
         PageList::Listed { ids } => {
             let ids = into_contiguous(ids);

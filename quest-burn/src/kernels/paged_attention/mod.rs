@@ -1,4 +1,4 @@
-//! Attention of one query token over pages: split over the pages, merged by log-sum-exp.
+//! Attention of one query token over pages, or of a few: split over the pages, merged by log-sum-exp.
 
 mod args;
 mod launch;
@@ -86,6 +86,52 @@ pub fn paged_attention(
         values.into(),
         pages,
         sequences.into(),
+        None,
         scale,
     ))
+}
+
+/// Causal attention of the few query tokens that a step adds: token `i` of a sequence, at position `starts + i`,
+/// sees the keys up to its own, which are in the cache already.
+///
+/// As [`paged_attention`] it is split over the pages, so that few tokens over a long context fill a device. A key
+/// and a value are read once for several tokens, as if those were heads of a larger group.
+///
+/// Rows past the tokens that a sequence gains are zeros.
+///
+/// # Shapes
+///
+/// - query, output: `[batch, n_heads, tokens, head_dim]`
+/// - keys, values: `[n_pages, n_kv_heads, page_size, head_dim]`, whole or in 8 bits
+/// - bound: most pages that a sequence has, now or when a captured step is replayed
+///
+/// # Panics
+///
+/// When shapes or dtypes do not fit together.
+pub fn few_token_attention(
+    query: Tensor<4>,
+    keys: impl Into<KvRows>,
+    values: impl Into<KvRows>,
+    bound: usize,
+    sequences: &Sequences,
+    scale: f32,
+) -> Tensor<4> {
+    let (keys, values) = (keys.into(), values.into());
+    let [batch, n_heads, tokens, head_dim] = query.dims();
+    assert!(tokens > 0, "query tokens: expected at least 1, found 0");
+    let [_, max_pages] = sequences.page_table.dims();
+    let query = query.reshape([batch, n_heads * tokens, head_dim]);
+    check_attention(&query, &keys, &values, sequences);
+    assert_shape!(&sequences.starts, [batch]);
+    check_bound(bound, max_pages);
+    let output = Tensor::<3>::from_dispatch(Dispatch::paged_attention(
+        query.into_dispatch(),
+        keys.into(),
+        values.into(),
+        PageList::All { bound },
+        sequences.into(),
+        Some(tokens),
+        scale,
+    ));
+    output.reshape([batch, n_heads, tokens, head_dim])
 }

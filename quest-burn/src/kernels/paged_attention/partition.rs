@@ -3,7 +3,7 @@ use cubecl::ir::HardwareProperties;
 use super::{
     super::row::RowLayout,
     matrix::{self, MatrixShape},
-    split::Shape,
+    split::{Chunk, Shape},
 };
 
 /// Units of a cube.
@@ -109,7 +109,7 @@ pub(super) fn lanes_shape(
     layout: &RowLayout,
     pieces: usize,
     hardware: &HardwareProperties,
-    group: usize,
+    (group, chunk): (usize, Chunk),
     page_size: usize,
 ) -> Shape {
     let channels = layout.vectors * layout.width;
@@ -131,6 +131,7 @@ pub(super) fn lanes_shape(
     }
     Shape {
         heads,
+        chunk,
         lanes: layout.lanes,
         loads: layout.vectors,
         pieces,
@@ -199,11 +200,12 @@ mod tests {
         };
         let matrix = MatrixShape {
             heads: group,
+            chunk: None,
             planes: 4,
             page_size,
             head_dim: 128,
         };
-        let lanes = lanes_shape(&layout, 1, &hardware, group, page_size);
+        let lanes = lanes_shape(&layout, 1, &hardware, (group, None), page_size);
         [Kernel::Lanes(lanes), Kernel::Matrix(matrix)]
             .map(|kernel| Partition::new(kernel, 132, batch, group, list_heads, page_size))
     }

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::{
     super::row::{dot, lanes_scatter_sum, lanes_sum},
-    split::{Place, Shape, Slots, column},
+    split::{Place, Shape, Slots, column, hidden},
 };
 use crate::row_load::{RowLoad, RowsArg};
 
@@ -19,6 +19,8 @@ pub(super) struct Softmax<N: Size> {
     pub accumulator: Array<Vector<f32, N>>,
     pub row_max: Array<f32>,
     pub row_sum: Array<f32>,
+    /// Tokens at the end of the sequence that each head does not see; of a lane's own head where a lane has one.
+    hidden: Array<u32>,
 }
 
 #[cube]
@@ -35,10 +37,17 @@ pub(super) fn softmax<F: Float, N: Size>(
     let mut accumulator = Array::<Vector<f32, N>>::new(comptime!(shape.heads * vectors));
     let mut row_max = Array::<f32>::new(shape.heads);
     let mut row_sum = Array::<f32>::new(shape.heads);
+    let mut of_heads = Array::<u32>::new(shape.heads);
     #[unroll]
     for h in 0..shape.heads {
         row_max[h] = f32::new(NO_SCORE);
         row_sum[h] = f32::new(0.0);
+        let head = if comptime!(shape.transposed) {
+            lane / comptime!(shape.lanes / shape.n_scores()) % shape.heads
+        } else {
+            h.runtime()
+        };
+        of_heads[h] = hidden(place, place.query_head + head, shape.chunk) as u32;
         #[unroll]
         for c in 0..vectors {
             let head = place.sequence * place.n_heads + place.query_head + h;
@@ -52,6 +61,7 @@ pub(super) fn softmax<F: Float, N: Size>(
         accumulator,
         row_max,
         row_sum,
+        hidden: of_heads,
     }
 }
 
@@ -64,6 +74,24 @@ struct Tokens<E: Numeric, N: Size> {
     key_scales: Array<f32>,
     value_scales: Array<f32>,
     used: Array<bool>,
+    /// Tokens of the sequence from each of them on, itself among them.
+    left: Array<u32>,
+}
+
+/// Whether a head that does not see the last `hidden` tokens of the sequence sees one that is in flight.
+#[cube]
+fn sees<E: Numeric, N: Size>(
+    tokens: &Tokens<E, N>,
+    #[comptime] token: usize,
+    hidden: u32,
+    #[comptime] shape: Shape,
+) -> bool {
+    let used = tokens.used[token];
+    if comptime!(shape.chunk.is_some()) {
+        used && hidden < tokens.left[token]
+    } else {
+        used
+    }
 }
 
 #[cube]
@@ -87,8 +115,12 @@ fn load_tokens<L: RowLoad, E: Numeric, N: Size>(
         let t = first + u * runs + run;
         let slot = min(t / shape.page_size, n_slots - 1);
         let within = t % shape.page_size;
-        let valid = t < n_slots * shape.page_size && within < slots.tokens[slot] as usize;
+        let of_page = slots.tokens[slot] as usize;
+        let valid = t < n_slots * shape.page_size && within < of_page;
         tokens.used[u] = valid;
+        if comptime!(shape.chunk.is_some()) {
+            tokens.left[u] = (of_page - min(within, of_page)) as u32;
+        }
         let within = select(valid, within, 0usize);
         let page = slots.pages[slot] as usize * place.n_kv_heads + place.kv_head;
         let row = page * shape.page_size + within;
@@ -142,7 +174,8 @@ fn fold_tokens<L: RowLoad, E: Numeric, N: Size>(
             if comptime!(L::SCALED) {
                 score = score * tokens.key_scales[u];
             }
-            scores[u] = select(tokens.used[u], score, f32::new(NO_SCORE));
+            let seen = sees::<E, N>(tokens, u, state.hidden[h], shape);
+            scores[u] = select(seen, score, f32::new(NO_SCORE));
             row_max = max(row_max, scores[u]);
         }
         let correction = f32::exp(state.row_max[h] - row_max);
@@ -155,7 +188,8 @@ fn fold_tokens<L: RowLoad, E: Numeric, N: Size>(
         }
         #[unroll]
         for u in 0..in_flight {
-            let mut weight = select(tokens.used[u], f32::exp(scores[u] - row_max), f32::new(0.0));
+            let seen = sees::<E, N>(tokens, u, state.hidden[h], shape);
+            let mut weight = select(seen, f32::exp(scores[u] - row_max), f32::new(0.0));
             sum += weight;
             if comptime!(L::SCALED) {
                 weight = weight * tokens.value_scales[u];
@@ -221,7 +255,7 @@ fn fold_transposed<L: RowLoad, E: Numeric, N: Size>(
     let mut used = false.runtime();
     #[unroll]
     for u in 0..in_flight {
-        used = used || (own == u && tokens.used[u]);
+        used = used || (own == u && sees::<E, N>(tokens, u, state.hidden[0], shape));
     }
     let score = select(used, score, f32::new(NO_SCORE));
     let mut row_max = score;
@@ -300,6 +334,7 @@ fn tokens<E: Numeric, N: Size>(#[comptime] shape: Shape) -> Tokens<E, N> {
         key_scales: Array::new(shape.in_flight),
         value_scales: Array::new(shape.in_flight),
         used: Array::new(shape.in_flight),
+        left: Array::new(shape.in_flight),
     }
 }
 

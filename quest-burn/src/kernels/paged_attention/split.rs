@@ -7,11 +7,16 @@ use super::{
     softmax::{NO_SCORE, Softmax},
 };
 
+/// Query tokens of each head, if there are several: they take the places of as many query heads, those of a
+/// head in a row, and each sees the tokens of the sequence up to its own.
+pub(super) type Chunk = Option<usize>;
+
 /// What a cube's kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
     /// Query heads of a cube.
     pub heads: usize,
+    pub chunk: Chunk,
     /// Units that share a row, the loads of each, and the vectors of channels of a load.
     pub lanes: usize,
     pub loads: usize,
@@ -75,6 +80,8 @@ pub(super) struct Place {
     pub max_pages: usize,
     /// Tokens of the sequence.
     pub length: usize,
+    /// Where its query tokens start, if there are several.
+    pub start: usize,
 }
 
 /// The place of a cube among `rows`, runs of `heads` query heads of a sequence.
@@ -88,6 +95,11 @@ pub(super) fn place<F: Float, N: Size, E: Numeric, W: Size>(
     let n_heads = read.query.shape(1);
     let n_kv_heads = read.keys.rows.shape(1);
     let query_head = row * heads;
+    let mut start = 0usize.runtime();
+    #[comptime]
+    if let ComptimeOption::Some(starts) = &read.starts {
+        start = starts[sequence] as usize;
+    }
     Place {
         sequence,
         query_head,
@@ -97,7 +109,20 @@ pub(super) fn place<F: Float, N: Size, E: Numeric, W: Size>(
         n_pool_pages: read.keys.rows.shape(0),
         max_pages: read.places.page_table.shape(1),
         length: read.places.lengths[sequence] as usize,
+        start,
     }
+}
+
+/// Tokens at the end of the sequence that a query head does not see: those after its own token. One of padding
+/// sees none.
+#[cube]
+pub(super) fn hidden(place: &Place, head: usize, #[comptime] chunk: Chunk) -> usize {
+    let mut hidden = 0usize.runtime();
+    if comptime!(chunk.is_some()) {
+        let seen = place.start + head % comptime!(chunk.unwrap_or(1)) + 1;
+        hidden = place.length - select(seen <= place.length, seen, 0usize);
+    }
+    hidden
 }
 
 /// Pages that each split of a sequence reads; see `Partition`.
@@ -112,7 +137,7 @@ pub(super) fn pages_per_split(n_pages: usize, min_pages: u32, max_splits: u32) -
 pub(super) struct Slots {
     /// Pool page of each slot.
     pub pages: Shared<[u32]>,
-    /// Tokens of the page that are within the sequence.
+    /// Tokens of the sequence from the page's first one on.
     pub tokens: Shared<[u32]>,
 }
 
@@ -141,8 +166,7 @@ pub(super) fn stage_page(
     let page = select(valid, page, 0usize);
     let pool_page = page_table[place.sequence * place.max_pages + page] as usize;
     slots.pages[slot] = min(pool_page, place.n_pool_pages - 1) as u32;
-    let tokens = min(page_size, place.length - select(valid, begin, place.length));
-    slots.tokens[slot] = tokens as u32;
+    slots.tokens[slot] = (place.length - select(valid, begin, place.length)) as u32;
 }
 
 /// Puts a page with tokens of the sequence into a slot.
@@ -156,7 +180,7 @@ pub(super) fn put_page(
     #[comptime] page_size: usize,
 ) {
     slots.pages[slot] = min(pool_page, place.n_pool_pages - 1) as u32;
-    slots.tokens[slot] = min(page_size, place.length - page * page_size) as u32;
+    slots.tokens[slot] = (place.length - page * page_size) as u32;
 }
 
 /// What the planes of a cube have summed up, in shared memory: `[plane, head, vector]` and `[plane,

@@ -14,7 +14,7 @@ use super::{
         super::matrix_instruction::{COLUMNS, DEPTH, ROWS},
         args::SplitsArg,
         softmax::NO_SCORE,
-        split::{Place, Slots, plane_sums, publish_sums},
+        split::{Place, Slots, hidden, plane_sums, publish_sums},
     },
     MatrixShape, PACKED, PLANE,
     tile::{Tile, run},
@@ -32,6 +32,8 @@ pub(super) struct Heads<F: Float, P: Size> {
     row_max: Array<f32>,
     /// Of this lane's tokens; lanes are summed up at the end.
     row_sum: Array<f32>,
+    /// Tokens at the end of the sequence that head `g` of each half does not see.
+    hidden: Array<u32>,
 }
 
 /// The `index`-th pair of channels of a vector.
@@ -79,12 +81,14 @@ pub(super) fn start_heads<F: Float, N: Size, P: Size>(
     let mut accumulator = Array::<Vector<f32, P>>::new(n_accumulators);
     let mut row_max = Array::<f32>::new(halves);
     let mut row_sum = Array::<f32>::new(halves);
+    let mut of_heads = Array::<u32>::new(halves);
     #[unroll]
     for half in 0..halves {
         row_max[half] = f32::new(NO_SCORE);
         row_sum[half] = f32::new(0.0);
         // Of rows past the heads the results are not used.
         let head = min(lane / 4 + half * COLUMNS, comptime!(shape.heads - 1));
+        of_heads[half] = hidden(place, place.query_head + head, shape.chunk) as u32;
         let head = place.sequence * place.n_heads + place.query_head + head;
         #[unroll]
         for v in 0..vectors {
@@ -105,6 +109,7 @@ pub(super) fn start_heads<F: Float, N: Size, P: Size>(
         accumulator,
         row_max,
         row_sum,
+        hidden: of_heads,
     }
 }
 
@@ -169,8 +174,8 @@ pub(super) fn weigh<L: RowLoad, F: Float, E: Numeric, W: Size, P: Size>(
     let n_accumulators = comptime!(2 * shape.steps());
     let lane = UNIT_POS_PLANE as usize;
     let t = lane % 4;
-    let upper = run(slots, first, n_slots, shape).used;
-    let lower = run(slots, first + COLUMNS, n_slots, shape).used;
+    let upper = run(slots, first, n_slots, shape);
+    let lower = run(slots, first + COLUMNS, n_slots, shape);
     let mut weights = Array::<Vector<F, P>>::new(comptime!(2 * halves));
     #[unroll]
     for half in 0..halves {
@@ -182,12 +187,16 @@ pub(super) fn weigh<L: RowLoad, F: Float, E: Numeric, W: Size, P: Size>(
             #[unroll]
             for i in 0..2usize {
                 let at = comptime!(2 * of_tokens + i);
-                let n_used = if comptime!(of_tokens == 0) {
+                let run = if comptime!(of_tokens == 0) {
                     upper
                 } else {
                     lower
                 };
-                used[at] = 2 * t + i < n_used;
+                used[at] = if comptime!(shape.chunk.is_some()) {
+                    2 * t + i + (heads.hidden[half] as usize) < run.left
+                } else {
+                    2 * t + i < run.used
+                };
                 let mut score = scores[comptime!(2 * of_tokens + half)].extract(i) * scale;
                 if comptime!(L::SCALED) {
                     score = score * tile.key_scales[at];

@@ -19,7 +19,7 @@ use super::{
     super::matrix_instruction::{COLUMNS, DEPTH, PACKED, PLANE, ROWS, is_there},
     args::{ReadArg, SplitsArg},
     listed::{Splitting, reading, stage_chunk},
-    split::{PlaneSumsShape, publish_nothing, slots},
+    split::{Chunk, PlaneSumsShape, publish_nothing, slots},
 };
 use crate::{
     cache::{CHANNELS_PER_WORD, KvStorage},
@@ -40,6 +40,7 @@ const MAX_HEAD_DIM: usize = 128;
 pub(super) struct MatrixShape {
     /// Query heads of a cube.
     pub heads: usize,
+    pub chunk: Chunk,
     pub planes: usize,
     pub page_size: usize,
     pub head_dim: usize,
@@ -53,7 +54,7 @@ impl MatrixShape {
         properties: &DeviceProperties,
         dtype: DType,
         rows: KvStorage,
-        group: usize,
+        (group, chunk): (usize, Chunk),
         head_dim: usize,
         page_size: usize,
     ) -> Option<Self> {
@@ -66,6 +67,7 @@ impl MatrixShape {
             && page_size.is_multiple_of(COLUMNS);
         let shape = Self {
             heads,
+            chunk,
             planes: PLANES,
             page_size,
             head_dim,

@@ -38,8 +38,9 @@ pub(super) struct Run {
     /// Slot of their page, and the first one within it.
     slot: usize,
     within: usize,
-    /// How many of them are tokens of the sequence.
+    /// How many of them are tokens of the sequence, and how many of those there are from the first one on.
     pub used: usize,
+    pub left: usize,
 }
 
 /// Where the 8 tokens from `token` on lie.
@@ -54,10 +55,12 @@ pub(super) fn run(
     let within = token % shape.page_size;
     let is_in = token < n_slots * shape.page_size;
     let of_page = select(is_in, slots.tokens[slot] as usize, 0usize);
+    let left = of_page - min(within, of_page);
     Run {
         slot,
         within,
-        used: min(of_page - min(within, of_page), COLUMNS),
+        used: min(left, COLUMNS),
+        left,
     }
 }
 
