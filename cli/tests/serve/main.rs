@@ -4,6 +4,8 @@
 
 mod answers;
 mod load;
+#[cfg(target_os = "linux")]
+mod many;
 mod refusals;
 #[cfg(target_os = "linux")]
 mod signals;

@@ -393,7 +393,8 @@ fn layers_of_a_row_are_the_reference_in_tensor_operations() {
             let (row, _) = random([1, k], dtype, &device, &mut rng);
             let what = format!("int8: {is_int8}, rank {rank}");
             let close = |found: &Tensor<2>, expected: &Tensor<2>, what: &str| {
-                assert_close(&floats(found), &floats(expected), 1e-3, what);
+                // Burn multiplies f32 matrices in TF32 on CUDA.
+                assert_close(&floats(found), &floats(expected), 2e-3, what);
             };
             let bias = layer.forward(Tensor::zeros([1, k], (&device, dtype)));
             let products = weight.reference(row.clone());

@@ -17,7 +17,7 @@ use super::{
         split::{Place, Slots, hidden, plane_sums, publish_sums},
     },
     MatrixShape, PACKED, PLANE,
-    tile::{Tile, run},
+    tile::{Run, Tile, run},
 };
 use crate::row_load::RowLoad;
 
@@ -157,6 +157,16 @@ pub(super) fn scores<L: RowLoad, F: Float, E: Numeric, W: Size, P: Size>(
     scores
 }
 
+/// How many of the 8 tokens of a run, or more, a head sees that does not see the last `hidden` ones.
+#[cube]
+fn seen(run: &Run, hidden: u32, #[comptime] shape: MatrixShape) -> usize {
+    if comptime!(shape.chunk.is_some()) {
+        run.left - min(hidden as usize, run.left)
+    } else {
+        run.used
+    }
+}
+
 /// Takes a tile's scores into the running softmax; the weights of its tokens, for each half of the heads
 /// a register of each 8 tokens.
 #[cube]
@@ -179,6 +189,8 @@ pub(super) fn weigh<L: RowLoad, F: Float, E: Numeric, W: Size, P: Size>(
     let mut weights = Array::<Vector<F, P>>::new(comptime!(2 * halves));
     #[unroll]
     for half in 0..halves {
+        let upper_seen = seen(&upper, heads.hidden[half], shape);
+        let lower_seen = seen(&lower, heads.hidden[half], shape);
         let mut scaled = Array::<f32>::new(4usize);
         let mut used = Array::<bool>::new(4usize);
         let mut row_max = heads.row_max[half];
@@ -187,16 +199,12 @@ pub(super) fn weigh<L: RowLoad, F: Float, E: Numeric, W: Size, P: Size>(
             #[unroll]
             for i in 0..2usize {
                 let at = comptime!(2 * of_tokens + i);
-                let run = if comptime!(of_tokens == 0) {
-                    upper
+                let n_seen = if comptime!(of_tokens == 0) {
+                    upper_seen
                 } else {
-                    lower
+                    lower_seen
                 };
-                used[at] = if comptime!(shape.chunk.is_some()) {
-                    2 * t + i + (heads.hidden[half] as usize) < run.left
-                } else {
-                    2 * t + i < run.used
-                };
+                used[at] = 2 * t + i < n_seen;
                 let mut score = scores[comptime!(2 * of_tokens + half)].extract(i) * scale;
                 if comptime!(L::SCALED) {
                     score = score * tile.key_scales[at];
