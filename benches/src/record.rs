@@ -123,6 +123,15 @@ pub struct Record {
     /// Largest deviation of the timed result from the untimed one, over its size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_error: Option<f64>,
+    /// Decode steps of an engine that were replays of a recording.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded_steps: Option<u64>,
+    /// Decode steps of an engine that were launched kernel by kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain_steps: Option<u64>,
+    /// Recordings that an engine made meanwhile, whose time is in that of a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recordings: Option<u64>,
     /// Why there is no measurement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

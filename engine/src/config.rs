@@ -30,6 +30,10 @@ impl EngineConfig {
     /// Query tokens beside one of each sequence that a step has at least, so that prompts get on.
     pub const MIN_PROMPT_TOKENS: usize = 32;
 
+    /// Recordings of decode steps that there are at once, at most: twelve that are kept, and one that is being made. Each
+    /// keeps memory of the device.
+    pub const MAX_RECORDINGS: usize = 13;
+
     /// Checks what does not depend on a model.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ pub struct Stats {
     pub steps: u64,
     /// Decode steps that were replays of a recording. A step of the engine has one decode step for each policy.
     pub recorded_steps: u64,
+    /// Recordings that were made.
+    pub recordings: u64,
     /// Decode steps that were launched kernel by kernel.
     pub plain_steps: u64,
     /// Tokens of prompts that were taken on, with those that were in the cache.

@@ -3,6 +3,7 @@
 mod passes;
 mod plan;
 mod recorded;
+mod recordings;
 mod share;
 
 use std::{
@@ -22,7 +23,7 @@ use quest_burn::{
 use quest_burn_models::local::LocalModel;
 use thiserror::Error;
 
-use self::recorded::Recordings;
+use self::recordings::Recordings;
 
 use crate::{
     EngineConfig, FinishReason, Policy, Stats,

@@ -8,7 +8,7 @@ use quest_burn::{
     decode::DecodeGraph,
     policy::{DensePolicy, PagePolicy},
 };
-use quest_burn_engine::{Engine, EngineConfig, Event, Finished, Policy, Request, Stats};
+use quest_burn_engine::{Answer, Engine, EngineConfig, Event, Finished, Policy, Request, Stats};
 use quest_burn_models::{
     generation::GenerationConfig, local::LocalModel, sampling::SamplingConfig,
 };
@@ -214,6 +214,49 @@ fn answers_that_gave_their_pages_up_are_the_same_in_recorded_steps() {
         let stats = engine.stats();
         assert!(stats.preemptions > 0, "{stats:?}");
         assert_recorded(&model, &stats);
+    }
+}
+
+#[test]
+fn answers_that_nobody_waits_for_leave_those_of_others_as_they_are() {
+    let _turn = turn();
+    for model in models() {
+        // Tokens that are taken of each; who has asked for more of them goes away then.
+        let clients = [
+            (prompt(30, 1), 25, Policy::Dense),
+            (prompt(45, 2), 10, Policy::Dense),
+            (prompt(20, 3), 60, quest()),
+            (prompt(33, 4), 60, Policy::Dense),
+            (prompt(28, 5), 14, quest()),
+        ];
+        let expected = clients.each_ref();
+        let expected = expected.map(|(ids, taken, policy)| alone(&model, ids, *taken, policy));
+        let engine = engine(&model, 160, true);
+        let mut running = clients.map(|(ids, taken, policy)| {
+            let asked = if taken == 60 { 60 } else { 200 };
+            let request = Request::new(ids, asked).with_policy(policy);
+            (Some(engine.submit(request).unwrap()), taken, Vec::new())
+        });
+        for n in 1..=60 {
+            for (answer, taken, found) in &mut running {
+                match answer.as_mut().map(Answer::blocking_next) {
+                    Some(Some(Event::Token(token))) => found.push(token.id),
+                    None => (),
+                    other => panic!("{other:?}"),
+                }
+                if n == *taken {
+                    *answer = None;
+                }
+            }
+        }
+        for ((_, _, found), expected) in running.iter().zip(&expected) {
+            assert_eq!(found, expected);
+        }
+        engine.shutdown();
+        let stats = engine.stats();
+        assert_recorded(&model, &stats);
+        assert_eq!((stats.cancelled, stats.finished), (3, 2));
+        assert_eq!(stats.used_pages(), 0);
     }
 }
 

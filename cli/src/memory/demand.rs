@@ -28,6 +28,12 @@ pub(crate) struct Demand<'a> {
     pub work: Work,
 }
 
+/// What a recording of a decode step takes whatever the model: a block of small tensors, which CubeCL keeps apart (8 MiB),
+/// and the sums of attention's splits, a few rows for each cube that the device runs at once.
+pub(super) const PER_RECORDING: u64 = 24 << 20;
+/// What CubeCL adds to the size of a block.
+pub(super) const BLOCK_SLACK: u64 = 2 << 20;
+
 /// What a user can choose about a model's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
@@ -41,12 +47,18 @@ pub(crate) struct Work {
     pub tokens: usize,
     /// Tokens of these that logits are computed for.
     pub logits: usize,
+    /// Recordings of decode steps, of up to as many sequences as there are logits.
+    pub recordings: usize,
 }
 
 impl Work {
     /// Prefill in chunks, of which the last token alone is continued.
     pub(crate) fn chunk(tokens: usize) -> Self {
-        Self { tokens, logits: 1 }
+        Self {
+            tokens,
+            logits: 1,
+            recordings: 0,
+        }
     }
 }
 
@@ -56,6 +68,7 @@ impl Demand<'_> {
         self.weight_bytes(form)
             .saturating_add(self.cache_bytes(form, tokens))
             .saturating_add(self.work_bytes(form, tokens))
+            .saturating_add(self.recordings_bytes(form, tokens))
     }
 
     /// The parts in words.
@@ -71,8 +84,15 @@ impl Demand<'_> {
             (None, "full") => dtype.to_owned(),
             (None, format) => format.to_owned(),
         };
+        let recordings = match self.work.recordings {
+            0 => String::new(),
+            n => {
+                let bytes = self.recordings_bytes(form, self.tokens);
+                format!(", {n} recordings of decode steps {}", BinaryBytes(bytes))
+            }
+        };
         format!(
-            "weights {} in {weights}, KV cache {} in {rows} for {} tokens, work space {}",
+            "weights {} in {weights}, KV cache {} in {rows} for {} tokens, work space {}{recordings}",
             BinaryBytes(self.weight_bytes(form)),
             BinaryBytes(self.cache_bytes(form, self.tokens)),
             self.tokens,
@@ -130,14 +150,53 @@ impl Demand<'_> {
     /// not lie as it wants them: the keys or the values of a layer. And what the program takes
     /// besides.
     fn work_bytes(&self, form: Form, tokens: usize) -> u64 {
-        let tensors = 2 * self.config.n_layers.max(1) as u64;
-        let copy = self.cache(tokens).key_value_bytes(form.dtype) / tensors;
+        let copy = self.layer_keys_bytes(form, tokens);
         let hidden = self.hidden_bytes(form, tokens);
         let hidden = hidden
             .saturating_add(self.window_bytes(tokens))
             .saturating_add(self.widened_bytes(form, tokens))
             .saturating_add(self.lazy_bytes(form, tokens));
         hidden.max(copy).saturating_add(PROGRAM)
+    }
+
+    /// The keys or the values of a layer.
+    fn layer_keys_bytes(&self, form: Form, tokens: usize) -> u64 {
+        let tensors = 2 * self.config.n_layers.max(1) as u64;
+        self.cache(tokens).key_value_bytes(form.dtype) / tensors
+    }
+
+    /// What recordings keep, if all are of the largest bucket: the memory that their step was at work in, in whole blocks of
+    /// CubeCL's allocator, as nothing else is put into a block that a recording uses. A block is as large as the largest
+    /// tensor that there was: the keys of a layer, logits, or what a prompt's feed-forward block makes. The step has
+    /// hidden states and logits as any other, and scores of pages with what is chosen of them. It is reckoned, not measured.
+    fn recordings_bytes(&self, form: Form, tokens: usize) -> u64 {
+        if self.work.recordings == 0 {
+            return 0;
+        }
+        let config = self.config;
+        let sequences = self.work.logits.checked_next_power_of_two();
+        let sequences = sequences.unwrap_or(usize::MAX);
+        let product = |factors: [usize; 4]| {
+            let factors = factors.into_iter().map(|n| n as u64);
+            factors.fold(1, u64::saturating_mul)
+        };
+        let pages = tokens.min(config.max_positions).div_ceil(self.page_size);
+        let scores = product([2 * size_of::<f32>(), sequences, config.n_heads, pages]);
+        let step = Self {
+            work: Work {
+                tokens: sequences,
+                logits: sequences,
+                recordings: 0,
+            },
+            ..self.clone()
+        };
+        let step = step.hidden_bytes(form, tokens).saturating_add(scores);
+        let prompt = product([2, config.d_ff, self.work.tokens, form.dtype.size()]);
+        let logits = product([size_of::<f32>(), sequences, config.vocab_size, 1]);
+        let largest = self.layer_keys_bytes(form, tokens).max(prompt).max(logits);
+        let block = largest.saturating_add(BLOCK_SLACK);
+        let blocks = step.div_ceil(block).saturating_mul(block);
+        (self.work.recordings as u64).saturating_mul(blocks.saturating_add(PER_RECORDING))
     }
 
     /// Keys and values of a layer that a prompt's attention takes widened on GPUs.

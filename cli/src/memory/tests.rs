@@ -6,7 +6,10 @@ use quest_burn_linear::blocks::BlockFormat;
 use quest_burn_models::{config::ModelConfig, weights::KeptBlocks};
 use quest_burn_tests::checkpoint::{self, CheckpointSpec};
 
-use super::*;
+use super::{
+    demand::{BLOCK_SLACK, PER_RECORDING},
+    *,
+};
 use crate::device::{self, DeviceName};
 
 fn config() -> ModelConfig {
@@ -67,6 +70,33 @@ fn weights_cache_and_work_are_counted() {
     };
     let logits = 4095 * config.vocab_size as u64 * 8;
     assert_eq!(scored.bytes(scored.form, 4096), bytes + logits);
+}
+
+#[test]
+fn recordings_are_counted_in_whole_blocks() {
+    let config = config();
+    let demand = demand(&config, 1 << 16);
+    let with = |recordings| {
+        let work = Work {
+            tokens: 512,
+            logits: 32,
+            recordings,
+        };
+        let demand = Demand {
+            work,
+            ..demand.clone()
+        };
+        (demand.bytes(demand.form, 1 << 16), demand.parts())
+    };
+    let [none, one, many] = [0, 1, 13].map(with);
+    // Keys of a layer are larger than all else, also than all that a step of 32 tokens is at work on.
+    let keys = config.cache(16, 1, 1 << 16).key_value_bytes(DType::F32) / 2;
+    let keys = keys / config.n_layers as u64;
+    let of_one = keys + BLOCK_SLACK + PER_RECORDING;
+    assert_eq!(one.0 - none.0, of_one);
+    assert_eq!(many.0 - none.0, 13 * of_one);
+    assert!(!none.1.contains("recordings"), "{}", none.1);
+    assert!(many.1.contains(", 13 recordings of"), "{}", many.1);
 }
 
 #[test]

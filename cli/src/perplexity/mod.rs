@@ -119,8 +119,8 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     let work = match mode {
         LikelihoodMode::Decode { prefill, chunk } => Work::chunk(chunk.min(prefill)),
         LikelihoodMode::Dense { chunk } => Work {
-            tokens: chunk,
             logits: chunk,
+            ..Work::chunk(chunk)
         },
     };
     let (mut session, device) = plan.load(ids.len(), work)?;

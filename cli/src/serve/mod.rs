@@ -11,8 +11,8 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context, bail};
 use clap::Args;
 use quest_burn::policy::PolicyKind;
-use quest_burn_engine::{Engine, Policy};
-use quest_burn_models::tokenizer::Tokenizer;
+use quest_burn_engine::{Engine, EngineConfig, Policy};
+use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
 use quest_burn_serve::{ModelInfo, Server, ServerConfig};
 use tokio::net::TcpListener;
 
@@ -91,12 +91,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     )))?;
 
     plan.model.model = plan.model.model.context(context);
-    let (loaded, pool_tokens) = load(&plan, args, context)?;
+    let (loaded, config_of_engine) = load(&plan, args, context)?;
+    let pool_tokens = config_of_engine.pool_tokens;
     plan.model.folder.discard();
     loaded.report(pool_tokens);
     warn_of_context(args, context, pool_tokens);
     let quest = args.common.policy.config().quest;
-    let config_of_engine = args.engine.config(pool_tokens);
     let engine = Engine::start(loaded.model, config_of_engine).map_err(anyhow::Error::new)?;
     let stop_ids = engine.model().stop_ids().to_vec();
     let names = [plan.model.folder.name().to_owned()].into_iter();
@@ -162,33 +162,57 @@ fn warn_of_context(args: &ServeArgs, context: usize, pool_tokens: usize) {
     }
 }
 
-/// Loads the weights for a cache as large as was asked for, or as there is memory for.
+/// Loads the weights for a cache as large as was asked for, or as there is memory for. Decode steps are recorded where
+/// there is memory for recordings as well.
 fn load(
     plan: &Plan<'_>,
     args: &ServeArgs,
     context: usize,
-) -> Result<(LoadedModel, usize), Failure> {
+) -> Result<(LoadedModel, EngineConfig), Failure> {
     let engine = args.engine.config(context);
-    let work = Work {
+    let (device, dtype) = plan.model.device()?;
+    let may_record = engine.recording && !device.name.is_cpu() && records(plan.model.config());
+    let work = |recordings| Work {
         tokens: engine.step_tokens,
         logits: engine.max_sequences,
+        recordings,
     };
-    if let Some(tokens) = args.engine.cache_tokens {
-        return Ok((plan.model.load(tokens, work)?, tokens));
-    }
-    let (device, dtype) = plan.model.device()?;
+    let most = match may_record {
+        true => EngineConfig::MAX_RECORDINGS,
+        false => 0,
+    };
     let fits = |tokens| {
         plan.model
-            .check_memory(&device, dtype, tokens, work)
+            .check_memory(&device, dtype, tokens, work(most))
             .is_ok()
     };
-    let mut tokens = context.saturating_mul(CONTEXTS);
-    // A context that was asked for is not made smaller.
-    let least = args.common.context.unwrap_or(LEAST_TOKENS);
-    while tokens > least && !fits(tokens) {
-        tokens = (tokens / 2).max(least);
+    let tokens = args.engine.cache_tokens.unwrap_or_else(|| {
+        let mut tokens = context.saturating_mul(CONTEXTS);
+        // A context that was asked for is not made smaller.
+        let least = args.common.context.unwrap_or(LEAST_TOKENS);
+        while tokens > least && !fits(tokens) {
+            tokens = (tokens / 2).max(least);
+        }
+        tokens
+    });
+    let is_short = may_record && !fits(tokens);
+    let recordings = if is_short { 0 } else { most };
+    let loaded = (plan.model).load_on(device, dtype, tokens, work(recordings))?;
+    if is_short {
+        eprintln!(
+            "warning: decode steps are launched kernel by kernel, as there is no memory for recordings beside a \
+             KV cache of {tokens} tokens; a smaller one (--cache-tokens) leaves some"
+        );
     }
-    Ok((plan.model.load_on(device, dtype, tokens, work)?, tokens))
+    let engine = args.engine.config(tokens);
+    let is_recording = engine.recording && !is_short;
+    Ok((loaded, engine.with_recording(is_recording)))
+}
+
+/// Whether decode steps of such a model are recorded where the device can.
+fn records(config: &ModelConfig) -> bool {
+    let blocks = &config.blocks;
+    blocks.windows.is_none() && blocks.experts.is_none() && blocks.attention_soft_cap.is_none()
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

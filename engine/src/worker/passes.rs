@@ -88,7 +88,7 @@ impl Worker {
     ) -> Result<bool, WorkerError> {
         let wants_ids = |&index: &usize| self.running[index].chooser.takes_most_probable();
         let wants_ids = indices.iter().all(wants_ids);
-        let Some(graph) = self.replay(policy, indices)? else {
+        let Some(graph) = self.replay(policy, indices) else {
             return Ok(false);
         };
         let logits = graph.logits().expect("a step was taken");

@@ -85,6 +85,8 @@ impl Rows {
         self.lengths
             .write(padded(&mut counted().map(|s| s.end() as i32)));
         self.active.write(padded(&mut counted().map(|_| 1)));
+        // A sequence that takes a page has the whole table written: 4 bytes for each row and page, 8 KiB for 32 sequences
+        // of 1024 tokens and 1 MiB for those of 128K in pages of 16. Less would take a kernel that writes single entries.
         let pages = counted().map(|sequence| sequence.held(page_size));
         self.page_table
             .write(page_table_entries(pages, batch, self.max_pages));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Tensor};
 use quest_burn::{
-    cache::{AssignedPages, PagedKvCache, Phase},
+    cache::{AssignedPages, KvStorage, PagedKvCache, Phase},
     decode::BatchGraph,
     policy::{DensePolicy, PagePolicy},
 };
@@ -136,9 +136,9 @@ fn assert_same_pages(found: &PagedKvCache, expected: &PagedKvCache, case: &str) 
     }
 }
 
-fn assert_close(found: &[f32], expected: &[f32], case: &str) {
+fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, case: &str) {
     for (found, expected) in found.iter().zip(expected) {
-        let is_close = (found - expected).abs() <= 1e-4 * (1.0 + expected.abs());
+        let is_close = (found - expected).abs() <= tolerance * (1.0 + expected.abs());
         assert!(is_close, "{case}: {found}, {expected}");
     }
 }
@@ -149,10 +149,14 @@ fn sequences_that_come_and_go_have_the_tokens_of_plain_steps() {
     for test_device in devices().into_iter().filter(records) {
         let device = &test_device.device;
         let model = model(device);
-        for (name, policy, digests) in policies() {
-            let case = format!("{test_device}, {name}, {digests} digests");
+        for (name, policy, stored) in policies(device) {
+            let case = format!("{test_device}, {name}");
+            // A channel in the middle of two steps may be rounded to either, and is another one then.
+            let (_, rows) = stored;
+            let is_rounded = rows == KvStorage::Int8;
+            let tolerance = if is_rounded { 0.05 } else { 1e-4 };
             let mut rng = StdRng::seed_from_u64(seed());
-            let [mut plain, mut recorded] = [(); 2].map(|()| cache(digests, device));
+            let [mut plain, mut recorded] = [(); 2].map(|()| cache(stored, device));
             let mut free = (0..PAGES as u32).collect::<BTreeSet<_>>();
             let mut common = Sequence {
                 pages: Vec::new(),
@@ -195,7 +199,7 @@ fn sequences_that_come_and_go_have_the_tokens_of_plain_steps() {
                     new.make_room(ids.len(), &mut free);
                     let next = [&mut plain, &mut recorded]
                         .map(|cache| prefill(&model, cache, &new, &ids, device));
-                    assert_eq!(next[0], next[1], "{case}, round {round}");
+                    assert!(is_rounded || next[0] == next[1], "{case}, round {round}");
                     new.length += ids.len();
                     new.newest = next[0];
                     let place = rng.random_range(0..=running.len());
@@ -211,11 +215,14 @@ fn sequences_that_come_and_go_have_the_tokens_of_plain_steps() {
                 let logits = floats(graph.logits().unwrap());
                 let case = format!("{case}, round {round}");
                 assert_eq!(logits.len(), expected.len(), "{case}");
-                assert_close(&logits, &expected, &case);
+                assert_close(&logits, &expected, tolerance, &case);
                 sizes.insert(running.len());
+                let found = chosen.into_iter().zip(logits.chunks(VOCAB_SIZE));
                 let rows = expected.chunks(VOCAB_SIZE);
-                for ((sequence, chosen), row) in running.iter_mut().zip(chosen).zip(rows) {
-                    assert_eq!(chosen, Some(argmax(row)), "{case}");
+                for ((sequence, (chosen, found)), row) in running.iter_mut().zip(found).zip(rows) {
+                    assert_eq!(chosen, Some(argmax(found)), "{case}");
+                    let is_same = chosen == Some(argmax(row));
+                    assert!(is_rounded || is_same, "{case}");
                     sequence.newest = argmax(row);
                     sequence.length += 1;
                     sequence.left -= 1;
@@ -233,7 +240,9 @@ fn sequences_that_come_and_go_have_the_tokens_of_plain_steps() {
             assert!(sizes.len() > 3 && tokens.len() > 20, "{sizes:?} {tokens:?}");
             // One for each bucket, and some anew for more pages.
             assert!((3..10).contains(&buckets.recordings), "{case}");
-            assert_same_pages(&recorded, &plain, &case);
+            if !is_rounded {
+                assert_same_pages(&recorded, &plain, &case);
+            }
         }
     }
 }

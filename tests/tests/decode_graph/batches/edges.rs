@@ -1,15 +1,15 @@
 //! Rows without a sequence, and steps that a recording was not made for.
 
 use quest_burn::{
-    cache::{AssignedPages, DigestStorage, PagedKvCache},
+    cache::{AssignedPages, PagedKvCache, Phase},
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_models::{generation::batch_graph, model::LanguageModel};
 use quest_burn_tests::devices::devices;
 
 use super::{
-    super::{alone, floats, model, tokens::records},
-    PAGES, cache, differing, pages, policies,
+    super::{VOCAB_SIZE, alone, argmax, floats, ids, model, tokens::records},
+    PAGES, WHOLE, cache, differing, pages, policies,
 };
 
 #[test]
@@ -18,9 +18,9 @@ fn padding_rows_write_to_no_page() {
     for test_device in devices().into_iter().filter(records) {
         let device = &test_device.device;
         let model = model(device);
-        for (name, policy, digests) in policies() {
-            let case = format!("{test_device}, {name}, {digests} digests");
-            let mut cache = cache(digests, device);
+        for (name, policy, stored) in policies(device) {
+            let case = format!("{test_device}, {name}");
+            let mut cache = cache(stored, device);
             let before = pages(&cache);
             let lm: &dyn LanguageModel = &model;
             let graph = batch_graph(lm, &*policy, &mut cache, 4, 4);
@@ -69,7 +69,7 @@ fn a_step_that_does_not_fit_its_recording_is_refused_and_changes_nothing() {
         let device = &test_device.device;
         let model = model(device);
         let lm: &dyn LanguageModel = &model;
-        let mut cache = cache(DigestStorage::Full, device);
+        let mut cache = cache(WHOLE, device);
         let graph = batch_graph(lm, &DensePolicy as &dyn PagePolicy, &mut cache, 2, 2);
         assert_eq!(graph.is_some(), records(&test_device), "{test_device}");
         let Some(mut graph) = graph else {
@@ -132,5 +132,42 @@ fn a_step_that_does_not_fit_its_recording_is_refused_and_changes_nothing() {
         refused(&mut cache.fork(), &[page(&[0])], &[1], other);
         cache.grow(PAGES + 1);
         refused(&mut cache, &[page(&[0])], &[1], other);
+    }
+}
+
+#[test]
+fn another_recording_is_made_when_the_pool_has_moved() {
+    let _alone = alone();
+    for test_device in devices().into_iter().filter(records) {
+        let device = &test_device.device;
+        let model = model(device);
+        let lm: &dyn LanguageModel = &model;
+        let mut cache = cache(WHOLE, device);
+        let record = |cache: &mut PagedKvCache| {
+            let graph = batch_graph(lm, &DensePolicy as &dyn PagePolicy, cache, 2, 2);
+            graph.expect("the device records")
+        };
+        let page = |length| AssignedPages {
+            pages: &[3],
+            length,
+            new_tokens: 1,
+        };
+        let mut graph = record(&mut cache);
+        graph.step(&mut cache, &[page(0)], &[5]).unwrap();
+        // What writes to a pool that is held elsewhere writes to a copy of it.
+        let held = cache.layer(1).values().clone();
+        cache.copy_page(3, 4, 1).unwrap();
+        drop(held);
+        assert!(graph.step(&mut cache, &[page(1)], &[6]).is_err());
+        drop(graph);
+        // A plain step goes on, and so does a recording of its own.
+        let step = cache.assigned_step(Phase::Decode, &[page(1)]).unwrap();
+        let hidden = lm.hidden(ids(&[vec![6]], device), &mut cache, &step, &DensePolicy);
+        let expected = floats(lm.logits(hidden).squeeze_dim::<2>(1));
+        assert_eq!(expected.len(), VOCAB_SIZE);
+        let mut graph = record(&mut cache);
+        graph.step(&mut cache, &[page(1)], &[6]).unwrap();
+        let chosen = graph.most_probable().unwrap();
+        assert_eq!(chosen, [Some(argmax(&expected))], "{test_device}");
     }
 }

@@ -6,10 +6,11 @@ mod memory;
 
 use std::collections::BTreeSet;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use quest_burn::{
     QuestConfig,
-    cache::{DigestStorage, PagedKvCache},
+    cache::{DigestStorage, KvRows, KvStorage, PagedKvCache},
+    decode::DecodeGraph,
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_tests::poison::poisoned_cache;
@@ -18,10 +19,16 @@ use super::{PAGE_SIZE, config, floats};
 
 const PAGES: usize = 48;
 
+/// How digests and rows are stored.
+type Storages = (DigestStorage, KvStorage);
+
+const WHOLE: Storages = (DigestStorage::Full, KvStorage::Full);
+
 /// A cache whose pages are NaN until they are written.
-fn cache(digests: DigestStorage, device: &Device) -> PagedKvCache {
+fn cache((digests, rows): Storages, device: &Device) -> PagedKvCache {
     let config = config().cache(PAGE_SIZE, 1, PAGES * PAGE_SIZE);
-    poisoned_cache(&config.with_digest_storage(digests), device)
+    let config = config.with_digest_storage(digests).with_kv_storage(rows);
+    poisoned_cache(&config, device)
 }
 
 /// Keys, values, digests and what is packed of them, of every page of every layer, as bits.
@@ -31,13 +38,19 @@ fn pages(cache: &PagedKvCache) -> Vec<Vec<Vec<u32>>> {
         values.chunks(of_page).map(<[u32]>::to_vec).collect()
     };
     let bits = |pool: Tensor<4>| by_page(floats(pool).iter().map(|x| x.to_bits()).collect());
+    let integers = |words: Tensor<4, Int>| {
+        let words = words.into_data().convert::<i32>();
+        let words = words.try_to_vec::<i32>().unwrap();
+        by_page(words.iter().map(|&x| x as u32).collect())
+    };
+    let rows = |rows: &KvRows| match rows {
+        KvRows::Full(rows) => vec![bits(rows.clone())],
+        KvRows::Int8(rows) => vec![integers(rows.words().clone()), bits(rows.scales().clone())],
+    };
     let layers = (0..cache.n_layers()).map(|layer| {
         let layer = cache.layer(layer);
-        let mut pools = vec![
-            bits(layer.keys().clone()),
-            bits(layer.values().clone()),
-            bits(layer.digests().clone()),
-        ];
+        let mut pools = [rows(layer.key_rows()), rows(layer.value_rows())].concat();
+        pools.push(bits(layer.digests().clone()));
         if let Some(int8) = layer.int8_digests() {
             let words = int8.words().clone().swap_dims(0, 1).into_data();
             let words = words.convert::<i32>().try_to_vec::<i32>().unwrap();
@@ -62,10 +75,29 @@ fn quest() -> Box<dyn PagePolicy> {
     Box::new(config.with_dense_layers(1).init().unwrap())
 }
 
-fn policies() -> [(&'static str, Box<dyn PagePolicy>, DigestStorage); 3] {
-    [
-        ("dense", Box::new(DensePolicy), DigestStorage::Full),
-        ("quest", quest(), DigestStorage::Full),
-        ("quest", quest(), DigestStorage::Int8),
-    ]
+/// Policies over caches of each form that the device records steps over: rows in 8 bits need more buffers at a time
+/// than some devices bind.
+fn policies(device: &Device) -> Vec<(String, Box<dyn PagePolicy>, Storages)> {
+    let int8 = (DigestStorage::Int8, KvStorage::Full);
+    let int8_rows = (DigestStorage::Full, KvStorage::Int8);
+    let all_int8 = (DigestStorage::Int8, KvStorage::Int8);
+    let dense = || Box::new(DensePolicy);
+    let all: [(_, Box<dyn PagePolicy>, _); 5] = [
+        ("dense", dense(), WHOLE),
+        ("quest", quest(), WHOLE),
+        ("quest", quest(), int8),
+        ("dense", dense(), int8_rows),
+        ("quest", quest(), all_int8),
+    ];
+    let recorded = all.into_iter().filter(|(_, _, stored)| {
+        let is_recorded = DecodeGraph::records(&cache(*stored, device));
+        assert!(is_recorded || stored.1 == KvStorage::Int8);
+        is_recorded
+    });
+    let named = recorded.map(|(name, policy, stored)| {
+        let (digests, rows) = stored;
+        let name = format!("{name}, {digests} digests, {rows} rows");
+        (name, policy, stored)
+    });
+    named.collect()
 }

@@ -1,124 +1,24 @@
-//! Many conversations at once, through the engine: what each client sees of its tokens.
-//!
-//! Conversations begin with prompts of their own, which stay in the cache: dense attention and Quest go on
-//! from the same pages. Times are those of clients, a thread each, from the host's clock.
+//! Those who ask an engine, and what they see.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-use clap::Args;
-use quest_burn::QuestConfig;
-use quest_burn_engine::{Answer, Engine, EngineConfig, Event, Policy, Request};
-use quest_burn_models::local::LocalModel;
-use quest_burn_report::count;
+use quest_burn_engine::{Answer, Engine, Event, Policy, Request, Stats};
 
-use crate::{
-    BenchError, Launch, Record, Rows, Target, Timing,
-    attention::Effort,
-    memory,
-    model::{LoadedModel, ModelOptions, ModelPlan},
-    record::Kind,
-};
+use super::EngineOptions;
+use crate::{BenchError, Launch, Record, Rows, Timing, model::LoadedModel, record::Kind};
 
-/// Options of `bench engine`.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct EngineOptions {
-    #[command(flatten)]
-    model: ModelOptions,
-    /// Conversations at once
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
-    conversations: u16,
-    /// Tokens of each prompt
-    #[arg(long, value_name = "N", value_parser = count::tokens, default_value = "32K")]
-    context: usize,
-    /// Tokens that Quest attends to
-    #[arg(long, value_name = "N", value_parser = count::tokens, default_value = "2048")]
-    budget: usize,
-    /// Tokens of each answer
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(2..))]
-    new_tokens: u16,
-    /// Query tokens of a step of the engine: of prompts, beside one of each conversation
-    #[arg(long, value_name = "N", value_parser = count::tokens, default_value = "512")]
-    step_tokens: usize,
-    /// How decode steps are launched [default: graph where the device records]
-    #[arg(long, value_enum)]
-    launch: Option<Launch>,
-    #[command(flatten)]
-    effort: Effort,
-}
-
-/// Measures what the options ask for, and prints each result as it comes.
-///
-/// # Errors
-///
-/// When an option cannot be served or the device fails.
-pub(crate) fn run(
-    options: &EngineOptions,
-    target: &Target,
-    rows: &mut Rows,
-) -> Result<(), BenchError> {
-    let quest = QuestConfig::new().with_token_budget(options.budget);
-    quest.validate_for(LocalModel::PAGE_SIZE)?;
-    let launch = match options.launch {
-        Some(asked) => target.launches(&[asked])?[0],
-        None if target.is_gpu() => Launch::Graph,
-        None => Launch::Plain,
-    };
-    let config = options.config().with_recording(launch == Launch::Graph);
-    config.validate()?;
-    let limit = memory::limit(target, options.effort.memory_limit);
-    let loaded = ModelPlan::new(&options.model, target, limit)?.load(target)?;
-    let cache = loaded.model.cache(1, config.pool_tokens);
-    let needed = loaded.weight_bytes() + cache.bytes(loaded.model.dtype());
-    if needed > limit {
-        return Err(BenchError::Option {
-            option: "--conversations",
-            expected: format!("weights and KV cache of at most {limit} bytes"),
-            found: format!("{} that take {needed}", options.conversations),
-        });
-    }
-    let clients = Clients {
-        engine: Engine::start(loaded.model.clone(), config)?,
-        options,
-        launch,
-    };
-    let failed = clients.record(&loaded, "all");
-    rows.attempt(failed, |rows| {
-        clients.prompts(&loaded, rows)?;
-        clients.warm_prompts(&loaded, rows)?;
-        clients.answers(&loaded, Policy::Dense, rows)?;
-        clients.answers(&loaded, Policy::Quest(quest), rows)?;
-        clients.beside_a_prompt(&loaded, rows)
-    })?;
-    clients.engine.shutdown();
-    rows.finish()
-}
-
-impl EngineOptions {
-    fn config(&self) -> EngineConfig {
-        let conversations = usize::from(self.conversations);
-        // What they hold, their answers under each policy, and a prompt that comes beside them.
-        let of_each = self.context + 4 * usize::from(self.new_tokens) + 64;
-        let beside = self.context + 64 + self.most_beside();
-        EngineConfig::new(conversations * of_each + beside)
-            .with_max_sequences(conversations + 1)
-            .with_step_tokens(self.step_tokens)
-    }
-
-    /// Tokens of an answer that lasts longer than a prompt takes.
-    fn most_beside(&self) -> usize {
-        4 * self.context.div_ceil(self.step_tokens) + 64
-    }
-}
+/// Tokens of an answer that is not timed, at least: more than there are plain steps before one is recorded.
+const WARM_UP: usize = 16;
 
 /// Those who ask.
-struct Clients<'a> {
-    engine: Engine,
-    options: &'a EngineOptions,
-    /// How steps that decode are launched.
-    launch: Launch,
+pub(super) struct Clients<'a> {
+    pub engine: Engine,
+    pub options: &'a EngineOptions,
+    /// How steps that decode are to be launched.
+    pub launch: Launch,
 }
 
 /// When the tokens of an answer came.
@@ -158,7 +58,7 @@ fn us(time: Duration) -> f64 {
 }
 
 impl Clients<'_> {
-    fn record(&self, loaded: &LoadedModel, operation: &str) -> Record {
+    pub(super) fn record(&self, loaded: &LoadedModel, operation: &str) -> Record {
         let options = self.options;
         let conversations = usize::from(options.conversations);
         Record {
@@ -168,6 +68,34 @@ impl Clients<'_> {
             kv_cache: Some(loaded.model.kv_storage().name()),
             chunk: Some(options.step_tokens),
             ..loaded.record(Kind::Decode, operation, conversations, options.context)
+        }
+    }
+
+    /// A record of decode steps with how they were launched since then. It is of no measurement where steps were to be
+    /// replayed and most of them were not: their times are not those of replays.
+    fn launched_since(&self, before: Stats, record: Record) -> Record {
+        let now = self.engine.stats();
+        let recorded = now.recorded_steps - before.recorded_steps;
+        let plain = now.plain_steps - before.plain_steps;
+        let record = Record {
+            launch: Some(self.launch),
+            recorded_steps: Some(recorded),
+            plain_steps: Some(plain),
+            recordings: Some(now.recordings - before.recordings),
+            ..record
+        };
+        if self.launch == Launch::Plain || recorded > plain {
+            return record;
+        }
+        Record {
+            kind: Kind::Skipped,
+            timing: None,
+            tokens_per_s: None,
+            reason: Some(format!(
+                "of {} decode steps {recorded} were recorded",
+                recorded + plain
+            )),
+            ..record
         }
     }
 
@@ -201,7 +129,7 @@ impl Clients<'_> {
     }
 
     /// Prompts that nothing is known of.
-    fn prompts(&self, loaded: &LoadedModel, rows: &mut Rows) -> Result<(), BenchError> {
+    pub(super) fn prompts(&self, loaded: &LoadedModel, rows: &mut Rows) -> Result<(), BenchError> {
         // Kernels are compiled, by a conversation that is none of those that are timed.
         let other = usize::from(self.options.conversations) + 1;
         Came::of(Instant::now(), self.submit(other, 4, &Policy::Dense)?)?;
@@ -216,7 +144,13 @@ impl Clients<'_> {
     }
 
     /// Prompts whose pages are there, one by one.
-    fn warm_prompts(&self, loaded: &LoadedModel, rows: &mut Rows) -> Result<(), BenchError> {
+    pub(super) fn warm_prompts(
+        &self,
+        loaded: &LoadedModel,
+        rows: &mut Rows,
+    ) -> Result<(), BenchError> {
+        // Kernels for the few tokens that are left of a prompt are compiled.
+        Came::of(Instant::now(), self.submit(0, 1, &Policy::Dense)?)?;
         let conversations = 0..usize::from(self.options.conversations);
         let times = conversations.map(|conversation| {
             let asked = Instant::now();
@@ -231,17 +165,16 @@ impl Clients<'_> {
     }
 
     /// Tokens of all conversations while all of them answer.
-    fn answers(
+    pub(super) fn answers(
         &self,
         loaded: &LoadedModel,
         policy: Policy,
         rows: &mut Rows,
     ) -> Result<(), BenchError> {
-        let n = self.options.new_tokens.into();
-        if self.launch == Launch::Graph {
-            // Steps are recorded by answers that are not timed.
-            self.ask_all(n, &policy)?;
-        }
+        let n = usize::from(self.options.new_tokens);
+        // Kernels are compiled, and steps recorded, by answers that are not timed.
+        self.ask_all(n.max(WARM_UP), &policy)?;
+        let before = self.engine.stats();
         let came = self.ask_all(n, &policy)?;
         let firsts = came.iter().map(|came| came.tokens[0]);
         let lasts = came.iter().map(|came| came.tokens[came.tokens.len() - 1]);
@@ -261,18 +194,27 @@ impl Clients<'_> {
             Policy::Dense => ("dense", None),
             Policy::Quest(config) => ("quest", Some(config.token_budget)),
         };
-        rows.push(Record {
-            budget,
-            launch: Some(self.launch),
-            tokens_per_s: Some(came.len() as f64 * 1e6 / timing.median_us),
-            timing: Some(timing),
-            ..self.record(loaded, operation)
-        })
+        rows.push(self.launched_since(
+            before,
+            Record {
+                budget,
+                tokens_per_s: Some(came.len() as f64 * 1e6 / timing.median_us),
+                timing: Some(timing),
+                ..self.record(loaded, operation)
+            },
+        ))
     }
 
     /// Tokens of one conversation while a prompt that nothing is known of comes in.
-    fn beside_a_prompt(&self, loaded: &LoadedModel, rows: &mut Rows) -> Result<(), BenchError> {
+    pub(super) fn beside_a_prompt(
+        &self,
+        loaded: &LoadedModel,
+        rows: &mut Rows,
+    ) -> Result<(), BenchError> {
         let n = self.options.most_beside();
+        // Steps of one conversation, which are not those of all, are recorded by an answer that is not timed.
+        Came::of(Instant::now(), self.submit(0, n, &Policy::Dense)?)?;
+        let before = self.engine.stats();
         let asked = Instant::now();
         let mut answer = self.submit(0, n, &Policy::Dense)?;
         // Its prompt is done.
@@ -289,11 +231,14 @@ impl Clients<'_> {
             let stream = stream
                 .unwrap_or_else(|_| Err(BenchError::Answer("a client panicked".to_owned())))?;
             let gaps = stream.gaps_us(from, to).collect::<Vec<_>>();
-            rows.push(Record {
-                batch: Some(1),
-                timing: Some(Timing::of(gaps)),
-                ..self.record(loaded, "beside a prompt")
-            })?;
+            rows.push(self.launched_since(
+                before,
+                Record {
+                    batch: Some(1),
+                    timing: Some(Timing::of(gaps)),
+                    ..self.record(loaded, "beside a prompt")
+                },
+            ))?;
             rows.push(Record {
                 batch: Some(1),
                 timing: Some(Timing::of(vec![came.first_us()])),
