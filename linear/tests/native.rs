@@ -4,7 +4,7 @@
 use half::{bf16, f16};
 use quest_burn_linear::{
     blocks::BlockFormat,
-    native::{Groups, LevelName, MANY_ROWS, Weights, product, product_at},
+    native::{Groups, LevelName, MANY_ROWS, Weights, product_at},
 };
 
 /// Numbers without a pattern.
@@ -97,7 +97,7 @@ const SHAPES: [(usize, usize, usize); 5] = [
 /// Lends weights.
 type Lend = Box<dyn Fn(&mut dyn FnMut(Weights<'_>))>;
 
-/// Products of a few rows at every level, and of many.
+/// Products of a few rows and of many, at every level.
 fn check(
     name: &str,
     random: &mut Random,
@@ -120,12 +120,16 @@ fn check(
                 assert_product(&found, &left, &widened, d_input, &what);
             });
         }
+        // Many rows are not rounded.
         let rows = random.floats((m + MANY_ROWS) * d_input);
-        with(&mut |weights| {
-            let what = format!("{name}, many rows of {d_input}, {n} outputs");
-            let found = product(&rows, d_input, weights);
-            assert_product(&found, &exact(&rows), &widened, d_input, &what);
-        });
+        let left = exact(&rows);
+        for level in LevelName::available() {
+            with(&mut |weights| {
+                let what = format!("{name}, {level}, many rows of {d_input}, {n} outputs");
+                let found = product_at(level, &rows, d_input, weights);
+                assert_product(&found, &left, &widened, d_input, &what);
+            });
+        }
     }
 }
 

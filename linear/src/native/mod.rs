@@ -3,14 +3,14 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `level` | AVX-512 with VNNI, AVX2, and what every processor has |
+//! | `level` | AVX-512 with VNNI, AVX2, and what every processor has, ARM among them |
 //! | `lhs` | the LHS rows in bytes |
 //! | `unpack` | blocks of every format as vectors |
 //! | `integers` | weights that are integers with scales: products of bytes |
 //! | `floats` | weights that are floats |
 //! | `team` | threads that stay awake between the operations of a step |
 //! | `product` | weight rows shared among threads, a few LHS rows |
-//! | `matrices` | many rows: weights widened a block at a time, products of matrices |
+//! | `matrices` | many rows: weights widened for each product, a part at a time, and products of matrices |
 //! | `channels` | weights by input channels: those that matter to a row |
 //!
 //! A thread takes neighbouring weight rows one after the other, and the sum of an output depends on its

@@ -36,14 +36,11 @@ pub const MANY_ROWS: usize = 9;
 ///
 /// When the weights do not [take](Weights::takes) so many channels or are no whole rows of them.
 pub fn product(rows: &[f32], d_input: usize, weights: Weights<'_>) -> Vec<f32> {
-    if rows.len() < MANY_ROWS * d_input {
-        product_at(LevelName::best(), rows, d_input, weights)
-    } else {
-        matrices::product(LevelName::best(), rows, d_input, weights)
-    }
+    product_at(LevelName::best(), rows, d_input, weights)
 }
 
-/// [`product`] of a few rows, at a given level of vector instructions.
+/// [`product`] at a given level of vector instructions. What multiplies matrices of floats, where there are many
+/// rows, chooses its own instructions: the level is that of widening weights then.
 ///
 /// # Shapes
 ///
@@ -59,7 +56,7 @@ pub fn product_at(
     d_input: usize,
     weights: Weights<'_>,
 ) -> Vec<f32> {
-    few_rows(level, rows, d_input, &[weights])
+    stacked_product_at(level, rows, d_input, &[weights])
 }
 
 /// [`product`] with several weights: the outputs of a row lie one after the other. A few rows go through all
@@ -74,7 +71,15 @@ pub fn product_at(
 ///
 /// As [`product`].
 pub fn stacked_product(rows: &[f32], d_input: usize, weights: &[Weights<'_>]) -> Vec<f32> {
-    let level = LevelName::best();
+    stacked_product_at(LevelName::best(), rows, d_input, weights)
+}
+
+fn stacked_product_at(
+    level: LevelName,
+    rows: &[f32],
+    d_input: usize,
+    weights: &[Weights<'_>],
+) -> Vec<f32> {
     if rows.len() < MANY_ROWS * d_input {
         return few_rows(level, rows, d_input, weights);
     }
