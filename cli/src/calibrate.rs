@@ -97,8 +97,8 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
             dtype,
             weights: WeightFormat::Stored,
         },
-        blocks: model
-            .kept_blocks(&device.device)
+        kept: model
+            .kept_weights(&device.device)
             .map_err(anyhow::Error::new)?,
         page_size: LocalModel::PAGE_SIZE,
         digest: DigestKind::default(),

@@ -2,7 +2,10 @@
 
 use clap::Args;
 use indicatif::{BinaryBytes, HumanCount};
-use quest_burn_models::config::{Architecture, ModelConfig};
+use quest_burn_models::{
+    config::{Architecture, ModelConfig},
+    weights::KeptForm,
+};
 use serde::Serialize;
 
 use crate::{
@@ -88,8 +91,8 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     let selection = &args.common.policy.selection;
     let page_size = selection.page_size();
     let weights = args.common.model.weights;
-    let blocks = plan.model.model.kept_blocks(&device.device);
-    let blocks = blocks.map_err(anyhow::Error::new)?;
+    let kept = plan.model.model.kept_weights(&device.device);
+    let kept = kept.map_err(anyhow::Error::new)?;
     let weight_bytes = config.weight_bytes(dtype, weights);
     let weight_bytes = weight_bytes.map_err(anyhow::Error::new)?;
     let cache = config.cache(page_size, 1, tokens);
@@ -110,10 +113,11 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
         experts: experts(config),
         context: config.max_positions,
         device: value_name(device.name),
-        weights: blocks.map_or(config.weights_name(weights), |blocks| blocks.format.name()),
-        weight_bytes: blocks.map_or(weight_bytes, |blocks| {
-            blocks.weight_bytes(weight_bytes, dtype)
-        }),
+        weights: match kept.map(|kept| kept.form) {
+            Some(form) if form != KeptForm::Half(dtype) => form.name(),
+            _ => config.weights_name(weights),
+        },
+        weight_bytes: kept.map_or(weight_bytes, |kept| kept.weight_bytes(weight_bytes, dtype)),
         dtype: dtype.name().to_owned(),
         kv_cache: KvCacheInfo {
             tokens,

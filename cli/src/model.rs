@@ -9,7 +9,7 @@ use quest_burn_models::{
     local::{LocalModel, LocalModelBuilder},
     sampling::SamplingDefaults,
     session::Session,
-    weights::KeptBlocks,
+    weights::KeptWeights,
 };
 
 use crate::{
@@ -124,7 +124,7 @@ impl<'a> ModelPlan<'a> {
                 dtype,
                 weights: self.model.loaded_weights(),
             },
-            blocks: KeptBlocks::of(self.model.source(), self.config(), &device.device)?,
+            kept: KeptWeights::of(self.model.source(), self.config(), &device.device)?,
             page_size: self.selection.page_size(),
             digest: self.selection.digest(),
             digest_storage: self.selection.digest_storage,

@@ -36,13 +36,13 @@ pub(crate) struct ModelOptions {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
     pub device: DeviceName,
-    /// Element type of weights and KV cache [default: f32 on CPUs and wgpu, else the checkpoint's
-    /// half type or f16]
+    /// Element type to compute in, and of the KV cache and of weights that --weights says nothing else of
+    /// [default: f32 on CPUs and wgpu, else the checkpoint's half type or f16]
     #[arg(long, value_enum)]
     pub dtype: Option<DTypeName>,
-    /// Form of the weights of the layers' projections; embeddings, norms and the projection to
-    /// logits are always in the element type. `full` widens blocks of GGUF files; it leaves the words of
-    /// GPTQ and AWQ checkpoints as they are
+    /// Form of the weights of the layers' projections; norms are always in the element type, embeddings and
+    /// the projection to logits are but with `stored`. `full` widens blocks of GGUF files, and on CPUs f16 and bf16;
+    /// it leaves the words of GPTQ and AWQ checkpoints as they are
     #[arg(long, value_name = "FORM", value_parser = weight_formats(), default_value_t = WeightFormat::Stored)]
     pub weights: WeightFormat,
     /// Tokens of a prompt that go through the model at once

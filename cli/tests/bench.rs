@@ -205,6 +205,24 @@ fn a_gguf_file_is_timed_in_its_blocks_or_widened() {
 }
 
 #[test]
+fn the_cache_has_an_element_type_beside_weights_in_any_form() {
+    let bytes_of = |weights: &str, dtype: &str| {
+        let model = ["decode", "--shape", "tiny", "--weights", weights];
+        let sizes = ["--contexts", "64", "--budgets", "32", "--steps", "3"];
+        let lines = lines(&[&model[..], &sizes[..], &["--dtype", dtype]].concat());
+        let step = lines.iter().find(|line| line["kind"] == "decode").unwrap();
+        assert_eq!(
+            (&step["weights"], &step["dtype"]),
+            (&weights.into(), &dtype.into())
+        );
+        step["bytes"].as_u64().unwrap()
+    };
+    let saved = bytes_of("int4", "f32") - bytes_of("int4", "f16");
+    // Keys and values of 64 tokens in four layers of two heads of 16 channels, and weights besides.
+    assert!(saved > 64 * 4 * 2 * 2 * 16 * 2, "{saved}");
+}
+
+#[test]
 fn rows_say_the_form_of_the_weights_and_count_their_bytes() {
     let bytes = ["f32", "int8", "int4"].map(|form| {
         let lines = lines(&[
@@ -340,6 +358,18 @@ fn bad_input_is_refused() {
             "expected f32, f16, bf16, stored, int8 or int4, found int3",
         ),
         (&["decode", "--shape", "gpt"], "gpt"),
+        (
+            &[
+                "decode",
+                "--shape",
+                "tiny",
+                "--weights",
+                "f16",
+                "--dtype",
+                "f32",
+            ],
+            "--dtype: expected f16, as in --weights, found f32",
+        ),
         (
             &["decode", "--shape", "tiny", "--activation-sparsity", "1.5"],
             "expected a share of the channels from 0 to below 1, or a file, found 1.5",

@@ -2,6 +2,7 @@
 
 mod common;
 
+use burn::tensor::DType;
 use common::{Checkpoint, ids};
 use quest_burn_tests::{checkpoint::CheckpointSpec, tokenizer::write_words};
 use serde_json::{Value, json};
@@ -346,6 +347,46 @@ fn info_counts_parameters_and_cache_bytes() {
     assert_eq!(int8["storage"], "int8");
     assert_eq!(int8["key_value_bytes"], 2 * 8 * 13 * 4 * 2 * (16 + 4));
     assert_eq!(int8["digest_bytes"], info["kv_cache"]["digest_bytes"]);
+}
+
+#[test]
+fn a_checkpoint_in_half_precision_keeps_its_bits_on_a_cpu() {
+    let checkpoint = Checkpoint::new(&CheckpointSpec {
+        dtype: DType::BF16,
+        ..CheckpointSpec::default()
+    });
+    let info = checkpoint.run_json("info", &["--device", "flex"]);
+    let norms = 64 + 4 * 2 * 64;
+    let parameters = info["parameters"].as_u64().unwrap();
+    assert_eq!(
+        (&info["dtype"], &info["weights"]),
+        (&"f32".into(), &"bf16".into())
+    );
+    assert_eq!(info["weight_bytes"], 2 * (parameters - norms) + 4 * norms);
+    let full = ["--device", "flex", "--weights", "full"];
+    assert_eq!(
+        checkpoint.run_json("info", &full)["weight_bytes"],
+        4 * parameters
+    );
+
+    let ids = checkpoint.write_ids(&ids(PROMPT, CheckpointSpec::default().vocab_size));
+    let ids = ids.to_str().unwrap();
+    let nll = |args: &[&str]| {
+        let args = [&["--ids", ids, "--device", "flex"], args].concat();
+        let scored = checkpoint.run_json("perplexity", &args);
+        (
+            scored["mean_nll"].as_f64().unwrap(),
+            scored["weights"].clone(),
+        )
+    };
+    let (stored, full) = (nll(&[]), nll(&["--weights", "full"]));
+    assert_eq!((stored.1, full.1), ("bf16".into(), "full".into()));
+    assert!(
+        (stored.0 - full.0).abs() < 1e-5,
+        "{} and {}",
+        stored.0,
+        full.0
+    );
 }
 
 #[test]

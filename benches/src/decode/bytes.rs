@@ -31,6 +31,13 @@ pub(super) struct Reads {
     pub kv_cache: KvStorage,
 }
 
+/// Element types of embeddings, and of the cache's rows where they are full.
+#[derive(Clone, Copy, Debug)]
+struct Dtypes {
+    embedding: DType,
+    cache: DType,
+}
+
 impl StepBytes {
     pub(super) fn of(
         options: &DecodeOptions,
@@ -60,13 +67,17 @@ impl StepBytes {
             // Several rows read all channels.
             _ => loaded.weight_bytes(),
         };
-        Self::counted(config, weight_bytes - unread, dtype, &reads)
+        let embedding = loaded.model.embedding_dtype();
+        let dtypes = Dtypes {
+            embedding,
+            cache: dtype,
+        };
+        Self::counted(config, weight_bytes - unread, dtypes, &reads)
     }
 
-    /// Of a model with `weight_bytes` bytes of weights; those of embeddings, and the cache's rows
-    /// where they are full, are of this dtype.
-    fn counted(config: &ModelConfig, weight_bytes: u64, dtype: DType, reads: &Reads) -> Self {
-        let element = dtype.size();
+    /// Of a model with `weight_bytes` bytes of weights.
+    fn counted(config: &ModelConfig, weight_bytes: u64, dtypes: Dtypes, reads: &Reads) -> Self {
+        let (dtype, element) = (dtypes.cache, dtypes.cache.size());
         let embedding = (config.vocab_size * config.d_model) as u64;
         // Tied embeddings are read whole, as the output projection.
         let unread = if config.tie_word_embeddings {
@@ -75,7 +86,8 @@ impl StepBytes {
             embedding
         };
         let token = (reads.batch * config.d_model) as u64;
-        let weights = weight_bytes + token * element as u64 - unread * element as u64;
+        let size = dtypes.embedding.size() as u64;
+        let weights = weight_bytes + token * size - unread * size;
 
         // A key and a value of each KV head of each sequence.
         let heads = reads.batch * config.n_kv_heads;
@@ -131,9 +143,17 @@ mod tests {
         kv_cache: KvStorage::Full,
     };
 
+    fn all(dtype: DType) -> Dtypes {
+        Dtypes {
+            embedding: dtype,
+            cache: dtype,
+        }
+    }
+
     fn floor_ms(shape: ShapeName, reads: Reads) -> f64 {
         let config = shape.config();
-        StepBytes::counted(&config, 2 * config.n_parameters(), DType::F16, &reads).total() as f64
+        StepBytes::counted(&config, 2 * config.n_parameters(), all(DType::F16), &reads).total()
+            as f64
             / 4.3e9
     }
 
@@ -142,7 +162,7 @@ mod tests {
         let config = ShapeName::Llama2_7b.config();
         let weights = |format| {
             let bytes = config.weight_bytes(DType::F16, format).unwrap();
-            StepBytes::counted(&config, bytes, DType::F16, &READS).weights as f64
+            StepBytes::counted(&config, bytes, all(DType::F16), &READS).weights as f64
         };
         let full = weights(WeightFormat::Full);
         // 6.48 of 6.61 billion weights that are read are projections'; 8.125 and 4.25 bits of 16.
@@ -181,7 +201,7 @@ mod tests {
         };
         let config = ShapeName::Tiny.config();
         let weight_bytes = 4 * config.n_parameters();
-        let bytes = StepBytes::counted(&config, weight_bytes, DType::F32, &reads);
+        let bytes = StepBytes::counted(&config, weight_bytes, all(DType::F32), &reads);
         // Two projections of 64 x 64 and two of 64 x 32, three of 64 x 128, two norms per layer;
         // the last norm, the output projection, three embeddings.
         let layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64;
@@ -194,14 +214,14 @@ mod tests {
             digests: DigestStorage::Int8,
             ..reads
         };
-        let bytes = StepBytes::counted(&config, weight_bytes, DType::F32, &packed);
+        let bytes = StepBytes::counted(&config, weight_bytes, all(DType::F32), &packed);
         assert_eq!(bytes.cache, (64 + 3 * 16) * 192 * 4 + 3 * 8 * 6 * 36);
         // A key and a value of 6 heads: 16 bytes and a scale each. Digests stay: 6 heads of 2 rows.
         let int8 = Reads {
             kv_cache: KvStorage::Int8,
             ..reads
         };
-        let bytes = StepBytes::counted(&config, weight_bytes, DType::F32, &int8);
+        let bytes = StepBytes::counted(&config, weight_bytes, all(DType::F32), &int8);
         let pair = 2 * 6 * (16 + 4);
         assert_eq!(bytes.cache, (64 + 3 * 16) * pair + 3 * 8 * 6 * 2 * 16 * 4);
     }

@@ -16,7 +16,11 @@ use std::{path::Path, sync::Arc};
 use burn::tensor::{DType, Device};
 use quest_burn::inference::WeightFormat;
 use quest_burn_models::{
-    ModelError, activation_sparsity::ActivationSparsity, config::ModelConfig, local::LocalModel,
+    ModelError,
+    activation_sparsity::ActivationSparsity,
+    config::ModelConfig,
+    local::LocalModel,
+    weights::{KeptForm, KeptWeights},
 };
 
 use crate::{BenchError, Record, Target, record::Kind};
@@ -37,6 +41,7 @@ pub(crate) struct ModelPlan<'a> {
     config: ModelConfig,
     dtype: DType,
     format: WeightFormat,
+    kept: Option<KeptWeights>,
     weight_bytes: u64,
 }
 
@@ -47,10 +52,17 @@ impl<'a> ModelPlan<'a> {
         target: &Target,
         limit: u64,
     ) -> Result<Self, BenchError> {
-        let Weights { dtype, format } = options.weights.unwrap_or_default();
-        let dtype = target.dtype("--weights", dtype)?;
+        let (Weights { dtype, format }, option) = options.form()?;
+        let dtype = target.dtype(option, dtype)?;
+        let mut kept = None;
         let (name, config) = match &options.model {
-            Some(path) => (file_name(path), LocalModel::open(path)?.config().clone()),
+            Some(path) => {
+                let model = LocalModel::open(path)?.weights(format);
+                if options.activation_sparsity.is_none() {
+                    kept = model.kept_weights(target.device())?;
+                }
+                (file_name(path), model.config().clone())
+            }
             None => {
                 if let Some(skipping) = &options.activation_sparsity {
                     skipping.share()?;
@@ -59,6 +71,8 @@ impl<'a> ModelPlan<'a> {
             }
         };
         let weight_bytes = config.weight_bytes(dtype, format)?;
+        // Fewer where weights stay as they are stored.
+        let weight_bytes = kept.map_or(weight_bytes, |kept| kept.weight_bytes(weight_bytes, dtype));
         if weight_bytes > limit {
             return Err(BenchError::Option {
                 option: "--memory-limit",
@@ -72,6 +86,7 @@ impl<'a> ModelPlan<'a> {
             config,
             dtype,
             format,
+            kept,
             weight_bytes,
         })
     }
@@ -84,12 +99,17 @@ impl<'a> ModelPlan<'a> {
             config,
             dtype,
             format,
+            kept,
             mut weight_bytes,
         } = self;
+        let form = match kept.map(|kept| kept.form) {
+            Some(form) if form != KeptForm::Half(dtype) => form.name(),
+            _ => config.weights_name(format),
+        };
         eprintln!(
             "{name}: {} parameters in {}",
             config.n_parameters(),
-            weights_name(config.weights_name(format), dtype)
+            weights_name(form, dtype)
         );
         let device = target.device();
         let model = match &options.model {
@@ -100,7 +120,6 @@ impl<'a> ModelPlan<'a> {
                     model = model.activation_sparsity(sparsity);
                 }
                 let model = model.load(device)?;
-                // Fewer where projections stay in the blocks of a GGUF file.
                 weight_bytes = model.weight_bytes()?;
                 model
             }

@@ -1,11 +1,13 @@
 use std::path::PathBuf;
 
+use burn::tensor::DType;
 use clap::Args;
 use quest_burn::QuestConfig;
 use quest_burn_models::local::LocalModel;
 use quest_burn_report::count;
 
 use super::{ShapeName, Skipping, Weights};
+use crate::{BenchError, parse};
 
 /// Which model is timed.
 #[derive(Args, Clone, Debug)]
@@ -17,14 +19,37 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// Element type of weights and KV cache: f32, f16 or bf16; or the form of the weights of the layers'
-    /// projections, stored (as the checkpoint has them), int8 or int4, and the default element type for
-    /// all else [default: stored, and f16 on GPUs, f32 on CPUs]
+    /// projections, stored (as the checkpoint has them), int8 or int4, and the element type of --dtype for
+    /// all else [default: stored]
     #[arg(long, value_name = "FORM")]
     pub weights: Option<Weights>,
+    /// Element type of the KV cache and of what goes from layer to layer, and of the weights that --weights
+    /// says nothing else of: f32, f16 or bf16 [default: f16 on GPUs, f32 on CPUs]
+    #[arg(long, value_name = "DTYPE", value_parser = parse::float_dtype)]
+    pub dtype: Option<DType>,
     /// Skips the input channels of projections that matter least to a decoded token: a share of them, by
     /// thresholds found on random tokens, or as `quest calibrate` wrote into FILE for the checkpoint
     #[arg(long, value_name = "SHARE|FILE")]
     pub activation_sparsity: Option<Skipping>,
+}
+
+impl ModelOptions {
+    /// The form of the projections' weights, the element type where one is asked for, and the option that does.
+    pub(super) fn form(&self) -> Result<(Weights, &'static str), BenchError> {
+        let weights = self.weights.unwrap_or_default();
+        match (self.dtype, weights.dtype) {
+            (Some(asked), Some(of_weights)) if asked != of_weights => Err(BenchError::Option {
+                option: "--dtype",
+                expected: format!("{}, as in --weights", of_weights.name()),
+                found: asked.name().to_owned(),
+            }),
+            (Some(_), _) => {
+                let dtype = self.dtype;
+                Ok((Weights { dtype, ..weights }, "--dtype"))
+            }
+            (None, _) => Ok((weights, "--weights")),
+        }
+    }
 }
 
 /// What Quest attends to.

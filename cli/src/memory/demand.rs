@@ -5,7 +5,10 @@ use quest_burn::{
     digest::DigestKind,
     inference::WeightFormat,
 };
-use quest_burn_models::{config::ModelConfig, weights::KeptBlocks};
+use quest_burn_models::{
+    config::ModelConfig,
+    weights::{KeptForm, KeptWeights},
+};
 
 /// What a tokenizer, buffers of threads and the like take: 31 MiB with the model that ships.
 const PROGRAM: u64 = 32 << 20;
@@ -15,8 +18,8 @@ const PROGRAM: u64 = 32 << 20;
 pub(crate) struct Demand<'a> {
     pub config: &'a ModelConfig,
     pub form: Form,
-    /// What stays in blocks where weights are [stored](WeightFormat::Stored).
-    pub blocks: Option<KeptBlocks>,
+    /// What stays as it is stored where weights are [stored](WeightFormat::Stored).
+    pub kept: Option<KeptWeights>,
     pub page_size: usize,
     pub digest: DigestKind,
     pub digest_storage: DigestStorage,
@@ -79,8 +82,10 @@ impl Demand<'_> {
             KvStorage::Full => dtype,
             KvStorage::Int8 => self.kv_storage.name(),
         };
-        let weights = match (self.blocks_of(form), self.config.weights_name(form.weights)) {
-            (Some(blocks), _) => format!("{} blocks", blocks.format),
+        let kept = self.kept_of(form).map(|kept| kept.form);
+        let weights = match (kept, self.config.weights_name(form.weights)) {
+            (Some(KeptForm::Blocks(format)), _) => format!("{format} blocks"),
+            (Some(KeptForm::Half(half)), _) => half.name().to_owned(),
             (None, "full") => dtype.to_owned(),
             (None, format) => format.to_owned(),
         };
@@ -126,12 +131,12 @@ impl Demand<'_> {
         let bytes = self.config.weight_bytes(form.dtype, form.weights);
         // A form that the weights cannot have fits nowhere.
         let bytes = bytes.unwrap_or(u64::MAX);
-        let blocks = self.blocks_of(form);
-        blocks.map_or(bytes, |blocks| blocks.weight_bytes(bytes, form.dtype))
+        let kept = self.kept_of(form);
+        kept.map_or(bytes, |kept| kept.weight_bytes(bytes, form.dtype))
     }
 
-    fn blocks_of(&self, form: Form) -> Option<KeptBlocks> {
-        self.blocks.filter(|_| form.weights == WeightFormat::Stored)
+    fn kept_of(&self, form: Form) -> Option<KeptWeights> {
+        self.kept.filter(|_| form.weights == WeightFormat::Stored)
     }
 
     fn cache_bytes(&self, form: Form, tokens: usize) -> u64 {

@@ -115,10 +115,10 @@ fn other_forms(demand: &Demand, device: &SelectedDevice) -> Vec<(Form, String)> 
     let now = demand.bytes(demand.form, demand.tokens);
     let mut forms = Vec::new();
     for &weights in weights {
-        // Those in full never take less than those that are stored, which take the same without blocks.
+        // Those in full never take less than those that are stored, which take the same where nothing stays as it is stored.
         let is_no_less = match weights {
             WeightFormat::Full => true,
-            WeightFormat::Stored => demand.blocks.is_none(),
+            WeightFormat::Stored => demand.kept.is_none(),
             _ => false,
         };
         if is_no_less && weights != demand.form.weights {

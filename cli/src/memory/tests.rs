@@ -3,7 +3,10 @@ use quest_burn::{
     digest::DigestKind,
 };
 use quest_burn_linear::blocks::BlockFormat;
-use quest_burn_models::{config::ModelConfig, weights::KeptBlocks};
+use quest_burn_models::{
+    config::ModelConfig,
+    weights::{KeptForm, KeptWeights},
+};
 use quest_burn_tests::checkpoint::{self, CheckpointSpec};
 
 use super::{
@@ -31,7 +34,7 @@ fn demand(config: &ModelConfig, tokens: usize) -> Demand<'_> {
             dtype: DType::F32,
             weights: WeightFormat::Full,
         },
-        blocks: None,
+        kept: None,
         page_size: 16,
         digest: DigestKind::MinMax,
         digest_storage: DigestStorage::Full,
@@ -156,14 +159,15 @@ fn options_are_named_too_where_only_weights_are_beyond_memory() {
 fn blocks_count_in_their_bits_and_are_named_where_they_would_fit() {
     let config = config();
     let full = demand(&config, 16);
-    let blocks = KeptBlocks {
-        format: BlockFormat::Q8_0,
+    let blocks = KeptWeights {
+        form: KeptForm::Blocks(BlockFormat::Q8_0),
         weights: 1 << 17,
         bytes: (1 << 17) / 32 * 34,
+        embedding: None,
         has_tied_head: false,
     };
     let demand = Demand {
-        blocks: Some(blocks),
+        kept: Some(blocks),
         ..full.clone()
     };
     assert_eq!(demand.bytes(demand.form, 16), full.bytes(full.form, 16));
@@ -187,6 +191,33 @@ fn blocks_count_in_their_bits_and_are_named_where_they_would_fit() {
         "{}",
         demand.parts()
     );
+}
+
+#[test]
+fn half_a_checkpoint_counts_two_bytes_a_weight_beside_a_cache_in_f32() {
+    let config = config();
+    let full = demand(&config, 16);
+    let halves = KeptWeights {
+        form: KeptForm::Half(DType::BF16),
+        weights: 1 << 17,
+        bytes: 2 << 17,
+        embedding: None,
+        has_tied_head: false,
+    };
+    let stored = Form {
+        weights: WeightFormat::Stored,
+        ..full.form
+    };
+    let demand = Demand {
+        form: stored,
+        kept: Some(halves),
+        ..full.clone()
+    };
+    let saved = 2 * halves.weights;
+    assert_eq!(demand.bytes(stored, 16), full.bytes(full.form, 16) - saved);
+    let parts = demand.parts();
+    assert!(parts.contains(" in bf16, KV cache "), "{parts}");
+    assert!(parts.contains(" in f32 for 16 tokens"), "{parts}");
 }
 
 #[test]

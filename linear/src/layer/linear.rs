@@ -176,8 +176,16 @@ impl InferenceLinear {
             "biases of merged layers: expected none or {n}, found {}",
             biases.len()
         );
+        let is_one_type = weights.iter().all(|w| w.dtype() == weights[0].dtype());
+        let weight = match is_one_type {
+            true => LinearWeight::Full(joined(weights)),
+            false => {
+                let parts = weights.into_iter().map(|weight| joined(vec![weight]));
+                LinearWeight::stack(parts.map(LinearWeight::Full).collect())
+            }
+        };
         Self {
-            weight: LinearWeight::Full(joined(weights)),
+            weight,
             bias: (!biases.is_empty()).then(|| joined(biases)),
             observer: None,
             rounding: RowRounding::default(),
@@ -291,6 +299,10 @@ fn product(rows: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     {
         return kernels::matmul_rows(rows, weight);
     }
+    let weight = match rows.dtype() {
+        dtype if dtype == weight.dtype() => weight,
+        dtype => weight.cast(dtype),
+    };
     rows.matmul(weight.transpose())
 }
 

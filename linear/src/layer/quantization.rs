@@ -9,12 +9,14 @@ use thiserror::Error;
 
 /// In which form the weights of the layers' projections are kept.
 ///
-/// Embeddings, norms, biases and the projection to logits are always in the dtype that is computed in.
+/// Norms and biases are always in the dtype that is computed in; embeddings and the projection to logits are
+/// where weights are not [stored](Self::Stored).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightFormat {
     /// As a checkpoint has them: in the blocks of a GGUF file where the device [keeps
-    /// them](crate::LinearWeight::kept_bytes), else in the dtype that is computed in.
+    /// them](crate::LinearWeight::kept_bytes), in f16 or bf16 where it [keeps
+    /// those](crate::LinearWeight::keeps_halves), else in the dtype that is computed in.
     #[default]
     Stored,
     /// In the dtype that is computed in.
@@ -42,7 +44,9 @@ impl WeightFormat {
     /// What it is, in a line.
     pub fn about(self) -> &'static str {
         match self {
-            Self::Stored => "As the checkpoint has them: blocks of GGUF files stay as they are",
+            Self::Stored => {
+                "As the checkpoint has them: blocks of GGUF files stay as they are, on CPUs f16 and bf16 do too"
+            }
             Self::Full => "In the element type",
             Self::Int8 => "In 8 bits, with a scale for each 128",
             Self::Int4 => "In 4 bits, with a scale and a zero point for each 128",

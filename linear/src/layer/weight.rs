@@ -4,6 +4,9 @@ use super::{BlockWeight, QuantizedWeight, SparseWeight, blocks::widened, contigu
 use crate::blocks::{BlockError, BlockFormat};
 
 /// Weights of a linear layer, `[d_output, d_input]`, in one of the forms in which they are kept.
+///
+/// Where native code runs, whole weights may have another element type than the rows: halves are widened in
+/// registers ([`LinearWeight::keeps_halves`]).
 // A model has a few hundred of them.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
@@ -55,6 +58,17 @@ impl LinearWeight {
         BlockWeight::bytes_on(format, dims, device).ok().flatten()
     }
 
+    /// Whether a device multiplies weights in f16 and bf16 with rows in any element type, as exactly as if they
+    /// were widened.
+    pub fn keeps_halves(device: &Device) -> bool {
+        #[cfg(feature = "flex")]
+        if crate::flex::runs_on(device) {
+            return true;
+        }
+        let _ = device;
+        false
+    }
+
     /// Rows of several weights, one after the other: neighbours in an element type, or on a GPU in one
     /// format of blocks, in one piece, others side by side.
     ///
@@ -83,7 +97,7 @@ impl LinearWeight {
     /// Rows of both in one piece, where their form allows it.
     fn joined(&self, other: &Self) -> Option<Self> {
         match (self, other) {
-            (Self::Full(first), Self::Full(second)) => {
+            (Self::Full(first), Self::Full(second)) if first.dtype() == second.dtype() => {
                 Some(Self::Full(joined(vec![first.clone(), second.clone()])))
             }
             (Self::Blocks(first), Self::Blocks(second)) => first.joined(second).map(Self::Blocks),
@@ -105,14 +119,19 @@ impl LinearWeight {
         }
     }
 
-    /// The dtype of the rows that they are multiplied with.
+    /// The dtype of the rows that they are multiplied with; of whole ones, their own.
     pub fn dtype(&self) -> DType {
         match self {
             Self::Full(weight) => weight.dtype(),
             Self::Quantized(weight) => weight.dtype(),
             Self::Blocks(weight) => weight.dtype,
             Self::Sparse(weight) => weight.dtype(),
-            Self::Stacked(weights) => weights[0].dtype(),
+            // Halves of both kinds are all numbers of f32.
+            Self::Stacked(weights) => {
+                let first = weights[0].dtype();
+                let is_one = weights.iter().all(|weight| weight.dtype() == first);
+                if is_one { first } else { DType::F32 }
+            }
         }
     }
 
@@ -127,7 +146,7 @@ impl LinearWeight {
         }
     }
 
-    /// The weights in the [dtype](Self::dtype) that is computed in.
+    /// The weights one by one, in their [dtype](Self::dtype).
     ///
     /// # Shapes
     ///
@@ -138,7 +157,11 @@ impl LinearWeight {
             Self::Quantized(weight) => weight.dequantize(),
             Self::Blocks(weight) => weight.dequantize(),
             Self::Sparse(weight) => weight.dequantize(),
-            Self::Stacked(weights) => joined(weights.iter().map(Self::dequantize).collect()),
+            Self::Stacked(weights) => {
+                let dtype = self.dtype();
+                let parts = weights.iter().map(|part| part.dequantize().cast(dtype));
+                joined(parts.collect())
+            }
         }
     }
 }

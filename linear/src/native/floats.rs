@@ -30,7 +30,8 @@ impl Float for f32 {
 impl Float for f16 {
     #[inline(always)]
     fn widen<L: Level>(x: &[Self; LANES]) -> L::Floats {
-        L::halves(&x.map(f16::to_bits))
+        // SAFETY: a half is its bits and nothing else, so that as many lie in the same way.
+        L::halves(unsafe { &*(x as *const [Self; LANES] as *const [u16; LANES]) })
     }
 
     #[inline(always)]
@@ -42,7 +43,8 @@ impl Float for f16 {
 impl Float for bf16 {
     #[inline(always)]
     fn widen<L: Level>(x: &[Self; LANES]) -> L::Floats {
-        L::floats(&x.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16)))
+        // SAFETY: as for f16.
+        L::upper_halves(unsafe { &*(x as *const [Self; LANES] as *const [u16; LANES]) })
     }
 
     #[inline(always)]

@@ -21,7 +21,8 @@ use crate::{
 ///
 /// Should be created with `CausalLm::into`, or with [`InferenceLm::with_weights`] where the weights
 /// of the layers' projections are to be rounded. Embeddings, norms, biases and the projection to
-/// logits are not rounded in any case; the last may stay in the blocks that a checkpoint has it in.
+/// logits are not rounded in any case; the last may stay in the blocks that a checkpoint has it in. Matrices may
+/// be in f16 or bf16 where all else is in f32.
 #[derive(Clone, Debug)]
 pub struct InferenceLm {
     embed_tokens: Embedding,
@@ -134,6 +135,12 @@ impl InferenceLm {
         })
     }
 
+    /// The embedding and the projection to logits.
+    #[cfg(test)]
+    pub(crate) fn parts(&self) -> (&Embedding, &InferenceLinear) {
+        (&self.embed_tokens, &self.lm_head)
+    }
+
     pub(crate) fn from_parts(
         embed_tokens: Embedding,
         layers: Vec<InferenceLayer>,
@@ -169,7 +176,8 @@ impl LanguageModel for InferenceLm {
     }
 
     fn dtype(&self) -> DType {
-        self.embed_tokens.weight.dtype()
+        // An embedding may stay in halves.
+        self.norm.gamma.dtype()
     }
 
     fn is_capturable(&self) -> bool {
@@ -178,6 +186,11 @@ impl LanguageModel for InferenceLm {
 
     fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let hidden = self.embed_tokens.forward(ids);
+        let dtype = self.dtype();
+        let hidden = match hidden.dtype() == dtype {
+            true => hidden,
+            false => hidden.cast(dtype),
+        };
         match self.embedding_scale {
             Some(scale) => hidden * scale,
             None => hidden,

@@ -16,7 +16,7 @@ use crate::{
     lazy,
     source::{self, CheckpointSource},
     tokenizer::Tokenizer,
-    weights::{KeptBlocks, LoadProgress, load_for_inference_from},
+    weights::{KeptWeights, LoadProgress, load_for_inference_from},
 };
 
 /// A checkpoint of which all but the weights is known: made by [`LocalModel::open`].
@@ -150,14 +150,14 @@ impl LocalModelBuilder {
         &*self.source
     }
 
-    /// What stays in blocks on a device.
+    /// What stays on a device as it is stored.
     ///
     /// # Errors
     ///
     /// When the names of the tensors cannot be read.
-    pub fn kept_blocks(&self, device: &Device) -> Result<Option<KeptBlocks>, ModelError> {
+    pub fn kept_weights(&self, device: &Device) -> Result<Option<KeptWeights>, ModelError> {
         match self.loaded_weights() {
-            WeightFormat::Stored => KeptBlocks::of(&*self.source, &self.config, device),
+            WeightFormat::Stored => KeptWeights::of(&*self.source, &self.config, device),
             _ => Ok(None),
         }
     }
@@ -224,7 +224,7 @@ impl LocalModelBuilder {
         self.check()?;
         let policy = self.policy_of_model()?;
         let dtype = self.dtype_on(device);
-        let kept = self.kept_blocks(device)?;
+        let kept = self.kept_weights(device)?;
         let loaded = self.loaded_weights();
         let (config, weights) = (self.config, self.weights);
         let sparsity = self.activation_sparsity;
@@ -241,7 +241,7 @@ impl LocalModelBuilder {
             .with_prefill(self.prefill)
             .with_weights(weights)
             .with_activation_sparsity(sparsity)
-            .with_kept_blocks(kept)
+            .with_kept_weights(kept)
             .with_page_size(self.page_size)
             .with_digest(self.digest)
             .with_digest_storage(self.digest_storage)

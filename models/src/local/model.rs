@@ -12,9 +12,14 @@ use super::LocalModelBuilder;
 #[cfg(feature = "grammar")]
 use crate::grammar::{GrammarCompiler, GrammarError};
 use crate::{
-    ModelError, activation_sparsity::ActivationSparsity, config::ModelConfig,
-    generation::GenerateError, model::LanguageModel, session::Session, tokenizer::Tokenizer,
-    weights::KeptBlocks,
+    ModelError,
+    activation_sparsity::ActivationSparsity,
+    config::ModelConfig,
+    generation::GenerateError,
+    model::LanguageModel,
+    session::Session,
+    tokenizer::Tokenizer,
+    weights::{KeptForm, KeptWeights},
 };
 
 /// A model that is ready to run, with all that is known of it. Clones share its weights.
@@ -45,7 +50,7 @@ pub struct LocalModel {
     prefill: PrefillConfig,
     weights: WeightFormat,
     activation_sparsity: Option<Arc<ActivationSparsity>>,
-    kept_blocks: Option<KeptBlocks>,
+    kept: Option<KeptWeights>,
     page_size: usize,
     digest: DigestKind,
     digest_storage: DigestStorage,
@@ -78,7 +83,7 @@ impl LocalModel {
             prefill: PrefillConfig::Dense,
             weights: WeightFormat::Full,
             activation_sparsity: None,
-            kept_blocks: None,
+            kept: None,
             page_size: Self::PAGE_SIZE,
             digest: DigestKind::default(),
             digest_storage: DigestStorage::Full,
@@ -116,9 +121,9 @@ impl LocalModel {
         self
     }
 
-    /// The same model, of whose projections these are said to be in blocks.
-    pub fn with_kept_blocks(mut self, kept: Option<KeptBlocks>) -> Self {
-        self.kept_blocks = kept;
+    /// The same model, of whose weights these are said to be as they are stored.
+    pub fn with_kept_weights(mut self, kept: Option<KeptWeights>) -> Self {
+        self.kept = kept;
         self
     }
 
@@ -232,7 +237,7 @@ impl LocalModel {
         self.model.device()
     }
 
-    /// Element type of weights and KV cache.
+    /// Element type that is computed in, and of the KV cache.
     pub fn dtype(&self) -> DType {
         self.model.dtype()
     }
@@ -249,13 +254,21 @@ impl LocalModel {
 
     /// The name of the form that the projections' weights have.
     pub fn weights_name(&self) -> &'static str {
-        let otherwise = self.config.weights_name(self.weights);
-        (self.kept_blocks).map_or(otherwise, |kept| kept.format.name())
+        match self.kept.map(|kept| kept.form) {
+            Some(form) if form != KeptForm::Half(self.dtype()) => form.name(),
+            _ => self.config.weights_name(self.weights),
+        }
+    }
+
+    /// Element type of the embedding.
+    pub fn embedding_dtype(&self) -> DType {
+        let kept = self.kept.and_then(|kept| kept.embedding);
+        kept.unwrap_or_else(|| self.dtype())
     }
 
     /// Whether the projection to logits has the blocks of a tied embedding, which is read a row at a time then.
     pub fn has_tied_head(&self) -> bool {
-        self.kept_blocks.is_some_and(|kept| kept.has_tied_head)
+        self.kept.is_some_and(|kept| kept.has_tied_head)
     }
 
     /// Bytes of the weights.
@@ -265,7 +278,7 @@ impl LocalModel {
     /// When the form of the weights does not fit the model's shape.
     pub fn weight_bytes(&self) -> Result<u64, ModelError> {
         let bytes = self.config.weight_bytes(self.dtype(), self.weights)?;
-        let kept = self.kept_blocks;
+        let kept = self.kept;
         Ok(kept.map_or(bytes, |kept| kept.weight_bytes(bytes, self.dtype())))
     }
 

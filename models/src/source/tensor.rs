@@ -68,6 +68,20 @@ impl SourceTensor {
         }
     }
 
+    /// The element type of values that are stored in f16 or bf16.
+    pub fn half(&self) -> Option<DType> {
+        match &self.data {
+            TensorData::Plain(tensor) => {
+                Some(tensor.dtype).filter(|dtype| matches!(dtype, DType::F16 | DType::BF16))
+            }
+            TensorData::Blocks(blocks) => match blocks.format {
+                BlockFormat::F16 => Some(DType::F16),
+                BlockFormat::BF16 => Some(DType::BF16),
+                _ => None,
+            },
+        }
+    }
+
     /// Bytes that it takes in the checkpoint.
     pub fn stored_bytes(&self) -> u64 {
         match &self.data {

@@ -11,7 +11,10 @@ use burn::{
     tensor::{DType, Device, TensorData},
 };
 
-use super::{blocks::is_kept, names};
+use super::{
+    kept::{is_kept, kept_half},
+    names,
+};
 use crate::{
     config::{ModelConfig, parameters},
     error::{MisshapenTensor, ModelError, TensorMismatch},
@@ -33,6 +36,8 @@ pub(super) struct Checkpoint {
 pub(super) struct Tensors {
     pub tensors: Vec<Tensor>,
     pub files: Files,
+    /// Names of those that keep their element type.
+    pub kept: HashSet<String>,
     /// Bytes of them in the checkpoint.
     pub stored_bytes: u64,
 }
@@ -124,11 +129,13 @@ impl Checkpoint {
             .collect()
     }
 
-    /// Takes out the tensors whose names begin with `prefix`; blocks will be widened to `dtype`.
+    /// Takes out the tensors whose names begin with `prefix`; blocks will be widened to `dtype`. Matrices in f16
+    /// and bf16 are to stay as they are with `keeps_halves`.
     ///
     /// A file is closed when the last of its tensors is gone.
-    pub(super) fn take(&mut self, prefix: &str, dtype: DType) -> Tensors {
+    pub(super) fn take(&mut self, prefix: &str, dtype: DType, keeps_halves: bool) -> Tensors {
         let mut tensors = Vec::new();
+        let mut kept = HashSet::new();
         let mut files = HashMap::new();
         let mut stored_bytes = 0;
         let of_part = self
@@ -137,11 +144,16 @@ impl Checkpoint {
         for (name, stored) in of_part {
             stored_bytes += stored.stored_bytes();
             let file = (stored.format, stored.path.clone());
-            let mut tensor = stored.into_plain(dtype);
+            let half = kept_half(&stored).filter(|_| keeps_halves);
+            let half = half.map(|(dtype, _)| dtype);
+            let mut tensor = stored.into_plain(half.unwrap_or(dtype));
             if self.norms_less_one && name.ends_with(NORM) {
                 tensor = one_more(tensor);
             }
             tensor.name = parameter_name(&name)[prefix.len()..].into();
+            if half.is_some() {
+                kept.insert(tensor.name.clone());
+            }
             files.insert(tensor.name.clone(), file);
             tensors.push(tensor);
         }
@@ -151,6 +163,7 @@ impl Checkpoint {
                 prefix: prefix.into(),
                 files,
             },
+            kept,
             stored_bytes,
         }
     }

@@ -9,22 +9,24 @@
 //!    is in memory is page cache that the system takes back when it needs it. Blocks of GGUF files are
 //!    widened as they are read; projections, on CPUs that to logits too, stay in them where the device
 //!    multiplies blocks
-//!    ([`WeightFormat::Stored`]).
+//!    ([`WeightFormat::Stored`]). So do matrices in f16 and bf16 on CPUs, whatever is computed in.
 //! 4. Projections of GPTQ and AWQ checkpoints keep their bits; their words are put in order on the host.
 
 mod blocks;
+mod cast;
 mod checkpoint;
+mod kept;
 mod names;
 mod projections;
 mod quantized;
 mod rows;
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use burn::{
     module::Module,
     nn::{Linear, LinearLayout},
-    store::{Applier, FloatCastAdapter, ModuleAdapter, PyTorchToBurnAdapter, burn_pack},
+    store::{Applier, ModuleAdapter, PyTorchToBurnAdapter, burn_pack},
     tensor::{DType, Device},
 };
 use quest_burn::inference::WeightFormat;
@@ -38,8 +40,9 @@ use crate::{
     source::{self, CheckpointSource, SourceTensor},
 };
 use blocks::BlockTensors;
-pub use blocks::KeptBlocks;
+use cast::Cast;
 use checkpoint::{Checkpoint, Files, Tensors};
+pub use kept::{KeptForm, KeptWeights};
 use quantized::PackedTensors;
 
 /// What the name of the projection to logits begins with.
@@ -122,7 +125,8 @@ pub fn load_from(
 }
 
 /// Loads the weights of a checkpoint, a folder or a GGUF file, into a model for inference, with the weights of its layers'
-/// projections in the given form. They take that form layer by layer, as they are read. Those of GPTQ
+/// projections in the given form. They take that form layer by layer, as they are read. [`WeightFormat::Stored`]
+/// keeps blocks and, on CPUs, f16 and bf16; `dtype` is what is computed in. Those of GPTQ
 /// and AWQ checkpoints keep the bits that they have; [`WeightFormat::Stored`] and
 /// [`WeightFormat::Full`] ask for nothing else.
 ///
@@ -159,6 +163,7 @@ pub fn load_for_inference_from(
     // Refused now rather than once weights are there.
     config.weight_bytes(dtype, format)?;
     let mut loader = Loader::new(source, config, device, dtype, progress)?;
+    loader.keeps_halves = format == WeightFormat::Stored && kept::keeps_halves(config, device);
     let model = loader.config.init(device);
     let tied_head = match (format, &model.lm_head) {
         (WeightFormat::Stored, None) => loader.tied_head(device)?,
@@ -219,6 +224,8 @@ struct Loader<'a> {
     /// The configuration that the tensors follow.
     config: ModelConfig,
     dtype: DType,
+    /// Whether matrices in f16 and bf16 stay so.
+    keeps_halves: bool,
     done: LoadProgress,
     progress: &'a mut dyn FnMut(LoadProgress),
 }
@@ -235,6 +242,7 @@ impl<'a> Loader<'a> {
         let (checkpoint, config) = Checkpoint::open(source, config)?;
         let loader = Self {
             dtype,
+            keeps_halves: false,
             done: LoadProgress {
                 total_tensors: checkpoint.len(),
                 total_bytes: checkpoint.bytes(),
@@ -250,8 +258,13 @@ impl<'a> Loader<'a> {
 
     /// Gives a part of the model its tensors, those whose names begin with `prefix`.
     fn fill<M: Module>(&mut self, part: M, prefix: &str) -> Result<M, ModelError> {
-        let Tensors { tensors, files, .. } = self.take(prefix);
-        let (part, missing) = self.apply(part, tensors, &files)?;
+        let Tensors {
+            tensors,
+            files,
+            kept,
+            ..
+        } = self.take(prefix);
+        let (part, missing) = self.apply(part, tensors, kept, &files)?;
         assert!(
             missing.is_empty(),
             "the expected tensors are the parameters of the model: {missing:?} are missing"
@@ -269,11 +282,14 @@ impl<'a> Loader<'a> {
         device: &Device,
     ) -> Result<InferenceLayer, ModelError> {
         let Tensors {
-            mut tensors, files, ..
+            mut tensors,
+            files,
+            kept,
+            ..
         } = self.take(prefix);
         let dtype = self.dtype;
         let packed = PackedTensors::take(&mut tensors, &layer, files.clone(), quantization, dtype)?;
-        let (layer, missing) = self.apply(layer, tensors, &files)?;
+        let (layer, missing) = self.apply(layer, tensors, kept, &files)?;
         let is_packed = |name: &String| name.ends_with("_proj.weight");
         assert!(
             missing.iter().all(is_packed),
@@ -297,8 +313,13 @@ impl<'a> Loader<'a> {
         }
         self.done.tensors += blocks.len();
         self.done.bytes += blocks.values().map(SourceTensor::stored_bytes).sum::<u64>();
-        let Tensors { tensors, files, .. } = self.take(prefix);
-        let (layer, missing) = self.apply(layer, tensors, &files)?;
+        let Tensors {
+            tensors,
+            files,
+            kept,
+            ..
+        } = self.take(prefix);
+        let (layer, missing) = self.apply(layer, tensors, kept, &files)?;
         assert!(
             missing.iter().all(|name| blocks.contains_key(name)),
             "the expected tensors are the parameters of the model: {missing:?} are missing"
@@ -311,7 +332,7 @@ impl<'a> Loader<'a> {
     /// The projection to logits that the embedding is as well, where it stays in blocks; the embedding is
     /// still to be taken.
     fn tied_head(&self, device: &Device) -> Result<Option<InferenceLinear>, ModelError> {
-        match self.checkpoint.get(blocks::EMBEDDING) {
+        match self.checkpoint.get(kept::EMBEDDING) {
             Some(embedding) => blocks::tied_head(embedding, device, self.dtype),
             None => Ok(None),
         }
@@ -343,20 +364,22 @@ impl<'a> Loader<'a> {
 
     /// The tensors whose names begin with `prefix`.
     fn take(&mut self, prefix: &str) -> Tensors {
-        let taken = self.checkpoint.take(prefix, self.dtype);
+        let taken = self.checkpoint.take(prefix, self.dtype, self.keeps_halves);
         self.done.tensors += taken.tensors.len();
         self.done.bytes += taken.stored_bytes;
         taken
     }
 
-    /// Gives a part of the model some tensors; parameters that there is none for are named.
+    /// Gives a part of the model some tensors, of which those in `kept` keep their element type; parameters that
+    /// there is none for are named.
     fn apply<M: Module>(
         &self,
         part: M,
         tensors: Vec<burn_pack::Tensor>,
+        kept: HashSet<String>,
         files: &Files,
     ) -> Result<(M, Vec<String>), ModelError> {
-        let cast = FloatCastAdapter::to(self.dtype);
+        let cast = Cast::new(self.dtype, kept);
         let adapter: Box<dyn ModuleAdapter> = match LAYOUT {
             // The checkpoint's own layout.
             LinearLayout::Col => Box::new(cast),

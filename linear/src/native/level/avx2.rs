@@ -55,6 +55,14 @@ impl Level for Avx2 {
     }
 
     #[inline(always)]
+    fn upper_halves(x: &[u16; LANES]) -> Self::Floats {
+        unsafe {
+            let x = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x))
+        }
+    }
+
+    #[inline(always)]
     fn half(x: u16) -> f32 {
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(x)))) }
     }

@@ -54,6 +54,11 @@ impl Level for Avx512 {
     }
 
     #[inline(always)]
+    fn upper_halves(x: &[u16; LANES]) -> Self::Floats {
+        Avx2::upper_halves(x)
+    }
+
+    #[inline(always)]
     fn half(x: u16) -> f32 {
         Avx2::half(x)
     }

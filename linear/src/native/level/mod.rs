@@ -42,6 +42,8 @@ pub trait Level: Copy {
     fn to_array(x: Self::Floats) -> [f32; LANES];
     /// 16-bit floats, by their bits.
     fn halves(x: &[u16; LANES]) -> Self::Floats;
+    /// Floats of which these are the upper halves.
+    fn upper_halves(x: &[u16; LANES]) -> Self::Floats;
     /// A 16-bit float, by its bits.
     fn half(x: u16) -> f32;
     /// `a * b`.

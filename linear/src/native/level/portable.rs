@@ -32,6 +32,15 @@ impl Level for Portable {
     }
 
     #[inline(always)]
+    fn upper_halves(x: &[u16; LANES]) -> Self::Floats {
+        let mut floats = [0.0; LANES];
+        for (float, x) in floats.iter_mut().zip(x) {
+            *float = f32::from_bits(u32::from(*x) << 16);
+        }
+        floats
+    }
+
+    #[inline(always)]
     fn half(x: u16) -> f32 {
         half::f16::from_bits(x).to_f32()
     }

@@ -1,4 +1,5 @@
 mod bad_files;
+mod halves;
 mod stored;
 
 use std::fs;
