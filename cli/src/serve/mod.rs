@@ -181,22 +181,28 @@ fn load(
         true => EngineConfig::MAX_RECORDINGS,
         false => 0,
     };
-    let fits = |tokens| {
+    let fits = |tokens, recordings| {
         plan.model
-            .check_memory(&device, dtype, tokens, work(most))
+            .check_memory(&device, dtype, tokens, work(recordings))
             .is_ok()
     };
-    let tokens = args.engine.cache_tokens.unwrap_or_else(|| {
+    let room = |recordings| {
         let mut tokens = context.saturating_mul(CONTEXTS);
         // A context that was asked for is not made smaller.
         let least = args.common.context.unwrap_or(LEAST_TOKENS);
-        while tokens > least && !fits(tokens) {
+        while tokens > least && !fits(tokens, recordings) {
             tokens = (tokens / 2).max(least);
         }
         tokens
-    });
-    let is_short = may_record && !fits(tokens);
-    let recordings = if is_short { 0 } else { most };
+    };
+    let asked = args.engine.cache_tokens;
+    let with_recordings = asked.unwrap_or_else(|| room(most));
+    let is_short = may_record && !fits(with_recordings, most);
+    // What recordings would have taken is the cache's then.
+    let (tokens, recordings) = match is_short {
+        true => (asked.unwrap_or_else(|| room(0)), 0),
+        false => (with_recordings, most),
+    };
     let loaded = (plan.model).load_on(device, dtype, tokens, work(recordings))?;
     if is_short {
         eprintln!(

@@ -143,7 +143,7 @@ impl<G> Recordings<G> {
         let newest = self.kept.last_mut()?;
         newest.replays += 1;
         // It has saved what it cost.
-        if newest.replays == STEPS_BEFORE {
+        if newest.replays == STEPS_BEFORE && self.refusals < MAX_REFUSALS {
             self.refusals = 0;
         }
         Some(&newest.graph)

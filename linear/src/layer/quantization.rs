@@ -45,7 +45,7 @@ impl WeightFormat {
     pub fn about(self) -> &'static str {
         match self {
             Self::Stored => {
-                "As the checkpoint has them: blocks of GGUF files stay as they are, on CPUs f16 and bf16 do too"
+                "As the checkpoint has them: blocks of GGUF files stay as they are, with flex f16 and bf16 do too"
             }
             Self::Full => "In the element type",
             Self::Int8 => "In 8 bits, with a scale for each 128",

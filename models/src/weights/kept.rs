@@ -92,8 +92,9 @@ impl KeptWeights {
             }
         }
         let most = forms.iter().max_by_key(|(_, weights)| *weights);
-        Ok(most.map(|(form, _)| Self {
-            form: *form,
+        let form = (most.map(|(form, _)| *form)).or(embedding.map(KeptForm::Half));
+        Ok(form.map(|form| Self {
+            form,
             weights: all,
             bytes,
             embedding,
@@ -118,8 +119,8 @@ const LM_HEAD: &str = "lm_head.weight";
 
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 
-/// Whether a device keeps the halves of a checkpoint of a configuration, if they are stored so. Checkpoints whose
-/// projections are packed have few others.
+/// Whether a device keeps the halves of a checkpoint of a configuration, if they are stored so. Those of checkpoints
+/// whose projections are packed, their embedding and projection to logits, are cast.
 pub(super) fn keeps_halves(config: &ModelConfig, device: &Device) -> bool {
     config.quantization.is_none() && LinearWeight::keeps_halves(device)
 }

@@ -10,7 +10,7 @@ use crate::{
     cache::{
         CHANNELS_PER_WORD, Digests, Int8Digests, Int8Rows, KvPool, KvRows, Sequences, stored_scales,
     },
-    pages::PageSelection,
+    pages::{MAX_COUNTED, PageSelection},
 };
 
 pub(super) fn check_append(
@@ -149,13 +149,10 @@ pub(super) fn check_scoring(page_size: usize, n_scores: usize) {
     );
 }
 
-/// Pages that a selection can count.
-const MAX_SCORES: usize = 1 << 16;
-
 pub(super) fn check_scores(n_scores: usize) {
     assert!(
-        (1..=MAX_SCORES).contains(&n_scores),
-        "number of page scores: expected 1 to {MAX_SCORES}, found {n_scores}"
+        (1..=MAX_COUNTED).contains(&n_scores),
+        "number of page scores: expected 1 to {MAX_COUNTED}, found {n_scores}"
     );
 }
 

@@ -16,7 +16,7 @@ use burn::{
 
 pub(super) use self::launch::launch;
 use super::{
-    check::{check_attention, check_bound},
+    check::{check_attention, check_bound, check_groups},
     extension::QuestOps,
     operands::PageList,
 };
@@ -118,6 +118,8 @@ pub fn few_token_attention(
 ) -> Tensor<4> {
     let (keys, values) = (keys.into(), values.into());
     let [batch, n_heads, tokens, head_dim] = query.dims();
+    let [_, n_kv_heads, _, _] = keys.dims();
+    check_groups(n_heads, n_kv_heads);
     assert!(tokens > 0, "query tokens: expected at least 1, found 0");
     let [_, max_pages] = sequences.page_table.dims();
     let query = query.reshape([batch, n_heads * tokens, head_dim]);
