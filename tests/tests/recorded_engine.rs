@@ -26,11 +26,17 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A small model on each device to test, and one whose steps are recorded nowhere.
+/// A small model on each device to test, with keys and values in each form. A driver that binds few buffers at a time
+/// has no kernels for those in 8 bits, and would take minutes for the tensor operations.
 fn models() -> impl Iterator<Item = LocalModel> {
     devices().into_iter().flat_map(|device| {
         let model = model(&device.device);
-        KvStorage::ALL.map(|storage| model.clone().with_kv_storage(storage))
+        let forms = match device.name.as_str() {
+            "wgpu" => &KvStorage::ALL[..1],
+            _ => &KvStorage::ALL[..],
+        };
+        let forms = forms.iter();
+        forms.map(move |&storage| model.clone().with_kv_storage(storage))
     })
 }
 
