@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use burn::tensor::DType;
 use quest_burn::kernels;
 use quest_burn_tests::arrays::tolerance_of;
 
@@ -9,13 +10,22 @@ use super::bench::{floats, for_each, normal, poison, relative_error};
 
 /// Query tokens at a time, in turn: with most groups more than fit into one side of a matrix instruction, and fewer.
 const TOKENS: [usize; 3] = [8, 3, 1];
+/// The same where matrix instructions play no part.
+const TOKENS_IN_F32: [usize; 2] = [2, 1];
 
 #[test]
 fn a_few_tokens_attend_up_to_their_own_and_padding_to_none() {
     let turn = Cell::new(0);
     for_each(|bench, rng| {
         let (batch, n_heads, d) = (bench.batch(), bench.n_heads(), bench.case.head_dim);
-        let tokens = TOKENS[turn.get() % TOKENS.len()];
+        // A driver on the CPU takes minutes to compile cubes of many rows or of narrow ones.
+        if bench.dtype == DType::F32 && (d < 64 || bench.case.group > 8) {
+            return;
+        }
+        let tokens = match bench.dtype {
+            DType::F32 => TOKENS_IN_F32[turn.get() % TOKENS_IN_F32.len()],
+            _ => TOKENS[turn.get() % TOKENS.len()],
+        };
         turn.set(turn.get() + 1);
         let lengths = bench.case.lengths.clone();
         // The first sequence gains all of the tokens, the second one fewer, and so on.

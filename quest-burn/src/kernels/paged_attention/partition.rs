@@ -114,7 +114,12 @@ pub(super) fn lanes_shape(
 ) -> Shape {
     let channels = layout.vectors * layout.width;
     let head_dim = layout.row_vectors() * layout.width;
-    let heads = (1..=group)
+    // Several query tokens may be as many heads of a group as would take a driver minutes to compile.
+    let most = match chunk {
+        Some(_) => group.min(layout.lanes),
+        None => group,
+    };
+    let heads = (1..=most)
         .rev()
         .find(|&heads| group.is_multiple_of(heads) && heads * channels <= QUERY_REGISTERS)
         .unwrap_or(1);
