@@ -128,7 +128,7 @@ impl Metrics {
             ),
             (
                 "cancelled_total",
-                "Answers that nobody waited for any more",
+                "Answers that were dropped before their end, by their clients or at a stop text",
                 stats.cancelled,
             ),
             ("failed_total", "Answers that failed", stats.failed),
