@@ -37,7 +37,11 @@ pub(super) struct Answer {
 
 impl Client {
     pub(super) fn new(url: &str, key: Option<&str>) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        // Each request has a connection of its own: some servers close those that wait, which a request that is not
+        // sent again may find out too late.
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_idle_connections(0);
         Self {
             agent: config.build().into(),
             url: url.trim_end_matches('/').to_owned(),
