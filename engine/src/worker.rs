@@ -24,7 +24,6 @@ use quest_burn_models::local::LocalModel;
 use thiserror::Error;
 
 use self::recordings::Recordings;
-
 use crate::{
     EngineConfig, FinishReason, Policy, Stats,
     pages::PageStore,

@@ -14,6 +14,7 @@ pub mod naive;
 pub mod packed_checkpoint;
 pub mod poison;
 pub mod session;
+pub mod small_model;
 pub mod tokenizer;
 
 use proptest::test_runner::{Config, RngSeed};

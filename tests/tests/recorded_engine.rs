@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::{DType, Device};
 use quest_burn::{
     cache::KvStorage,
     decode::DecodeGraph,
@@ -13,12 +12,9 @@ use quest_burn_models::{
     generation::GenerationConfig, local::LocalModel, sampling::SamplingConfig,
 };
 use quest_burn_tests::{
-    checkpoint::{self, CheckpointSpec},
     devices::devices,
+    small_model::{PAGE_SIZE, model, prompt},
 };
-
-const PAGE_SIZE: usize = 8;
-const VOCAB_SIZE: u32 = 160;
 
 /// A recording is not valid if another thread allocates on the device meanwhile: tests take turns.
 fn turn() -> MutexGuard<'static, ()> {
@@ -38,27 +34,6 @@ fn models() -> impl Iterator<Item = LocalModel> {
         let forms = forms.iter();
         forms.map(move |&storage| model.clone().with_kv_storage(storage))
     })
-}
-
-fn model(device: &Device) -> LocalModel {
-    let spec = CheckpointSpec {
-        n_layers: 2,
-        d_model: 32,
-        d_ff: 48,
-        max_positions: 512,
-        ..CheckpointSpec::default()
-    };
-    let dir = tempfile::tempdir().unwrap();
-    checkpoint::write(dir.path(), &spec);
-    let model = LocalModel::open(dir.path()).unwrap().page_size(PAGE_SIZE);
-    model.dtype(DType::F32).load(device).unwrap()
-}
-
-/// `n` ids that depend on `seed`.
-fn prompt(n: usize, seed: u32) -> Vec<u32> {
-    (0..n as u32)
-        .map(|i| 3 + (i * i + i * (seed % 89 + 5) + seed) % (VOCAB_SIZE - 3))
-        .collect()
 }
 
 fn quest() -> Policy {

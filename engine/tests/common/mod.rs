@@ -7,46 +7,28 @@ use std::sync::{
     mpsc::{Receiver, Sender, channel},
 };
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use quest_burn::{
     cache::KvStorage,
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_engine::{Answer, Engine, EngineConfig, Finished, Policy, Request, TokenMask};
 use quest_burn_models::{generation::GenerationConfig, local::LocalModel};
-use quest_burn_tests::{
-    checkpoint::{self, CheckpointSpec},
-    devices::devices,
-};
+use quest_burn_tests::{devices::devices, small_model};
 
-pub(crate) const PAGE_SIZE: usize = 8;
-pub(crate) const VOCAB_SIZE: u32 = 160;
+pub(crate) use quest_burn_tests::small_model::{PAGE_SIZE, VOCAB_SIZE, prompt};
 
 /// Random weights, on the CPU.
 pub(crate) fn model() -> LocalModel {
-    model_on(&Device::default())
+    small_model::model(&Device::default())
 }
 
 /// The same on each device to test, with keys and values in all numbers.
 pub(crate) fn models() -> impl Iterator<Item = LocalModel> {
     devices().into_iter().flat_map(|device| {
-        let model = model_on(&device.device);
+        let model = small_model::model(&device.device);
         KvStorage::ALL.map(|storage| model.clone().with_kv_storage(storage))
     })
-}
-
-fn model_on(device: &Device) -> LocalModel {
-    let spec = CheckpointSpec {
-        n_layers: 2,
-        d_model: 32,
-        d_ff: 48,
-        max_positions: 512,
-        ..CheckpointSpec::default()
-    };
-    let dir = tempfile::tempdir().unwrap();
-    checkpoint::write(dir.path(), &spec);
-    let model = LocalModel::open(dir.path()).unwrap().page_size(PAGE_SIZE);
-    model.dtype(DType::F32).load(device).unwrap()
 }
 
 /// An engine with room for so many pages.
@@ -62,13 +44,6 @@ pub(crate) fn engine_with(
     // Tests run at once, and a device that records may be used by nobody else: tests of recordings take turns.
     let config = EngineConfig::new(pages * PAGE_SIZE).with_recording(false);
     Engine::start(model.clone(), change(config)).unwrap()
-}
-
-/// `n` ids that depend on `seed`.
-pub(crate) fn prompt(n: usize, seed: u32) -> Vec<u32> {
-    (0..n as u32)
-        .map(|i| 3 + (i * i + i * (seed % 89 + 5) + seed) % (VOCAB_SIZE - 3))
-        .collect()
 }
 
 /// What a session gives that has the model for itself.

@@ -1,0 +1,37 @@
+//! A small model with random weights, and prompts for it: what tests of engines run.
+
+use burn::tensor::{DType, Device};
+use quest_burn_models::local::LocalModel;
+
+use crate::checkpoint::{self, CheckpointSpec};
+
+/// Tokens of its pages.
+pub const PAGE_SIZE: usize = 8;
+/// Tokens that it knows.
+pub const VOCAB_SIZE: u32 = 160;
+
+/// The model on a device, in f32.
+///
+/// # Panics
+///
+/// When its files cannot be written or read.
+pub fn model(device: &Device) -> LocalModel {
+    let spec = CheckpointSpec {
+        n_layers: 2,
+        d_model: 32,
+        d_ff: 48,
+        max_positions: 512,
+        ..CheckpointSpec::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint::write(dir.path(), &spec);
+    let model = LocalModel::open(dir.path()).unwrap().page_size(PAGE_SIZE);
+    model.dtype(DType::F32).load(device).unwrap()
+}
+
+/// `n` ids that depend on `seed`.
+pub fn prompt(n: usize, seed: u32) -> Vec<u32> {
+    (0..n as u32)
+        .map(|i| 3 + (i * i + i * (seed % 89 + 5) + seed) % (VOCAB_SIZE - 3))
+        .collect()
+}
