@@ -123,20 +123,19 @@ pub(in crate::kernels) fn launch(
 ) -> CubeTensor {
     let query = into_contiguous(query);
     let head_dim = query.meta.shape()[2];
-    match digests {
+    let stored = match digests {
         Digests::Full { kind, rows } => {
             let rows = into_contiguous(rows);
             let layout = RowLayout::with_head_dim(&rows, head_dim);
             let (of_digest, _) = digest_vectors(kind, layout.row_vectors(), layout.width);
-            let stored = Stored {
+            Stored {
                 kind,
                 layout,
                 of_digest,
                 n_kv_heads: rows.meta.shape()[1],
                 rows,
                 scales: None,
-            };
-            launch_by::<Full>(query, stored, places, scoring)
+            }
         }
         Digests::Int8 {
             kind,
@@ -145,35 +144,40 @@ pub(in crate::kernels) fn launch(
             ..
         } => {
             let (words, scales) = (into_contiguous(words), into_contiguous(scales));
-            if let Some(shape) = MatrixScores::new(&query, &words, kind, scoring) {
-                return matrix::launch(query, [words, scales], places, scoring.n_scores, shape);
-            }
             let plane = query.client.properties().hardware.plane_size_min as usize;
             let channels = INT8_WIDTH * CHANNELS_PER_WORD;
             let row = head_dim / channels;
-            let stored = Stored {
+            Stored {
                 kind,
                 layout: RowLayout::of_vectors(row, channels, plane),
                 of_digest: kind.layout().rows * row,
                 n_kv_heads: words.meta.shape()[0],
                 rows: words,
                 scales: Some(scales),
-            };
-            launch_by::<Int8>(query, stored, places, scoring)
+            }
         }
+    };
+    if let Some(shape) = MatrixScores::new(&query, &stored, scoring) {
+        return matrix::launch(query, stored, places, scoring.n_scores, shape);
+    }
+    if stored.scales.is_some() {
+        launch_by::<Int8>(query, stored, places, scoring)
+    } else {
+        launch_by::<Full>(query, stored, places, scoring)
     }
 }
 
 /// Digests as a launch binds them.
-struct Stored {
-    kind: DigestKind,
+pub(super) struct Stored {
+    pub kind: DigestKind,
     /// How lanes share a row.
     layout: RowLayout,
     /// Vectors of a page's digest of one head.
     of_digest: usize,
-    n_kv_heads: usize,
-    rows: CubeTensor,
-    scales: Option<CubeTensor>,
+    pub n_kv_heads: usize,
+    pub rows: CubeTensor,
+    /// Of digests in 8 bits.
+    pub scales: Option<CubeTensor>,
 }
 
 fn launch_by<L: DigestLoad>(

@@ -3,7 +3,7 @@
 //! | kernel | digests | where |
 //! |---|---|---|
 //! | [`mod@kernel`] | of any kind, stored in any form: [`mod@load`] | every device |
-//! | [`mod@matrix`] | minima and maxima in 8 bits, by matrix instructions | CUDA |
+//! | [`mod@matrix`] | the same but for squared deviations, by matrix instructions | CUDA, half precision, groups of 2 to 8 query heads |
 
 mod kernel;
 mod load;

@@ -51,7 +51,7 @@ pub(super) fn pages_of(
 
 /// What two query heads contribute to the score of their KV head.
 #[cube]
-fn of_both(one: f32, other: f32, #[comptime] rule: GroupRule) -> f32 {
+pub(super) fn of_both(one: f32, other: f32, #[comptime] rule: GroupRule) -> f32 {
     if comptime!(rule == GroupRule::Max) {
         max(one, other)
     } else {
@@ -61,7 +61,7 @@ fn of_both(one: f32, other: f32, #[comptime] rule: GroupRule) -> f32 {
 
 /// The score of a KV head from what all its query heads contribute.
 #[cube]
-fn of_group(all: f32, #[comptime] group: usize, #[comptime] rule: GroupRule) -> f32 {
+pub(super) fn of_group(all: f32, #[comptime] group: usize, #[comptime] rule: GroupRule) -> f32 {
     if comptime!(rule == GroupRule::Max) {
         all
     } else {
