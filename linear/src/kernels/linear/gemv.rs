@@ -151,7 +151,7 @@ pub(crate) fn gemv(inputs: Inputs<CubeBackend>, weights: Weights<CubeBackend>) -
     match weights {
         Weights::Full(weight) => {
             #[cfg(feature = "cuda")]
-            if m > MAX_ROWS && warpgroup::takes(properties, dtype, d_input) {
+            if m >= warpgroup::MIN_ROWS && warpgroup::takes(properties, dtype, d_input) {
                 return warpgroup::warpgroup_gemv(inputs, weight);
             }
             if m > MAX_ROWS {

@@ -29,6 +29,10 @@ use super::{
 
 pub(super) use self::shape::MAX_ROWS;
 
+/// Fewest rows with which it is faster than the kernel that keeps rows and sums in registers and norms rows
+/// in its own launch.
+pub(super) const MIN_ROWS: usize = 3;
+
 /// Whether the kernel takes rows of so many channels on a device.
 pub(super) fn takes(properties: &DeviceProperties, dtype: DType, d_input: usize) -> bool {
     is_there(properties)
