@@ -153,7 +153,8 @@ pub(super) fn launch(
         scale,
     };
     #[cfg(feature = "cuda")]
-    if warpgroup::supports(client.properties(), output.dtype, shape[3]) {
+    // It looks for the highest product, which is the highest score of a scale above 0.
+    if scale > 0.0 && warpgroup::supports(client.properties(), output.dtype, shape[3]) {
         warpgroup::launch(inputs, output.clone());
         return output;
     }

@@ -111,6 +111,7 @@ fn warpgroup_prefill_kernel<F: Float, N: Size, P: Size>(
         (shared_address(&shared[0..1]) + comptime!(ALIGNMENT as u32 - 1)) / alignment * alignment;
     let tiles = queries + comptime!(shape.bytes(shape.tokens()) as u32);
     let copies = copies_of_unit(shape);
+    let scale = scale * f32::new(core::f32::consts::LOG2_E);
     let mut rows = start_rows(shape);
 
     if run.first < run.gained {

@@ -10,13 +10,15 @@ use super::{super::place::Run, WarpgroupShape};
 
 /// Below any score.
 const NO_SCORE: f32 = -1e30;
+/// What a weight is the power of 2 of at most, before sums are taken from a higher score.
+const LARGEST_WEIGHT: f32 = 8.0;
 
 /// The state of a unit's two rows, `g` and `g + 8`.
 #[derive(CubeType)]
 pub(super) struct Rows {
     /// Four for each eight channels.
     pub out: Array<f32>,
-    /// Of the scores times the binary logarithm of e.
+    /// The score that weights are taken from: the highest one, or one that is little less.
     highest: Array<f32>,
     total: Array<f32>,
 }
@@ -44,8 +46,28 @@ pub(super) fn start_rows(#[comptime] shape: WarpgroupShape) -> Rows {
     }
 }
 
-/// Turns the scores of a tile into weights, and rescales what the rows hold. `visible` are the keys of the
-/// tile that row `g` sees; row `g + 8` sees 8 more. Without `masked` every row sees all of them.
+/// Hides what a row does not see. `visible` are the keys of the tile that row `g` sees; row `g + 8` sees 8
+/// more.
+#[cube]
+fn mask(scores: &mut Array<f32>, visible: i32, #[comptime] n_keys: usize) {
+    let t = (UNIT_POS % 4) as i32;
+    #[unroll]
+    for half in 0..2usize {
+        #[unroll]
+        for c in 0..comptime!(n_keys / 8) {
+            #[unroll]
+            for i in 0..2usize {
+                let at = comptime!(4 * c + 2 * half + i);
+                let key = comptime!((c * 8 + i) as i32) + 2i32 * t;
+                let seen = key < visible + comptime!((half * 8) as i32);
+                scores[at] = select(seen, scores[at], f32::new(NO_SCORE));
+            }
+        }
+    }
+}
+
+/// Turns the scores of a tile into weights, and rescales what the rows hold where it has to be. `scale` is
+/// for powers of 2.
 #[cube]
 pub(super) fn fold<F: Float>(
     rows: &mut Rows,
@@ -58,9 +80,11 @@ pub(super) fn fold<F: Float>(
 ) -> Array<u32> {
     let size!(P) = 2usize;
     let columns = comptime!(n_keys / 8);
-    let scale = scale * f32::new(core::f32::consts::LOG2_E);
-    let t = (UNIT_POS % 4) as i32;
-    let mut weights = Array::<u32>::new(comptime!(n_keys / 4));
+    if masked {
+        mask(scores, visible, n_keys);
+    }
+    let mut corrections = Array::<f32>::new(2usize);
+    let mut rises = false;
     #[unroll]
     for half in 0..2usize {
         let mut highest = rows.highest[half];
@@ -68,38 +92,44 @@ pub(super) fn fold<F: Float>(
         for c in 0..columns {
             #[unroll]
             for i in 0..2usize {
-                let at = comptime!(4 * c + 2 * half + i);
-                let mut score = scores[at] * scale;
-                if masked {
-                    let key = comptime!((c * 8 + i) as i32) + 2i32 * t;
-                    let seen = key < visible + comptime!((half * 8) as i32);
-                    score = select(seen, score, f32::new(NO_SCORE));
-                }
-                scores[at] = score;
-                highest = max(highest, score);
+                highest = max(highest, scores[comptime!(4 * c + 2 * half + i)]);
             }
         }
         highest = max(highest, plane_shuffle_xor(highest, 1u32));
         highest = max(highest, plane_shuffle_xor(highest, 2u32));
-        let correction = exp2(rows.highest[half] - highest);
-        rows.highest[half] = highest;
-        let mut total = rows.total[half] * correction;
+        // Weights may be large before they are rescaled: half precision holds them.
+        let risen = (highest - rows.highest[half]) * scale > f32::new(LARGEST_WEIGHT);
+        let reference = select(risen, highest, rows.highest[half]);
+        corrections[half] = exp2((rows.highest[half] - reference) * scale);
+        rows.highest[half] = reference;
+        rises = rises || risen;
+    }
+    let mut weights = Array::<u32>::new(comptime!(n_keys / 4));
+    #[unroll]
+    for half in 0..2usize {
+        let shift = -rows.highest[half] * scale;
+        let mut total = rows.total[half] * corrections[half];
         #[unroll]
         for c in 0..columns {
             let first = comptime!(4 * c + 2 * half);
-            let mut pair = Vector::<f32, P>::new(exp2(scores[first] - highest));
-            pair.insert(1usize, exp2(scores[first + 1] - highest));
+            let mut pair = Vector::<f32, P>::new(exp2(fma(scores[first], scale, shift)));
+            pair.insert(1usize, exp2(fma(scores[first + 1], scale, shift)));
             total += pair.extract(0usize) + pair.extract(1usize);
             weights[2 * c + half] = u32::reinterpret(Vector::<F, P>::cast_from(pair));
         }
         // Of this lane's keys; lanes are summed up at the end.
         rows.total[half] = total;
+    }
+    if plane_any(rises) {
         #[unroll]
-        for c in 0..comptime!(shape.head_dim / 8) {
+        for half in 0..2usize {
             #[unroll]
-            for i in 0..2usize {
-                let at = comptime!(4 * c + 2 * half + i);
-                rows.out[at] = rows.out[at] * correction;
+            for c in 0..comptime!(shape.head_dim / 8) {
+                #[unroll]
+                for i in 0..2usize {
+                    let at = comptime!(4 * c + 2 * half + i);
+                    rows.out[at] = rows.out[at] * corrections[half];
+                }
             }
         }
     }
