@@ -43,9 +43,7 @@ impl Worker {
         let (model, cache, stats) = (&self.model, &mut self.cache, &mut self.stats);
         let scope = scope.rounded_up(PageBounds {
             least: MIN_TOKENS.div_ceil(page_size),
-            most: (model.context().div_ceil(page_size))
-                .min(cache.config().n_pages)
-                .min(BatchGraph::MAX_PAGES),
+            most: (model.context().div_ceil(page_size)).min(cache.config().n_pages),
         });
         let record = |scope: Scope| {
             let (model, policy) = (model.shared_model(), Arc::clone(policy));

@@ -71,9 +71,6 @@ pub struct BatchGraph<'a> {
 }
 
 impl<'a> BatchGraph<'a> {
-    /// Pages of a sequence that a policy can choose from on a device with kernels.
-    pub const MAX_PAGES: usize = crate::pages::MAX_COUNTED;
-
     /// Records the step of `model` over up to `sequences` sequences of up to `max_pages` pages each.
     ///
     /// None where the step is not recorded: the model cannot be, the kernels do not run over this cache

@@ -17,13 +17,6 @@ pub use self::{
     window::Window,
 };
 
-/// Pages of a sequence that a selection can count on a device with kernels.
-#[cfg_attr(
-    not(feature = "cube"),
-    allow(dead_code, reason = "tensor operations count any")
-)]
-pub(crate) const MAX_COUNTED: usize = 1 << 16;
-
 /// A choice of what is read.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

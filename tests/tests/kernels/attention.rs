@@ -249,42 +249,54 @@ fn top_k_attention(
 #[test]
 fn selection_within_attention_reads_the_same_pages() {
     for_each_digest_and_form(|bench, _| {
-        for (sharing, lists) in [
-            (PageSharing::KvHead, bench.case.n_kv_heads),
-            (PageSharing::QueryHead, bench.n_heads()),
-        ] {
-            let mut ks = bench.case.ks.clone();
-            ks.push(bench.max_pages() + 70);
-            for k in ks {
-                let (recent_pages, sink_pages) = (usize::from(k > 1), usize::from(k > 2));
-                let page_size = bench.case.page_size;
-                let scores = kernels::page_scores(
-                    bench.device_query(),
-                    &bench.digests_of(bench.device_digests()),
-                    &bench.sequences(),
-                    Scoring {
-                        page_size,
-                        rule: sharing.into(),
-                        n_scores: bench.max_pages(),
-                    },
-                );
-                let top = TopPages {
-                    page_size,
-                    selection: PageSelection {
-                        k,
-                        sink_pages,
-                        recent_pages,
-                    },
-                };
-                let ids = ints(kernels::top_pages(scores, bench.lengths(), top));
-                let expected = listed_attention(bench, &ids, lists, k);
-                poison(expected.len(), &bench.device);
-                let found = top_k_attention(bench, k, sink_pages, recent_pages, sharing);
-                let name = bench.name();
-                assert_eq!(found, expected, "{name} {sharing:?} {k}");
-            }
-        }
+        let mut ks = bench.case.ks.clone();
+        ks.push(bench.max_pages() + 70);
+        check_selection_within(bench, &ks);
     });
+}
+
+#[test]
+fn selection_within_attention_takes_more_pages_than_16_bits_count() {
+    let ((device, _alone), mut rng) = (device(), rng());
+    let case = case((8, 8), (1, 1), &[65_540 * 8 - 3], &[]);
+    let bench = Bench::new(case, DigestKind::MinMax, DType::F32, &device, &mut rng);
+    check_selection_within(&bench, &[3, 64]);
+}
+
+fn check_selection_within(bench: &Bench, ks: &[usize]) {
+    for (sharing, lists) in [
+        (PageSharing::KvHead, bench.case.n_kv_heads),
+        (PageSharing::QueryHead, bench.n_heads()),
+    ] {
+        for &k in ks {
+            let (recent_pages, sink_pages) = (usize::from(k > 1), usize::from(k > 2));
+            let page_size = bench.case.page_size;
+            let scores = kernels::page_scores(
+                bench.device_query(),
+                &bench.digests_of(bench.device_digests()),
+                &bench.sequences(),
+                Scoring {
+                    page_size,
+                    rule: sharing.into(),
+                    n_scores: bench.max_pages(),
+                },
+            );
+            let top = TopPages {
+                page_size,
+                selection: PageSelection {
+                    k,
+                    sink_pages,
+                    recent_pages,
+                },
+            };
+            let ids = ints(kernels::top_pages(scores, bench.lengths(), top));
+            let expected = listed_attention(bench, &ids, lists, k);
+            poison(expected.len(), &bench.device);
+            let found = top_k_attention(bench, k, sink_pages, recent_pages, sharing);
+            let name = bench.name();
+            assert_eq!(found, expected, "{name} {sharing:?} {k}");
+        }
+    }
 }
 
 /// So many pages share the k-th score that no bin of scores tells them apart.

@@ -130,3 +130,18 @@ fn top_pages_of_a_million_tokens() {
         }
     }
 }
+
+/// Counts of pages with equal scores, and of chosen pages, are beyond 16 bits.
+#[test]
+fn top_pages_of_more_pages_than_16_bits_count() {
+    let ((device, _alone), mut rng) = (device(), rng());
+    for n in [65_537, 150_000] {
+        let normal = normal(n, DType::F32, &mut rng);
+        let ties: Vec<f32> = normal.iter().map(|x| x.round()).collect();
+        let rows = [normal, ties, vec![0.5; n]];
+        let lengths = [n * 16, n * 16 - 15, n * 16];
+        for k in [1, 128, n / 3, n - 1, n] {
+            check_selection(&rows, &lengths, k, 0, 1, &device);
+        }
+    }
+}

@@ -6,6 +6,8 @@ use cubecl::prelude::*;
 const CACHED: usize = 32;
 /// Scores that a unit loads at a time where rows allow it.
 const WIDTH: usize = 4;
+/// Most pages of which two counts fit into one number of 32 bits.
+const MAX_PACKED: usize = 1 << 16;
 
 /// How a cube walks its pages: each unit visits `chunks` times `items` of them. A single chunk stays in
 /// registers; of several each is read again whenever the pages are gone through.
@@ -19,6 +21,8 @@ pub(super) struct Walk {
     pub width: usize,
     /// Whether pages are the survivors of the first stage, not all of a head.
     pub second_stage: bool,
+    /// Whether two counts of pages are one number, of 16 bits each.
+    pub packed_counts: bool,
 }
 
 impl Walk {
@@ -53,6 +57,7 @@ impl Walk {
             chunks: per_unit / items,
             width,
             second_stage: false,
+            packed_counts: n_pages <= MAX_PACKED,
         }
     }
 }

@@ -9,8 +9,10 @@ use super::{
     threshold::{Threshold, find_threshold},
 };
 
-/// Chosen pages before this unit's, and pages with the threshold's key before them; both fit into
-/// 16 bits, as there are no more than 65,536 pages and not all are chosen.
+/// Chosen pages before this unit's, and pages with the threshold's key before them.
+///
+/// Of up to 65,536 pages, not all of which are chosen, both fit into 16 bits and are counted as one number; of
+/// more, one after the other.
 #[cube]
 fn count_chosen<N: Size>(
     keys: &mut Array<u32>,
@@ -21,18 +23,27 @@ fn count_chosen<N: Size>(
     plane_sums: &mut Shared<[u32]>,
     #[comptime] walk: Walk,
 ) -> (u32, u32) {
-    let mut counts = 0u32;
+    let mut above = 0u32;
+    let mut equal = 0u32;
     for chunk in 0..walk.chunks {
         turn_to::<N>(keys, scores, survivors, candidates, chunk, walk);
         #[unroll]
         for i in 0..walk.items {
             let key = keys[i];
-            counts += select(key > threshold.key, 1u32, 0u32);
-            counts += select(key == threshold.key, 0x1_0000u32, 0u32);
+            above += select(key > threshold.key, 1u32, 0u32);
+            equal += select(key == threshold.key, 1u32, 0u32);
         }
     }
-    let before = cube_prefix_sum(counts, plane_sums, walk.units, walk.plane);
-    (before & 0xFFFFu32, before >> 16u32)
+    if comptime!(walk.packed_counts) {
+        let counts = above | (equal << 16u32);
+        let before = cube_prefix_sum(counts, plane_sums, walk.units, walk.plane);
+        above = before & 0xFFFFu32;
+        equal = before >> 16u32;
+    } else {
+        above = cube_prefix_sum(above, plane_sums, walk.units, walk.plane);
+        equal = cube_prefix_sum(equal, plane_sums, walk.units, walk.plane);
+    }
+    (above, equal)
 }
 
 /// Writes the pages with the highest scores to `ids` from `list` on, ascending. There are more than are chosen.

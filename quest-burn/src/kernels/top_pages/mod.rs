@@ -39,8 +39,7 @@ pub struct TopPages {
 ///
 /// # Panics
 ///
-/// When shapes do not fit together, more pages are always kept than `k`, or there are more than
-/// 65,536 scores.
+/// When shapes do not fit together, there are no scores, or more pages are always kept than `k`.
 pub fn top_pages(scores: Tensor<3>, lengths: Tensor<1, Int>, top: TopPages) -> Tensor<3, Int> {
     let [batch, heads, n_scores] = scores.dims();
     assert!(

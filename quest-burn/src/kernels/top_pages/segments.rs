@@ -42,11 +42,12 @@ mod tests {
         assert_eq!(segments(65_536, 128), Some((16, 4096)));
         assert_eq!(segments(65_535, 1), Some((32, 2048)));
         assert_eq!(segments(65_536, 16_384), None);
+        assert_eq!(segments(131_073, 256), Some((17, 8192)));
     }
 
     #[test]
     fn every_page_is_in_a_stretch() {
-        for n_pages in [8193, 10_000, 65_535, 65_536] {
+        for n_pages in [8193, 10_000, 65_535, 65_536, 65_537, 200_000, 1 << 24] {
             for k in [1, 3, 128, 500] {
                 if let Some(Segments { count, pages }) = Segments::new(n_pages, k) {
                     assert!(count * pages >= n_pages && (count - 1) * pages < n_pages);
