@@ -165,7 +165,12 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let mask = args.grammar.mask(&plan, stop_ids)?;
 
     let work = Work::chunk(args.common.model.prefill_chunk.min(prompt.len()));
-    let (mut session, device) = plan.load(prompt.len() + args.max_new_tokens, work)?;
+    let (held, new_tokens) = match lossless {
+        // Drafts are verified densely, for which every page is there.
+        Some(_) => (prompt.len() + args.max_new_tokens, 0),
+        None => (prompt.len(), args.max_new_tokens),
+    };
+    let (mut session, device) = plan.load(held, new_tokens, work)?;
     let model = session.model().clone();
     session.set_lossless(lossless)?;
     let stream = session.generate_ids(&prompt, config)?;
@@ -232,7 +237,7 @@ fn warm_up(plan: &Plan, args: &GenerateArgs) -> Result<(), Failure> {
         ..GenerationConfig::new()
     };
     let work = Work::chunk(chunk.min(lengths[0]));
-    let (mut session, device) = plan.load(lengths[0] + NEW_TOKENS, work)?;
+    let (mut session, device) = plan.load(lengths[0], NEW_TOKENS, work)?;
     for length in lengths {
         session.truncate(0)?;
         let prompt = vec![0; length];

@@ -3,6 +3,7 @@
 use anyhow::bail;
 use burn::tensor::DType;
 use indicatif::BinaryBytes;
+use quest_burn::PageSharing;
 use quest_burn_models::{
     config::ModelConfig,
     generation::GenerateError,
@@ -140,8 +141,13 @@ impl<'a> ModelPlan<'a> {
 impl LoadedModel {
     /// Says on stderr what the model and a cache for `tokens` tokens take.
     pub(crate) fn report(&self, tokens: usize) {
+        self.report_held(tokens, tokens);
+    }
+
+    /// The same of a cache that holds no more than `held` tokens at once.
+    fn report_held(&self, tokens: usize, held: usize) {
         let model = &self.model;
-        let bytes = model.cache(1, tokens).bytes(model.dtype());
+        let bytes = model.cache(1, held).bytes(model.dtype());
         let skipped = model.activation_sparsity().map(|sparsity| {
             let percent = 100.0 * sparsity.sparsity();
             format!(", {percent:.0} % of their channels skipped")
@@ -156,9 +162,9 @@ impl LoadedModel {
             },
             skipped.unwrap_or_default(),
             value_name(self.device.name),
-            match model.prefill().lazy() {
-                Some(_) => "at most ",
-                None => "",
+            match model.prefill().lazy().is_some() || model.policy().frees_pages() {
+                true => "at most ",
+                false => "",
             },
             BinaryBytes(bytes),
         );
@@ -203,16 +209,46 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Loads the weights and makes a session: for the context asked for, or for `tokens`.
+    /// Loads the weights and makes a session: for the context asked for, or for a prompt and an answer. It takes
+    /// the cache at once, unless the policy frees pages: what is kept shows as the answer goes on then.
     pub(crate) fn load(
         &self,
-        tokens: usize,
+        prompt: usize,
+        new_tokens: usize,
         work: Work,
     ) -> Result<(Session, SelectedDevice), Failure> {
-        let tokens = self.options.context.unwrap_or(tokens);
-        let loaded = self.model.load(tokens, work)?;
+        let tokens = self.options.context.unwrap_or(prompt + new_tokens);
+        let held = self.tokens_held(prompt, tokens)?;
+        let loaded = self.model.load(held, work)?;
         self.model.folder.discard();
-        loaded.report(tokens);
-        Ok((loaded.model.session_for(tokens)?, loaded.device))
+        loaded.report_held(tokens, held);
+        let session = match loaded.model.policy().frees_pages() {
+            true => loaded.model.with_context(tokens).session()?,
+            false => loaded.model.session_for(tokens)?,
+        };
+        Ok((session, loaded.device))
+    }
+
+    /// Tokens of `tokens` that the cache has room for at once: all of them, unless the policy frees pages. Of such
+    /// a policy, the prompt and a budget for every list of every layer, and half as much again, as caches grow by
+    /// half.
+    fn tokens_held(&self, prompt: usize, tokens: usize) -> anyhow::Result<usize> {
+        let (policy, config) = (self.options.policy.config(), self.model.config());
+        let page_size = self.options.policy.selection.page_size();
+        let made = policy.clone().with_rope(Some(config.rope.clone()));
+        if !made.init(page_size)?.frees_pages() {
+            return Ok(tokens);
+        }
+        let lists = match policy.quest.sharing {
+            PageSharing::QueryHead => config.n_heads,
+            PageSharing::KvHead => config.n_kv_heads,
+        };
+        // Beside the budget, the page of the newest token.
+        let pages = policy.quest.budget_pages(page_size).saturating_add(1);
+        let kept = [config.n_layers, lists, page_size]
+            .into_iter()
+            .fold(pages, usize::saturating_mul)
+            .saturating_add(prompt);
+        Ok(kept.saturating_add(kept / 2).min(tokens))
     }
 }

@@ -197,6 +197,32 @@ fn text_goes_in_and_comes_out_where_there_is_a_tokenizer() {
 }
 
 #[test]
+fn a_policy_that_frees_pages_bounds_the_cache_of_a_long_answer() {
+    let (checkpoint, ids) = checkpoint();
+    let cache_bytes = |policy: &str, new_tokens: usize, options: &[&str]| {
+        let n = new_tokens.to_string();
+        let args = ["--ids", &ids, "--max-new-tokens", &n, "--ignore-eos"];
+        let quest = ["--token-budget", "16", "--dense-layers", "0"];
+        let options = [&args, &quest, &["--policy", policy][..], options].concat();
+        let generation = checkpoint.run_json("generate", &options);
+        assert_eq!(generation["ids"].as_array().unwrap().len(), new_tokens);
+        let bytes = generation["kv_cache_bytes"].as_u64().unwrap();
+        (generation["ids"].clone(), bytes)
+    };
+    let (kept, whole) = cache_bytes("raas", 800, &[]);
+    let (freed, bounded) = cache_bytes("raas:free=true", 800, &[]);
+    assert_eq!(freed, kept);
+    assert!(4 * bounded < whole, "{bounded} of {whole} bytes");
+    // No less for a shorter answer, and nothing is reserved for a context.
+    for (new_tokens, options) in [(400, &[][..]), (400, &["--context", "1000"])] {
+        assert_eq!(
+            cache_bytes("raas:free=true", new_tokens, options).1,
+            bounded
+        );
+    }
+}
+
+#[test]
 fn a_prefill_budget_that_covers_the_past_gives_what_a_dense_prefill_gives() {
     let (checkpoint, ids) = checkpoint();
     let chunk = ["--ids", &ids, "--prefill-chunk", "16"];

@@ -123,7 +123,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
             ..Work::chunk(chunk)
         },
     };
-    let (mut session, device) = plan.load(ids.len(), work)?;
+    let (mut session, device) = plan.load(ids.len(), 0, work)?;
     let total = ids.len() - args.prefill.unwrap_or(1);
     let mut progress = Progress::new("scoring", Unit::Tokens, total as u64);
     let nll = session.likelihoods(&ids, mode, &mut |done| progress.set(done as u64))?;

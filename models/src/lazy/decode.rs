@@ -53,7 +53,10 @@ impl LaterStages {
                         next.left.add(revived);
                     }
                     let stage = &mut self.stages[index];
-                    stage.make_room(1);
+                    match policy.frees_pages() {
+                        true => stage.cache.grow_on_demand(first.config().max_pages()),
+                        false => stage.make_room(1),
+                    }
                     stage.positions.push(position);
                     stage.computed_for.push(position);
                     stage.layers(model)

@@ -211,15 +211,18 @@ impl Session {
         };
         check_context(length, new_tokens, Some(limit))?;
         let page_size = self.cache.page_size();
-        if self.policy.frees_pages() {
+        // What is drafted is verified densely, so nothing is freed then.
+        if self.policy.frees_pages() && self.lossless.is_none() {
             // What the answer keeps shows as it goes on.
-            self.cache.grow_on_demand(limit.div_ceil(page_size));
+            let most = limit.div_ceil(page_size);
+            self.cache.grow_on_demand(most);
             let missing = length
                 .saturating_sub(capacity(&self.cache))
                 .div_ceil(page_size);
             let n_pages = self.cache.config().n_pages;
             if missing > 0 {
-                self.cache.grow(n_pages + missing.max(n_pages / 2));
+                let wanted = n_pages + missing.max(n_pages / 2);
+                self.cache.grow(wanted.min(most.max(n_pages + missing)));
             }
             return Ok(());
         }

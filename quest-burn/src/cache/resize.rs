@@ -37,8 +37,8 @@ impl PagedKvCache {
         self.upload_page_table();
     }
 
-    /// Lets each sequence have up to `max_pages` pages, if fewer were allowed, and the pool grow by half when a
-    /// decoded token finds no free page. For policies that [free pages](Self::free_all_but): how many they keep
+    /// Lets each sequence have up to `max_pages` pages, if fewer were allowed, and the pool grow by half, up
+    /// to what they can have, when a decoded token finds no free page. For policies that [free pages](Self::free_all_but): how many they keep
     /// shows as the answer goes on. A prompt needs its pages [beforehand](Self::grow), and so does a recorded step.
     pub fn grow_on_demand(&mut self, max_pages: usize) {
         self.grows = true;
@@ -49,7 +49,8 @@ impl PagedKvCache {
         }
     }
 
-    /// Enlarges the pool if it has too few free pages for one more token of some sequences.
+    /// Enlarges the pool if it has too few free pages for one more token of some sequences: by half, so that it is
+    /// copied seldom, but to no more than all of them can have.
     pub(super) fn grow_for(&mut self, new_tokens: &[usize]) {
         let lengths = self.table.lengths().iter().zip(new_tokens);
         let opens_page = |&(length, &new): &(&usize, &usize)| {
@@ -61,7 +62,8 @@ impl PagedKvCache {
             .saturating_sub(self.table.n_free());
         if missing > 0 {
             let n_pages = self.config.n_pages;
-            self.grow(n_pages + missing.max(n_pages / 2));
+            let most = self.config.max_pages().saturating_mul(self.config.batch);
+            self.grow((n_pages + missing.max(n_pages / 2)).min(most));
         }
     }
 }
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn on_demand_the_pool_grows_by_half_for_decoded_tokens() {
+    fn on_demand_the_pool_grows_by_half_for_decoded_tokens_but_no_further_than_is_allowed() {
         for storage in storages() {
             let mut cache = cache(storage);
             append(&mut cache, 24);
@@ -203,7 +205,7 @@ mod tests {
             assert!(cache.decode().is_err(), "the pool is full");
             cache.grow_on_demand(5);
             let mut fork = cache.fork();
-            for n_pages in [4, 6] {
+            for n_pages in [4, 5] {
                 assert!(
                     cache.prefill(&[1]).is_err(),
                     "a prompt needs room beforehand"
