@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use quest_burn_report::file::check_writable;
 
 #[cfg(feature = "serve")]
-use crate::serve::ServeOptions;
+use crate::serve::{ServeOptions, StartedServer};
 use crate::{
     BenchError, Output, Rows, Target,
     attention::{self, AttentionOptions},
@@ -65,13 +65,17 @@ impl BenchOptions {
         }
     }
 
-    /// Measures a server at `url`, or where the options say, and prints each result as it comes.
+    /// Measures a server that was started, or that at the options' address, and prints each result as it comes.
     ///
     /// # Errors
     ///
     /// When it does not answer, or an option makes no sense.
     #[cfg(feature = "serve")]
-    pub fn run_serve(&self, options: &ServeOptions, url: Option<&str>) -> Result<(), BenchError> {
+    pub fn run_serve(
+        &self,
+        options: &ServeOptions,
+        started: Option<&StartedServer>,
+    ) -> Result<(), BenchError> {
         #[cfg(feature = "plot")]
         if let Some(path) = &self.plot {
             return Err(BenchError::Option {
@@ -80,7 +84,7 @@ impl BenchOptions {
                 found: path.display().to_string(),
             });
         }
-        options.run(url, self.json)
+        options.run(started, self.json)
     }
 
     /// Measures, and prints each result as it comes.

@@ -26,8 +26,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         let server = options.server();
         let server = server.map(|arguments| server::Server::start(args.device, &arguments));
         let server = server.transpose()?;
-        let url = server.as_ref().map(server::Server::url);
-        return args.bench.run_serve(options, url).map_err(Failure::from);
+        let started = server.as_ref().map(server::Server::started);
+        return (args.bench.run_serve(options, started)).map_err(Failure::from);
     }
     let selected = device::select(args.device)?;
     let target = Target::new(selected.device, value_name(selected.name));

@@ -85,13 +85,31 @@ enum AskedPolicy {
     Quest,
 }
 
+impl AskedPolicy {
+    fn name(self) -> String {
+        let value = self.to_possible_value().expect("no value is skipped");
+        value.get_name().to_owned()
+    }
+}
+
+/// A server that was started to be measured.
+#[derive(Clone, Debug)]
+pub struct StartedServer {
+    /// Where it is.
+    pub url: String,
+    /// The policy that it answers by where a request says nothing.
+    pub policy: String,
+    /// Tokens that Quest attends to where a request says nothing.
+    pub budget: usize,
+}
+
 /// One measurement.
 #[derive(Clone, Debug, Serialize)]
 struct Load {
     kind: &'static str,
     url: String,
     model: String,
-    policy: AskedPolicy,
+    policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     budget: Option<usize>,
     clients: usize,
@@ -123,7 +141,8 @@ impl ServeOptions {
     /// # Errors
     ///
     /// When the server does not answer, or an option makes no sense.
-    pub fn run(&self, url: Option<&str>, is_json: bool) -> Result<(), BenchError> {
+    pub fn run(&self, started: Option<&StartedServer>, is_json: bool) -> Result<(), BenchError> {
+        let url = started.map(|server| server.url.as_str());
         let Some(url) = url.or(self.url.as_deref()) else {
             return Err(BenchError::Option {
                 option: "--url",
@@ -152,8 +171,9 @@ impl ServeOptions {
         for &tokens in &self.prompts {
             for &policy in &self.policies {
                 for &clients in &self.clients {
-                    let load =
+                    let mut load =
                         self.measure(url, &model, &prompts, (tokens, policy, clients), asked)?;
+                    (load.policy, load.budget) = self.answered_by(policy, started);
                     asked += self.requests;
                     match is_json {
                         true => print(&serde_json::to_string(&load).expect("keys are text"))?,
@@ -166,6 +186,24 @@ impl ServeOptions {
             true => Ok(()),
             false => print(table.to_string().trim_end()),
         }
+    }
+
+    /// What answers attend to, and the budget that is known: of a server that was started, its own where requests
+    /// say nothing.
+    fn answered_by(
+        &self,
+        asked: AskedPolicy,
+        started: Option<&StartedServer>,
+    ) -> (String, Option<usize>) {
+        let policy = match (asked, started) {
+            (AskedPolicy::Default, Some(server)) => server.policy.clone(),
+            _ => asked.name(),
+        };
+        // A budget is asked for together with Quest only.
+        let asked = self.budget.filter(|_| asked == AskedPolicy::Quest);
+        let budget = asked.or(started.map(|server| server.budget));
+        let budget = budget.filter(|_| policy == AskedPolicy::Quest.name());
+        (policy, budget)
     }
 
     fn measure(
@@ -222,8 +260,8 @@ impl ServeOptions {
             kind: "serve",
             url: url.to_owned(),
             model: model.to_owned(),
-            policy,
-            budget: self.budget.filter(|_| policy == AskedPolicy::Quest),
+            policy: policy.name(),
+            budget: None,
             clients,
             requests: n,
             refused: refused.into_inner(),
@@ -263,7 +301,7 @@ impl Load {
             None => "-".to_owned(),
         };
         vec![
-            format!("{:?}", self.policy).to_lowercase(),
+            self.policy.clone(),
             self.clients.to_string(),
             self.prompt_tokens.to_string(),
             format!("{:.2}", self.requests_per_s),

@@ -6,16 +6,28 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use quest_burn_benches::StartedServer;
 
 use crate::{
     device::{DeviceName, value_name},
     failure::Failure,
+    serve::ServeArgs,
+    with_dashes_in_values,
 };
 
 /// This program as `quest serve`, a process of its own as any other server is one. It ends with this value.
 pub(super) struct Server {
     child: Child,
-    url: String,
+    started: StartedServer,
+}
+
+/// The options that the server is given, as it reads them.
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+struct Arguments {
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
 impl Server {
@@ -31,13 +43,18 @@ impl Server {
         let child = command.spawn().context("quest serve");
         let mut server = Self {
             child: child.map_err(Failure::internal)?,
-            url: String::new(),
+            started: StartedServer {
+                url: String::new(),
+                policy: String::new(),
+                budget: 0,
+            },
         };
         let stdout = server.child.stdout.take().expect("it is piped");
-        let read = BufReader::new(stdout).read_line(&mut server.url);
+        let url = &mut server.started.url;
+        let read = BufReader::new(stdout).read_line(url);
         read.map_err(Failure::internal)?;
-        server.url.truncate(server.url.trim_end().len());
-        if !server.url.starts_with("http") {
+        url.truncate(url.trim_end().len());
+        if !url.starts_with("http") {
             // It has said why on stderr.
             let ended = server.child.wait().map_err(Failure::internal)?;
             let error = anyhow!("quest serve: expected a server, found that it ended with {ended}");
@@ -46,11 +63,18 @@ impl Server {
                 _ => Failure::internal(error),
             });
         }
+        // It serves, so it has taken them.
+        let command = with_dashes_in_values(Arguments::command());
+        let taken = command.try_get_matches_from(arguments);
+        let taken = taken.and_then(|matches| Arguments::from_arg_matches(&matches));
+        let policy = taken.map_err(Failure::internal)?.serve.policy();
+        server.started.policy = policy.kind.name().to_owned();
+        server.started.budget = policy.quest.token_budget;
         Ok(server)
     }
 
-    pub(super) fn url(&self) -> &str {
-        &self.url
+    pub(super) fn started(&self) -> &StartedServer {
+        &self.started
     }
 }
 

@@ -10,7 +10,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use quest_burn::policy::PolicyKind;
+use quest_burn::policy::{PolicyConfig, PolicyKind};
 use quest_burn_engine::{Engine, EngineConfig, Policy};
 use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
 use quest_burn_serve::{ModelInfo, Server, ServerConfig};
@@ -51,6 +51,13 @@ pub(crate) struct ServeArgs {
     template: TemplateOptions,
     #[command(flatten)]
     sampling: SamplingOptions,
+}
+
+impl ServeArgs {
+    /// What answers attend to where a request says nothing.
+    pub(crate) fn policy(&self) -> PolicyConfig {
+        self.common.policy.config()
+    }
 }
 
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
@@ -96,7 +103,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     plan.model.folder.discard();
     loaded.report(pool_tokens);
     warn_of_context(args, context, pool_tokens);
-    let quest = args.common.policy.config().quest;
+    let quest = args.policy().quest;
     let engine = Engine::start(loaded.model, config_of_engine).map_err(anyhow::Error::new)?;
     let stop_ids = engine.model().stop_ids().to_vec();
     let names = [plan.model.folder.name().to_owned()].into_iter();
@@ -133,7 +140,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
 
 /// What the engine has for decoded tokens, out of all policies.
 fn policy(args: &ServeArgs) -> anyhow::Result<Policy> {
-    let config = args.common.policy.config();
+    let config = args.policy();
     match config.kind {
         PolicyKind::QUEST => Ok(Policy::Quest(config.quest)),
         kind if kind.name() == "dense" => Ok(Policy::Dense),

@@ -78,6 +78,29 @@ fn a_server_is_started_to_be_measured_and_ended() {
 }
 
 #[test]
+fn rows_name_the_policy_that_a_started_server_has() {
+    let args = ["--clients", "1", "--requests", "1", "--new-tokens", "2"];
+    let asked = ["--policies", "default,quest", "--json", "--"];
+    let rows = |server: &[&str]| {
+        let output = bench(&[&args[..], &asked, server].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let lines = stdout.lines().map(serde_json::from_str::<Value>);
+        let rows = lines.map(|line| {
+            let line = line.unwrap();
+            (line["policy"].clone(), line["budget"].clone())
+        });
+        rows.collect::<Vec<_>>()
+    };
+    let quest = |budget: usize| (json!("quest"), json!(budget));
+    assert_eq!(rows(&[]), [quest(2048), quest(2048)]);
+    assert_eq!(rows(&["--token-budget", "64"]), [quest(64), quest(64)]);
+    let dense = (json!("dense"), Value::Null);
+    assert_eq!(rows(&["--policy", "dense"]), [dense, quest(2048)]);
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused_in_a_line() {
     for (args, code, problem) in [
         (
