@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use quest_burn::policy::{PolicyConfig, PolicyKind};
 use quest_burn_engine::{Engine, EngineConfig, Policy};
-use quest_burn_models::{config::ModelConfig, tokenizer::Tokenizer};
+use quest_burn_models::tokenizer::Tokenizer;
 use quest_burn_serve::{ModelInfo, Server, ServerConfig};
 use tokio::net::TcpListener;
 
@@ -178,7 +178,8 @@ fn load(
 ) -> Result<(LoadedModel, EngineConfig), Failure> {
     let engine = args.engine.config(context);
     let (device, dtype) = plan.model.device()?;
-    let may_record = engine.recording && !device.name.is_cpu() && records(plan.model.config());
+    let is_capturable = plan.model.config().blocks.is_capturable();
+    let may_record = engine.recording && !device.name.is_cpu() && is_capturable;
     let work = |recordings| Work {
         tokens: engine.step_tokens,
         logits: engine.max_sequences,
@@ -220,12 +221,6 @@ fn load(
     let engine = args.engine.config(tokens);
     let is_recording = engine.recording && !is_short;
     Ok((loaded, engine.with_recording(is_recording)))
-}
-
-/// Whether decode steps of such a model are recorded where the device can.
-fn records(config: &ModelConfig) -> bool {
-    let blocks = &config.blocks;
-    blocks.windows.is_none() && blocks.experts.is_none() && blocks.attention_soft_cap.is_none()
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -51,6 +51,27 @@ impl Blocks {
     pub(crate) fn norms_queries(&self, layer: usize) -> bool {
         self.qk_norm && !(self.plain_qk_norm && self.unrotated_layers.contains(&layer))
     }
+
+    /// Whether a decode step of a model of such layers needs nothing of the host, so that it can be recorded: what
+    /// [`LanguageModel::is_capturable`](crate::model::LanguageModel::is_capturable) says once it is loaded.
+    pub fn is_capturable(&self) -> bool {
+        let windows = self.windows.as_ref();
+        let window = windows.filter(|windows| windows.layers.contains(&true));
+        Self::layer_is_capturable(
+            window.map(Windows::window),
+            self.attention_soft_cap,
+            self.experts.is_some(),
+        )
+    }
+
+    /// The same of a layer: in sliding windows, with a cap on scores and for experts the host says what is read.
+    pub(crate) fn layer_is_capturable(
+        window: Option<Window>,
+        soft_cap: Option<f64>,
+        has_experts: bool,
+    ) -> bool {
+        window.is_none() && soft_cap.is_none() && !has_experts
+    }
 }
 
 /// What the gate of a feed-forward block goes through.

@@ -7,7 +7,7 @@ use quest_burn::{
 };
 
 use super::feed_forward::InferenceFeedForward;
-use crate::{activation_sparsity::Projection, model::DecoderLayer};
+use crate::{activation_sparsity::Projection, config::Blocks, model::DecoderLayer};
 
 /// A [`DecoderLayer`] with merged projections.
 #[derive(Clone, Debug)]
@@ -86,9 +86,8 @@ impl InferenceLayer {
 
     /// Whether a decode step needs nothing of the host.
     pub(super) fn is_capturable(&self) -> bool {
-        self.window().is_none()
-            && self.self_attn.soft_cap().is_none()
-            && matches!(self.mlp, InferenceFeedForward::Gated(_))
+        let has_experts = !matches!(self.mlp, InferenceFeedForward::Gated(_));
+        Blocks::layer_is_capturable(self.window(), self.self_attn.soft_cap(), has_experts)
     }
 
     /// The rotations of a step's new tokens, the same in every layer that has a window and in every

@@ -7,7 +7,8 @@ use quest_burn::{
     policy::PagePolicy,
 };
 
-use super::{CausalLm, DecoderLayer, FeedForward};
+use super::{CausalLm, FeedForward};
+use crate::config::Blocks;
 
 /// A model that text is generated with and scored by, whatever the form of its weights.
 pub trait LanguageModel: Debug + Send + Sync {
@@ -97,13 +98,11 @@ impl LanguageModel for CausalLm {
     }
 
     fn is_capturable(&self) -> bool {
-        let needs_host = |layer: &DecoderLayer| {
+        self.layers.iter().all(|layer| {
             let attention = &layer.self_attn;
-            attention.window.is_some()
-                || attention.soft_cap.is_some()
-                || matches!(layer.mlp, FeedForward::Experts(_))
-        };
-        !self.layers.iter().any(needs_host)
+            let has_experts = matches!(layer.mlp, FeedForward::Experts(_));
+            Blocks::layer_is_capturable(attention.window, attention.soft_cap, has_experts)
+        })
     }
 
     fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {

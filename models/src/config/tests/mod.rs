@@ -1,4 +1,5 @@
 mod bad_configs;
+mod capturable;
 mod experts;
 mod gemma2;
 mod gemma3;
