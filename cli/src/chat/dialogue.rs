@@ -4,7 +4,7 @@ use anyhow::bail;
 use quest_burn::policy::PolicyConfig;
 use quest_burn_models::{
     chat::Message,
-    generation::{Finish, GenerationConfig, MIN_CHUNK, Timings, chunk_end},
+    generation::{Finish, GenerateError, GenerationConfig, MIN_CHUNK, Timings, chunk_end},
     session::Session,
 };
 use serde::{Deserialize, Serialize};
@@ -200,8 +200,8 @@ impl<'a> Dialogue<'a> {
             end: End::Interrupted,
             timings: Timings::default(),
         };
-        // All but the last part, so that Ctrl-C is heard between parts. Tokens leave by what they are worth to a
-        // prompt's last token, so such prompts have one part.
+        // All but the last part, so that what is done when Ctrl-C is pressed stays. Tokens leave by what they are worth
+        // to a prompt's last token, so such prompts have one part, which is given up as a whole.
         let start = std::time::Instant::now();
         let (chunk, new) = (config.prefill_chunk, &ids[reused..]);
         let part = match self.session.model().prefill().lazy() {
@@ -223,13 +223,27 @@ impl<'a> Dialogue<'a> {
             }
         }
         let before = start.elapsed();
-        drop(progress);
-
+        let mut progress = Some(progress);
         let mut stream = self
             .session
             .generate_ids(&new[done..], config)?
+            .on_prefill(|fed| {
+                if let Some(progress) = &mut progress {
+                    progress.set((done + fed) as u64);
+                }
+                if done + fed == new.len() {
+                    progress = None;
+                }
+            })
+            .stop_prefill_when(|| interrupt.take())
             .into_text()?;
-        while let Some(piece) = stream.next().transpose()? {
+        loop {
+            let piece = match stream.next().transpose() {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(GenerateError::Stopped) => return Ok(answer),
+                Err(error) => return Err(error.into()),
+            };
             show(&piece)?;
             answer.text += &piece;
             if interrupt.take() {

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use burn::tensor::Tensor;
 
-use super::{GenerateError, GenerationConfig, Timings, forward::Forward};
+use super::{ChunkDone, GenerateError, GenerationConfig, Timings, forward::Forward};
 use crate::sampling::{MaskError, Sampler, TokenMask};
 
 /// Why a generation ended.
@@ -22,6 +22,8 @@ pub(crate) struct Answer<'a> {
     pub timings: Timings,
     prompt: Vec<u32>,
     on_prefill: Option<Box<dyn FnMut(usize) + 'a>>,
+    /// Whether the prompt is to be given up.
+    is_stopped: Option<Box<dyn FnMut() -> bool + 'a>>,
     /// Which tokens may come.
     mask: Option<Box<dyn TokenMask + 'a>>,
     state: State,
@@ -63,6 +65,7 @@ impl<'a> Answer<'a> {
             sampler,
             prompt: prompt.to_vec(),
             on_prefill: None,
+            is_stopped: None,
             mask: None,
             timings: Timings::default(),
         })
@@ -71,6 +74,11 @@ impl<'a> Answer<'a> {
     /// Calls `progress` after each chunk of the prompt with the number of tokens done.
     pub(crate) fn on_prefill(&mut self, progress: impl FnMut(usize) + 'a) {
         self.on_prefill = Some(Box::new(progress));
+    }
+
+    /// Gives the prompt up when `is_stopped` says so after a chunk of it.
+    pub(crate) fn stop_prefill_when(&mut self, is_stopped: impl FnMut() -> bool + 'a) {
+        self.is_stopped = Some(Box::new(is_stopped));
     }
 
     /// Chooses tokens that a mask allows.
@@ -96,13 +104,30 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Runs the prompt through the model: `[1, 1, d_model]` after its last token.
+    /// Runs the prompt through the model: `[1, 1, d_model]` after its last token. After an error the caches hold
+    /// what they held before it.
     pub(crate) fn prefill(
         &mut self,
         forward: &mut Forward<'_>,
     ) -> Result<Tensor<3>, GenerateError> {
-        let progress = (self.on_prefill.as_mut()).map(|progress| progress as &mut dyn FnMut(usize));
-        forward.prefill(&self.prompt, self.config.prefill_chunk, progress)
+        let (on_prefill, is_stopped) = (&mut self.on_prefill, &mut self.is_stopped);
+        let is_watched = on_prefill.is_some() || is_stopped.is_some();
+        let mut done = |tokens| {
+            if let Some(on_prefill) = on_prefill {
+                on_prefill(tokens);
+            }
+            match is_stopped.as_mut().is_some_and(|is_stopped| is_stopped()) {
+                true => Err(GenerateError::Stopped),
+                false => Ok(()),
+            }
+        };
+        let done = is_watched.then_some(&mut done as ChunkDone<'_>);
+        let before = forward.length();
+        let last = forward.prefill(&self.prompt, self.config.prefill_chunk, done);
+        if last.is_err() && forward.length() > before {
+            forward.go_back(before)?;
+        }
+        last
     }
 
     /// Takes note of the time from `start` to the first token.

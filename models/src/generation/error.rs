@@ -57,6 +57,9 @@ pub enum GenerateError {
     /// Nothing would be drafted.
     #[error("draft tokens: expected at least 1, found 0")]
     DraftTokens,
+    /// A prompt was given up between two chunks.
+    #[error("prompt: stopped before its end, as was asked for")]
+    Stopped,
     /// Too few ids to score any.
     #[error("token ids: expected at least 2 to score, found {found}")]
     TooShort {
@@ -146,6 +149,7 @@ impl GenerateError {
         !matches!(
             self,
             Self::Sample { .. }
+                | Self::Stopped
                 | Self::Tokenizer(TokenizerError::Decode(_))
                 | Self::Likelihood { .. }
                 | Self::Device(_)

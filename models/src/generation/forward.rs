@@ -4,7 +4,7 @@ use quest_burn::cache::PagedKvCache;
 use super::{
     GenerateError, Policies,
     config::check_context,
-    prefill::{prefill, rows},
+    prefill::{ChunkDone, prefill_until, rows},
 };
 use crate::{lazy::LaterStages, model::LanguageModel};
 
@@ -23,13 +23,22 @@ impl Forward<'_> {
         &mut self,
         ids: &[u32],
         chunk: usize,
-        progress: Option<&mut dyn FnMut(usize)>,
+        done: Option<ChunkDone<'_>>,
     ) -> Result<Tensor<3>, GenerateError> {
         if let Some(stages) = &mut self.stages {
-            return stages.prefill(self.model, self.cache, ids, chunk, progress);
+            return stages.prefill(self.model, self.cache, ids, chunk, done);
         }
         let policy = self.policies.prefill;
-        prefill(self.model, self.cache, policy, &[ids], chunk, progress)
+        prefill_until(self.model, self.cache, policy, &[ids], chunk, done)
+    }
+
+    /// Forgets what the caches hold behind the first `length` tokens.
+    pub(crate) fn go_back(&mut self, length: usize) -> Result<(), GenerateError> {
+        self.cache.truncate(0, length)?;
+        match &mut self.stages {
+            Some(stages) => stages.truncate(length),
+            None => Ok(()),
+        }
     }
 
     /// Hidden states of prompt tokens that go through the model at once, `[1, ids.len(), d_model]`.

@@ -68,6 +68,13 @@ impl<'a> Generator<'a> {
         self
     }
 
+    /// Gives the prompt up when `is_stopped` says so after a chunk of it: the first call of `next` is
+    /// [`GenerateError::Stopped`] then, and the cache as before it.
+    pub fn stop_prefill_when(mut self, is_stopped: impl FnMut() -> bool + 'a) -> Self {
+        self.answer.stop_prefill_when(is_stopped);
+        self
+    }
+
     /// Chooses tokens that a mask allows, such as a
     #[cfg_attr(
         feature = "grammar",

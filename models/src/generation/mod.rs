@@ -31,7 +31,7 @@ pub use timings::Timings;
 pub(crate) use answer::{Answer, Due};
 pub(crate) use forward::{Forward, capacity, read};
 pub(crate) use likelihood::score;
-pub(crate) use prefill::rows;
+pub(crate) use prefill::{ChunkDone, rows};
 
 #[cfg(test)]
 pub(crate) mod tests;

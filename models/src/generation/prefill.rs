@@ -21,7 +21,29 @@ pub fn prefill(
     policy: &dyn PagePolicy,
     prompts: &[&[u32]],
     chunk: usize,
-    mut progress: Option<&mut dyn FnMut(usize)>,
+    progress: Option<&mut dyn FnMut(usize)>,
+) -> Result<Tensor<3>, GenerateError> {
+    let Some(progress) = progress else {
+        return prefill_until(model, cache, policy, prompts, chunk, None);
+    };
+    let mut done = |tokens| {
+        progress(tokens);
+        Ok(())
+    };
+    prefill_until(model, cache, policy, prompts, chunk, Some(&mut done))
+}
+
+/// Is told after each chunk of a prompt how many tokens are done, and ends it by an error.
+pub(crate) type ChunkDone<'a> = &'a mut dyn FnMut(usize) -> Result<(), GenerateError>;
+
+/// [`prefill`] that may be ended between two chunks.
+pub(crate) fn prefill_until(
+    model: &dyn LanguageModel,
+    cache: &mut PagedKvCache,
+    policy: &dyn PagePolicy,
+    prompts: &[&[u32]],
+    chunk: usize,
+    mut done: Option<ChunkDone<'_>>,
 ) -> Result<Tensor<3>, GenerateError> {
     if chunk == 0 {
         return Err(GenerateError::Chunk);
@@ -47,13 +69,12 @@ pub fn prefill(
                 last[sequence] = Some(row);
             }
         }
-        if let Some(progress) = &mut progress {
-            let done = end;
+        if let Some(done) = &mut done {
             // What follows the last chunk is queued while the device works on it.
-            if done < longest {
+            if end < longest {
                 model.device().sync()?;
             }
-            progress(done);
+            done(end)?;
         }
     }
     let mut last = last.into_iter().flatten().collect::<Vec<_>>();

@@ -10,7 +10,7 @@ use super::{
     worth::{Listening, least},
 };
 use crate::{
-    generation::{GenerateError, check_ids, rows},
+    generation::{ChunkDone, GenerateError, check_ids, rows},
     model::LanguageModel,
 };
 
@@ -25,7 +25,7 @@ impl LaterStages {
         first: &mut PagedKvCache,
         ids: &[u32],
         chunk: usize,
-        progress: Option<&mut dyn FnMut(usize)>,
+        done: Option<ChunkDone<'_>>,
     ) -> Result<Tensor<3>, GenerateError> {
         if chunk == 0 {
             return Err(GenerateError::Chunk);
@@ -35,7 +35,7 @@ impl LaterStages {
             return Err(GenerateError::EmptyPrompt);
         }
         let start = first.lengths()[0];
-        let mut work = Work::new(model, self.work(ids.len()), ids.len(), progress);
+        let mut work = Work::new(model, self.work(ids.len()), ids.len(), done);
         let mut at_work = Rows {
             positions: (start..start + ids.len()).collect(),
             hidden: model.embedded(rows(vec![ids.to_vec()], ids.len(), model)),
@@ -123,7 +123,7 @@ struct Work<'a, 'p> {
     done: usize,
     total: usize,
     tokens: usize,
-    progress: Option<&'p mut dyn FnMut(usize)>,
+    on_chunk: Option<ChunkDone<'p>>,
 }
 
 impl<'a, 'p> Work<'a, 'p> {
@@ -131,27 +131,27 @@ impl<'a, 'p> Work<'a, 'p> {
         model: &'a dyn LanguageModel,
         total: usize,
         tokens: usize,
-        progress: Option<&'p mut dyn FnMut(usize)>,
+        on_chunk: Option<ChunkDone<'p>>,
     ) -> Self {
         Self {
             model,
             done: 0,
             total,
             tokens,
-            progress,
+            on_chunk,
         }
     }
 
     /// The device is waited for, as a GPU takes work faster than it does it, except at the end.
     fn done(&mut self, work: usize) -> Result<(), GenerateError> {
         self.done += work;
-        if let Some(progress) = &mut self.progress {
+        if let Some(on_chunk) = &mut self.on_chunk {
             // More is done than was counted on where tokens have to stay.
             let done = self.done.min(self.total);
             if done < self.total {
                 self.model.device().sync()?;
             }
-            progress((done as u128 * self.tokens as u128 / self.total as u128) as usize);
+            on_chunk((done as u128 * self.tokens as u128 / self.total as u128) as usize)?;
         }
         Ok(())
     }

@@ -47,7 +47,17 @@ impl Session {
         fed.extend_from_slice(ids);
         check_ids(&fed, self.model.model().vocab_size())?;
         self.make_room(self.ids.len() + ids.len(), 0)?;
-        let last = self.forward().prefill(&fed, chunk, progress);
+        let last = match progress {
+            None => self.forward().prefill(&fed, chunk, None),
+            Some(progress) => self.forward().prefill(
+                &fed,
+                chunk,
+                Some(&mut |done| {
+                    progress(done);
+                    Ok(())
+                }),
+            ),
+        };
         self.last = Some(self.or_back(last)?);
         self.ids.extend_from_slice(ids);
         Ok(())
@@ -118,7 +128,7 @@ impl Session {
         Ok(scores)
     }
 
-    fn forward(&mut self) -> Forward<'_> {
+    pub(super) fn forward(&mut self) -> Forward<'_> {
         Forward {
             model: self.model.model(),
             cache: &mut self.cache,

@@ -68,10 +68,12 @@ impl Session {
             new = new.with_stages(stages)?;
         }
         new.observe(&self.ids);
+        let before_prompt = self.ids.len();
         self.ids.extend_from_slice(ids);
         Ok(IdStream::new(
             new,
             &mut self.ids,
+            before_prompt,
             &mut self.timings,
             self.model.tokenizer(),
             stop_strings,

@@ -17,6 +17,8 @@ pub struct IdStream<'a> {
     timings: &'a mut Timings,
     before: Timings,
     first: usize,
+    /// Ids before those that were asked with.
+    before_prompt: usize,
     tokenizer: Option<&'a Tokenizer>,
     stop_strings: Vec<String>,
 }
@@ -25,6 +27,7 @@ impl<'a> IdStream<'a> {
     pub(super) fn new(
         new: NewIds<'a>,
         ids: &'a mut Vec<u32>,
+        before_prompt: usize,
         timings: &'a mut Timings,
         tokenizer: Option<&'a Tokenizer>,
         stop_strings: Vec<String>,
@@ -32,6 +35,7 @@ impl<'a> IdStream<'a> {
         Self {
             new,
             first: ids.len(),
+            before_prompt,
             ids,
             before: *timings,
             timings,
@@ -43,6 +47,13 @@ impl<'a> IdStream<'a> {
     /// Calls `progress` after each chunk of the prompt with the number of tokens done.
     pub fn on_prefill(mut self, progress: impl FnMut(usize) + 'a) -> Self {
         self.new = self.new.on_prefill(Box::new(progress));
+        self
+    }
+
+    /// Gives the prompt up when `is_stopped` says so after a chunk of it: the stream ends with
+    /// [`GenerateError::Stopped`] then, and the session holds what it held before.
+    pub fn stop_prefill_when(mut self, is_stopped: impl FnMut() -> bool + 'a) -> Self {
+        self.new = self.new.stop_prefill_when(Box::new(is_stopped));
         self
     }
 
@@ -98,7 +109,14 @@ impl Iterator for IdStream<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let id = self.new.next()?;
-        self.ids.extend(id.as_ref().ok());
+        match &id {
+            Ok(id) => self.ids.push(*id),
+            Err(GenerateError::Stopped) => {
+                self.first = self.before_prompt;
+                self.ids.truncate(self.first);
+            }
+            Err(_) => (),
+        }
         *self.timings = self.before + self.new.timings();
         Some(id)
     }

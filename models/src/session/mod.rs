@@ -197,11 +197,7 @@ impl Session {
 
     /// Forgets what caches hold behind the first `length` tokens.
     fn go_back(&mut self, length: usize) -> Result<(), GenerateError> {
-        self.cache.truncate(0, length)?;
-        match &mut self.stages {
-            Some(stages) => stages.truncate(length),
-            None => Ok(()),
-        }
+        self.forward().go_back(length)
     }
 
     /// Enlarges the cache where it grows; where it does not, whoever takes pages refuses.

@@ -60,6 +60,13 @@ impl<'a> NewIds<'a> {
         }
     }
 
+    pub(super) fn stop_prefill_when(self, is_stopped: Box<dyn FnMut() -> bool + 'a>) -> Self {
+        match self {
+            Self::Policy(new) => Self::Policy(new.stop_prefill_when(is_stopped)),
+            Self::Lossless(new) => Self::Lossless(new.stop_prefill_when(is_stopped)),
+        }
+    }
+
     pub(super) fn with_mask(self, mask: impl TokenMask + 'a) -> Result<Self, GenerateError> {
         match self {
             Self::Policy(new) => Ok(Self::Policy(new.with_mask(mask))),

@@ -2,6 +2,7 @@
 
 mod lossless;
 mod prefill;
+mod stopped;
 
 use std::cell::RefCell;
 

@@ -31,6 +31,13 @@ impl<'a> TextStream<'a> {
         self
     }
 
+    /// Gives the prompt up when `is_stopped` says so after a chunk of it, as
+    /// [`IdStream::stop_prefill_when`] does.
+    pub fn stop_prefill_when(mut self, is_stopped: impl FnMut() -> bool + 'a) -> Self {
+        self.ids = self.ids.stop_prefill_when(is_stopped);
+        self
+    }
+
     /// Chooses tokens that a mask allows, such as a matcher of a grammar; it ends when nothing may follow.
     ///
     /// # Errors

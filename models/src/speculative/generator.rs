@@ -83,6 +83,13 @@ impl<'a> LosslessGenerator<'a> {
         self
     }
 
+    /// Gives the prompt up when `is_stopped` says so after a chunk of it: the first call of `next` is
+    /// [`GenerateError::Stopped`] then, and the cache as before it.
+    pub fn stop_prefill_when(mut self, is_stopped: impl FnMut() -> bool + 'a) -> Self {
+        self.answer.stop_prefill_when(is_stopped);
+        self
+    }
+
     /// Takes note of tokens that the cache held before, for the repetition penalty.
     pub(crate) fn observe(&mut self, ids: &[u32]) {
         self.answer.sampler.observe(ids);
