@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use quest_burn::policy::{DensePolicy, PagePolicy};
+use quest_burn::policy::PagePolicy;
 
 use crate::{Policy, pages::Origin};
 
@@ -16,10 +16,7 @@ impl Policies {
         if let Some(number) = self.known.iter().position(|(known, _)| known == policy) {
             return number;
         }
-        let made: Arc<dyn PagePolicy> = match policy {
-            Policy::Dense => Arc::new(DensePolicy),
-            Policy::Quest(config) => Arc::new(config.init().expect("it was checked")),
-        };
+        let made = policy.init().expect("it was checked");
         self.known.push((policy.clone(), made));
         self.known.len() - 1
     }

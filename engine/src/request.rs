@@ -1,4 +1,9 @@
-use quest_burn::QuestConfig;
+use std::sync::Arc;
+
+use quest_burn::{
+    QuestConfig, QuestConfigError,
+    policy::{DensePolicy, PagePolicy},
+};
 use quest_burn_models::sampling::{SamplingConfig, TokenMask};
 
 /// What is asked of an [`Engine`](crate::Engine): ids to go on from, and how.
@@ -92,6 +97,18 @@ impl Policy {
     /// Quest with a budget of tokens, else as it is by default.
     pub fn quest(token_budget: usize) -> Self {
         Self::Quest(QuestConfig::new().with_token_budget(token_budget))
+    }
+
+    /// The policy itself.
+    ///
+    /// # Errors
+    ///
+    /// When [`QuestConfig::validate`] fails.
+    pub fn init(&self) -> Result<Arc<dyn PagePolicy>, QuestConfigError> {
+        Ok(match self {
+            Self::Dense => Arc::new(DensePolicy),
+            Self::Quest(config) => Arc::new(config.init()?),
+        })
     }
 }
 

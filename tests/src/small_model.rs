@@ -1,7 +1,10 @@
-//! A small model with random weights, and prompts for it: what tests of engines run.
+//! A small model with random weights, prompts for it, and its answers alone: what tests of engines run.
+
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device};
-use quest_burn_models::local::LocalModel;
+use quest_burn::policy::PagePolicy;
+use quest_burn_models::{generation::GenerationConfig, local::LocalModel};
 
 use crate::checkpoint::{self, CheckpointSpec};
 
@@ -27,6 +30,27 @@ pub fn model(device: &Device) -> LocalModel {
     checkpoint::write(dir.path(), &spec);
     let model = LocalModel::open(dir.path()).unwrap().page_size(PAGE_SIZE);
     model.dtype(DType::F32).load(device).unwrap()
+}
+
+/// What a session gives that has a model for itself, by steps that are not recorded.
+///
+/// # Panics
+///
+/// When it gives an error.
+pub fn alone(
+    model: &LocalModel,
+    ids: &[u32],
+    new_tokens: usize,
+    policy: Arc<dyn PagePolicy>,
+) -> Vec<u32> {
+    let model = model.clone().with_policy(policy);
+    let mut session = model.session().unwrap();
+    let config = GenerationConfig::new()
+        .with_max_new_tokens(new_tokens)
+        .with_stop_ids(Some(Vec::new()))
+        .with_capture(false);
+    let answer = session.generate_ids(ids, config).unwrap();
+    answer.collect::<Result<_, _>>().unwrap()
 }
 
 /// `n` ids that depend on `seed`.

@@ -2,18 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quest_burn::{
-    cache::KvStorage,
-    decode::DecodeGraph,
-    policy::{DensePolicy, PagePolicy},
-};
+use quest_burn::{cache::KvStorage, decode::DecodeGraph};
 use quest_burn_engine::{Answer, Engine, EngineConfig, Event, Finished, Policy, Request, Stats};
-use quest_burn_models::{
-    generation::GenerationConfig, local::LocalModel, sampling::SamplingConfig,
-};
+use quest_burn_models::{local::LocalModel, sampling::SamplingConfig};
 use quest_burn_tests::{
     devices::devices,
-    small_model::{PAGE_SIZE, model, prompt},
+    small_model::{self, PAGE_SIZE, model, prompt},
 };
 
 /// A recording is not valid if another thread allocates on the device meanwhile: tests take turns.
@@ -42,18 +36,7 @@ fn quest() -> Policy {
 
 /// What a session gives that has the model for itself.
 fn alone(model: &LocalModel, ids: &[u32], new_tokens: usize, policy: &Policy) -> Vec<u32> {
-    let policy: Arc<dyn PagePolicy> = match policy {
-        Policy::Dense => Arc::new(DensePolicy),
-        Policy::Quest(config) => Arc::new(config.init().unwrap()),
-    };
-    let model = model.clone().with_policy(policy);
-    let mut session = model.session().unwrap();
-    let config = GenerationConfig::new()
-        .with_max_new_tokens(new_tokens)
-        .with_stop_ids(Some(Vec::new()))
-        .with_capture(false);
-    let answer = session.generate_ids(ids, config).unwrap();
-    answer.collect::<Result<_, _>>().unwrap()
+    small_model::alone(model, ids, new_tokens, policy.init().unwrap())
 }
 
 fn engine(model: &LocalModel, pages: usize, is_recording: bool) -> Engine {

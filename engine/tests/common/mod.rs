@@ -2,18 +2,12 @@
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, Sender, channel},
-};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use burn::tensor::Device;
-use quest_burn::{
-    cache::KvStorage,
-    policy::{DensePolicy, PagePolicy},
-};
+use quest_burn::cache::KvStorage;
 use quest_burn_engine::{Answer, Engine, EngineConfig, Finished, Policy, Request, TokenMask};
-use quest_burn_models::{generation::GenerationConfig, local::LocalModel};
+use quest_burn_models::local::LocalModel;
 use quest_burn_tests::{devices::devices, small_model};
 
 pub(crate) use quest_burn_tests::small_model::{PAGE_SIZE, VOCAB_SIZE, prompt};
@@ -53,17 +47,7 @@ pub(crate) fn alone(
     new_tokens: usize,
     policy: &Policy,
 ) -> Vec<u32> {
-    let policy: Arc<dyn PagePolicy> = match policy {
-        Policy::Dense => Arc::new(DensePolicy),
-        Policy::Quest(config) => Arc::new(config.init().unwrap()),
-    };
-    let model = model.clone().with_policy(policy);
-    let mut session = model.session().unwrap();
-    let config = GenerationConfig::new()
-        .with_max_new_tokens(new_tokens)
-        .with_stop_ids(Some(Vec::new()));
-    let answer = session.generate_ids(ids, config).unwrap();
-    answer.collect::<Result<_, _>>().unwrap()
+    small_model::alone(model, ids, new_tokens, policy.init().unwrap())
 }
 
 /// Allows everything, and holds the engine when it is asked for the first time.
