@@ -12,15 +12,12 @@ use quest_burn_models::{
     generation::batch_graph,
     model::{CausalLm, LanguageModel},
 };
-use quest_burn_tests::{devices::devices, seed};
+use quest_burn_tests::seed;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    super::{
-        PAGE_SIZE, VOCAB_SIZE, alone, argmax, best_of_rows, floats, ids, model, prompt,
-        tokens::records,
-    },
-    PAGES, cache, policies,
+    super::{PAGE_SIZE, VOCAB_SIZE, argmax, best_of_rows, floats, ids, prompt},
+    PAGES, Recorded, cache, for_each,
 };
 
 /// Tokens that some sequences have in common: two full pages and a part of the third.
@@ -145,104 +142,105 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, case: &str) {
 
 #[test]
 fn sequences_that_come_and_go_have_the_tokens_of_plain_steps() {
-    let _alone = alone();
-    for test_device in devices().into_iter().filter(records) {
-        let device = &test_device.device;
-        let model = model(device);
-        for (name, policy, stored) in policies(device) {
-            let case = format!("{test_device}, {name}");
-            // A channel in the middle of two steps may be rounded to either, and is another one then.
-            let (_, rows) = stored;
-            let is_rounded = rows == KvStorage::Int8;
-            let tolerance = if is_rounded { 0.05 } else { 1e-4 };
-            let mut rng = StdRng::seed_from_u64(seed());
-            let [mut plain, mut recorded] = [(); 2].map(|()| cache(stored, device));
-            let mut free = (0..PAGES as u32).collect::<BTreeSet<_>>();
-            let mut common = Sequence {
-                pages: Vec::new(),
-                length: 0,
-                newest: 0,
-                left: 0,
-            };
-            common.make_room(COMMON, &mut free);
-            for cache in [&mut plain, &mut recorded] {
-                prefill(&model, cache, &common, &prompt(9, COMMON), device);
-            }
-            let mut buckets = Buckets {
-                model: &model,
-                policy: &*policy,
-                graphs: Vec::new(),
-                recordings: 0,
-            };
-            let mut running = Vec::<Sequence>::new();
-            let (mut sizes, mut tokens) = (BTreeSet::new(), BTreeSet::new());
-            for round in 0..30 {
-                let is_welcome = running.len() < 5 && rng.random_bool(0.4);
-                if running.is_empty() || is_welcome {
-                    let mut new = Sequence {
-                        pages: Vec::new(),
-                        length: 0,
-                        newest: 0,
-                        left: rng.random_range(3..25),
-                    };
-                    if rng.random_bool(0.5) {
-                        // It goes on in the middle of a page that others read.
-                        let own = free.pop_first().unwrap();
-                        let from = common.pages[2];
-                        for cache in [&mut plain, &mut recorded] {
-                            cache.copy_page(from, own, COMMON % PAGE_SIZE).unwrap();
-                        }
-                        new.pages = vec![common.pages[0], common.pages[1], own];
-                        new.length = COMMON;
-                    }
-                    let ids = prompt(round, rng.random_range(1..20));
-                    new.make_room(ids.len(), &mut free);
-                    let next = [&mut plain, &mut recorded]
-                        .map(|cache| prefill(&model, cache, &new, &ids, device));
-                    assert!(is_rounded || next[0] == next[1], "{case}, round {round}");
-                    new.length += ids.len();
-                    new.newest = next[0];
-                    let place = rng.random_range(0..=running.len());
-                    running.insert(place, new);
-                }
-                for sequence in &mut running {
-                    sequence.make_room(1, &mut free);
-                }
-                let expected = plain_step(&model, &*policy, &mut plain, &running, device);
-                let expected = floats(expected);
-                let graph = buckets.step(&mut recorded, &running);
-                let chosen = graph.most_probable().unwrap();
-                let logits = floats(graph.logits().unwrap());
-                let case = format!("{case}, round {round}");
-                assert_eq!(logits.len(), expected.len(), "{case}");
-                assert_close(&logits, &expected, tolerance, &case);
-                sizes.insert(running.len());
-                let found = chosen.into_iter().zip(logits.chunks(VOCAB_SIZE));
-                let rows = expected.chunks(VOCAB_SIZE);
-                for ((sequence, (chosen, found)), row) in running.iter_mut().zip(found).zip(rows) {
-                    assert_eq!(chosen, Some(argmax(found)), "{case}");
-                    let is_same = chosen == Some(argmax(row));
-                    assert!(is_rounded || is_same, "{case}");
-                    sequence.newest = argmax(row);
-                    sequence.length += 1;
-                    sequence.left -= 1;
-                    tokens.insert(sequence.newest);
-                }
-                running.retain(|sequence| {
-                    let own = sequence.pages.iter();
-                    let own = own.filter(|page| !common.pages.contains(page));
-                    if sequence.left == 0 {
-                        free.extend(own);
-                    }
-                    sequence.left > 0
-                });
-            }
-            assert!(sizes.len() > 3 && tokens.len() > 20, "{sizes:?} {tokens:?}");
-            // One for each bucket, and some anew for more pages.
-            assert!((3..10).contains(&buckets.recordings), "{case}");
-            if !is_rounded {
-                assert_same_pages(&recorded, &plain, &case);
-            }
+    for_each(|case| {
+        let Recorded {
+            name: case,
+            device,
+            model,
+            policy,
+            stored,
+        } = case;
+        // A channel in the middle of two steps may be rounded to either, and is another one then.
+        let (_, rows) = stored;
+        let is_rounded = rows == KvStorage::Int8;
+        let tolerance = if is_rounded { 0.05 } else { 1e-4 };
+        let mut rng = StdRng::seed_from_u64(seed());
+        let [mut plain, mut recorded] = [(); 2].map(|()| cache(stored, device));
+        let mut free = (0..PAGES as u32).collect::<BTreeSet<_>>();
+        let mut common = Sequence {
+            pages: Vec::new(),
+            length: 0,
+            newest: 0,
+            left: 0,
+        };
+        common.make_room(COMMON, &mut free);
+        for cache in [&mut plain, &mut recorded] {
+            prefill(model, cache, &common, &prompt(9, COMMON), device);
         }
-    }
+        let mut buckets = Buckets {
+            model,
+            policy,
+            graphs: Vec::new(),
+            recordings: 0,
+        };
+        let mut running = Vec::<Sequence>::new();
+        let (mut sizes, mut tokens) = (BTreeSet::new(), BTreeSet::new());
+        for round in 0..30 {
+            let is_welcome = running.len() < 5 && rng.random_bool(0.4);
+            if running.is_empty() || is_welcome {
+                let mut new = Sequence {
+                    pages: Vec::new(),
+                    length: 0,
+                    newest: 0,
+                    left: rng.random_range(3..25),
+                };
+                if rng.random_bool(0.5) {
+                    // It goes on in the middle of a page that others read.
+                    let own = free.pop_first().unwrap();
+                    let from = common.pages[2];
+                    for cache in [&mut plain, &mut recorded] {
+                        cache.copy_page(from, own, COMMON % PAGE_SIZE).unwrap();
+                    }
+                    new.pages = vec![common.pages[0], common.pages[1], own];
+                    new.length = COMMON;
+                }
+                let ids = prompt(round, rng.random_range(1..20));
+                new.make_room(ids.len(), &mut free);
+                let next = [&mut plain, &mut recorded]
+                    .map(|cache| prefill(model, cache, &new, &ids, device));
+                assert!(is_rounded || next[0] == next[1], "{case}, round {round}");
+                new.length += ids.len();
+                new.newest = next[0];
+                let place = rng.random_range(0..=running.len());
+                running.insert(place, new);
+            }
+            for sequence in &mut running {
+                sequence.make_room(1, &mut free);
+            }
+            let expected = plain_step(model, policy, &mut plain, &running, device);
+            let expected = floats(expected);
+            let graph = buckets.step(&mut recorded, &running);
+            let chosen = graph.most_probable().unwrap();
+            let logits = floats(graph.logits().unwrap());
+            let case = format!("{case}, round {round}");
+            assert_eq!(logits.len(), expected.len(), "{case}");
+            assert_close(&logits, &expected, tolerance, &case);
+            sizes.insert(running.len());
+            let found = chosen.into_iter().zip(logits.chunks(VOCAB_SIZE));
+            let rows = expected.chunks(VOCAB_SIZE);
+            for ((sequence, (chosen, found)), row) in running.iter_mut().zip(found).zip(rows) {
+                assert_eq!(chosen, Some(argmax(found)), "{case}");
+                let is_same = chosen == Some(argmax(row));
+                assert!(is_rounded || is_same, "{case}");
+                sequence.newest = argmax(row);
+                sequence.length += 1;
+                sequence.left -= 1;
+                tokens.insert(sequence.newest);
+            }
+            running.retain(|sequence| {
+                let own = sequence.pages.iter();
+                let own = own.filter(|page| !common.pages.contains(page));
+                if sequence.left == 0 {
+                    free.extend(own);
+                }
+                sequence.left > 0
+            });
+        }
+        assert!(sizes.len() > 3 && tokens.len() > 20, "{sizes:?} {tokens:?}");
+        // One for each bucket, and some anew for more pages.
+        assert!((3..10).contains(&buckets.recordings), "{case}");
+        if !is_rounded {
+            assert_same_pages(&recorded, &plain, &case);
+        }
+    });
 }

@@ -9,57 +9,58 @@ use quest_burn_tests::devices::devices;
 
 use super::{
     super::{VOCAB_SIZE, alone, argmax, floats, ids, model, tokens::records},
-    PAGES, WHOLE, cache, differing, pages, policies,
+    PAGES, Recorded, WHOLE, cache, differing, for_each, for_each_model, pages,
 };
 
 #[test]
 fn padding_rows_write_to_no_page() {
-    let _alone = alone();
-    for test_device in devices().into_iter().filter(records) {
-        let device = &test_device.device;
-        let model = model(device);
-        for (name, policy, stored) in policies(device) {
-            let case = format!("{test_device}, {name}");
-            let mut cache = cache(stored, device);
-            let before = pages(&cache);
-            let lm: &dyn LanguageModel = &model;
-            let graph = batch_graph(lm, &*policy, &mut cache, 4, 4);
-            let mut graph = graph.expect("the device records");
-            assert!(graph.logits().is_none());
-            assert!(
-                differing(&pages(&cache), &before).is_empty(),
-                "{case}: recording"
-            );
-            // The page of row 0 of an empty page table is not that of a sequence.
-            let assigned = AssignedPages {
-                pages: &[7],
-                length: 0,
-                new_tokens: 1,
-            };
-            graph.step(&mut cache, &[assigned], &[5]).unwrap();
-            assert_eq!(graph.most_probable().unwrap().len(), 1);
-            let logits = floats(graph.logits().unwrap());
-            assert!(logits.iter().all(|x| x.is_finite()), "{case}");
-            let after = pages(&cache);
-            assert_eq!(differing(&after, &before), [7].into(), "{case}");
-            // Rows that have had a sequence are padding again when it is gone.
-            let both = [[8], [9]].map(|pages| (pages, 0));
-            let both = both.each_ref().map(|(pages, length)| AssignedPages {
-                pages,
-                length: *length,
-                new_tokens: 1,
-            });
-            graph.step(&mut cache, &both, &[5, 6]).unwrap();
-            let both = pages(&cache);
-            let one = AssignedPages {
-                pages: &[8],
-                length: 1,
-                new_tokens: 1,
-            };
-            graph.step(&mut cache, &[one], &[5]).unwrap();
-            assert_eq!(differing(&pages(&cache), &both), [8].into(), "{case}");
-        }
-    }
+    for_each(|case| {
+        let Recorded {
+            name: case,
+            device,
+            model,
+            policy,
+            stored,
+        } = case;
+        let mut cache = cache(stored, device);
+        let before = pages(&cache);
+        let lm: &dyn LanguageModel = model;
+        let graph = batch_graph(lm, policy, &mut cache, 4, 4);
+        let mut graph = graph.expect("the device records");
+        assert!(graph.logits().is_none());
+        assert!(
+            differing(&pages(&cache), &before).is_empty(),
+            "{case}: recording"
+        );
+        // The page of row 0 of an empty page table is not that of a sequence.
+        let assigned = AssignedPages {
+            pages: &[7],
+            length: 0,
+            new_tokens: 1,
+        };
+        graph.step(&mut cache, &[assigned], &[5]).unwrap();
+        assert_eq!(graph.most_probable().unwrap().len(), 1);
+        let logits = floats(graph.logits().unwrap());
+        assert!(logits.iter().all(|x| x.is_finite()), "{case}");
+        let after = pages(&cache);
+        assert_eq!(differing(&after, &before), [7].into(), "{case}");
+        // Rows that have had a sequence are padding again when it is gone.
+        let both = [[8], [9]].map(|pages| (pages, 0));
+        let both = both.each_ref().map(|(pages, length)| AssignedPages {
+            pages,
+            length: *length,
+            new_tokens: 1,
+        });
+        graph.step(&mut cache, &both, &[5, 6]).unwrap();
+        let both = pages(&cache);
+        let one = AssignedPages {
+            pages: &[8],
+            length: 1,
+            new_tokens: 1,
+        };
+        graph.step(&mut cache, &[one], &[5]).unwrap();
+        assert_eq!(differing(&pages(&cache), &both), [8].into(), "{case}");
+    });
 }
 
 #[test]
@@ -137,11 +138,9 @@ fn a_step_that_does_not_fit_its_recording_is_refused_and_changes_nothing() {
 
 #[test]
 fn another_recording_is_made_when_the_pool_has_moved() {
-    let _alone = alone();
-    for test_device in devices().into_iter().filter(records) {
+    for_each_model(|test_device, model| {
         let device = &test_device.device;
-        let model = model(device);
-        let lm: &dyn LanguageModel = &model;
+        let lm: &dyn LanguageModel = model;
         let mut cache = cache(WHOLE, device);
         let record = |cache: &mut PagedKvCache| {
             let graph = batch_graph(lm, &DensePolicy as &dyn PagePolicy, cache, 2, 2);
@@ -169,5 +168,5 @@ fn another_recording_is_made_when_the_pool_has_moved() {
         graph.step(&mut cache, &[page(1)], &[6]).unwrap();
         let chosen = graph.most_probable().unwrap();
         assert_eq!(chosen, [Some(argmax(&expected))], "{test_device}");
-    }
+    });
 }

@@ -16,7 +16,7 @@ use quest_burn_tests::devices::devices;
 
 use super::{
     super::{VOCAB_SIZE, alone, model, tokens::records},
-    PAGES, WHOLE, cache,
+    PAGES, WHOLE, cache, for_each_model,
 };
 
 /// A model that others hold as well, so that its weights are not those of a recording.
@@ -35,10 +35,8 @@ impl DecodeModel for Lent<'_> {
 
 #[test]
 fn a_recording_that_is_dropped_holds_no_memory() {
-    let _alone = alone();
-    for test_device in devices().into_iter().filter(records) {
+    for_each_model(|test_device, model| {
         let device = &test_device.device;
-        let model = model(device);
         let mut cache = cache(WHOLE, device);
         let usage = || {
             device.sync().unwrap();
@@ -48,7 +46,7 @@ fn a_recording_that_is_dropped_holds_no_memory() {
             device.memory_pool_usage().expect("it is counted")
         };
         let recorded = |cache: &mut PagedKvCache| {
-            let graph = BatchGraph::record(Lent(&model), cache, 32, PAGES);
+            let graph = BatchGraph::record(Lent(model), cache, 32, PAGES);
             let mut graph = graph.expect("the device records");
             let page = AssignedPages {
                 pages: &[0],
@@ -76,7 +74,7 @@ fn a_recording_that_is_dropped_holds_no_memory() {
             after.bytes_reserved <= before.bytes_reserved,
             "{test_device}"
         );
-    }
+    });
 }
 
 #[test]

@@ -13,9 +13,13 @@ use quest_burn::{
     decode::DecodeGraph,
     policy::{DensePolicy, PagePolicy},
 };
-use quest_burn_tests::poison::poisoned_cache;
+use quest_burn_models::model::CausalLm;
+use quest_burn_tests::{
+    devices::{TestDevice, devices},
+    poison::poisoned_cache,
+};
 
-use super::{PAGE_SIZE, config, floats};
+use super::{PAGE_SIZE, alone, config, floats, model, tokens::records};
 
 const PAGES: usize = 48;
 
@@ -73,6 +77,41 @@ fn differing(a: &[Vec<Vec<u32>>], b: &[Vec<Vec<u32>>]) -> BTreeSet<usize> {
 fn quest() -> Box<dyn PagePolicy> {
     let config = QuestConfig::kv_group().with_token_budget(3 * PAGE_SIZE);
     Box::new(config.with_dense_layers(1).init().unwrap())
+}
+
+/// A model on a device that records, and what its steps are recorded with.
+struct Recorded<'a> {
+    /// What it is, for messages.
+    name: String,
+    device: &'a Device,
+    model: &'a CausalLm,
+    policy: &'a dyn PagePolicy,
+    /// The form of the cache.
+    stored: Storages,
+}
+
+/// Calls `test` with a model on every device that records, one test at a time.
+fn for_each_model(test: impl Fn(&TestDevice, &CausalLm)) {
+    let _alone = alone();
+    for test_device in devices().into_iter().filter(records) {
+        test(&test_device, &model(&test_device.device));
+    }
+}
+
+/// The same with every policy over caches of each form.
+fn for_each(test: impl Fn(Recorded<'_>)) {
+    for_each_model(|test_device, model| {
+        let device = &test_device.device;
+        for (name, policy, stored) in policies(device) {
+            test(Recorded {
+                name: format!("{test_device}, {name}"),
+                device,
+                model,
+                policy: &*policy,
+                stored,
+            });
+        }
+    });
 }
 
 /// Policies over caches of each form that the device records steps over: rows in 8 bits need more buffers at a time
