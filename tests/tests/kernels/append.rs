@@ -7,7 +7,11 @@ use quest_burn::{cache::KvStorage, digest::DigestKind, kernels};
 use quest_burn_tests::arrays::tolerance_of;
 
 use super::attention::assert_same;
-use super::bench::{Bench, Case, case, device, floats, for_each_digest_and_form, normal, rng};
+use super::{
+    bench::Bench,
+    cases::{Case, case, device, for_each_digest_and_form, rng},
+    numbers::{floats, normal},
+};
 
 #[test]
 fn append_writes_rows_and_digests_in_place_and_nothing_else() {

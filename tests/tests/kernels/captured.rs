@@ -11,7 +11,12 @@ use quest_burn::{
 use quest_burn_tests::arrays::tolerance_of;
 
 use super::append::{assert_digests, assert_rows};
-use super::bench::{Bench, case, device, dtypes, floats, ints, normal, relative_error, rng};
+use super::{
+    bench::Bench,
+    cases::{case, device, dtypes, rng},
+    numbers::{floats, ints, normal},
+    reference::relative_error,
+};
 
 /// A decode step of one layer on the device: append, select, attend.
 #[test]

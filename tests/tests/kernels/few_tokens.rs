@@ -6,7 +6,11 @@ use burn::tensor::DType;
 use quest_burn::kernels;
 use quest_burn_tests::arrays::tolerance_of;
 
-use super::bench::{floats, for_each, normal, poison, relative_error};
+use super::{
+    cases::for_each,
+    numbers::{floats, normal, poison},
+    reference::relative_error,
+};
 
 /// Query tokens at a time, in turn: with most groups more than fit into one side of a matrix instruction, and fewer.
 const TOKENS: [usize; 3] = [8, 3, 1];

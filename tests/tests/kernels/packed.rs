@@ -11,8 +11,10 @@ use quest_burn::{
 use rand::rngs::StdRng;
 
 use super::attention::assert_same;
-use super::bench::{
-    Bench, Case, case, device, floats, for_each_digest_and_form, ints, normal, rng,
+use super::{
+    bench::Bench,
+    cases::{Case, case, device, for_each_digest_and_form, rng},
+    numbers::{floats, ints, normal},
 };
 
 /// Pages that no token was written to, with digests in 8 bits, that nothing else holds.

@@ -11,7 +11,10 @@ use quest_burn::{
     ops::PageSelection,
 };
 
-use super::bench::{Bench, case, device, rng};
+use super::{
+    bench::Bench,
+    cases::{case, device, rng},
+};
 
 /// What a call that must be refused says.
 fn refusal(call: impl FnOnce()) -> String {

@@ -6,7 +6,10 @@ use quest_burn::{
     ops::PageSelection,
 };
 
-use super::bench::{device, ints, normal, poison, rng};
+use super::{
+    cases::{device, rng},
+    numbers::{ints, normal, poison},
+};
 
 /// The selection as its contract says, on the host.
 fn select(scores: &[f32], k: usize, sinks: usize, recent: usize) -> Vec<i32> {
