@@ -225,6 +225,46 @@ fn scores_that_rise_far_attend_as_the_tensor_operations_do() {
 }
 
 #[test]
+fn the_end_of_a_prompt_of_more_pages_than_some_devices_launch_cubes_attends_to_all_of_it() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let (before, tokens) = (2 * 32_770 * 8, 20);
+    let shape = AttentionShape {
+        page_size: 8,
+        head_dim: 16,
+        n_heads: 1,
+        n_kv_heads: 1,
+        lengths: vec![before + tokens],
+        budget_pages: 3,
+    };
+    for test_device in devices() {
+        let device = &test_device.device;
+        for storage in forms(device) {
+            let mut expected = config(&shape, storage)
+                .init(&Device::flex(), DType::F32)
+                .unwrap();
+            let mut found = poisoned(&shape, storage, DType::F32, device);
+            for new in [before / 2, before / 2, tokens] {
+                let step = expected.prefill(&[new]).unwrap();
+                let mut rows = || random([1, 1, new, 16], DType::F32, device, &mut rng);
+                let [keys, values, query] = [rows(), rows(), rows()];
+                let layer = expected.layer_mut(0);
+                ops::reference::append(layer, keys.1, values.1, &step);
+                let of_device = found.prefill(&[new]).unwrap();
+                ops::append(found.layer_mut(0), keys.0, values.0, &of_device);
+                if new == tokens {
+                    let layer = expected.layer(0);
+                    let reference = ops::reference::prefill_attention(query.1, layer, &step, 0.25);
+                    let attended =
+                        ops::prefill_attention(query.0, found.layer(0), &of_device, 0.25);
+                    let case = format!("{test_device}, {storage}");
+                    assert_close(&floats(attended), &floats(reference), 1e-4, &case);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_head_too_wide_for_the_shared_memory_is_left_to_the_tensor_operations() {
     for test_device in devices() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {

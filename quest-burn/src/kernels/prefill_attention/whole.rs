@@ -17,6 +17,8 @@ use crate::{
 const WORDS: usize = 4;
 /// Most units of a cube.
 const UNITS: usize = 256;
+/// Most cubes along an axis: some devices launch no more.
+const MAX_CUBES: usize = (1 << 16) - 1;
 
 /// A pool in the dtype of the queries, and where the pages of the sequences are in it.
 pub(super) struct Whole {
@@ -55,7 +57,8 @@ pub(super) fn whole(
     }
 }
 
-/// Cubes: columns of the page table, KV heads, sequences. Units share the loads of a page.
+/// Cubes: columns of the page table, several of each cube where they are many, KV heads, sequences. Units share the
+/// loads of a page.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn widen_kernel<F: Float, E: Numeric, N: Size>(
     rows: &RowsArg<E, N>,
@@ -68,37 +71,37 @@ fn widen_kernel<F: Float, E: Numeric, N: Size>(
     #[define(F)] _dtype: ElemType,
     #[define(E)] _stored_type: ElemType,
 ) {
-    let (page, head, sequence) = (
-        CUBE_POS_X as usize,
-        CUBE_POS_Y as usize,
-        CUBE_POS_Z as usize,
-    );
+    let (head, sequence) = (CUBE_POS_Y as usize, CUBE_POS_Z as usize);
     let n_kv_heads = rows.rows.shape(1);
     let columns = own_table.shape(1);
-    let own_page = sequence * columns + page;
-    if head == 0 && UNIT_POS == 0u32 {
-        own_table[own_page] = own_page as i32;
-    }
-    if page * page_size >= lengths[sequence] as usize {
-        terminate!();
-    }
     // One row of the page table for a sequence, or one for each of its KV heads.
     let lists = page_table.shape(0) / own_table.shape(0);
     let list = sequence * lists + head * lists / n_kv_heads;
-    let pool_page = page_table[list * columns + page] as usize;
-    let pool_page = min(pool_page, rows.rows.shape(0) - 1);
-    let from = (pool_page * n_kv_heads + head) * page_size;
-    let to = (own_page * n_kv_heads + head) * page_size;
-    let mut i = UNIT_POS as usize;
-    while i < comptime!(page_size * row) {
-        let load = rows.rows[from * row + i];
-        let scale = Vector::<f32, N>::new(Int8::scale::<E, N>(rows, from + i / row));
-        #[unroll]
-        for word in 0..WORDS {
-            let channels = Int8::channels::<E, N, N>(load, word) * scale;
-            whole[(to * row + i) * WORDS + word] = Vector::<F, N>::cast_from(channels);
+    let length = lengths[sequence] as usize;
+    let mut page = CUBE_POS_X as usize;
+    while page < columns {
+        let own_page = sequence * columns + page;
+        if head == 0 && UNIT_POS == 0u32 {
+            own_table[own_page] = own_page as i32;
         }
-        i += CUBE_DIM as usize;
+        if page * page_size < length {
+            let pool_page = page_table[list * columns + page] as usize;
+            let pool_page = min(pool_page, rows.rows.shape(0) - 1);
+            let from = (pool_page * n_kv_heads + head) * page_size;
+            let to = (own_page * n_kv_heads + head) * page_size;
+            let mut i = UNIT_POS as usize;
+            while i < comptime!(page_size * row) {
+                let load = rows.rows[from * row + i];
+                let scale = Vector::<f32, N>::new(Int8::scale::<E, N>(rows, from + i / row));
+                #[unroll]
+                for word in 0..WORDS {
+                    let channels = Int8::channels::<E, N, N>(load, word) * scale;
+                    whole[(to * row + i) * WORDS + word] = Vector::<F, N>::cast_from(channels);
+                }
+                i += CUBE_DIM as usize;
+            }
+        }
+        page += CUBE_COUNT_X as usize;
     }
 }
 
@@ -124,7 +127,11 @@ fn widened(
     unsafe {
         widen_kernel::launch_unchecked(
             &query.client,
-            CubeCount::Static(columns as u32, n_kv_heads as u32, batch as u32),
+            CubeCount::Static(
+                columns.min(MAX_CUBES) as u32,
+                n_kv_heads as u32,
+                batch as u32,
+            ),
             CubeDim::new_1d(units as u32),
             address_type(&[rows.stored(), &whole]),
             WORDS,
