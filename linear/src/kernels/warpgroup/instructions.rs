@@ -71,9 +71,8 @@ pub fn multiply(
     })
 }
 
-/// Begins to add the products of 64 rows in registers, in the form that sums have after rounding, and of `depth` rows
-/// of values of so many `columns` each, in blocks of 64 columns one after the other. Until they are complete, nothing
-/// else may touch the sums; the words are kept as long by what assigns registers.
+/// Adds the products of 64 rows in registers, in the form that sums have after rounding, and of `depth` rows of
+/// values of so many `columns` each, in blocks of 64 columns one after the other. Waits for them.
 #[cube]
 pub fn multiply_words(
     sums: &mut Array<f32>,
@@ -149,35 +148,11 @@ pub fn wait_for_products(#[comptime] pending: usize) {
 /// Waits for all products of the group.
 #[cube]
 pub fn complete(sums: &mut Array<f32>) {
-    complete_before(sums, 0usize);
-}
-
-/// Waits until at most so many steps of this group's products are under way, those that began last: not those that are
-/// added to `sums`.
-#[cube]
-pub fn complete_before(sums: &mut Array<f32>, #[comptime] pending: usize) {
-    wait_by_text(
-        sums,
-        comptime!(format!("wgmma.wait_group.sync.aligned {pending};")),
-    );
-}
-
-/// [`complete`] in the other branch of a condition. `ptxas` moves a wait up to where its block begins, past whatever
-/// does not need the sums; it does not move it past the condition. By another text the two are not made one.
-#[cube]
-pub fn complete_otherwise(sums: &mut Array<f32>) {
-    wait_by_text(
-        sums,
-        comptime!("wgmma.wait_group.sync.aligned 0; // otherwise".to_owned()),
-    );
-}
-
-#[cube]
-fn wait_by_text(sums: &mut Array<f32>, #[comptime] text: String) {
     intrinsic!(|scope| {
         let n = sums.__expand_len_method(scope);
         let operands = vec![sums.__extract_list(scope)];
-        let op = PtxOp::with_sums(scope.ctx_mut(), &text, [n, 0], operands);
+        let text = "wgmma.wait_group.sync.aligned 0;";
+        let op = PtxOp::with_sums(scope.ctx_mut(), text, [n, 0], operands);
         scope.register(&op);
     })
 }
@@ -232,7 +207,7 @@ enum Reading {
 
 /// An instruction for each four words of a unit, 16 channels of 64 rows, and a matrix that is described as for
 /// [`products`]. Where it is read across, the low half of its description has the distance of its blocks as well, in
-/// units of 16 bytes from bit 16 on.
+/// units of 16 bytes from bit 16 on, and products are waited for.
 fn products_of_words(
     [n, words]: [usize; 2],
     reading: Reading,
@@ -241,12 +216,12 @@ fn products_of_words(
 ) -> String {
     let sums = operands(0, n);
     let matrix = 2 * n + words;
-    let (distance, step_units, transposed) = match reading {
-        Reading::Along => (String::new(), 2, 0),
+    let (distance, step_units, transposed, wait) = match reading {
+        Reading::Along => (String::new(), 2, 0, ""),
         Reading::Across { rows } => {
             let block = (rows * ROW_BYTES / 16) << 16;
             let distance = format!("or.b32 low, low, {block};\n");
-            (distance, 128, 1)
+            (distance, 128, 1, "wgmma.wait_group.sync.aligned 0;\n")
         }
     };
     let mut text = format!(
@@ -268,7 +243,7 @@ fn products_of_words(
              {{{sums}}}, {{{words}}}, b, 1, 1, 1, {transposed};\n"
         );
     }
-    text + "wgmma.commit_group.sync.aligned;\n}"
+    format!("{text}wgmma.commit_group.sync.aligned;\n{wait}}}")
 }
 
 #[cfg(test)]
@@ -293,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matrix_that_is_read_across_has_the_distance_of_its_blocks() {
+    fn a_matrix_that_is_read_across_has_the_distance_of_its_blocks_and_is_waited_for() {
         let text = products_of_words([4, 8], Reading::Across { rows: 32 }, 8, "bf16");
         let expected = "{\n\
             .reg .b32 low;\n\
@@ -306,6 +281,7 @@ mod tests {
             add.s64 b, b, 128;\n\
             wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {$0, $1, $2, $3}, {$12, $13, $14, $15}, b, 1, 1, 1, 1;\n\
             wgmma.commit_group.sync.aligned;\n\
+            wgmma.wait_group.sync.aligned 0;\n\
             }";
         assert_eq!(text, expected);
     }

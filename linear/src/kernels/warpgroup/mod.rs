@@ -14,9 +14,8 @@ use cubecl::{cuda::compiler::CudaBackend, ir::DeviceProperties};
 
 pub use self::{
     instructions::{
-        complete, complete_before, complete_otherwise, copy, end_copies, exp2, multiply,
-        multiply_registers, multiply_words, publish, shared_address, wait_for_copies,
-        wait_for_products,
+        complete, copy, end_copies, exp2, multiply, multiply_registers, multiply_words, publish,
+        shared_address, wait_for_copies, wait_for_products,
     },
     stages::{aligned, next_stage, place_of_part, two_stages_before},
 };

@@ -8,18 +8,18 @@ use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::{ir::DeviceProperties, prelude::*};
 use quest_burn_linear::kernels::warpgroup::{
-    ALIGNMENT, GROUP_PLANES, GROUP_ROWS, PARTS, ROW_BYTES, complete, complete_before, end_copies,
-    is_there, multiply, multiply_words, publish, shared_address, wait_for_copies,
+    ALIGNMENT, GROUP_PLANES, GROUP_ROWS, PARTS, ROW_BYTES, complete, end_copies, is_there,
+    multiply, multiply_words, publish, shared_address, wait_for_copies,
 };
 
 use self::{
-    rows::{complete_and_rescale, fold, start_rows, write},
-    tile::{Slots, UnitCopies, copies_of_unit, copy_queries, copy_tile, slots},
+    rows::{fold, start_rows, write},
+    tile::{copies_of_unit, copy_queries, copy_tile},
 };
 use super::{
     super::matrix_instruction::{PACKED, PLANE, ROWS},
     Inputs,
-    place::{Place, run_of_cube},
+    place::run_of_cube,
 };
 
 /// Groups of four planes, with 64 query tokens each: keys and values in shared memory serve them all.
@@ -28,10 +28,8 @@ const GROUPS: usize = 2;
 const KEYS: usize = 128;
 /// Channels of a copy of 16 bytes.
 const WIDTH: usize = 8;
-/// Tiles of keys in shared memory: one is multiplied, the next one copied.
-const KEY_SLOTS: usize = 2;
-/// Tiles of values: one is multiplied while the next one's scores are made, and the one after is copied.
-const VALUE_SLOTS: usize = 3;
+/// Tiles of keys and values in shared memory: one is folded, the next one copied.
+const STAGES: usize = 2;
 
 /// What a cube's kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,10 +70,13 @@ impl WarpgroupShape {
         self.blocks() * rows * ROW_BYTES
     }
 
+    fn stage_bytes(&self) -> usize {
+        2 * self.bytes(KEYS)
+    }
+
     /// Shared memory in copies, with room to begin at a multiple of [`ALIGNMENT`].
     fn shared(&self) -> usize {
-        let tiles = (KEY_SLOTS + VALUE_SLOTS) * self.bytes(KEYS);
-        (self.bytes(self.tokens()) + tiles + ALIGNMENT) / 16
+        (self.bytes(self.tokens()) + STAGES * self.stage_bytes() + ALIGNMENT) / 16
     }
 }
 
@@ -84,59 +85,6 @@ pub(super) fn supports(properties: &DeviceProperties, dtype: DType, head_dim: us
     is_there(properties)
         && matches!(dtype, DType::F16 | DType::BF16)
         && matches!(head_dim, 64 | 128)
-}
-
-/// Waits until every unit sees the tile that was copied last, and every group is done with those before the last one.
-#[cube]
-fn arrive() {
-    wait_for_copies(0usize);
-    publish();
-    sync_cube();
-}
-
-/// Begins the products of a group's queries and the keys of a tile.
-#[cube]
-fn start_scores(queries: u32, tile: &Slots, #[comptime] shape: WarpgroupShape) -> Array<f32> {
-    let query_block = comptime!((shape.tokens() * ROW_BYTES) as u32);
-    let key_block = comptime!((KEYS * ROW_BYTES) as u32);
-    let mut scores = Array::<f32>::new(comptime!(KEYS / 2));
-    #[unroll]
-    for i in 0..comptime!(KEYS / 2) {
-        scores[i] = f32::new(0.0);
-    }
-    #[unroll]
-    for block in 0..comptime!(shape.blocks() as u32) {
-        multiply(
-            &mut scores,
-            queries + block * query_block,
-            tile.keys + block * key_block,
-            KEYS,
-            shape.dtype,
-        );
-    }
-    scores
-}
-
-/// Begins to copy the `index`-th tile, where there is one.
-#[cube]
-fn copy_next<F: Float, N: Size>(
-    keys: &Tensor<Vector<F, N>>,
-    values: &Tensor<Vector<F, N>>,
-    page_table: &Tensor<i32>,
-    tiles: u32,
-    index: u32,
-    copies: &UnitCopies,
-    place: &Place,
-    #[comptime] shape: WarpgroupShape,
-) {
-    let first_key = index as usize * KEYS;
-    if first_key < place.end {
-        let to = slots(tiles, index, shape);
-        copy_tile::<F, N>(
-            keys, values, page_table, first_key, &to, copies, place, shape,
-        );
-    }
-    end_copies();
 }
 
 /// Cubes: runs of query tokens, query heads, sequences.
@@ -168,67 +116,63 @@ fn warpgroup_prefill_kernel<F: Float, N: Size, P: Size>(
 
     if run.first < run.gained {
         copy_queries::<F, N>(query, queries, &copies, &run, shape);
-        let first = slots(tiles, 0u32, shape);
         copy_tile::<F, N>(
-            keys, values, page_table, 0usize, &first, &copies, &run.place, shape,
+            keys, values, page_table, 0usize, tiles, &copies, &run.place, shape,
         );
         end_copies();
 
+        let stage_bytes = comptime!(shape.stage_bytes() as u32);
         let group = UNIT_POS / comptime!((GROUP_PLANES * PLANE) as u32);
         let group_queries = queries + group * comptime!((GROUP_ROWS * ROW_BYTES) as u32);
-        let sees = (run.start + upper + 1) as i32;
-        let seen_by_all = run.start + run.first + 1;
-
-        arrive();
-        let mut scores = start_scores(group_queries, &first, shape);
-        copy_next::<F, N>(
-            keys, values, page_table, tiles, 1u32, &copies, &run.place, shape,
-        );
-        complete(&mut scores);
-        let masked = KEYS > seen_by_all;
-        let folded = fold::<F>(&mut rows, &mut scores, sees, masked, scale, KEYS);
-        let mut weights = folded.weights;
-        let mut index = 1u32;
-        let mut first_key = comptime!(KEYS).runtime();
+        let query_block = comptime!((shape.tokens() * ROW_BYTES) as u32);
+        let key_block = comptime!((KEYS * ROW_BYTES) as u32);
+        let mut stage = 0u32;
+        let mut first_key = 0usize;
         while first_key < run.place.end {
-            arrive();
-            let before = slots(tiles, index - 1u32, shape);
-            let tile = slots(tiles, index, shape);
-            // While units weigh these scores, the tile before is added.
-            let mut scores = start_scores(group_queries, &tile, shape);
+            wait_for_copies(0usize);
+            publish();
+            sync_cube();
+            let tile = tiles + stage * stage_bytes;
+            let mut scores = Array::<f32>::new(comptime!(KEYS / 2));
+            #[unroll]
+            for i in 0..comptime!(KEYS / 2) {
+                scores[i] = f32::new(0.0);
+            }
+            #[unroll]
+            for block in 0..comptime!(shape.blocks() as u32) {
+                multiply(
+                    &mut scores,
+                    group_queries + block * query_block,
+                    tile + block * key_block,
+                    KEYS,
+                    shape.dtype,
+                );
+            }
+            // Every group is done with the tile before: its stage takes the next one.
+            stage = 1u32 - stage;
+            let next = first_key + KEYS;
+            if next < run.place.end {
+                let to = tiles + stage * stage_bytes;
+                copy_tile::<F, N>(
+                    keys, values, page_table, next, to, &copies, &run.place, shape,
+                );
+            }
+            end_copies();
+            complete(&mut scores);
+
+            let visible = (run.start + upper + 1) as i32 - first_key as i32;
+            let masked = next > run.start + run.first + 1;
+            let weights = fold::<F>(&mut rows, &mut scores, visible, masked, scale, KEYS, shape);
             multiply_words(
                 &mut rows.out,
                 &weights,
-                before.values,
+                tile + comptime!(shape.bytes(KEYS) as u32),
                 KEYS,
                 shape.head_dim,
                 shape.dtype,
             );
-            index += 1u32;
-            copy_next::<F, N>(
-                keys, values, page_table, tiles, index, &copies, &run.place, shape,
-            );
-            complete_before(&mut scores, 1usize);
-            let visible = sees - first_key as i32;
-            first_key += KEYS;
-            let masked = first_key > seen_by_all;
-            let folded = fold::<F>(&mut rows, &mut scores, visible, masked, scale, KEYS);
-            complete_and_rescale(&mut rows, &folded, shape);
-            #[unroll]
-            for i in 0..comptime!(KEYS / 4) {
-                weights[i] = folded.weights[i];
-            }
+            first_key = next;
         }
-        let last = slots(tiles, index - 1u32, shape);
-        multiply_words(
-            &mut rows.out,
-            &weights,
-            last.values,
-            KEYS,
-            shape.head_dim,
-            shape.dtype,
-        );
-        complete(&mut rows.out);
     }
     write::<F, P>(&rows, output, upper, &run, query.shape(2), shape);
 }

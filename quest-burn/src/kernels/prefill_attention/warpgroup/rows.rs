@@ -4,7 +4,7 @@
 //! rows `16 p + g` and `16 p + g + 8`. Rounded, two in a word, these are the left side of the next product.
 
 use cubecl::prelude::*;
-use quest_burn_linear::kernels::warpgroup::{complete, complete_otherwise, exp2};
+use quest_burn_linear::kernels::warpgroup::exp2;
 
 use super::{super::place::Run, WarpgroupShape};
 
@@ -66,20 +66,8 @@ fn mask(scores: &mut Array<f32>, visible: i32, #[comptime] n_keys: usize) {
     }
 }
 
-/// A tile as a row's weights of its values.
-#[derive(CubeType)]
-pub(super) struct Folded {
-    /// Two in a word.
-    pub weights: Array<u32>,
-    /// What each of the rows' outputs is multiplied by before the tile is added to it.
-    corrections: Array<f32>,
-    /// Whether one of the plane's rows is rescaled.
-    rises: bool,
-}
-
-/// Turns the scores of a tile into weights. `scale` is for powers of 2.
-///
-/// What the rows have summed up is [rescaled](complete_and_rescale) later, as products are added to it meanwhile.
+/// Turns the scores of a tile into weights, and rescales what the rows hold where it has to be. `scale` is
+/// for powers of 2.
 #[cube]
 pub(super) fn fold<F: Float>(
     rows: &mut Rows,
@@ -88,7 +76,8 @@ pub(super) fn fold<F: Float>(
     masked: bool,
     scale: f32,
     #[comptime] n_keys: usize,
-) -> Folded {
+    #[comptime] shape: WarpgroupShape,
+) -> Array<u32> {
     let size!(P) = 2usize;
     let columns = comptime!(n_keys / 8);
     if masked {
@@ -131,22 +120,7 @@ pub(super) fn fold<F: Float>(
         // Of this lane's keys; lanes are summed up at the end.
         rows.total[half] = total;
     }
-    Folded {
-        weights,
-        corrections,
-        rises: plane_any(rises),
-    }
-}
-
-/// Waits for what is added to the rows' outputs, and rescales these where they have to be.
-#[cube]
-pub(super) fn complete_and_rescale(
-    rows: &mut Rows,
-    folded: &Folded,
-    #[comptime] shape: WarpgroupShape,
-) {
-    if folded.rises {
-        complete(&mut rows.out);
+    if plane_any(rises) {
         #[unroll]
         for half in 0..2usize {
             #[unroll]
@@ -154,13 +128,12 @@ pub(super) fn complete_and_rescale(
                 #[unroll]
                 for i in 0..2usize {
                     let at = comptime!(4 * c + 2 * half + i);
-                    rows.out[at] = rows.out[at] * folded.corrections[half];
+                    rows.out[at] = rows.out[at] * corrections[half];
                 }
             }
         }
-    } else {
-        complete_otherwise(&mut rows.out);
     }
+    weights
 }
 
 /// Writes the rows that the step has: what they are, or zeros past the tokens that the sequence gains.

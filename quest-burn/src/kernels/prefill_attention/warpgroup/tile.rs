@@ -5,7 +5,7 @@ use quest_burn_linear::kernels::warpgroup::{PARTS, ROW_BYTES, copy};
 
 use super::{
     super::place::{Place, Run, pool_row},
-    KEY_SLOTS, KEYS, VALUE_SLOTS, WarpgroupShape,
+    KEYS, WarpgroupShape,
 };
 
 /// Which part of which rows a unit copies: that part of one row and of every `lines`-th on.
@@ -13,24 +13,6 @@ use super::{
 pub(super) struct UnitCopies {
     line: usize,
     part: usize,
-}
-
-/// Where a tile of keys and values lies in shared memory.
-#[derive(CubeType, Clone, Copy)]
-pub(super) struct Slots {
-    pub keys: u32,
-    pub values: u32,
-}
-
-/// The place of the `index`-th tile, in turns: values are read for longer than keys.
-#[cube]
-pub(super) fn slots(tiles: u32, index: u32, #[comptime] shape: WarpgroupShape) -> Slots {
-    let bytes = comptime!(shape.bytes(KEYS) as u32);
-    let values = tiles + comptime!((KEY_SLOTS * shape.bytes(KEYS)) as u32);
-    Slots {
-        keys: tiles + index % comptime!(KEY_SLOTS as u32) * bytes,
-        values: values + index % comptime!(VALUE_SLOTS as u32) * bytes,
-    }
 }
 
 #[cube]
@@ -84,12 +66,12 @@ pub(super) fn copy_tile<F: Float, N: Size>(
     values: &Tensor<Vector<F, N>>,
     page_table: &Tensor<i32>,
     first: usize,
-    to: &Slots,
+    to: u32,
     copies: &UnitCopies,
     place: &Place,
     #[comptime] shape: WarpgroupShape,
 ) {
-    let part = place_of_part(copies, KEYS);
+    let to = to + place_of_part(copies, KEYS);
     #[unroll]
     for i in 0..comptime!(KEYS / shape.lines()) {
         let lines = comptime!(i * shape.lines());
@@ -99,8 +81,12 @@ pub(super) fn copy_tile<F: Float, N: Size>(
         let bytes = select(seen, 16u32, 0u32);
         let row = pool_row(page_table, key, place, shape.page_size);
         let from = row * shape.parts() + copies.part;
-        let line = part + comptime!((lines * ROW_BYTES) as u32);
-        copy(&keys[from..from + 1], to.keys + line, bytes);
-        copy(&values[from..from + 1], to.values + line, bytes);
+        let to = to + comptime!((lines * ROW_BYTES) as u32);
+        copy(&keys[from..from + 1], to, bytes);
+        copy(
+            &values[from..from + 1],
+            to + comptime!(shape.bytes(KEYS) as u32),
+            bytes,
+        );
     }
 }
