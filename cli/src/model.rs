@@ -3,7 +3,7 @@
 use anyhow::bail;
 use burn::tensor::DType;
 use indicatif::BinaryBytes;
-use quest_burn::PageSharing;
+use quest_burn::{PageSharing, policy::PagePolicy};
 use quest_burn_models::{
     config::ModelConfig,
     generation::GenerateError,
@@ -162,13 +162,20 @@ impl LoadedModel {
             },
             skipped.unwrap_or_default(),
             value_name(self.device.name),
-            match model.prefill().lazy().is_some() || model.policy().frees_pages() {
+            match model.prefill().lazy().is_some() || frees_pages(&**model.policy(), model.config())
+            {
                 true => "at most ",
                 false => "",
             },
             BinaryBytes(bytes),
         );
     }
+}
+
+/// Whether pages become free as an answer goes on. Layers with a window have a policy of their own, which keeps
+/// all pages, and a page is of all layers.
+fn frees_pages(policy: &dyn PagePolicy, config: &ModelConfig) -> bool {
+    policy.frees_pages() && !config.blocks.has_windows(config.n_layers)
 }
 
 /// What is known before anything heavy happens.
@@ -222,7 +229,7 @@ impl<'a> Plan<'a> {
         let loaded = self.model.load(held, work)?;
         self.model.folder.discard();
         loaded.report_held(tokens, held);
-        let session = match loaded.model.policy().frees_pages() {
+        let session = match frees_pages(&**loaded.model.policy(), self.model.config()) {
             true => loaded.model.with_context(tokens).session()?,
             false => loaded.model.session_for(tokens)?,
         };
@@ -236,7 +243,7 @@ impl<'a> Plan<'a> {
         let (policy, config) = (self.options.policy.config(), self.model.config());
         let page_size = self.options.policy.selection.page_size();
         let made = policy.clone().with_rope(Some(config.rope.clone()));
-        if !made.init(page_size)?.frees_pages() {
+        if !frees_pages(&*made.init(page_size)?, config) {
             return Ok(tokens);
         }
         let lists = match policy.quest.sharing {

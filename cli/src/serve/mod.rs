@@ -178,7 +178,8 @@ fn load(
 ) -> Result<(LoadedModel, EngineConfig), Failure> {
     let engine = args.engine.config(context);
     let (device, dtype) = plan.model.device()?;
-    let is_capturable = plan.model.config().blocks.is_capturable();
+    let config = plan.model.config();
+    let is_capturable = config.blocks.is_capturable(config.n_layers);
     let may_record = engine.recording && !device.name.is_cpu() && is_capturable;
     let work = |recordings| Work {
         tokens: engine.step_tokens,

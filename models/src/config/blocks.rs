@@ -52,16 +52,25 @@ impl Blocks {
         self.qk_norm && !(self.plain_qk_norm && self.unrotated_layers.contains(&layer))
     }
 
-    /// Whether a decode step of a model of such layers needs nothing of the host, so that it can be recorded: what
-    /// [`LanguageModel::is_capturable`](crate::model::LanguageModel::is_capturable) says once it is loaded.
-    pub fn is_capturable(&self) -> bool {
+    /// Whether a decode step of a model of `n_layers` such layers needs nothing of the host, so that it can be
+    /// recorded: what [`LanguageModel::is_capturable`](crate::model::LanguageModel::is_capturable) says once it is
+    /// loaded.
+    pub fn is_capturable(&self, n_layers: usize) -> bool {
+        (0..n_layers).all(|layer| {
+            let windows = self.windows.as_ref().filter(|windows| windows.has(layer));
+            let experts = self.experts.as_ref();
+            Self::layer_is_capturable(
+                windows.map(Windows::window),
+                self.attention_soft_cap,
+                experts.is_some_and(|experts| experts.has(layer)),
+            )
+        })
+    }
+
+    /// Whether some of `n_layers` layers see a sliding window only.
+    pub fn has_windows(&self, n_layers: usize) -> bool {
         let windows = self.windows.as_ref();
-        let window = windows.filter(|windows| windows.layers.contains(&true));
-        Self::layer_is_capturable(
-            window.map(Windows::window),
-            self.attention_soft_cap,
-            self.experts.is_some(),
-        )
+        windows.is_some_and(|windows| (0..n_layers).any(|layer| windows.has(layer)))
     }
 
     /// The same of a layer: in sliding windows, with a cap on scores and for experts the host says what is read.

@@ -105,7 +105,7 @@ impl<'a> Answer<'a> {
     }
 
     /// Runs the prompt through the model: `[1, 1, d_model]` after its last token. After an error the caches hold
-    /// what they held before it.
+    /// the tokens that they held before it; what policies remember of these is forgotten, as after truncating.
     pub(crate) fn prefill(
         &mut self,
         forward: &mut Forward<'_>,
@@ -125,7 +125,9 @@ impl<'a> Answer<'a> {
         let before = forward.length();
         let last = forward.prefill(&self.prompt, self.config.prefill_chunk, done);
         if last.is_err() && forward.length() > before {
-            forward.go_back(before)?;
+            // The first error says what happened.
+            let back = forward.go_back(before);
+            return last.and_then(|last| back.map(|()| last));
         }
         last
     }

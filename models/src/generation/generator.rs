@@ -69,7 +69,8 @@ impl<'a> Generator<'a> {
     }
 
     /// Gives the prompt up when `is_stopped` says so after a chunk of it: the first call of `next` is
-    /// [`GenerateError::Stopped`] then, and the cache as before it.
+    /// [`GenerateError::Stopped`] then, and the cache holds the tokens that it held before. What policies remember
+    /// of these is forgotten, as after truncating.
     pub fn stop_prefill_when(mut self, is_stopped: impl FnMut() -> bool + 'a) -> Self {
         self.answer.stop_prefill_when(is_stopped);
         self

@@ -51,7 +51,8 @@ impl<'a> IdStream<'a> {
     }
 
     /// Gives the prompt up when `is_stopped` says so after a chunk of it: the stream ends with
-    /// [`GenerateError::Stopped`] then, and the session holds what it held before.
+    /// [`GenerateError::Stopped`] then, and the session holds the tokens that it held before. What policies remember
+    /// of these is forgotten, as after [`truncate`](super::Session::truncate).
     pub fn stop_prefill_when(mut self, is_stopped: impl FnMut() -> bool + 'a) -> Self {
         self.new = self.new.stop_prefill_when(Box::new(is_stopped));
         self

@@ -25,6 +25,10 @@ fn a_configuration_says_of_recordings_what_its_models_say() {
     );
     let experts = read(&experts).unwrap().blocks.experts;
     assert!(experts.is_some());
+    let none_has_experts = experts.clone().map(|experts| Experts {
+        dense_layers: vec![0, 1, 2],
+        ..experts
+    });
     let llama = Blocks::default;
     #[rustfmt::skip]
     let cases = [
@@ -35,6 +39,7 @@ fn a_configuration_says_of_recordings_what_its_models_say() {
         (false, Blocks { windows: windows([false, false, true]), ..llama() }),
         (false, Blocks { attention_soft_cap: Some(50.0), ..llama() }),
         (false, Blocks { experts, ..llama() }),
+        (true, Blocks { experts: none_has_experts, ..llama() }),
     ];
     let config = read(&super::llama(json!({}))).unwrap();
     for (expected, blocks) in cases {
@@ -45,7 +50,27 @@ fn a_configuration_says_of_recordings_what_its_models_say() {
         let model = config.init(&Device::default());
         let of_model = model.is_capturable();
         let of_inference = InferenceLm::from(model).is_capturable();
-        let found = [config.blocks.is_capturable(), of_model, of_inference];
+        let found = [
+            config.blocks.is_capturable(config.n_layers),
+            of_model,
+            of_inference,
+        ];
         assert_eq!(found, [expected; 3], "{:?}", config.blocks);
     }
+}
+
+#[test]
+fn a_model_has_windows_where_one_of_its_layers_has_one() {
+    let has = |layers, n_layers| {
+        let blocks = Blocks {
+            windows: windows(layers),
+            ..Blocks::default()
+        };
+        blocks.has_windows(n_layers)
+    };
+    assert!(!Blocks::default().has_windows(3));
+    assert!(!has([false; 3], 3));
+    assert!(has([false, false, true], 3));
+    // What is listed past the last layer is no layer's.
+    assert!(!has([false, false, true], 2));
 }
