@@ -12,7 +12,7 @@ use super::Session;
 impl Session {
     /// Makes what the session holds the beginning of `ids`: keeps the tokens that both begin with,
     /// forgets those behind them, and says how many stay. Those of `ids` from there on are to be fed;
-    /// at least one is.
+    /// at least one is. Of a sequence whose policy has freed pages, those before the first of them stay at most.
     ///
     /// # Errors
     ///
@@ -21,6 +21,10 @@ impl Session {
         let both = self.ids.iter().zip(ids);
         let common = both.take_while(|(held, new)| held == new).count();
         let kept = common.min(ids.len().saturating_sub(1));
+        let kept = match self.cache.tokens_before_freed(0) {
+            Some(whole) => kept.min(whole),
+            None => kept,
+        };
         self.truncate(kept)?;
         Ok(kept)
     }

@@ -174,6 +174,31 @@ fn a_policy_that_frees_pages_bounds_the_memory_of_a_session() {
 }
 
 #[test]
+fn aligning_what_a_policy_has_freed_keeps_what_is_whole() {
+    let model = model();
+    let policy = || {
+        let quest = QuestConfig::new()
+            .with_token_budget(16)
+            .with_sink_pages(0)
+            .with_dense_layers(0);
+        let policy = PolicyConfig::new("raas:free=true".parse().unwrap()).with_quest(quest);
+        policy.init(8).unwrap()
+    };
+    let mut session = model.session().unwrap();
+    session.set_policy(policy().into());
+    let answer = generate(&mut session, &ids(12), 90);
+    let mut next = [ids(12), answer].concat();
+    next.extend([7, 8]);
+    let kept = session.align(&next).unwrap();
+    assert!((8..100).contains(&kept), "{kept} tokens");
+    assert_eq!(session.ids(), &next[..kept]);
+    let mut fresh = model.session().unwrap();
+    fresh.set_policy(policy().into());
+    let expected = generate(&mut fresh, &next, 8);
+    assert_eq!(generate(&mut session, &next[kept..], 8), expected);
+}
+
+#[test]
 fn a_session_goes_back_to_any_length() {
     let model = model();
     let quest = QuestConfig::kv_group()

@@ -296,6 +296,17 @@ impl PagedKvCache {
         self.config.page_size
     }
 
+    /// Tokens of a sequence before the first page that its policy has [freed](Self::free_all_but), where there is one:
+    /// to so many it can be truncated.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such sequence.
+    pub fn tokens_before_freed(&self, sequence: usize) -> Option<usize> {
+        let first = self.table.gaps(sequence).first()?;
+        Some(first * self.config.page_size)
+    }
+
     /// Tokens that each sequence holds.
     pub fn lengths(&self) -> &[usize] {
         self.table.lengths()
