@@ -171,9 +171,9 @@ impl ServeOptions {
         for &tokens in &self.prompts {
             for &policy in &self.policies {
                 for &clients in &self.clients {
-                    let mut load =
-                        self.measure(url, &model, &prompts, (tokens, policy, clients), asked)?;
-                    (load.policy, load.budget) = self.answered_by(policy, started);
+                    let answered = self.answered_by(policy, started);
+                    let of = (tokens, policy, clients);
+                    let load = self.measure(url, &model, &prompts, of, answered, asked)?;
                     asked += self.requests;
                     match is_json {
                         true => print(&serde_json::to_string(&load).expect("keys are text"))?,
@@ -212,6 +212,7 @@ impl ServeOptions {
         model: &str,
         prompts: &Prompts,
         (tokens, policy, clients): (usize, AskedPolicy, usize),
+        (answered_by, budget): (String, Option<usize>),
         first: usize,
     ) -> Result<Load, BenchError> {
         let next = AtomicUsize::new(0);
@@ -260,8 +261,8 @@ impl ServeOptions {
             kind: "serve",
             url: url.to_owned(),
             model: model.to_owned(),
-            policy: policy.name(),
-            budget: None,
+            policy: answered_by,
+            budget,
             clients,
             requests: n,
             refused: refused.into_inner(),

@@ -200,8 +200,8 @@ impl<'a> Dialogue<'a> {
             end: End::Interrupted,
             timings: Timings::default(),
         };
-        // All but the last part, so that this stays when Ctrl-C is pressed in the last one. Tokens leave by what they are worth
-        // to a prompt's last token, so such prompts have one part, which is given up as a whole.
+        // All but the last part, so that this stays when Ctrl-C is pressed in the last one. Tokens leave by what
+        // they are worth to a prompt's last token, so such prompts have one part, which is given up as a whole.
         let start = std::time::Instant::now();
         let (chunk, new) = (config.prefill_chunk, &ids[reused..]);
         let part = match self.session.model().prefill().lazy() {

@@ -39,7 +39,8 @@ impl PagedKvCache {
 
     /// Lets each sequence have up to `max_pages` pages, if fewer were allowed, and the pool grow by half, up
     /// to what they can have, when a decoded token finds no free page. For policies that
-    /// [free pages](Self::free_all_but): how many they keep shows as the answer goes on. A prompt needs its pages [beforehand](Self::grow), and so does a recorded step.
+    /// [free pages](Self::free_all_but): how many they keep shows as the answer goes on. A prompt needs its pages
+    /// [beforehand](Self::grow), and so does a recorded step.
     pub fn grow_on_demand(&mut self, max_pages: usize) {
         self.grows = true;
         if max_pages > self.config.max_pages() {

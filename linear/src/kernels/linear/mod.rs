@@ -122,8 +122,8 @@ fn many_packed_rows(weight: &PackedWeight, dtype: DType) -> usize {
     MAX_ROWS
 }
 
-/// `rows * weight^T`, with an RMSNorm of the rows before it and what follows, in the same launch where rows are few; sums
-/// are kept in f32 and rounded once. Packed weights are unpacked in registers.
+/// `rows * weight^T`, with an RMSNorm of the rows before it and what follows, in the same launch where rows
+/// are few; sums are kept in f32 and rounded once. Packed weights are unpacked in registers.
 ///
 /// # Shapes
 ///
