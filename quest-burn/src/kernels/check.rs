@@ -153,14 +153,21 @@ pub(super) fn check_scores(n_scores: usize) {
     );
 }
 
-pub(super) fn check_selection(selection: &PageSelection) {
+/// A selection whose lists name pages that are still to come.
+pub(super) fn check_selection(selection: &PageSelection, coming_pages: usize) {
     let PageSelection {
         k,
         sink_pages,
         recent_pages,
     } = *selection;
     assert!(k > 0, "pages to keep: expected at least 1, found 0");
-    let kept = sink_pages.saturating_add(recent_pages);
+    assert!(
+        coming_pages < k,
+        "pages to come: expected fewer than the {k} pages to keep, found {coming_pages}"
+    );
+    let kept = sink_pages
+        .saturating_add(recent_pages)
+        .saturating_add(coming_pages);
     assert!(
         kept <= k,
         "always-kept pages: expected at most the {k} pages to keep, found {kept}"

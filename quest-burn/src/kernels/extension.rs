@@ -63,6 +63,16 @@ pub(crate) trait QuestOps: Backend {
         top: TopPages,
     ) -> IntTensor<Self>;
 
+    /// The same for the sequences that are due, in place.
+    #[fusion(dtype = ids, shape = ids)]
+    fn renew_top_pages(
+        scores: FloatTensor<Self>,
+        lengths: IntTensor<Self>,
+        due: IntTensor<Self>,
+        ids: IntTensor<Self>,
+        top: TopPages,
+    ) -> IntTensor<Self>;
+
     /// Attention of one query token over listed pages, or over all; or of several, which are as many heads.
     #[fusion(dtype = query, shape = query)]
     fn paged_attention(
@@ -152,6 +162,16 @@ impl QuestOps for CubeBackend {
         top: TopPages,
     ) -> IntTensor<Self> {
         top_pages::launch(scores, lengths, top)
+    }
+
+    fn renew_top_pages(
+        scores: FloatTensor<Self>,
+        lengths: IntTensor<Self>,
+        due: IntTensor<Self>,
+        ids: IntTensor<Self>,
+        top: TopPages,
+    ) -> IntTensor<Self> {
+        top_pages::launch_renewal(scores, lengths, due, ids, top)
     }
 
     fn paged_attention(

@@ -48,5 +48,5 @@ pub use self::{
     prefill_attention::{prefill_attention, prefills},
     rotate_append::{rotate_append, rotates},
     top_k_attention::{TopKPages, top_k_attention},
-    top_pages::{TopPages, top_pages},
+    top_pages::{TopPages, renew_top_pages, top_pages},
 };

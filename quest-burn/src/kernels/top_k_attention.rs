@@ -53,7 +53,7 @@ pub fn top_k_attention(
         query.dtype(),
     );
     check_attention(&query, &pool.keys, &pool.values, sequences);
-    check_selection(&pages.selection);
+    check_selection(&pages.selection, 0);
     check_bound(pages.n_pages_bound, max_pages);
     check_scores(pages.n_pages_bound);
     Tensor::from_dispatch(Dispatch::top_k_attention(
@@ -83,6 +83,7 @@ pub(super) fn launch(
     let top = TopPages {
         page_size,
         selection: best.selection,
+        coming_pages: 0,
     };
     let scores = page_scores::launch(query.clone(), pool.digests, places.clone(), scoring);
     let ids = top_pages::launch(scores, places.lengths.clone(), top);

@@ -167,13 +167,38 @@ pub(super) fn page_scores(
 }
 
 pub(super) fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> Pages {
-    let top = TopPages {
+    Pages::Listed {
+        ids: top_pages_ahead(scores, step, selection, 0),
+        counts: selection.counts(step),
+    }
+}
+
+pub(super) fn top_pages_ahead(
+    scores: Tensor<3>,
+    step: &Step,
+    selection: &PageSelection,
+    coming_pages: usize,
+) -> Tensor<3, Int> {
+    let top = top(step, selection, coming_pages);
+    kernels::top_pages(scores, step.device_lengths().clone(), top)
+}
+
+pub(super) fn renew_top_pages(
+    scores: Tensor<3>,
+    step: &Step,
+    (selection, coming_pages): (&PageSelection, usize),
+    due: Tensor<1, Int>,
+    ids: Tensor<3, Int>,
+) -> Tensor<3, Int> {
+    let top = top(step, selection, coming_pages);
+    kernels::renew_top_pages(scores, step.device_lengths().clone(), due, ids, top)
+}
+
+fn top(step: &Step, selection: &PageSelection, coming_pages: usize) -> TopPages {
+    TopPages {
         page_size: step.page_size(),
         selection: *selection,
-    };
-    Pages::Listed {
-        ids: kernels::top_pages(scores, step.device_lengths().clone(), top),
-        counts: selection.counts(step),
+        coming_pages,
     }
 }
 

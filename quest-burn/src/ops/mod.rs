@@ -21,6 +21,7 @@
 //! native code on the Flex backend, with keys and values whole and in 8 bits. They are tested against these
 //! bodies. `Body` is the one place that decides which of them runs.
 
+mod ahead;
 mod body;
 mod int8;
 #[cfg(feature = "cube")]
@@ -36,7 +37,7 @@ mod rotate_append;
 mod sparse_prefill;
 mod tokens;
 
-use burn::tensor::{Tensor, assert_shape};
+use burn::tensor::{Int, Tensor, assert_shape};
 
 pub use crate::pages::{
     KeyShift, PageScoring, PageSelection, PageSharing, Pages, PastPages, TokenLists, Window,
@@ -136,6 +137,56 @@ pub fn top_pages(scores: Tensor<3>, step: &Step, selection: &PageSelection) -> P
         Body::Native => simd::top_pages(scores, step, selection),
         Body::Reference => reference::top_pages(scores, step, selection),
     }
+}
+
+/// The lists of [`top_pages`] for several steps: each is `selection.k` pages long, of which the last `coming_pages`
+/// are those that its sequence takes next. A sequence of no more than `selection.k` pages lists all of them and
+/// those that follow.
+///
+/// # Shapes
+///
+/// - scores: `[batch, heads, max_pages]`, as from [`page_scores`]
+/// - output: `[batch, heads, selection.k]`
+///
+/// # Panics
+///
+/// When all pages of a list are to come.
+pub fn top_pages_ahead(
+    scores: Tensor<3>,
+    step: &Step,
+    selection: &PageSelection,
+    coming_pages: usize,
+) -> Tensor<3, Int> {
+    let [_, heads, _] = scores.dims();
+    assert_shape!(scores, [step.batch(), heads, step.max_pages()]);
+    match Body::of(&scores.device(), scores.dtype(), 1) {
+        #[cfg(feature = "cube")]
+        Body::Kernels => kernel::top_pages_ahead(scores, step, selection, coming_pages),
+        #[cfg(feature = "flex")]
+        Body::Native => {
+            let chosen = ahead::chosen(selection, coming_pages);
+            let pages = simd::top_pages(scores, step, &chosen);
+            ahead::listed(pages, step, selection, coming_pages)
+        }
+        Body::Reference => {
+            let chosen = ahead::chosen(selection, coming_pages);
+            let pages = reference::top_pages(scores, step, &chosen);
+            ahead::listed(pages, step, selection, coming_pages)
+        }
+    }
+}
+
+/// [`top_pages_ahead`] of the sequences that are `due`, `[batch]`, in place of their lists in `ids`. Only where
+/// kernels run, for steps that are recorded.
+#[cfg(feature = "cube")]
+pub(crate) fn renew_top_pages(
+    scores: Tensor<3>,
+    step: &Step,
+    selection: (&PageSelection, usize),
+    due: Tensor<1, Int>,
+    ids: Tensor<3, Int>,
+) -> Tensor<3, Int> {
+    kernel::renew_top_pages(scores, step, selection, due, ids)
 }
 
 /// Attention of each sequence's newest token over the listed pages.

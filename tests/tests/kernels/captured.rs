@@ -79,6 +79,7 @@ fn a_captured_step_replays_at_any_position() {
             let top = TopPages {
                 page_size: 16,
                 selection,
+                coming_pages: 0,
             };
             let scores = kernels::page_scores(query.clone(), &pool.digests, &sequences, scoring);
             let ids = kernels::top_pages(scores, sequences.lengths.clone(), top);

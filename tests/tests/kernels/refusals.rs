@@ -57,6 +57,7 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
             TopPages {
                 page_size,
                 selection,
+                coming_pages: 0,
             },
         ));
     };

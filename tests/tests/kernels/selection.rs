@@ -1,6 +1,6 @@
 //! The choice of the best pages.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use quest_burn::{
     kernels::{self, TopPages},
     ops::PageSelection,
@@ -28,6 +28,20 @@ fn select(scores: &[f32], k: usize, sinks: usize, recent: usize) -> Vec<i32> {
     ids
 }
 
+/// The same for several steps: the last `coming` of the `k` are the pages that are taken next.
+fn select_ahead(scores: &[f32], k: usize, coming: usize, sinks: usize, recent: usize) -> Vec<i32> {
+    let n = scores.len();
+    if coming == 0 {
+        return select(scores, k, sinks, recent);
+    }
+    let (mut ids, next) = match n <= k {
+        true => (Vec::new(), 0),
+        false => (select(scores, k - coming, sinks, recent), n),
+    };
+    ids.extend((next..).take(k - ids.len()).map(|page| page as i32));
+    ids
+}
+
 /// Runs the selection on rows of scores, with one length per row, and checks all of it.
 fn check_selection(
     rows: &[Vec<f32>],
@@ -35,6 +49,21 @@ fn check_selection(
     k: usize,
     sinks: usize,
     recent: usize,
+    device: &Device,
+) {
+    for coming_pages in [0, 1, 3] {
+        if sinks + recent + coming_pages <= k && coming_pages < k {
+            check_lists(rows, lengths, (k, coming_pages), (sinks, recent), device);
+        }
+    }
+}
+
+/// Lists of `k` pages of which so many are to come, with first and last pages that are always in.
+fn check_lists(
+    rows: &[Vec<f32>],
+    lengths: &[usize],
+    (k, coming_pages): (usize, usize),
+    (sinks, recent): (usize, usize),
     device: &Device,
 ) {
     let page_size = 16;
@@ -51,25 +80,38 @@ fn check_selection(
     let counts: Vec<i32> = lengths.iter().map(|&n| n as i32).collect();
     let counts = TensorData::new(counts, [rows.len()]);
     poison(rows.len() * k, device);
-    let ids = ints(kernels::top_pages(
-        Tensor::from_data(scores, (device, DType::F32)),
-        Tensor::from_data(counts, (device, DType::I32)),
-        TopPages {
-            page_size,
-            selection: PageSelection {
-                k,
-                sink_pages: sinks,
-                recent_pages: recent,
-            },
+    let scores = Tensor::<3>::from_data(scores, (device, DType::F32));
+    let counts = Tensor::<1, Int>::from_data(counts, (device, DType::I32));
+    let top = TopPages {
+        page_size,
+        selection: PageSelection {
+            k,
+            sink_pages: sinks,
+            recent_pages: recent,
         },
-    ));
+        coming_pages,
+    };
+    let ids = ints(kernels::top_pages(scores.clone(), counts.clone(), top));
+    // Every second sequence keeps its list.
+    let due = (0..rows.len())
+        .map(|row| (row % 2) as i32)
+        .collect::<Vec<_>>();
+    let due = Tensor::<1, Int>::from_data(TensorData::new(due, [rows.len()]), (device, DType::I32));
+    let kept = Tensor::<1, Int>::full([rows.len() * k], -7, (device, DType::I32));
+    let kept = kept.reshape([rows.len(), 1, k]);
+    let renewed = ints(kernels::renew_top_pages(scores, counts, due, kept, top));
     for (row, &length) in lengths.iter().enumerate() {
         let n = length.div_ceil(page_size);
-        assert_eq!(
-            ids[row * k..(row + 1) * k],
-            select(&rows[row][..n], k, sinks, recent),
-            "{n} of {n_scores} pages, k {k}, first {sinks}, last {recent}, row {row}"
+        let list = row * k..(row + 1) * k;
+        let case = format!(
+            "{n} of {n_scores} pages, k {k}, {coming_pages} to come, first {sinks}, last {recent}, row {row}"
         );
+        let expected = select_ahead(&rows[row][..n], k, coming_pages, sinks, recent);
+        assert_eq!(ids[list.clone()], expected, "{case}");
+        match row % 2 {
+            0 => assert_eq!(renewed[list], vec![-7; k], "{case}"),
+            _ => assert_eq!(renewed[list], expected, "{case}"),
+        }
     }
 }
 

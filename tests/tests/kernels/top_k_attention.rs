@@ -83,6 +83,7 @@ fn check_selection_within(bench: &Bench, ks: &[usize]) {
                     sink_pages,
                     recent_pages,
                 },
+                coming_pages: 0,
             };
             let ids = ints(kernels::top_pages(scores, bench.lengths(), top));
             let expected = listed_attention(bench, &ids, lists, k);

@@ -47,7 +47,7 @@ fn of_equal_scores_the_lower_page_is_chosen() {
 fn assert_top_pages(scores: Tensor<3>, filled: &Filled, selection: &PageSelection, context: &str) {
     let [_, lists, max_pages] = scores.dims();
     let host = values(&scores);
-    let found = listed(ops::top_pages(scores, &filled.step, selection));
+    let found = listed(ops::top_pages(scores.clone(), &filled.step, selection));
     for (sequence, found) in found.iter().enumerate() {
         let n = filled.step.pages(sequence).len();
         for (list, found) in found.iter().enumerate() {
@@ -58,6 +58,48 @@ fn assert_top_pages(scores: Tensor<3>, filled: &Filled, selection: &PageSelectio
                 "{context}, {selection:?}: sequence {sequence}, {scores:?}"
             );
         }
+    }
+    for coming in 1..=2 {
+        if selection.sink_pages + selection.recent_pages + coming <= selection.k
+            && coming < selection.k
+        {
+            assert_top_pages_ahead(scores.clone(), filled, selection, coming, context);
+        }
+    }
+}
+
+/// Lists for several steps, which end with the pages that sequences take next.
+fn assert_top_pages_ahead(
+    scores: Tensor<3>,
+    filled: &Filled,
+    selection: &PageSelection,
+    coming: usize,
+    context: &str,
+) {
+    let ([_, lists, max_pages], k) = (scores.dims(), selection.k);
+    let host = values(&scores);
+    let ids = ops::top_pages_ahead(scores, &filled.step, selection, coming);
+    let ids = ids.into_data().convert::<i32>().try_to_vec::<i32>();
+    for (list, found) in ids.unwrap().chunks(k).enumerate() {
+        let n = filled.step.pages(list / lists).len();
+        let chosen = PageSelection {
+            k: k - coming,
+            ..*selection
+        };
+        let expected = match n <= k {
+            true => (0..k).collect(),
+            false => {
+                let scores = &host[list * max_pages..][..n];
+                let chosen = naive_top_pages(scores, &chosen).into_iter();
+                chosen.chain(n..n + coming).collect::<Vec<_>>()
+            }
+        };
+        let found = found.iter().map(|&page| page as usize);
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            expected,
+            "{context}, {selection:?}, {coming} to come: list {list}"
+        );
     }
 }
 

@@ -96,18 +96,31 @@ pub(super) fn choose_pages<N: Size>(
     }
 }
 
-/// Lists `n_pages` pages from `base` on, which are no more than the list's `k`, then -1.
+/// Lists `n_pages` pages from `base` on, which are no more than the list's `entries`, then -1, or, where pages are
+/// listed that are still to come, the pages that follow.
 #[cube]
 pub(super) fn list_all_pages(
     ids: &mut Tensor<i32>,
     list: usize,
-    k: usize,
+    entries: usize,
     base: usize,
     n_pages: usize,
+    coming: usize,
 ) {
     let mut slot = UNIT_POS as usize;
-    while slot < k {
-        ids[list + slot] = select(slot < n_pages, (base + slot) as i32, -1i32);
+    while slot < entries {
+        let is_listed = slot < n_pages || coming > 0;
+        ids[list + slot] = select(is_listed, (base + slot) as i32, -1i32);
+        slot += CUBE_DIM as usize;
+    }
+}
+
+/// Lists the `coming` pages after a sequence's `n_pages` from `list` on.
+#[cube]
+pub(super) fn list_coming_pages(ids: &mut Tensor<i32>, list: usize, coming: usize, n_pages: usize) {
+    let mut slot = UNIT_POS as usize;
+    while slot < coming {
+        ids[list + slot] = (n_pages + slot) as i32;
         slot += CUBE_DIM as usize;
     }
 }
