@@ -28,6 +28,14 @@ where
         self.policy.is_capturable() && self.model.is_capturable()
     }
 
+    fn steps_per_choice(&self) -> usize {
+        self.policy.steps_per_choice()
+    }
+
+    fn choice_serves(&self, made_at: usize, length: usize, page_size: usize) -> bool {
+        self.policy.choice_serves(made_at, length, page_size)
+    }
+
     fn logits(&self, tokens: Tensor<2, Int>, cache: &mut PagedKvCache, step: &Step) -> Tensor<2> {
         let hidden = self.model.hidden(tokens, cache, step, &*self.policy);
         self.model.logits(hidden).flatten(0, 1)

@@ -24,6 +24,8 @@ mod packing;
 mod paged;
 mod past;
 mod pool;
+#[cfg(feature = "cube")]
+mod recorded_lists;
 mod resize;
 mod states;
 mod step;
@@ -35,7 +37,6 @@ pub(crate) use captured::PoolId;
 pub use config::PagedKvCacheConfig;
 pub(crate) use config::validate_page_size;
 pub use contiguous::contiguous;
-#[cfg(feature = "cube")]
 pub(crate) use contiguous::zeros;
 #[cfg(feature = "cube")]
 pub(crate) use digests::stored_scales;
@@ -55,6 +56,8 @@ pub(crate) use packing::integers_of_words;
 pub use packing::quantized;
 pub use paged::PagedKvCache;
 pub use pool::{Digests, KvPool, Sequences};
+#[cfg(feature = "cube")]
+pub(crate) use recorded_lists::{DeviceLists, RecordedLists};
 pub use states::{PolicyState, PolicyStates};
 pub use step::{Phase, Step};
 #[cfg(feature = "cube")]

@@ -3,6 +3,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData, assert_shape};
 
+#[cfg(feature = "cube")]
+use super::RecordedLists;
 use super::{Entropies, PolicyState, PolicyStates, Sequences};
 
 /// Whether the tokens of a [`Step`] are part of a prompt or newly decoded.
@@ -36,6 +38,8 @@ pub struct Step {
     /// What policies have noted in each layer, for later layers of this pass.
     notes: Arc<Mutex<PolicyStates>>,
     entropies: Entropies,
+    #[cfg(feature = "cube")]
+    recorded_lists: Option<RecordedLists>,
 }
 
 impl Step {
@@ -70,6 +74,8 @@ impl Step {
             pages,
             notes: Arc::default(),
             entropies: Entropies::default(),
+            #[cfg(feature = "cube")]
+            recorded_lists: None,
         }
     }
 
@@ -107,6 +113,8 @@ impl Step {
             sequences,
             notes: Arc::default(),
             entropies: Entropies::default(),
+            #[cfg(feature = "cube")]
+            recorded_lists: None,
         }
     }
 
@@ -125,6 +133,21 @@ impl Step {
         assert_shape!(positions, [batch, tokens]);
         self.text_positions = Some(positions);
         self
+    }
+
+    /// The same recorded step, in which policies keep lists from one replay to the next.
+    #[cfg(feature = "cube")]
+    pub(crate) fn with_recorded_lists(self, lists: RecordedLists) -> Self {
+        Self {
+            recorded_lists: Some(lists),
+            ..self
+        }
+    }
+
+    /// Where the lists of a recorded step are kept.
+    #[cfg(feature = "cube")]
+    pub(crate) fn recorded_lists(&self) -> Option<&RecordedLists> {
+        self.recorded_lists.as_ref()
     }
 
     pub(super) fn with_entropies(self, entropies: Entropies) -> Self {

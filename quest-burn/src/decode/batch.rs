@@ -73,8 +73,9 @@ pub struct BatchGraph<'a> {
 impl<'a> BatchGraph<'a> {
     /// Records the step of `model` over up to `sequences` sequences of up to `max_pages` pages each.
     ///
-    /// None where the step is not recorded: the model cannot be, the kernels do not run over this cache
-    /// ([`DecodeGraph::records`](super::DecodeGraph::records)), or the device has made no recording.
+    /// None where the step is not recorded: the model cannot be, its policy's choices serve several steps, the
+    /// kernels do not run over this cache ([`DecodeGraph::records`](super::DecodeGraph::records)), or the device has
+    /// made no recording.
     ///
     /// # Panics
     ///
@@ -92,7 +93,7 @@ impl<'a> BatchGraph<'a> {
             );
         }
         #[cfg(feature = "cube")]
-        if model.is_capturable() && DecodeGraph::records(cache) {
+        if model.is_capturable() && model.steps_per_choice() == 1 && DecodeGraph::records(cache) {
             let model = Box::new(model);
             let captured = CapturedBatch::record(model, cache, sequences, max_pages)?;
             return Some(Self {

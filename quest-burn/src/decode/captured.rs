@@ -4,11 +4,12 @@ use burn::tensor::{DType, Device, Graph, Tensor, capture};
 
 use super::{
     DecodeError, DecodeModel,
+    choices::Choices,
     device_ints::{DeviceInts, ints},
     run::Run,
 };
 use crate::{
-    cache::{CacheError, PagedKvCache, zeros},
+    cache::{CacheError, DeviceLists, PagedKvCache, RecordedLists, zeros},
     kernels::{self, DecodeState},
     ops::Body,
 };
@@ -21,15 +22,35 @@ const HISTORY: usize = 64;
 /// It belongs to the thread that made it, since a replay is ordered with the work of the stream
 /// that it was recorded on, and streams belong to threads.
 pub(super) struct Captured<'a> {
-    /// Dropped before the tensors that it reads and writes.
-    graph: Option<StepGraph<'a>>,
+    /// Dropped before the tensors that they read and write.
+    graphs: Option<StepGraphs<'a>>,
     work: Rc<RefCell<Work<'a>>>,
     active: Vec<bool>,
+    choices: Choices,
     tokens_per_recording: usize,
     recordings: usize,
 }
 
 pub(super) type StepGraph<'a> = Graph<Tensor<2>, Box<dyn FnMut() -> Tensor<2> + 'a>>;
+
+/// The recordings of a step.
+struct StepGraphs<'a> {
+    /// The step that chooses the pages that it reads.
+    choosing: StepGraph<'a>,
+    /// That which reads what was chosen before, of a model whose choices serve several steps.
+    keeping: Option<StepGraph<'a>>,
+    /// Whether the last replay was of the second.
+    has_kept: bool,
+}
+
+impl<'a> StepGraphs<'a> {
+    fn last(&self) -> &StepGraph<'a> {
+        match &self.keeping {
+            Some(keeping) if self.has_kept => keeping,
+            _ => &self.choosing,
+        }
+    }
+}
 
 pub(super) struct Work<'a> {
     pub model: Box<dyn DecodeModel + 'a>,
@@ -37,16 +58,28 @@ pub(super) struct Work<'a> {
     /// Which sequences gain a token, `[batch]`. All zero while a step is recorded: it may then run
     /// any number of times, with any token, and changes nothing.
     active: DeviceInts,
+    /// Whose pages are chosen anew by a step that chooses, `[batch]`, and the lists that were chosen.
+    due: DeviceInts,
+    lists: DeviceLists,
     state: Option<DecodeState>,
 }
 
 impl Work<'_> {
-    fn step(&mut self) -> Tensor<2> {
+    fn step(&mut self, chooses: bool) -> Tensor<2> {
         let state = self.state.take().expect(STATE);
         let [batch] = state.tokens.dims();
+        let lists = self.lists.clone();
+        let lists = match chooses {
+            true => RecordedLists::Renewed {
+                due: self.due.tensor(),
+                lists,
+            },
+            false => RecordedLists::Kept { lists },
+        };
         let step = self
             .cache
-            .captured_step(state.starts.clone(), state.lengths.clone());
+            .captured_step(state.starts.clone(), state.lengths.clone())
+            .with_recorded_lists(lists);
         let ids = state.tokens.clone().reshape([batch, 1]);
         let logits = self.model.logits(ids, self.cache, &step);
         // The state is written in place, so nothing else may hold it.
@@ -76,14 +109,17 @@ impl<'a> Captured<'a> {
             history: zeros([batch, HISTORY], &device, DType::I32),
         };
         Self {
-            graph: None,
+            graphs: None,
             work: Rc::new(RefCell::new(Work {
                 model,
                 cache,
                 active: DeviceInts::new(vec![0; batch], &device),
+                due: DeviceInts::new(vec![0; batch], &device),
+                lists: DeviceLists::default(),
                 state: Some(state),
             })),
             active: vec![true; batch],
+            choices: Choices::none(batch),
             tokens_per_recording,
             recordings: 0,
         }
@@ -95,16 +131,49 @@ impl<'a> Captured<'a> {
 
     /// Records the step, with pages for at least `needed` more tokens of each active sequence.
     pub(super) fn record_for(&mut self, needed: usize) -> Result<(), DecodeError> {
-        self.graph = None;
+        self.graphs = None;
         self.reserve(needed)?;
         self.write_active(false);
-        let work = Rc::clone(&self.work);
-        let step: Box<dyn FnMut() -> Tensor<2> + 'a> = Box::new(move || work.borrow_mut().step());
-        let device = device_of(self.work.borrow().cache);
-        self.graph = Some(capture(&device, step));
+        // What was chosen before serves on.
+        self.work.borrow_mut().due.write(vec![0; self.active.len()]);
+        let choosing = self.recording(true);
+        let keeps = self.work.borrow().model.steps_per_choice() > 1;
+        self.graphs = Some(StepGraphs {
+            choosing,
+            keeping: keeps.then(|| self.recording(false)),
+            has_kept: false,
+        });
         self.write_active(true);
         self.recordings += 1;
         Ok(())
+    }
+
+    fn recording(&self, chooses: bool) -> StepGraph<'a> {
+        let work = Rc::clone(&self.work);
+        let step: Box<dyn FnMut() -> Tensor<2> + 'a> =
+            Box::new(move || work.borrow_mut().step(chooses));
+        let device = device_of(self.work.borrow().cache);
+        capture(&device, step)
+    }
+
+    /// Notes whose pages the next step chooses anew, and says whether there are any.
+    fn choose(&mut self) -> bool {
+        let work = &mut *self.work.borrow_mut();
+        if work.model.steps_per_choice() == 1 {
+            return true;
+        }
+        let page_size = work.cache.page_size();
+        let lengths = work.cache.lengths().iter().map(|length| length + 1);
+        let sequences = self.active.iter().copied().zip(lengths);
+        let (model, choices) = (&work.model, &mut self.choices);
+        let due = choices.renew(sequences, |made_at, length| {
+            model.choice_serves(made_at, length, page_size)
+        });
+        let any = due.contains(&true);
+        if any {
+            work.due.write(due.into_iter().map(i32::from).collect());
+        }
+        any
     }
 
     /// Takes pages for the tokens of a recording, or for as many as there is room for.
@@ -180,6 +249,7 @@ impl<'a> Captured<'a> {
     pub(super) fn rewind(&mut self, length: usize) {
         let work = &mut *self.work.borrow_mut();
         work.cache.rewind(0, length);
+        self.choices = Choices::none(1);
         let mut state = work.state.take().expect(STATE);
         let device = state.starts.device();
         let count = |n: usize| ints(core::iter::once(n as i32), &device);
@@ -196,20 +266,20 @@ impl<'a> Captured<'a> {
 
     /// Ends the recording, and gives back the pages that hold no token.
     pub(super) fn end(&mut self) {
-        self.graph = None;
+        self.graphs = None;
         self.work.borrow_mut().cache.release_reserved();
     }
 
     /// Whether the step is recorded, with pages for so many more tokens of the one sequence there is.
     pub(super) fn is_good_for(&self, tokens: usize) -> bool {
-        self.graph.is_some() && self.work.borrow().cache.room(0) >= tokens
+        self.graphs.is_some() && self.work.borrow().cache.room(0) >= tokens
     }
 }
 
 impl Run for Captured<'_> {
     /// Records the step unless it is recorded already.
     fn prepare(&mut self) -> Result<(), DecodeError> {
-        match self.graph {
+        match self.graphs {
             Some(_) => Ok(()),
             None => self.record(),
         }
@@ -225,10 +295,16 @@ impl Run for Captured<'_> {
             let mut sequences = self.active.iter().enumerate();
             sequences.all(|(sequence, active)| !active || work.cache.room(sequence) > 0)
         };
-        if self.graph.is_none() || !has_room {
+        if self.graphs.is_none() || !has_room {
             self.record()?;
         }
-        let graph = self.graph.as_mut().expect("recorded above");
+        let chooses = self.choose();
+        let graphs = self.graphs.as_mut().expect("recorded above");
+        graphs.has_kept = !chooses;
+        let graph = match (&mut graphs.keeping, chooses) {
+            (Some(keeping), false) => keeping,
+            _ => &mut graphs.choosing,
+        };
         // SAFETY: what the step reads and writes is in `work`, whose tensors are neither given
         // away nor replaced while the graph exists (`record` drops it before it takes pages, which
         // replaces the page table), and in the output, which the graph holds; the model and the
@@ -274,7 +350,8 @@ impl Run for Captured<'_> {
 
     /// Logits of the last step.
     fn logits(&self) -> Option<Tensor<2>> {
-        self.graph.as_ref().map(|graph| graph.output().clone())
+        let graphs = self.graphs.as_ref()?;
+        Some(graphs.last().output().clone())
     }
 
     fn active(&self) -> &[bool] {
@@ -290,7 +367,8 @@ impl Run for Captured<'_> {
     }
 
     fn is_hardware(&self) -> bool {
-        self.graph.as_ref().is_some_and(Graph::is_hardware)
+        let is_replayed = |graphs: &StepGraphs<'_>| graphs.last().is_hardware();
+        self.graphs.as_ref().is_some_and(is_replayed)
     }
 
     fn recordings(&self) -> usize {
@@ -300,7 +378,7 @@ impl Run for Captured<'_> {
 
 impl Drop for Captured<'_> {
     fn drop(&mut self) {
-        self.graph = None;
+        self.graphs = None;
         // Not while another panic, of the step itself, holds the work.
         if let Ok(mut work) = self.work.try_borrow_mut() {
             work.cache.release_reserved();

@@ -20,6 +20,19 @@ pub trait DecodeModel {
         true
     }
 
+    /// Steps that a choice of pages serves at most, as
+    /// [`PagePolicy::steps_per_choice`](crate::policy::PagePolicy::steps_per_choice) says of the policy.
+    fn steps_per_choice(&self) -> usize {
+        1
+    }
+
+    /// Whether a choice of pages serves a sequence that has grown, as
+    /// [`PagePolicy::choice_serves`](crate::policy::PagePolicy::choice_serves) says of the policy.
+    fn choice_serves(&self, made_at: usize, length: usize, page_size: usize) -> bool {
+        let _ = (made_at, length, page_size);
+        false
+    }
+
     /// Logits after each new token; keys and values of the new tokens are appended to the cache. A
     /// decode step has one new token of each sequence; a [`DraftGraph`](super::DraftGraph) also passes
     /// several of one sequence, as a prompt.

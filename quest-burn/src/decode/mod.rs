@@ -19,6 +19,8 @@ mod captured;
 mod captured_batch;
 #[cfg(feature = "cube")]
 mod captured_drafts;
+#[cfg(feature = "cube")]
+mod choices;
 mod config;
 #[cfg(feature = "cube")]
 mod device_ints;

@@ -121,8 +121,23 @@ pub trait PagePolicy: Debug + Send + Sync {
 
     /// Whether kernels alone do what the policy does in a decode step, from what is on the device,
     /// so that the step can be recorded and replayed ([`crate::decode`]). A policy that looks at
-    /// the host's lengths or remembers something from step to step cannot.
+    /// the host's lengths or remembers something from step to step cannot, but for
+    /// [choices that serve several steps](Self::steps_per_choice).
     fn is_capturable(&self) -> bool {
+        false
+    }
+
+    /// Steps that a choice of pages serves at most; 1 of a policy that chooses in each of them.
+    ///
+    /// One of more is recorded twice, as a step that chooses and as one that reads what was chosen.
+    fn steps_per_choice(&self) -> usize {
+        1
+    }
+
+    /// Whether what was chosen for a sequence when it had `made_at` tokens, in pages of `page_size`, serves one that
+    /// has `length` of them now.
+    fn choice_serves(&self, made_at: usize, length: usize, page_size: usize) -> bool {
+        let _ = (made_at, length, page_size);
         false
     }
 

@@ -168,6 +168,29 @@ impl FromStr for PolicyKind {
     }
 }
 
+impl PolicyKind {
+    /// Reads policies that are separated by commas, as their options are: what is no name but a `key=value`
+    /// adds an option to the policy before it.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is no policy or has options that do not fit it.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, PolicyKindError> {
+        let mut policies: Vec<String> = Vec::new();
+        for part in text.split(',') {
+            let name = part.split(':').next().unwrap_or(part);
+            match policies.last_mut() {
+                Some(last) if name.contains('=') => {
+                    last.push(',');
+                    last.push_str(part);
+                }
+                _ => policies.push(part.trim().to_owned()),
+            }
+        }
+        policies.iter().map(|policy| policy.parse()).collect()
+    }
+}
+
 impl From<PolicyKind> for String {
     fn from(kind: PolicyKind) -> Self {
         kind.to_string()
@@ -297,6 +320,31 @@ mod tests {
         assert_eq!(
             error("random:sed=1"),
             "options of random: expected one of prompt, seed, found `sed`"
+        );
+    }
+
+    #[test]
+    fn a_list_tells_policies_from_their_options() {
+        let texts = [
+            "dense",
+            "raas:prompt=competes,used=0.25",
+            "random:seed=7",
+            "quest",
+        ];
+        let policies = PolicyKind::parse_list(&texts.join(",")).unwrap();
+        let found = policies.iter().map(PolicyKind::to_string);
+        assert_eq!(found.collect::<Vec<_>>(), texts);
+    }
+
+    #[test]
+    fn what_is_no_policy_is_refused_in_a_list() {
+        let error = |text: &str| PolicyKind::parse_list(text).unwrap_err().to_string();
+        for text in ["dense,snapkv", "dense,", ",dense", "used=0.5"] {
+            assert!(error(text).starts_with("policy: expected one of dense, quest"));
+        }
+        assert_eq!(
+            error("dense,raas:prompt=pinned,seed=1"),
+            "options of raas: expected one of prompt, used, prompt-share, free, found `seed`"
         );
     }
 

@@ -1,14 +1,12 @@
 use core::num::NonZeroUsize;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Int, Tensor};
 
-use super::{
-    PagePolicy, PageSelection, PageSharing, Pages, PolicyError, QuestConfig,
-    lists::{best, listed, scores_on_host},
-    options::policy_options,
-};
+use super::{PagePolicy, PageSelection, Pages, PolicyError, QuestConfig, options::policy_options};
+#[cfg(feature = "cube")]
+use crate::cache::RecordedLists;
 use crate::{
-    cache::{LayerCache, Step},
+    cache::{LayerCache, Step, zeros},
     ops,
 };
 
@@ -16,35 +14,36 @@ policy_options! {
     /// Options of a [`ReusePolicy`].
     ReuseOptions {
         every: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0"), "every",
-            "Decoded tokens for which the same scores choose";
+            "Decoded tokens for which a choice of pages serves";
         layers: NonZeroUsize = NonZeroUsize::MIN, "layers",
             "Adjacent layers that read what the first of them chooses";
     }
 }
 
-/// Quest that scores pages less often: scores serve several steps, as LServe's do
+/// Quest that chooses pages less often: a choice serves several steps, as LServe's do
 /// ([arXiv 2502.14866](https://arxiv.org/abs/2502.14866)), and several layers, as TidalDecode's
 /// ([arXiv 2410.05076](https://arxiv.org/abs/2410.05076)).
 ///
-/// Pages that were opened since are read, in place of those with the lowest scores. With
-/// `every=1,layers=1` it is Quest.
+/// One page of the budget is for the page that a sequence takes next, so that new tokens are read while a choice
+/// serves; where a second page is taken, pages are chosen anew. A budget without room for it chooses anew with each
+/// page. With `every=1,layers=1` it is Quest.
 ///
-/// Scores are kept on the host, so a step that makes them waits for the device and none can be
-/// recorded. Truncating a sequence forgets them.
+/// In recorded steps ([`crate::decode`]) the lists stay on the device, and a step that chooses nothing neither
+/// scores nor selects. Truncating a sequence forgets its list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReusePolicy {
     quest: QuestConfig,
     options: ReuseOptions,
 }
 
-/// Scores that a sequence was given in a layer.
+/// What was chosen for a sequence in a layer.
 #[derive(Clone, Debug)]
-struct KeptScores {
+struct KeptList {
     policy: ReusePolicy,
     /// Length of the sequence then.
     made_at: usize,
-    /// `[list][page]`
-    scores: Vec<Vec<f32>>,
+    /// `[1, lists, k]`
+    ids: Tensor<3, Int>,
 }
 
 /// What a layer reads in a step.
@@ -74,77 +73,111 @@ impl ReusePolicy {
         layer - (layer - self.quest.dense_layers) % self.options.layers
     }
 
-    /// The scores of a sequence that still serve.
+    /// Pages of a list that are kept for those that a sequence takes while it serves.
+    fn coming_pages(&self, selection: &PageSelection) -> usize {
+        let always = selection.sink_pages + selection.recent_pages;
+        let has_room = selection.k > always.max(1);
+        usize::from(self.options.every.get() > 1 && has_room)
+    }
+
+    /// The list of a sequence that still serves.
     fn kept<'a>(
         &self,
         cache: &'a LayerCache,
         step: &Step,
         sequence: usize,
-    ) -> Option<&'a KeptScores> {
+    ) -> Option<&'a KeptList> {
+        let kept = cache.states().get::<KeptList>(sequence)?;
         let length = step.lengths()[sequence];
-        let kept = cache.states().get::<KeptScores>(sequence)?;
-        let serves = kept.made_at <= length && length - kept.made_at < self.options.every.get();
+        let serves = self.choice_serves(kept.made_at, length, step.page_size());
         (kept.policy == *self && serves).then_some(kept)
     }
 
-    /// The scores by which each sequence chooses.
-    fn scores(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step) -> Vec<KeptScores> {
+    /// The list of each sequence in a step that is not recorded.
+    fn lists(
+        &self,
+        query: &Tensor<3>,
+        cache: &LayerCache,
+        step: &Step,
+        selection: &PageSelection,
+    ) -> Vec<KeptList> {
         let kept = (0..step.batch()).map(|sequence| self.kept(cache, step, sequence));
         let kept = kept.collect::<Vec<_>>();
         let is_due = |sequence: usize| kept[sequence].is_none() && step.new_tokens(sequence) > 0;
-        let made = (0..step.batch()).any(is_due).then(|| {
-            let scores = ops::page_scores(query.clone(), cache, step, self.quest.scoring());
-            scores_on_host(scores, step)
-        });
-        let lists = match self.quest.sharing {
-            PageSharing::QueryHead => query.dims()[1],
-            PageSharing::KvHead => cache.dims()[1],
+        let n_lists = self.quest.scoring().lists(query.dims()[1], cache.dims()[1]);
+        let made = match (0..step.batch()).any(is_due) {
+            true => {
+                let scores = ops::page_scores(query.clone(), cache, step, self.quest.scoring());
+                ops::top_pages_ahead(scores, step, selection, self.coming_pages(selection))
+            }
+            // A sequence without a new token reads nothing.
+            false => {
+                let shape = [step.batch(), n_lists, selection.k];
+                zeros(shape, &query.device(), DType::I32)
+            }
         };
-        let of_sequence = |(sequence, kept): (usize, Option<&KeptScores>)| {
-            kept.cloned().unwrap_or_else(|| KeptScores {
+        let of_sequence = |(sequence, kept): (usize, Option<&KeptList>)| {
+            kept.cloned().unwrap_or_else(|| KeptList {
                 policy: self.clone(),
                 made_at: step.lengths()[sequence],
-                // A sequence without a new token reads nothing.
-                scores: (made.as_ref()).map_or_else(
-                    || vec![vec![0.0; step.pages(sequence).len()]; lists],
-                    |made| made[sequence].clone(),
-                ),
+                ids: made.clone().slice([sequence..sequence + 1]),
             })
         };
         kept.into_iter().enumerate().map(of_sequence).collect()
     }
 
-    fn choose(
-        &self,
-        scores: &[KeptScores],
-        selection: &PageSelection,
-        query: &Tensor<3>,
-        step: &Step,
-    ) -> Pages {
-        let of_sequence = |(sequence, kept): (usize, &KeptScores)| {
-            let n = step.pages(sequence).len();
-            let of_list = |scores: &Vec<f32>| {
-                let worth = (0..n).map(|page| match scores.get(page) {
-                    Some(&score) if !selection.always_keeps(page, n) => score,
-                    // Of more new pages than there is room for, the newest.
-                    _ if page >= scores.len() && page + 1 < n => f32::MAX,
-                    _ => f32::INFINITY,
-                });
-                best(&worth.collect::<Vec<_>>(), selection.k)
-            };
-            kept.scores.iter().map(of_list).collect()
+    /// The pages that lists name and sequences have.
+    fn listed(&self, lists: &[KeptList], selection: &PageSelection, step: &Step) -> Pages {
+        let k = selection.k;
+        let count = |(sequence, list): (usize, &KeptList)| {
+            let n_pages = step.pages(sequence).len();
+            let taken = n_pages - list.made_at.div_ceil(step.page_size()).min(n_pages);
+            match n_pages <= k {
+                true => n_pages,
+                false => k - self.coming_pages(selection) + taken,
+            }
         };
-        let lists = scores.iter().enumerate().map(of_sequence);
-        listed(&lists.collect::<Vec<_>>(), &query.device())
+        let ids = lists.iter().map(|list| list.ids.clone());
+        Pages::Listed {
+            ids: Tensor::cat(ids.collect(), 0),
+            counts: lists.iter().enumerate().map(count).collect(),
+        }
     }
 
-    /// What is read, and the scores that chose it, unless all is read or an earlier layer chose.
+    /// The lists of a recorded step, which are on the device.
+    #[cfg(feature = "cube")]
+    fn recorded(
+        &self,
+        lists: &RecordedLists,
+        query: &Tensor<3>,
+        cache: &LayerCache,
+        step: &Step,
+        selection: &PageSelection,
+    ) -> Pages {
+        let (batch, layer) = (step.batch(), cache.index());
+        let ids = lists.renewed(layer, |due, kept| {
+            let scoring = self.quest.scoring();
+            let ids = kept.unwrap_or_else(|| {
+                let n_lists = scoring.lists(query.dims()[1], cache.dims()[1]);
+                zeros([batch, n_lists, selection.k], &query.device(), DType::I32)
+            });
+            let scores = ops::page_scores(query.clone(), cache, step, scoring);
+            let selection = (selection, self.coming_pages(selection));
+            ops::renew_top_pages(scores, step, selection, due, ids)
+        });
+        Pages::Listed {
+            ids,
+            counts: selection.counts(step),
+        }
+    }
+
+    /// What is read, and the lists that say so, unless all is read or they are kept elsewhere.
     fn chosen(
         &self,
         query: &Tensor<3>,
         cache: &LayerCache,
         step: &Step,
-    ) -> (Pages, Option<Vec<KeptScores>>) {
+    ) -> (Pages, Option<Vec<KeptList>>) {
         let Some(selection) = self.quest.layer_selection(cache, step) else {
             return (Pages::All, None);
         };
@@ -155,8 +188,7 @@ impl ReusePolicy {
         {
             return (chosen.pages, None);
         }
-        let scores = self.scores(query, cache, step);
-        let pages = self.choose(&scores, &selection, query, step);
+        let (pages, lists) = self.choose(query, cache, step, &selection);
         if self.options.layers.get() > 1 {
             let chosen = ChosenPages {
                 policy: self.clone(),
@@ -164,11 +196,52 @@ impl ReusePolicy {
             };
             step.note(cache.index(), chosen);
         }
-        (pages, Some(scores))
+        (pages, lists)
+    }
+
+    fn choose(
+        &self,
+        query: &Tensor<3>,
+        cache: &LayerCache,
+        step: &Step,
+        selection: &PageSelection,
+    ) -> (Pages, Option<Vec<KeptList>>) {
+        if self.options.every.get() == 1 {
+            let scores = ops::page_scores(query.clone(), cache, step, self.quest.scoring());
+            return (ops::top_pages(scores, step, selection), None);
+        }
+        #[cfg(feature = "cube")]
+        if let Some(recorded) = step.recorded_lists() {
+            return (self.recorded(recorded, query, cache, step, selection), None);
+        }
+        let lists = self.lists(query, cache, step, selection);
+        (self.listed(&lists, selection, step), Some(lists))
     }
 }
 
 impl PagePolicy for ReusePolicy {
+    fn tokens_read(&self, layer: usize, length: usize, page_size: usize) -> Option<usize> {
+        Some(self.quest.tokens_read(layer, length, page_size))
+    }
+
+    fn is_capturable(&self) -> bool {
+        true
+    }
+
+    fn steps_per_choice(&self) -> usize {
+        self.options.every.get()
+    }
+
+    fn choice_serves(&self, made_at: usize, length: usize, page_size: usize) -> bool {
+        let selection = self.quest.selection(page_size);
+        let [then, now] = [made_at, length].map(|tokens| tokens.div_ceil(page_size));
+        let is_recent = made_at <= length && length - made_at < self.options.every.get();
+        let is_listed = now <= then + self.coming_pages(&selection);
+        // What was read whole has a choice to make.
+        let is_outgrown = then <= selection.k && now > selection.k;
+        is_recent && is_listed && !is_outgrown
+    }
+
     fn select(&self, query: &Tensor<3>, cache: &LayerCache, step: &Step, _scale: f64) -> Pages {
         self.chosen(query, cache, step).0
     }
@@ -180,12 +253,10 @@ impl PagePolicy for ReusePolicy {
         step: &Step,
         scale: f64,
     ) -> Tensor<3> {
-        let (pages, scores) = self.chosen(&query, cache, step);
-        for (sequence, scores) in scores.into_iter().flatten().enumerate() {
-            // A sequence that is read whole has no use for scores, alone or in a batch.
-            let is_chosen = step.pages(sequence).len() > self.quest.budget_pages(step.page_size());
-            if is_chosen && step.new_tokens(sequence) > 0 {
-                cache.states_mut().set(sequence, scores);
+        let (pages, lists) = self.chosen(&query, cache, step);
+        for (sequence, list) in lists.into_iter().flatten().enumerate() {
+            if step.new_tokens(sequence) > 0 {
+                cache.states_mut().set(sequence, list);
             }
         }
         ops::paged_attention(query, cache, &pages, step, scale)
@@ -231,35 +302,53 @@ mod tests {
     }
 
     #[test]
-    fn scores_choose_for_several_steps() {
+    fn a_choice_serves_several_steps() {
         let policy = reuse(3, "every=3");
         let mut layer = prompt();
-        // The first query likes pages 0 and 2, the later ones 1 and 3.
+        // The first query likes page 0 best, the later ones page 1. A page of the budget is still to come.
         let mut read = |query: f32| pages(layer.decode(&policy, &[1.0], &[query]).0);
         let reads = [1.0, -1.0, -1.0, -1.0, 1.0].map(&mut read);
-        assert_eq!(reads[..3], [[0, 2, 4]; 3]);
-        assert_eq!(reads[3..], [[1, 3, 4]; 2]);
+        assert_eq!(reads[..3], [[0, 4]; 3]);
+        assert_eq!(reads[3..], [[1, 4]; 2]);
     }
 
     #[test]
-    fn pages_that_were_opened_since_are_read_instead_of_the_worst() {
+    fn a_page_that_is_taken_is_read_and_with_the_second_pages_are_chosen_anew() {
         let policy = reuse(3, "every=100");
         let mut layer = prompt();
-        let mut read = || pages(layer.decode(&policy, &[1.0], &[1.0]).0);
-        let reads = (0..25).map(|_| read()).collect::<Vec<_>>();
-        assert_eq!(reads[7], [0, 2, 4]);
-        // Page 4 held one token of weight 1 when it was scored.
-        assert_eq!(reads[8], [0, 2, 5]);
-        assert_eq!(reads[16], [0, 5, 6]);
-        assert_eq!(reads[24], [5, 6, 7]);
+        let mut read = |query: f32| pages(layer.decode(&policy, &[1.0], &[query]).0);
+        let reads = (0..25).map(|step| read(if step < 16 { 1.0 } else { -1.0 }));
+        let reads = reads.collect::<Vec<_>>();
+        assert_eq!(reads[..8], [[0, 4]; 8]);
+        assert_eq!(reads[8..16], [[0, 4, 5]; 8]);
+        assert_eq!(reads[16..24], [[1, 6]; 8]);
+        assert_eq!(reads[24], [1, 6, 7]);
     }
 
     #[test]
-    fn of_more_new_pages_than_there_is_room_for_the_newest_page_is_read() {
+    fn a_budget_without_room_for_a_page_to_come_chooses_with_each_page() {
         let policy = reuse(1, "every=100");
         let mut layer = prompt();
         let reads = (0..17).map(|_| pages(layer.decode(&policy, &[1.0], &[1.0]).0));
-        assert_eq!(reads.last().unwrap(), [6]);
+        let reads = reads.collect::<Vec<_>>();
+        assert_eq!(reads[..8], [[4]; 8]);
+        assert_eq!(reads[8..16], [[5]; 8]);
+        assert_eq!(reads[16], [6]);
+    }
+
+    #[test]
+    fn a_sequence_that_outgrows_the_budget_chooses() {
+        let policy = ReusePolicy::new(quest(3), "every=9".parse().unwrap(), 8).unwrap();
+        let serves = |made_at, length| policy.choice_serves(made_at, length, 8);
+        assert!(serves(10, 10) && serves(10, 18), "read whole");
+        assert!(!serves(10, 19), "for 9 tokens");
+        assert!(!serves(20, 19), "taken back");
+        assert!(
+            serves(17, 24) && !serves(17, 25),
+            "a page more than the budget holds"
+        );
+        assert!(serves(31, 39));
+        assert!(serves(32, 40), "one page is to come");
     }
 
     #[test]
@@ -303,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn with_new_scores_for_every_step_and_layer_it_is_quest() {
+    fn with_a_choice_for_every_step_and_layer_it_is_quest() {
         let policies = [reuse(3, "every=1"), observed(quest(3).init().unwrap())];
         let [reuse, quest] = policies.map(|policy| {
             let mut layer = prompt();
@@ -315,12 +404,12 @@ mod tests {
     }
 
     #[test]
-    fn truncation_forgets_scores() {
+    fn truncation_forgets_a_choice() {
         let policy = reuse(3, "every=100");
         let mut layer = prompt();
         layer.decode(&policy, &[1.0], &[1.0]);
         layer.cache.truncate(0, 32).unwrap();
         let (read, _) = layer.decode(&policy, &[1.0], &[-1.0]);
-        assert_eq!(pages(read), [1, 3, 4]);
+        assert_eq!(pages(read), [1, 4]);
     }
 }

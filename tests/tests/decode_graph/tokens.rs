@@ -4,7 +4,7 @@ use quest_burn::{
     QuestConfig,
     cache::{DigestStorage, KvStorage},
     decode::DecodeGraph,
-    policy::{DensePolicy, PagePolicy},
+    policy::{DensePolicy, PagePolicy, ReusePolicy},
 };
 use quest_burn_models::generation::decode_graph;
 use quest_burn_tests::devices::{TestDevice, devices};
@@ -23,7 +23,7 @@ fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, Storages)> {
     let full = (DigestStorage::Full, KvStorage::Full);
     let int8 = (DigestStorage::Int8, KvStorage::Full);
     let all_int8 = (DigestStorage::Int8, KvStorage::Int8);
-    let quest = |config: QuestConfig| {
+    let quest = |config: QuestConfig| -> Box<dyn PagePolicy> {
         let config = config.with_token_budget(5 * PAGE_SIZE).with_dense_layers(1);
         Box::new(config.init().unwrap())
     };
@@ -36,7 +36,17 @@ fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, Storages)> {
         ("kernels", quest(QuestConfig::kernels()), int8),
         ("dense", Box::new(DensePolicy), all_int8),
         ("kv-group", quest(QuestConfig::kv_group()), all_int8),
+        ("reuse", reuse("every=4", 5), full),
+        ("reuse of two layers", reuse("every=7,layers=2", 5), full),
+        // A budget without room for a page to come.
+        ("reuse of two pages", reuse("every=12", 2), int8),
     ]
+}
+
+/// Choices that serve several steps, with a budget in pages.
+fn reuse(options: &str, pages: usize) -> Box<dyn PagePolicy> {
+    let quest = QuestConfig::new().with_token_budget(pages * PAGE_SIZE);
+    Box::new(ReusePolicy::new(quest, options.parse().unwrap(), PAGE_SIZE).unwrap())
 }
 
 /// Whether a device records: CubeCL ones do.

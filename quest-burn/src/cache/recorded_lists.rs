@@ -1,0 +1,43 @@
+//! Lists of pages that stay on the device from one replay of a recorded step to the next.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use burn::tensor::{Int, Tensor};
+
+/// The lists of each layer, which recorded steps over the same sequences share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeviceLists(Arc<Mutex<BTreeMap<usize, Tensor<3, Int>>>>);
+
+/// What a recorded step does with the lists of policies whose choices serve several steps.
+#[derive(Clone, Debug)]
+pub(crate) enum RecordedLists {
+    /// Makes those of the sequences that are due, `[batch]`.
+    Renewed {
+        due: Tensor<1, Int>,
+        lists: DeviceLists,
+    },
+    /// Reads what was made. It is recorded after a step that makes them.
+    Kept { lists: DeviceLists },
+}
+
+impl RecordedLists {
+    /// The lists of a layer, `[batch, lists, k]`, after `renew` has made those anew that are due, where the step
+    /// does so. It is given which those are and the lists that there were, if any, to write them in place.
+    pub(crate) fn renewed(
+        &self,
+        layer: usize,
+        renew: impl FnOnce(Tensor<1, Int>, Option<Tensor<3, Int>>) -> Tensor<3, Int>,
+    ) -> Tensor<3, Int> {
+        let (Self::Renewed { lists, .. } | Self::Kept { lists }) = self;
+        let mut lists = lists.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Self::Renewed { due, .. } = self {
+            let kept = lists.remove(&layer);
+            lists.insert(layer, renew(due.clone(), kept));
+        }
+        let list = lists.get(&layer);
+        list.expect("lists are made before they are kept").clone()
+    }
+}
