@@ -1,6 +1,9 @@
 use burn::tensor::ExecutionError;
 use quest_burn::{
-    QuestConfigError, cache::CacheError, inference::QuantizationError, policy::PrefillConfigError,
+    QuestConfigError,
+    cache::CacheError,
+    inference::QuantizationError,
+    policy::{PolicyError, PrefillConfigError},
 };
 use thiserror::Error;
 
@@ -20,6 +23,9 @@ pub enum BenchError {
     /// A configuration of Quest is not valid.
     #[error(transparent)]
     Quest(#[from] QuestConfigError),
+    /// A policy cannot be made as asked for.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Prompts cannot be read as asked for.
     #[error(transparent)]
     Prefill(#[from] PrefillConfigError),
@@ -96,6 +102,7 @@ impl BenchError {
             Self::Quantization(QuantizationError::Device(_)) => false,
             Self::Option { .. }
             | Self::Quest(_)
+            | Self::Policy(_)
             | Self::Prefill(_)
             | Self::Cache(_)
             | Self::Quantization(_) => true,

@@ -3,14 +3,14 @@
 use std::marker::PhantomData;
 
 use clap::Args;
-use quest_burn::QuestConfig;
+use quest_burn::{QuestConfig, policy::PolicyKind};
 use quest_burn_experiments::{Comparison, budget::Budget};
 use quest_burn_report::count;
 
 use crate::{
     experiment::ExperimentOptions,
     options::{LayerOptions, SelectionOptions},
-    policies::{PolicyList, names, policy_list},
+    policies::{PolicyList, names},
 };
 
 /// What an experiment compares unless something else is asked for.
@@ -33,7 +33,7 @@ pub(crate) struct ContenderOptions<D: ContenderDefaults> {
     #[arg(
         long,
         value_name = "P,..",
-        value_parser = policy_list,
+        value_parser = PolicyKind::parse_list,
         default_value = D::POLICIES,
         help = format!("Policies to compare, a name or name:key=value,.. each: {}", names())
     )]

@@ -6,7 +6,7 @@ use clap::{
     Arg, Command, Error,
     builder::{PossibleValue, StringValueParser, TypedValueParser},
 };
-use quest_burn::policy::{PolicyKind, PolicyKindError};
+use quest_burn::policy::PolicyKind;
 
 /// Reads `name` or `name:key=value,..`, and names all policies and their options in the help.
 #[derive(Clone)]
@@ -45,52 +45,5 @@ pub(crate) fn names() -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// Several policies.
+/// Several policies; a name that clap does not take for a list of values.
 pub(crate) type PolicyList = Vec<PolicyKind>;
-
-/// Reads policies that are separated by commas, as their options are: what is no name but a
-/// `key=value` adds an option to the policy before it.
-pub(crate) fn policy_list(text: &str) -> Result<PolicyList, PolicyKindError> {
-    let mut policies: Vec<String> = Vec::new();
-    for part in text.split(',') {
-        let name = part.split(':').next().unwrap_or(part);
-        match policies.last_mut() {
-            Some(last) if name.contains('=') => {
-                last.push(',');
-                last.push_str(part);
-            }
-            _ => policies.push(part.trim().to_owned()),
-        }
-    }
-    policies.iter().map(|policy| policy.parse()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_tells_policies_from_their_options() {
-        let texts = [
-            "dense",
-            "raas:prompt=competes,used=0.25",
-            "random:seed=7",
-            "quest",
-        ];
-        let policies = policy_list(&texts.join(",")).unwrap();
-        let found = policies.iter().map(PolicyKind::to_string);
-        assert_eq!(found.collect::<Vec<_>>(), texts);
-    }
-
-    #[test]
-    fn what_is_no_policy_is_refused() {
-        let error = |text: &str| policy_list(text).unwrap_err().to_string();
-        for text in ["dense,snapkv", "dense,", ",dense", "used=0.5"] {
-            assert!(error(text).starts_with("policy: expected one of dense, quest"));
-        }
-        assert_eq!(
-            error("dense,raas:prompt=pinned,seed=1"),
-            "options of raas: expected one of prompt, used, prompt-share, free, found `seed`"
-        );
-    }
-}

@@ -2,6 +2,7 @@
 
 use anyhow::anyhow;
 use clap::Args;
+use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     sparsity::{self, SparsityConfig},
@@ -13,7 +14,7 @@ use serde::Serialize;
 use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
-    policies::{PolicyList, policy_list},
+    policies::PolicyList,
     text::{TextInfo, TextOptions},
 };
 
@@ -32,7 +33,7 @@ pub(crate) struct SparsityArgs {
     #[arg(
         long,
         value_name = "P,..",
-        value_parser = policy_list,
+        value_parser = PolicyKind::parse_list,
         default_value = "quest,oracle"
     )]
     policies: PolicyList,

@@ -2,6 +2,7 @@ use burn::tensor::DType;
 use quest_burn::{
     cache::{DigestStorage, Int8Digests, KvStorage},
     digest::DigestKind,
+    policy::PolicyKind,
 };
 use quest_burn_models::config::ModelConfig;
 
@@ -25,6 +26,8 @@ pub(super) struct Reads {
     pub page_size: usize,
     /// Nothing for dense attention.
     pub budget: Option<usize>,
+    /// Steps and layers that a choice of pages serves.
+    pub per_choice: usize,
     pub dense_layers: usize,
     pub digest: DigestKind,
     pub digests: DigestStorage,
@@ -42,8 +45,8 @@ impl StepBytes {
     pub(super) fn of(
         options: &DecodeOptions,
         loaded: &LoadedModel,
-        batch: usize,
-        context: usize,
+        (batch, context): (usize, usize),
+        policy: PolicyKind,
         budget: Option<usize>,
     ) -> Self {
         let reads = Reads {
@@ -51,6 +54,10 @@ impl StepBytes {
             context,
             page_size: options.cache_options.page_size,
             budget,
+            per_choice: match policy {
+                PolicyKind::Reuse(options) => options.every.get() * options.layers.get(),
+                _ => 1,
+            },
             dense_layers: options.quest.dense_layers,
             digest: options.digest,
             digests: options.digests,
@@ -105,7 +112,7 @@ impl StepBytes {
                 }
             };
             let tokens = budget / reads.page_size * reads.page_size;
-            digests + tokens.min(reads.context) * pair
+            digests / reads.per_choice + tokens.min(reads.context) * pair
         };
         let dense = match reads.budget {
             None => config.n_layers,
@@ -137,6 +144,7 @@ mod tests {
         context: 32768,
         page_size: 16,
         budget: Some(2048),
+        per_choice: 1,
         dense_layers: 2,
         digest: DigestKind::MinMax,
         digests: DigestStorage::Full,
@@ -194,6 +202,7 @@ mod tests {
             context: 64,
             page_size: 8,
             budget: Some(16),
+            per_choice: 1,
             dense_layers: 1,
             digest: DigestKind::MinMax,
             digests: DigestStorage::Full,
@@ -209,6 +218,13 @@ mod tests {
         // 3 sequences, 2 heads of 16 channels, key and value: 192. One layer of 64 tokens, three
         // of 8 digests and 16 tokens.
         assert_eq!(bytes.cache, (64 + 3 * (8 + 16)) * 192 * 4);
+        // A choice that serves two steps.
+        let reused = Reads {
+            per_choice: 2,
+            ..reads
+        };
+        let bytes = StepBytes::counted(&config, weight_bytes, all(DType::F32), &reused);
+        assert_eq!(bytes.cache, (64 + 3 * (4 + 16)) * 192 * 4);
         // In 8 bits: 6 heads with 2 rows of 16 bytes and a scale.
         let packed = Reads {
             digests: DigestStorage::Int8,

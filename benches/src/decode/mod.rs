@@ -7,6 +7,7 @@ mod session;
 use std::time::Instant;
 
 pub(crate) use options::DecodeOptions;
+use quest_burn::policy::PolicyKind;
 
 use crate::{
     BenchError, Record, Rows, Target, bandwidth, memory,
@@ -77,8 +78,10 @@ fn measure(
 ) -> Result<(), BenchError> {
     eprintln!("{}: batch {batch}, context {context}", loaded.name);
     let mut session = Session::new(options, loaded, target, batch, context)?;
-    let budgets = options.quest.budgets.iter().copied().map(Some);
-    for budget in [None].into_iter().chain(budgets) {
+    let budgets = options.quest.budgets.iter();
+    let sparse =
+        budgets.flat_map(|&budget| options.policies.iter().map(move |&p| (p, Some(budget))));
+    for (policy, budget) in [(PolicyKind::Dense, None)].into_iter().chain(sparse) {
         let mut record = Record {
             budget,
             page_size: Some(options.cache_options.page_size),
@@ -86,7 +89,7 @@ fn measure(
             digests: Some(options.digests.name()),
             kv_cache: Some(options.kv_cache.name()),
             dense_layers: budget.map(|_| options.quest.dense_layers),
-            ..loaded.record(Kind::Decode, operation(budget), batch, context)
+            ..loaded.record(Kind::Decode, &policy.to_string(), batch, context)
         };
         if budget.is_some_and(|budget| budget >= context) {
             record.kind = Kind::Skipped;
@@ -94,10 +97,10 @@ fn measure(
             rows.push(record)?;
             continue;
         }
-        let bytes = StepBytes::of(options, loaded, batch, context, budget);
+        let bytes = StepBytes::of(options, loaded, (batch, context), policy, budget);
         for &launch in &options.launch {
             record.launch = Some(launch);
-            let Some(steps) = session.time(budget, launch)? else {
+            let Some(steps) = session.time(policy, budget, launch)? else {
                 rows.push(Record {
                     kind: Kind::Skipped,
                     reason: Some("the device recorded no graph".into()),
@@ -119,13 +122,6 @@ fn measure(
         }
     }
     Ok(())
-}
-
-fn operation(budget: Option<usize>) -> &'static str {
-    match budget {
-        None => "dense",
-        Some(_) => "quest",
-    }
 }
 
 /// Bytes that the allocator holds.

@@ -2,6 +2,7 @@ use clap::Args;
 use quest_burn::{
     cache::{DigestStorage, KvStorage, PagedKvCacheConfig},
     digest::DigestKind,
+    policy::{PolicyConfig, PolicyKind},
 };
 use quest_burn_report::count;
 
@@ -20,6 +21,10 @@ pub(crate) struct DecodeOptions {
     /// Tokens that each sequence holds, as in 32K,128K
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["8K", "32K", "128K"])]
     pub contexts: Vec<usize>,
+    /// Policies beside dense attention, a name or name:key=value,.. each; of those whose choices serve several steps
+    /// a round is whole choices long
+    #[arg(long, value_name = "P,..", value_parser = PolicyKind::parse_list, default_value = "quest")]
+    pub policies: PolicyList,
     #[command(flatten)]
     pub quest: QuestOptions,
     #[command(flatten)]
@@ -43,6 +48,9 @@ pub(crate) struct DecodeOptions {
     pub effort: Effort,
 }
 
+/// Several policies; a name that clap does not take for a list of values.
+pub(crate) type PolicyList = Vec<PolicyKind>;
+
 /// Steps before the timed ones: kernels are compiled and tuned in them.
 pub(super) const WARM_UP: usize = 3;
 
@@ -50,7 +58,9 @@ impl DecodeOptions {
     pub(super) fn check(&self) -> Result<(), BenchError> {
         let page_size = self.cache_options.page_size;
         for &budget in &self.quest.budgets {
-            self.quest.config(budget).validate_for(page_size)?;
+            for &policy in &self.policies {
+                self.policy(policy, budget).init(page_size)?;
+            }
         }
         let multiple = |context: &&usize| !context.is_multiple_of(page_size);
         if let Some(context) = self.contexts.iter().find(multiple) {
@@ -63,9 +73,15 @@ impl DecodeOptions {
         Ok(())
     }
 
+    /// A policy with a budget.
+    pub(super) fn policy(&self, kind: PolicyKind, budget: usize) -> PolicyConfig {
+        PolicyConfig::new(kind).with_quest(self.quest.config(budget))
+    }
+
     /// Tokens that a cache must have room for.
     pub(crate) fn capacity(&self, context: usize) -> usize {
-        context + WARM_UP + usize::from(self.steps)
+        let periods = self.policies.iter().map(|&policy| period(policy));
+        context + WARM_UP + usize::from(self.steps) + 2 * periods.max().unwrap_or(1)
     }
 
     /// The KV cache.
@@ -88,5 +104,13 @@ impl DecodeOptions {
     pub(crate) fn cache_bytes(&self, loaded: &LoadedModel, batch: usize, context: usize) -> u64 {
         self.cache(loaded, batch, context)
             .bytes(loaded.model.dtype())
+    }
+}
+
+/// Steps after which a policy chooses again.
+pub(super) fn period(policy: PolicyKind) -> usize {
+    match policy {
+        PolicyKind::Reuse(options) => options.every.get(),
+        _ => 1,
     }
 }

@@ -4,11 +4,14 @@ use burn::tensor::{Int, Tensor, TensorData};
 use quest_burn::{
     cache::PagedKvCache,
     decode::{DecodeGraph, DecodeGraphConfig},
-    policy::{DensePolicy, PagePolicy},
+    policy::{DensePolicy, PagePolicy, PolicyKind},
 };
 use quest_burn_models::generation::decode_graph;
 
-use super::{DecodeOptions, options::WARM_UP};
+use super::{
+    DecodeOptions,
+    options::{WARM_UP, period},
+};
 use crate::{BenchError, Launch, Target, Timing, layer, model::LoadedModel, read};
 
 /// Replays that are queued before the host waits for the last of them, as in a generation.
@@ -59,14 +62,18 @@ impl<'a> Session<'a> {
     /// no hardware graphs and one is asked for.
     pub(super) fn time(
         &mut self,
+        kind: PolicyKind,
         budget: Option<usize>,
         launch: Launch,
     ) -> Result<Option<Steps>, BenchError> {
         let policy: Box<dyn PagePolicy> = match budget {
             None => Box::new(DensePolicy),
-            Some(budget) => Box::new(self.options.quest.config(budget).init()?),
+            Some(budget) => {
+                let page_size = self.options.cache_options.page_size;
+                self.options.policy(kind, budget).init(page_size)?
+            }
         };
-        let steps = self.run(policy.as_ref(), launch)?;
+        let steps = self.run(policy.as_ref(), period(kind), launch)?;
         let checked = match steps {
             None => None,
             Some((timing, last)) => Some(Steps {
@@ -82,6 +89,7 @@ impl<'a> Session<'a> {
     fn run(
         &mut self,
         policy: &dyn PagePolicy,
+        period: usize,
         launch: Launch,
     ) -> Result<Option<(Timing, Last)>, BenchError> {
         let capture = launch == Launch::Graph;
@@ -91,7 +99,7 @@ impl<'a> Session<'a> {
         let steps = usize::from(self.options.steps);
         let config = DecodeGraphConfig::new()
             .with_capture(capture)
-            .with_tokens_per_recording(steps + WARM_UP);
+            .with_tokens_per_recording(self.options.capacity(0));
         let first = vec![0; self.cache.batch()];
         let model = self.loaded.model.model();
         let mut graph = decode_graph(model, &mut self.cache, policy, &first, config)?;
@@ -99,9 +107,14 @@ impl<'a> Session<'a> {
         if capture && !graph.is_hardware() {
             return Ok(None);
         }
-        let queued = if capture { QUEUED.min(steps) } else { 1 };
+        // Whole choices, of which a part of the steps makes one.
+        let queued = match capture {
+            true => QUEUED.min(steps).next_multiple_of(period),
+            false => period,
+        };
+        let rounds = (steps / queued).max(1);
         let mut times = Vec::new();
-        for _ in 0..steps / queued {
+        for _ in 0..rounds {
             self.target.device().sync()?;
             let start = Instant::now();
             // The tokens are read back, which ends the work on every device.
@@ -110,6 +123,12 @@ impl<'a> Session<'a> {
             for (tokens, new) in tokens.iter_mut().zip(new) {
                 tokens.extend(new);
             }
+        }
+        // What the last step reads can be computed anew from the cache only if it chooses.
+        let after_choice = (WARM_UP + rounds * queued - 1) % period;
+        let new = graph.run((period - after_choice) % period)?;
+        for (tokens, new) in tokens.iter_mut().zip(new) {
+            tokens.extend(new);
         }
         let fed = tokens.iter().map(|tokens| tokens[tokens.len() - 2] as i32);
         let logits = graph.logits()?.expect("steps were taken");

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use quest_burn::policy::PolicyKind;
 use quest_burn_experiments::{
     budget::Budget,
     perplexity::{self, PerplexityConfig},
@@ -15,7 +16,7 @@ use super::PerplexityArgs;
 use crate::{
     experiment::{ExperimentOptions, progress},
     failure::Failure,
-    policies::{PolicyList, policy_list},
+    policies::PolicyList,
     text::TextInfo,
 };
 
@@ -25,7 +26,7 @@ pub(super) struct ComparisonOptions {
     #[arg(
         long,
         value_name = "P,..",
-        value_parser = policy_list,
+        value_parser = PolicyKind::parse_list,
         conflicts_with_all = ["policy", "token_budget"]
     )]
     policies: Option<PolicyList>,
