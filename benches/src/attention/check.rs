@@ -35,7 +35,10 @@ pub(super) fn outputs(
                 0.0
             }
             Computed::Float(tensor) => {
-                let found = read::floats(tensor)?;
+                let mut found = read::floats(tensor)?;
+                if operation == Operation::PageScores {
+                    clear_past_pages(problem, &mut found);
+                }
                 if let Some(at) = found.iter().position(|value| !value.is_finite()) {
                     let found = format!("{} at {at}", found[at]);
                     return Err(wrong(operation, "numbers", found));
@@ -100,7 +103,10 @@ fn floats(
     let Computed::Float(expected) = problem.compute(reference, entry, tokens) else {
         unreachable!("these operations give scores or attention");
     };
-    let expected = read::floats(expected)?;
+    let mut expected = read::floats(expected)?;
+    if operation == Operation::PageScores {
+        clear_past_pages(problem, &mut expected);
+    }
     let (row, tolerance) = match operation {
         Operation::PageScores => (shape.n_pages(), 1e-4),
         _ => (shape.head_dim, tolerance(shape.dtype)),
@@ -150,6 +156,20 @@ fn floats(
     Ok(largest.max(of_host))
 }
 
+/// Zeros in place of the scores past a sequence's pages, which are undefined.
+fn clear_past_pages(problem: &Problem, scores: &mut [f32]) {
+    let lists = scores.chunks_mut(problem.shape.n_pages());
+    for (list, scores) in lists.enumerate() {
+        let n_pages = pages_of_list(problem, list);
+        scores[n_pages..].fill(0.0);
+    }
+}
+
+/// Pages of the sequence that a list is of.
+fn pages_of_list(problem: &Problem, list: usize) -> usize {
+    problem.step.pages(list / problem.shape.heads.kv).len()
+}
+
 fn group(problem: &Problem) -> usize {
     problem.shape.heads.query / problem.shape.heads.kv
 }
@@ -163,7 +183,10 @@ fn three_on_host(problem: &mut Problem, entry: usize, tokens: usize) -> Result<(
     ] {
         match problem.compute(part, entry, tokens) {
             Computed::Float(tensor) => {
-                let found = read::floats(tensor)?;
+                let mut found = read::floats(tensor)?;
+                if part == Operation::PageScores {
+                    clear_past_pages(problem, &mut found);
+                }
                 floats(problem, part, entry, tokens, &found)?;
             }
             Computed::Pages(ids) => pages(problem, entry, tokens, &read::ints(ids)?)?,
@@ -189,7 +212,9 @@ fn pages(problem: &Problem, entry: usize, tokens: usize, found: &[i32]) -> Resul
     let scores = read::floats(problem.entries[entry].scores.clone())?;
     let lists = scores.chunks(shape.n_pages()).zip(found.chunks(k));
     for (list, (scores, found)) in lists.enumerate() {
-        let expected = host::top_pages(scores, k);
+        let scores = &scores[..pages_of_list(problem, list)];
+        let mut expected = host::top_pages(scores, k.min(scores.len()));
+        expected.resize(k, -1);
         if found != expected {
             let differ = expected.iter().zip(found).filter(|(e, f)| e != f).count();
             return Err(wrong(
