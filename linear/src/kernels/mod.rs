@@ -26,6 +26,9 @@ mod matmul;
 #[doc(hidden)]
 pub mod matrix_instruction;
 pub(crate) mod operands;
+#[cfg(feature = "cuda")]
+#[doc(hidden)]
+pub mod ptx;
 #[doc(hidden)]
 pub mod rms_norm;
 #[doc(hidden)]

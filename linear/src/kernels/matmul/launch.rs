@@ -14,7 +14,11 @@ pub(crate) fn launch_matmul_rows(rows: CubeTensor, weight: CubeTensor) -> CubeTe
         return output;
     }
     #[cfg(feature = "cuda")]
-    if warpgroup::takes(&rows, &weight) {
+    if warpgroup::takes(
+        rows.client.properties(),
+        rows.dtype,
+        weight.meta.shape().dims::<2>(),
+    ) {
         warpgroup::launch(rows, weight, &output);
         return output;
     }

@@ -1,9 +1,12 @@
 //! Matrix products of many rows, as prompts have them: by the matrix instructions of NVIDIA's Hopper or by those
 //! of Vulkan where they are, elsewhere by cubek's kernels.
 
+mod bands;
 mod cooperative;
 mod cubek;
 mod launch;
+#[cfg(feature = "cuda")]
+mod staged;
 #[cfg(feature = "cuda")]
 mod warpgroup;
 

@@ -118,13 +118,21 @@ pub(in super::super) fn register(launcher: &mut KernelLauncher) -> Compiled {
     compiled
 }
 
-/// A kernel as PTX, and the bytes of shared memory that it takes.
+/// A kernel as PTX for an H100, and the bytes of shared memory that it takes.
 pub(in super::super) fn compile(kernel: &impl CubeKernel) -> (String, usize) {
+    compile_for(SmArch::new(90, true), kernel)
+}
+
+/// A kernel as PTX for an architecture, and the bytes of shared memory that it takes.
+pub(in super::super) fn compile_for(
+    architecture: SmArch,
+    kernel: &impl CubeKernel,
+) -> (String, usize) {
     let mut compiler = PlironCompiler {
         target: LlvmTarget::Nvptx,
     };
     let options = PlironOptions {
-        sm_arch: Some(SmArch::new(90, true)),
+        sm_arch: Some(architecture),
         ptx_version: PtxVersion::for_driver(DRIVER),
         grid_constants: true,
         ..Default::default()

@@ -23,6 +23,12 @@ pub fn next_stage(stage: u32, #[comptime] stages: usize) -> u32 {
     select(stage == comptime!(stages as u32 - 1), 0u32, stage + 1u32)
 }
 
+/// The stage before a stage.
+#[cube]
+pub fn stage_before(stage: u32, #[comptime] stages: usize) -> u32 {
+    select(stage == 0u32, comptime!(stages as u32 - 1), stage - 1u32)
+}
+
 /// The stage that comes two before a stage.
 #[cube]
 pub fn two_stages_before(stage: u32, #[comptime] stages: usize) -> u32 {

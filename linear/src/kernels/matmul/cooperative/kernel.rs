@@ -4,8 +4,11 @@ use cubecl::{
 };
 
 use super::{
-    super::super::cooperative_matrix::{empty_sums, left_side, right_side},
-    outputs::{place_of_plane, tile_of_cube, write},
+    super::{
+        super::cooperative_matrix::{empty_sums, left_side, right_side},
+        bands::tile_of_cube,
+    },
+    outputs::{place_of_plane, write},
     tiles::Tiles,
 };
 
@@ -22,7 +25,12 @@ pub(crate) fn cooperative_matmul<F: Float, W: Numeric, N: Size>(
     #[define(F)] _dtype: ElemType,
     #[define(W)] _word_type: ElemType,
 ) {
-    let (first_row, first_column) = tile_of_cube(output.shape(0), output.shape(1), tiles);
+    let (first_row, first_column) = tile_of_cube(
+        output.shape(0),
+        output.shape(1),
+        comptime!([tiles.rows, tiles.columns]),
+        tiles.band,
+    );
     let [fragment_rows, fragment_columns] = comptime!(tiles.fragments());
     let mut left = Shared::<[Vector<W, N>]>::new_slice(tiles.staged(tiles.rows));
     let mut right = Shared::<[Vector<W, N>]>::new_slice(tiles.staged(tiles.columns));

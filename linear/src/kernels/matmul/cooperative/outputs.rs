@@ -63,18 +63,3 @@ pub(super) fn place_of_plane(#[comptime] tiles: Tiles) -> (usize, usize) {
         plane % comptime!(tiles.planes[1]) * comptime!(tiles.columns / tiles.planes[1]),
     )
 }
-
-/// The first row and the first column of a cube's tile: cubes of a band of rows go from column to column
-/// together.
-#[cube]
-pub(super) fn tile_of_cube(m: usize, n: usize, #[comptime] tiles: Tiles) -> (usize, usize) {
-    let cube = CUBE_POS_X as usize;
-    let per_band = n.div_ceil(tiles.columns) * tiles.band;
-    let first = cube / per_band * tiles.band;
-    let height = min(m.div_ceil(tiles.rows) - first, tiles.band);
-    let within = cube % per_band;
-    (
-        (first + within % height) * tiles.rows,
-        within / height * tiles.columns,
-    )
-}

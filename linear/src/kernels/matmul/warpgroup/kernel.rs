@@ -1,12 +1,20 @@
 use cubecl::prelude::*;
 
 use super::{
-    super::super::warpgroup::{
-        ALIGNMENT, GROUP_BYTES, GROUP_UNITS, aligned, complete, multiply, next_stage, publish,
-        shared_address, two_stages_before, wait_for_copies, wait_for_products,
+    super::{
+        super::{
+            matrix_instruction::{PLANE, ROWS},
+            warpgroup::{
+                ALIGNMENT, GROUP_BYTES, GROUP_UNITS, aligned, complete, end_copies, multiply,
+                next_stage, publish, shared_address, two_stages_before, wait_for_copies,
+                wait_for_products,
+            },
+        },
+        bands::tile_of_cube,
+        staged::{
+            Copies, Staging, copies_of_unit, copy_rows, copy_weight, has_step, part_of_step, write,
+        },
     },
-    copies::{copies_of_unit, copy_step},
-    outputs::write,
     tiles::Tiles,
 };
 
@@ -22,15 +30,21 @@ pub(super) fn warpgroup_matmul<F: Float, N: Size>(
     #[comptime] tiles: Tiles,
     #[define(F)] _dtype: ElemType,
 ) {
-    let (first_row, first_column) = tile_of_cube(output.shape(0), output.shape(1), tiles);
+    let staging = comptime!(tiles.staging());
+    let (first_row, first_column) = tile_of_cube(
+        output.shape(0),
+        output.shape(1),
+        comptime!([tiles.rows(), tiles.columns]),
+        tiles.band,
+    );
     let shared = Shared::<[Vector<F, N>]>::new_aligned_slice(tiles.shared(), ALIGNMENT);
     let base = aligned(shared_address(&shared[0..1]));
-    let copies = copies_of_unit::<F, N>(rows, weight, first_row, first_column, base, tiles);
+    let copies = copies_of_unit::<F, N>(rows, weight, first_row, first_column, base, staging);
 
     let ahead = comptime!(tiles.ahead());
     #[unroll]
     for step in 0..ahead {
-        copy_step::<F, N>(rows, weight, &copies, step, comptime!(step as u32), tiles);
+        copy_step::<F, N>(rows, weight, &copies, step, comptime!(step as u32), staging);
     }
     let n_sums = comptime!(tiles.sums());
     let mut sums = Array::<f32>::new(n_sums);
@@ -41,16 +55,16 @@ pub(super) fn warpgroup_matmul<F: Float, N: Size>(
 
     let group = UNIT_POS / comptime!(GROUP_UNITS as u32);
     let group_rows = base + group * comptime!(GROUP_BYTES as u32);
-    let weight_rows = base + comptime!(tiles.row_tile() as u32);
-    let stage_bytes = comptime!(tiles.stage_bytes() as u32);
+    let weight_rows = base + comptime!(staging.row_tile() as u32);
+    let stage_bytes = comptime!(staging.stage_bytes() as u32);
     let mut stage = 0u32;
-    for step in 0..rows.shape(1).div_ceil(comptime!(tiles.step())) {
+    for step in 0..rows.shape(1).div_ceil(comptime!(staging.step())) {
         wait_for_copies(comptime!(ahead - 1));
         publish();
         sync_cube();
         // Every plane has waited for the products of two steps ago: their stage is free.
         let free = two_stages_before(stage, tiles.stages);
-        copy_step::<F, N>(rows, weight, &copies, step + ahead, free, tiles);
+        copy_step::<F, N>(rows, weight, &copies, step + ahead, free, staging);
         let at = stage * stage_bytes;
         multiply(
             &mut sums,
@@ -63,20 +77,24 @@ pub(super) fn warpgroup_matmul<F: Float, N: Size>(
         stage = next_stage(stage, tiles.stages);
     }
     complete(&mut sums);
-    write::<F, N>(&sums, output, first_row, first_column, tiles);
+    let row = first_row + UNIT_POS as usize / PLANE * ROWS;
+    write::<F, N>(&sums, output, row, first_column, 0usize, tiles.columns);
 }
 
-/// The first row and the first column of a cube's tile: cubes of a band of rows go from column to column
-/// together.
+/// Begins to copy the channels of a step to a stage, as a group of copies; past the last step it is empty.
 #[cube]
-fn tile_of_cube(m: usize, n: usize, #[comptime] tiles: Tiles) -> (usize, usize) {
-    let cube = CUBE_POS_X as usize;
-    let per_band = n.div_ceil(tiles.columns) * tiles.band;
-    let first = cube / per_band * tiles.band;
-    let height = min(m.div_ceil(tiles.rows()) - first, tiles.band);
-    let within = cube % per_band;
-    (
-        (first + within % height) * tiles.rows(),
-        within / height * tiles.columns,
-    )
+fn copy_step<F: Float, N: Size>(
+    rows: &Tensor<Vector<F, N>>,
+    weight: &Tensor<Vector<F, N>>,
+    copies: &Copies,
+    step: usize,
+    stage: u32,
+    #[comptime] staging: Staging,
+) {
+    if has_step(copies, step, staging) {
+        let part = part_of_step(copies, step, staging);
+        copy_rows::<F, N>(rows, copies, &part, stage, staging);
+        copy_weight::<F, N>(weight, copies, &part, stage, staging);
+    }
+    end_copies();
 }

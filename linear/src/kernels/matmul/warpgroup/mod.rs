@@ -1,31 +1,32 @@
 //! Products by the matrix instructions of H100 and H200, on tiles in shared memory. `docs/prefill.md` has
 //! times.
 
-mod copies;
 mod kernel;
-mod outputs;
 #[cfg(test)]
 mod tests;
 mod tiles;
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::DType};
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::prelude::*;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::{ir::DeviceProperties, prelude::*};
 
-use self::{
-    kernel::warpgroup_matmul,
-    tiles::{Tiles, WIDTH},
-};
-use super::super::{
-    launch::{address_type, multiprocessors},
-    warpgroup::is_there,
+use self::{kernel::warpgroup_matmul, tiles::Tiles};
+use super::{
+    super::{
+        launch::{address_type, multiprocessors},
+        warpgroup::is_there,
+    },
+    staged::{WIDTH, row_major},
 };
 
-/// Whether the kernel multiplies these, on their device.
-pub(super) fn takes(rows: &CubeTensor, weight: &CubeTensor) -> bool {
-    let [d_output, d_input] = weight.meta.shape().dims::<2>();
-    is_there(rows.client.properties())
-        && matches!(rows.dtype, DType::F16 | DType::BF16)
+/// Whether the kernel multiplies by weights of such a shape on a device.
+pub(super) fn takes(
+    properties: &DeviceProperties,
+    dtype: DType,
+    [d_output, d_input]: [usize; 2],
+) -> bool {
+    is_there(properties)
+        && matches!(dtype, DType::F16 | DType::BF16)
         && d_input > 0
         && d_input.is_multiple_of(WIDTH)
         && d_output.is_multiple_of(WIDTH)
@@ -54,15 +55,5 @@ pub(super) fn launch(rows: CubeTensor, weight: CubeTensor, output: &CubeTensor) 
             tiles,
             dtype_to_storage_type(output.dtype),
         );
-    }
-}
-
-/// Channels next to each other, and rows at multiples of 16 bytes. CUDA leaves gaps between the rows of
-/// some tensors, which do no harm.
-fn row_major(tensor: CubeTensor) -> CubeTensor {
-    let [row, channel] = [0, 1].map(|axis| tensor.meta.strides()[axis]);
-    match channel == 1 && row.is_multiple_of(WIDTH) {
-        true => tensor,
-        false => into_contiguous(tensor),
     }
 }

@@ -4,11 +4,14 @@ use burn::tensor::DType;
 use cubecl::ir::{ElemType, FloatKind};
 
 use super::{
-    super::super::warpgroup::fixture::{
-        MULTIPROCESSORS, SHARED_MEMORY, compile, hopper, launcher, register, settings, target,
+    super::{
+        super::warpgroup::fixture::{
+            MULTIPROCESSORS, SHARED_MEMORY, compile, hopper, launcher, register, settings, target,
+        },
+        staged::WIDTH,
     },
     kernel::warpgroup_matmul,
-    tiles::{Tiles, WIDTH},
+    tiles::Tiles,
 };
 
 fn ptx(tiles: Tiles, float: FloatKind) -> (String, usize) {

@@ -2,12 +2,10 @@
 
 use burn::tensor::DType;
 
-use super::super::super::warpgroup::{
-    ALIGNMENT, GROUP_ROWS, GROUP_UNITS, PARTS, ROW_BYTES, ptx_name,
+use super::super::{
+    super::warpgroup::{ALIGNMENT, GROUP_ROWS, GROUP_UNITS, PARTS, ptx_name},
+    staged::Staging,
 };
-
-/// Elements of a copy of 16 bytes.
-pub(super) const WIDTH: usize = 8;
 
 /// What the kernel is compiled for: a cube multiplies a tile of rows by a tile of weight rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,38 +55,25 @@ impl Tiles {
         rows.div_ceil(self.rows()) * columns.div_ceil(self.columns)
     }
 
-    /// Rows that a cube copies at once.
-    pub(super) fn lines(&self) -> usize {
-        self.units() / PARTS
-    }
-
-    /// Copies of a unit for a tile of rows, and for one of weight rows.
-    pub(super) fn copies(&self) -> [usize; 2] {
-        [self.rows() / self.lines(), self.columns / self.lines()]
-    }
-
-    /// Bytes of a tile of rows.
-    pub(super) fn row_tile(&self) -> usize {
-        self.rows() * ROW_BYTES
-    }
-
-    pub(super) fn stage_bytes(&self) -> usize {
-        self.row_tile() + self.columns * ROW_BYTES
+    /// Where the tiles lie.
+    pub(super) fn staging(&self) -> Staging {
+        Staging {
+            rows: self.rows(),
+            columns: self.columns,
+            units: self.units(),
+            parts: PARTS,
+            stages: self.stages,
+        }
     }
 
     /// Shared memory in copies, with room to begin at a multiple of [`ALIGNMENT`].
     pub(super) fn shared(&self) -> usize {
-        (self.stages * self.stage_bytes() + ALIGNMENT) / 16
+        (self.staging().bytes() + ALIGNMENT) / 16
     }
 
     /// Tiles whose copies have begun before the first one is multiplied.
     pub(super) fn ahead(&self) -> usize {
         self.stages - 2
-    }
-
-    /// Channels of a step.
-    pub(super) fn step(&self) -> usize {
-        PARTS * WIDTH
     }
 
     /// Sums of a unit.

@@ -1,35 +1,34 @@
 //! Sums in registers, to the output.
 //!
-//! Of a result of 64 rows, lane `4 g + t` of plane `p` holds columns `2 t` and `2 t + 1` of every eight, of
-//! rows `16 p + g` and `16 p + g + 8`.
+//! Of a result of 16 rows, lane `4 g + t` of a plane holds columns `2 t` and `2 t + 1` of every eight, of rows `g` and
+//! `g + 8`.
 
 use cubecl::prelude::*;
 
-use super::{
-    super::super::matrix_instruction::{PLANE, ROWS},
-    tiles::{Tiles, WIDTH},
-};
+use super::{super::super::matrix_instruction::PLANE, WIDTH};
 
-/// Writes the rows and columns that the output has, eight columns at once.
+/// Writes 16 rows of so many columns, whose sums begin at `first`: those of them that the output has, eight columns at
+/// once.
 #[cube]
-pub(super) fn write<F: Float, N: Size>(
+pub(in super::super) fn write<F: Float, N: Size>(
     sums: &Array<f32>,
     output: &mut Tensor<Vector<F, N>>,
     first_row: usize,
     first_column: usize,
-    #[comptime] tiles: Tiles,
+    #[comptime] first: usize,
+    #[comptime] columns: usize,
 ) {
     let size!(W) = 4usize;
-    let unit = UNIT_POS as usize;
-    let upper = first_row + unit / PLANE * ROWS + unit % PLANE / 4;
+    let lane = UNIT_POS as usize % PLANE;
+    let upper = first_row + lane / 4;
     let stride = output.stride(0) / WIDTH;
     #[unroll]
     for half in 0..2usize {
         let row = upper + half * 8;
         #[unroll]
-        for four in 0..comptime!(tiles.columns / (4 * WIDTH)) {
-            let words = exchange::<F, W>(sums, comptime!(16 * four + 2 * half));
-            let column = first_column + comptime!(four * 4 * WIDTH) + unit % 4 * WIDTH;
+        for four in 0..comptime!(columns / (4 * WIDTH)) {
+            let words = exchange::<F, W>(sums, comptime!(first + 16 * four + 2 * half));
+            let column = first_column + comptime!(four * 4 * WIDTH) + lane % 4 * WIDTH;
             if row < output.shape(0) && column < output.shape(1) {
                 output[row * stride + column / WIDTH] = Vector::<F, N>::reinterpret(words);
             }
