@@ -5,7 +5,8 @@ use burn::{
 use burn_cubecl::CubeBackend;
 
 use super::{
-    linear, matmul,
+    linear,
+    matmul::{self, MatmulKernel},
     operands::{ChannelChoice, Inputs, Weights},
     rms_norm,
 };
@@ -32,9 +33,13 @@ pub(crate) trait LinearOps: Backend {
     #[fusion(meta = |weights, dtype| super::shapes::widened(weights, *dtype))]
     fn widen(#[extension_type] weights: Weights<Self>, dtype: DType) -> FloatTensor<Self>;
 
-    /// The product of rows with the rows of a weight.
+    /// The product of rows with the rows of a weight, by a kernel if one is named.
     #[fusion(dtype = rows, shape = burn::tensor::Shape::from([rows[0], weight[0]]))]
-    fn matmul_rows(rows: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn matmul_rows(
+        rows: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        kernel: Option<MatmulKernel>,
+    ) -> FloatTensor<Self>;
 
     /// RMSNorm of every row.
     #[fusion(dtype = x, shape = x)]
@@ -58,8 +63,12 @@ impl LinearOps for CubeBackend {
         linear::launch_widen(weights, dtype)
     }
 
-    fn matmul_rows(rows: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        matmul::launch_matmul_rows(rows, weight)
+    fn matmul_rows(
+        rows: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        kernel: Option<MatmulKernel>,
+    ) -> FloatTensor<Self> {
+        matmul::launch_matmul_rows(rows, weight, kernel)
     }
 
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {

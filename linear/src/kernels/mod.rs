@@ -39,4 +39,6 @@ mod shapes;
 #[doc(hidden)]
 pub mod warpgroup;
 
+#[doc(hidden)]
+pub use self::matmul::{MatmulKernel, matmul_kernels, matmul_rows_by};
 pub use self::{matmul::matmul_rows, rms_norm::rms_norm};
