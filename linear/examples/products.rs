@@ -96,11 +96,11 @@ fn measure(device: &Device, dtype: DType, m: usize, [n, k]: [usize; 2]) -> Vec<M
         drop(outputs);
         seconds
     };
-    let expected = floats(product(MatmulKernel::Cubek));
+    let expected = product(MatmulKernel::Cubek);
     let mut kernels: Vec<_> = matmul_kernels(device, dtype, [n, k])
         .into_iter()
         .map(|kernel| {
-            let distance = distance(&floats(product(kernel)), &expected);
+            let distance = distance(product(kernel), expected.clone());
             // The first round of a kernel takes its compilation, and the second one its memory.
             round(kernel, 2);
             let products = (ROUND / round(kernel, 3)).clamp(3.0, MOST_PRODUCTS);
@@ -136,14 +136,12 @@ fn random(shape: [usize; 2], device: &Device, dtype: DType) -> Tensor<2> {
     Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), (device, DType::F32)).cast(dtype)
 }
 
-fn floats(tensor: Tensor<2>) -> Vec<f32> {
-    let data = tensor.into_data().convert::<f32>();
-    data.try_to_vec::<f32>().expect("floats")
-}
-
-/// The distance of two results over the size of the second.
-fn distance(found: &[f32], expected: &[f32]) -> f64 {
-    let sum = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x * x)).sum::<f64>();
-    let apart = sum(&mut found.iter().zip(expected).map(|(a, b)| a - b));
-    (apart / sum(&mut expected.iter().copied())).sqrt()
+/// The distance of two results over the size of the second; on the device, as they may be large.
+fn distance(found: Tensor<2>, expected: Tensor<2>) -> f64 {
+    let [found, expected] = [found, expected].map(|result| result.cast(DType::F32));
+    let [apart, size] = [found - expected.clone(), expected].map(|values| {
+        let sum = (values.clone() * values).sum();
+        f64::from(sum.into_scalar::<f32>())
+    });
+    (apart / size).sqrt()
 }
