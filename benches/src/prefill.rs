@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use quest_burn::{
     QuestConfig,
-    cache::PagedKvCache,
+    cache::{KvStorage, PagedKvCache},
     policy::{PrefillConfig, QuestPrefillConfig},
 };
 use quest_burn_models::generation::prefill;
@@ -18,7 +18,7 @@ use crate::{
     decode::reserved,
     memory,
     model::{CacheOptions, LoadedModel, ModelOptions, ModelPlan},
-    read,
+    parse, read,
     record::Kind,
 };
 
@@ -41,6 +41,9 @@ pub(crate) struct PrefillOptions {
     pub budgets: Vec<usize>,
     #[command(flatten)]
     pub cache_options: CacheOptions,
+    /// Numbers that keys and values are kept in
+    #[arg(long, value_name = "FORM", value_parser = parse::kv_storages(), default_value_t = KvStorage::Full)]
+    pub kv_cache: KvStorage,
     /// Timed prompts; their median is reported
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     pub prompts: u16,
@@ -113,17 +116,16 @@ pub(crate) fn run(
             for (&chunk, policy) in
                 (options.chunks.iter()).flat_map(|chunk| policies.iter().map(move |p| (chunk, p)))
             {
-                let cache =
-                    loaded
-                        .model
-                        .config()
-                        .cache(options.cache_options.page_size, batch, context);
+                let config = loaded.model.config();
+                let cache = config.cache(options.cache_options.page_size, batch, context);
+                let cache = cache.with_kv_storage(options.kv_cache);
                 let cache_bytes = cache.bytes(loaded.model.dtype());
                 let needed = loaded.weight_bytes().saturating_add(cache_bytes);
                 let (operation, budget) = described(policy);
                 let mut record = Record {
                     page_size: Some(options.cache_options.page_size),
                     chunk: Some(chunk),
+                    kv_cache: Some(options.kv_cache.name()),
                     budget,
                     ..loaded.record(Kind::Prefill, operation, batch, context)
                 };
