@@ -74,7 +74,7 @@ struct Calibrated<'a> {
 pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     let output = output(args)?;
     let folder = ModelFolder::open(args.model.as_deref())?;
-    let model = LocalModel::open(folder.path()).map_err(anyhow::Error::new)?;
+    let model = folder.model()?;
     let output = output.unwrap_or_else(|| beside(model.path()));
     check_writable(&output).with_context(|| output.display().to_string())?;
     let calibration = Calibration {
@@ -133,7 +133,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     print(&calibrated)
 }
 
-/// Where to write, if it is said. What is beside the model in the program is gone with it.
+/// Where to write, if it is said. Nothing can be beside the model in the program.
 fn output(args: &CalibrateArgs) -> anyhow::Result<Option<PathBuf>> {
     match (&args.output, &args.model) {
         (None, None) => {

@@ -6,7 +6,7 @@ use clap::Args;
 use quest_burn::{QuestConfig, policy::PolicyConfig};
 use quest_burn_benches::{Kind, Launch, Record, Target};
 use quest_burn_experiments::passkey::{PasskeyPrompt, is_correct};
-use quest_burn_models::{generation::GenerationConfig, local::LocalModel, tokenizer::Tokenizer};
+use quest_burn_models::{generation::GenerationConfig, tokenizer::Tokenizer};
 use serde::Serialize;
 
 use crate::{
@@ -154,8 +154,7 @@ fn model_checks(selected: &SelectedDevice) -> Result<Vec<Check>, Failure> {
         if !selected.device.supports_dtype(dtype) {
             continue;
         }
-        let builder = LocalModel::open(folder.path()).map_err(anyhow::Error::new)?;
-        let model = builder.dtype(dtype).load(&selected.device);
+        let model = folder.model()?.dtype(dtype).load(&selected.device);
         let model = model.map_err(anyhow::Error::new)?;
         let tokenizer = model
             .tokenizer()

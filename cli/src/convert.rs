@@ -14,10 +14,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::BinaryBytes;
 use quest_burn::inference::WeightFormat;
-use quest_burn_models::{
-    convert::{Conversion, ConvertError, Converted, Report, Target, convert},
-    source,
-};
+use quest_burn_models::convert::{Conversion, ConvertError, Converted, Report, Target, convert};
 use serde::Serialize;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -87,7 +84,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<(), Failure> {
     // Refused before anything is downloaded.
     let parent = free_place(&args.output)?;
     let model = ModelFolder::open(args.model.as_deref())?;
-    let source = source::open(model.path()).map_err(anyhow::Error::new)?;
+    let source = model.source()?;
     let conversion = Conversion {
         target: args.to.target(),
         dtype: args.dtype.map(DTypeName::dtype),

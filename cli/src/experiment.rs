@@ -130,11 +130,8 @@ impl<'a> ExperimentPlan<'a> {
         let work = Work::chunk(self.model.options.prefill_chunk);
         let loaded = self.model.load(tokens, work)?;
         loaded.report(tokens);
-        let folder = &self.model.folder;
-        let model = ModelInfo::of_dir(folder.path(), folder.name(), loaded.model.config());
-        folder.discard();
         Ok(ExperimentModel {
-            info: model.map_err(anyhow::Error::new)?,
+            info: self.model.folder.info(loaded.model.config())?,
             device: value_name(loaded.device.name),
             model: loaded.model,
         })

@@ -2,18 +2,23 @@
 //! program.
 
 use std::{
-    cell::RefCell,
     fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, anyhow};
-use tempfile::TempDir;
+use anyhow::anyhow;
+use quest_burn_experiments::results::ModelInfo;
+use quest_burn_models::{
+    config::ModelConfig,
+    local::{LocalModel, LocalModelBuilder},
+    source::{self, CheckpointSource, MemoryCheckpoint},
+};
 
 /// The model in the program.
 const SHIPPED: Option<Shipped> = include!(concat!(env!("OUT_DIR"), "/shipped.rs"));
 
-/// A model as files in the program.
+/// A model as files in the program. They are read where they are: nothing is written that would be left behind.
+#[derive(Clone, Copy)]
 #[allow(
     dead_code,
     reason = "made where the model was there when the program was built"
@@ -23,33 +28,30 @@ struct Shipped {
     files: &'static [(&'static str, &'static [u8])],
 }
 
-/// A folder or file with a checkpoint.
-#[derive(Debug)]
+/// A folder or file with a checkpoint, or the one in the program.
 pub(crate) struct ModelFolder {
     name: String,
-    path: PathBuf,
-    /// Removes what was unpacked.
-    unpacked: RefCell<Option<TempDir>>,
+    place: Place,
+}
+
+enum Place {
+    Path(PathBuf),
+    Program(Shipped),
 }
 
 impl ModelFolder {
-    /// What was asked for: a path that is there, or a model of the hub. Without either, the model in
-    /// the program is unpacked into a folder that is gone when this value is.
+    /// What was asked for: a path that is there, or a model of the hub; without either, the model in the program.
     pub(crate) fn open(asked: Option<&Path>) -> anyhow::Result<Self> {
         match (asked, SHIPPED) {
-            (Some(asked), _) => match on_hub(asked)? {
-                Some((name, path)) => Ok(Self {
+            (Some(asked), _) => {
+                let of_hub = on_hub(asked)?;
+                let (name, path) = of_hub.unwrap_or_else(|| (name(asked), asked.into()));
+                Ok(Self {
                     name,
-                    path,
-                    unpacked: RefCell::default(),
-                }),
-                None => Ok(Self {
-                    name: name(asked),
-                    path: asked.into(),
-                    unpacked: RefCell::default(),
-                }),
-            },
-            (None, Some(shipped)) => shipped.unpack(),
+                    place: Place::Path(path),
+                })
+            }
+            (None, Some(shipped)) => Ok(shipped.into()),
             (None, None) => Err(anyhow!(
                 "model: expected `--model DIR`, found none, and this build carries no model (it \
                  takes assets/quest-passkey of the repository with the feature `shipped-model`)"
@@ -62,30 +64,39 @@ impl ModelFolder {
         &self.name
     }
 
-    /// Removes what was unpacked, once the model is loaded: a signal that ends the program leaves
-    /// nothing behind then. A folder that was asked for stays.
-    pub(crate) fn discard(&self) {
-        self.unpacked.take();
+    /// Whether files may be beside it.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        matches!(self.place, Place::Path(_))
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// The checkpoint, whose names and headers are read.
+    pub(crate) fn source(&self) -> anyhow::Result<Box<dyn CheckpointSource>> {
+        Ok(match &self.place {
+            Place::Path(path) => source::open(path)?,
+            Place::Program(shipped) => Box::new(MemoryCheckpoint::new(shipped.name, shipped.files)),
+        })
+    }
+
+    /// Everything of the checkpoint but the weights.
+    pub(crate) fn model(&self) -> anyhow::Result<LocalModelBuilder> {
+        Ok(LocalModel::of_source(self.source()?)?)
+    }
+
+    /// What tells it from other models; reads all of its weights.
+    pub(crate) fn info(&self, config: &ModelConfig) -> anyhow::Result<ModelInfo> {
+        Ok(match &self.place {
+            Place::Path(path) => ModelInfo::of_dir(path, &self.name, config)?,
+            Place::Program(shipped) => ModelInfo::of_files(&self.name, shipped.files, config),
+        })
     }
 }
 
-impl Shipped {
-    fn unpack(&self) -> anyhow::Result<ModelFolder> {
-        let folder = TempDir::with_prefix(self.name).context("a folder for the model")?;
-        for (name, bytes) in self.files {
-            let path = folder.path().join(name);
-            fs::write(&path, bytes).with_context(|| path.display().to_string())?;
+impl From<Shipped> for ModelFolder {
+    fn from(shipped: Shipped) -> Self {
+        Self {
+            name: shipped.name.to_owned(),
+            place: Place::Program(shipped),
         }
-        Ok(ModelFolder {
-            name: self.name.to_owned(),
-            path: folder.path().into(),
-            unpacked: RefCell::new(Some(folder)),
-        })
     }
 }
 
@@ -125,27 +136,22 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         for path in [folder.clone(), folder.join("."), folder.join("../tiny/")] {
             let opened = ModelFolder::open(Some(&path)).unwrap();
-            assert_eq!((opened.name(), opened.path()), ("tiny", path.as_path()));
+            assert_eq!(opened.name(), "tiny");
+            assert!(opened.is_on_disk());
         }
     }
 
     #[test]
-    fn a_model_in_the_program_becomes_a_folder_that_does_not_stay() {
-        let shipped = Shipped {
+    fn a_model_in_the_program_is_read_where_it_is() {
+        let folder = ModelFolder::from(Shipped {
             name: "shipped",
-            files: &[("config.json", b"{}"), ("model.safetensors", b"weights")],
-        };
-        let folder = shipped.unpack().unwrap();
+            files: &[("config.json", b"[]")],
+        });
         assert_eq!(folder.name(), "shipped");
-        let path = folder.path().to_owned();
-        assert_eq!(fs::read(path.join("config.json")).unwrap(), b"{}");
-        assert_eq!(
-            fs::read(path.join("model.safetensors")).unwrap(),
-            b"weights"
-        );
-        folder.discard();
-        assert!(!path.exists());
-        let path = shipped.unpack().unwrap().path().to_owned();
-        assert!(!path.exists(), "gone with its folder");
+        assert!(!folder.is_on_disk());
+        let source = folder.source().unwrap();
+        assert!(!source.path().exists());
+        let error = source.config().unwrap_err().to_string();
+        assert!(error.contains("shipped/config.json"), "{error}");
     }
 }

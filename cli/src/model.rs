@@ -47,7 +47,7 @@ impl<'a> ModelPlan<'a> {
             bail!(GenerateError::Chunk);
         }
         let folder = ModelFolder::open(options.folder.as_deref())?;
-        let model = LocalModel::open(folder.path())?
+        let model = (folder.model()?)
             .page_size(selection.page_size())
             .digest(selection.digest())
             .digest_storage(selection.digest_storage)
@@ -195,7 +195,9 @@ impl<'a> Plan<'a> {
 
     /// The plan for a model that skips channels, if that is asked for.
     pub(crate) fn with_channels(mut self, channels: &ChannelOptions) -> anyhow::Result<Self> {
-        if let Some(sparsity) = channels.read(self.model.model.path())? {
+        let folder = &self.model.folder;
+        let checkpoint = folder.is_on_disk().then(|| self.model.model.path());
+        if let Some(sparsity) = channels.read(checkpoint)? {
             let (device, _) = self.model.device()?;
             let weights = self.options.model.weights;
             sparsity.check(self.model.config(), weights, &device.device)?;
@@ -227,7 +229,6 @@ impl<'a> Plan<'a> {
         let tokens = self.options.context.unwrap_or(prompt + new_tokens);
         let held = self.tokens_held(prompt, tokens)?;
         let loaded = self.model.load(held, work)?;
-        self.model.folder.discard();
         loaded.report_held(tokens, held);
         let session = match frees_pages(&**loaded.model.policy(), self.model.config()) {
             true => loaded.model.with_context(tokens).session()?,

@@ -85,11 +85,18 @@ impl ChannelOptions {
     }
 
     /// What was calibrated for the checkpoint at a path.
-    pub(crate) fn read(&self, checkpoint: &Path) -> anyhow::Result<Option<ActivationSparsity>> {
+    pub(crate) fn read(
+        &self,
+        checkpoint: Option<&Path>,
+    ) -> anyhow::Result<Option<ActivationSparsity>> {
         let Some(asked) = &self.activation_sparsity else {
             return Ok(None);
         };
-        let file = asked.clone().unwrap_or_else(|| beside(checkpoint));
+        let Some(file) = asked.clone().or_else(|| checkpoint.map(beside)) else {
+            bail!(
+                "--activation-sparsity: expected a file, found none, and no --model that one is beside"
+            );
+        };
         let sparsity = ActivationSparsity::read(&file);
         Ok(Some(sparsity.context("--activation-sparsity")?))
     }

@@ -4,7 +4,7 @@ mod common;
 
 use std::{
     io::Write,
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use common::Checkpoint;
@@ -127,44 +127,38 @@ fn files_that_never_end_are_refused() {
     }
 }
 
-/// Of a session that is ended from outside, here with the hardest of signals.
-#[cfg(unix)]
+/// So that nothing is left behind there, however the program ends.
 #[test]
-fn a_model_that_is_loaded_has_left_the_temporary_folder() {
-    use std::{io::BufRead, io::BufReader, process::Command};
-
+fn the_model_in_the_program_needs_no_temporary_folder() {
     let dir = tempfile::tempdir().unwrap();
-    let (temporary, ids) = (dir.path().join("tmp"), dir.path().join("ids.json"));
-    std::fs::create_dir(&temporary).unwrap();
+    let ids = dir.path().join("ids.json");
     std::fs::write(&ids, "[1, 7, 33, 90]").unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_quest"))
-        .args([
-            "generate",
-            "--device",
-            "flex",
-            "--ignore-eos",
-            "--max-new-tokens",
-            "30000",
-        ])
+    let output = Command::new(env!("CARGO_BIN_EXE_quest"))
+        .args(["generate", "--device", "flex", "--max-new-tokens", "1"])
         .arg("--ids")
         .arg(&ids)
-        .env("TMPDIR", &temporary)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
+        .env("TMPDIR", dir.path().join("absent"))
+        .output()
         .unwrap();
-    // It is said when the model is there.
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut lines = stderr.lines().map(Result::unwrap);
-    let said = lines.find(|line| line.starts_with("model: ") || line.starts_with("error: "));
-    let left = std::fs::read_dir(&temporary).unwrap().count();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let said = said.unwrap_or_default();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     // A build without the model says so.
     assert!(
-        said.starts_with("model: ") || said.contains("carries no model"),
-        "{said}"
+        output.status.success() || stderr.contains("carries no model"),
+        "{stderr}"
     );
-    assert_eq!(left, 0);
+}
+
+#[test]
+fn nothing_is_beside_the_model_in_the_program() {
+    let output = Command::new(env!("CARGO_BIN_EXE_quest"))
+        .args(["generate", "--prompt", "a", "--activation-sparsity"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    let problem = "--activation-sparsity: expected a file, found none, and no --model";
+    assert!(
+        stderr.contains(problem) || stderr.contains("carries no model"),
+        "{stderr}"
+    );
 }

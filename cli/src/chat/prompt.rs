@@ -41,7 +41,7 @@ pub(crate) struct Prompter {
 impl Prompter {
     /// What a checkpoint and the options say.
     pub(crate) fn new(plan: &ModelPlan, options: &TemplateOptions) -> anyhow::Result<Self> {
-        let path = plan.folder.path();
+        let path = plan.model.path();
         let Some(tokenizer) = plan.model.tokenizer() else {
             bail!(
                 "{}: expected a tokenizer ({}), as messages are text, found none",
@@ -159,7 +159,7 @@ impl TemplateOptions {
                     "{}: expected a chat template (`chat_template.jinja`, or field \
                      `chat_template` of `tokenizer_config.json`), found none: this may not be a \
                      chat model; `--chat-template FILE` gives it one",
-                    plan.folder.path().display()
+                    plan.model.path().display()
                 );
             };
             return Ok(templates.select(None, false, special)?);

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let Some(tokenizer) = plan.model.model.tokenizer().cloned() else {
         return Err(anyhow::anyhow!(
             "{}: expected a tokenizer ({}), as requests are text, found none",
-            plan.model.folder.path().display(),
+            plan.model.model.path().display(),
             Tokenizer::FILE
         )
         .into());
@@ -100,7 +100,6 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     plan.model.model = plan.model.model.context(context);
     let (loaded, config_of_engine) = load(&plan, args, context)?;
     let pool_tokens = config_of_engine.pool_tokens;
-    plan.model.folder.discard();
     loaded.report(pool_tokens);
     warn_of_context(args, context, pool_tokens);
     let quest = args.policy().quest;

@@ -145,16 +145,46 @@ impl ModelInfo {
             };
             let mut file = File::open(&path).map_err(read)?;
             let bytes = file.metadata().map_err(read)?.len();
-            // Name and length keep apart what is in different files.
-            hash.update(format!("{name}\n{bytes}\n"));
+            hash.update(head(&name, bytes));
             io::copy(&mut file, &mut hash).map_err(read)?;
         }
-        Ok(Self {
+        Ok(Self::of_hash(name, hash, config))
+    }
+
+    /// Describes a model whose files are in memory, by their names.
+    pub fn of_files(name: &str, files: &[(&str, &[u8])], config: &ModelConfig) -> Self {
+        let mut files = files.to_vec();
+        files.retain(|(file, _)| matters(file));
+        files.sort_unstable();
+        let mut hash = Sha256::new();
+        for (file, bytes) in files {
+            hash.update(head(file, bytes.len() as u64));
+            hash.update(bytes);
+        }
+        Self::of_hash(name, hash, config)
+    }
+
+    fn of_hash(name: &str, hash: Sha256, config: &ModelConfig) -> Self {
+        Self {
             name: name.to_owned(),
             sha256: hexadecimal(hash.finalize()),
             config: config.clone(),
-        })
+        }
     }
+}
+
+/// Name and length keep apart what is in different files.
+fn head(name: &str, bytes: u64) -> String {
+    format!("{name}\n{bytes}\n")
+}
+
+/// Whether a file makes the model what it is.
+fn matters(name: &str) -> bool {
+    ["config.json", "tokenizer.json"].contains(&name)
+        || [".safetensors", ".gguf"]
+            .iter()
+            .any(|end| name.ends_with(end))
+        || (name.starts_with("pytorch_model") && name.ends_with(".bin"))
 }
 
 /// Names of the files that make the model what it is.
@@ -167,12 +197,7 @@ fn files(dir: &Path) -> Result<Vec<String>, ModelInfoError> {
     for entry in fs::read_dir(dir).map_err(read)? {
         let name = entry.map_err(read)?.file_name();
         let name = name.to_string_lossy().into_owned();
-        let matters = ["config.json", "tokenizer.json"].contains(&name.as_str())
-            || [".safetensors", ".gguf"]
-                .iter()
-                .any(|end| name.ends_with(end))
-            || (name.starts_with("pytorch_model") && name.ends_with(".bin"));
-        if matters {
+        if matters(&name) {
             names.push(name);
         }
     }
@@ -203,6 +228,24 @@ mod tests {
         };
         checkpoint::write(dir.path(), &spec);
         assert_ne!(info().sha256, first.sha256);
+    }
+
+    #[test]
+    fn files_in_memory_have_the_hash_of_their_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        checkpoint::write(dir.path(), &CheckpointSpec::default());
+        let config = ModelConfig::from_dir(dir.path()).unwrap();
+        let [weights, fields] = ["model.safetensors", "config.json"]
+            .map(|name| fs::read(dir.path().join(name)).unwrap());
+        let files: [(&str, &[u8]); 3] = [
+            ("model.safetensors", &weights),
+            ("generation_config.json", b"{}"),
+            ("config.json", &fields),
+        ];
+        assert_eq!(
+            ModelInfo::of_files("tiny", &files, &config),
+            ModelInfo::of_dir(dir.path(), "tiny", &config).unwrap()
+        );
     }
 
     #[test]

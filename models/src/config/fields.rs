@@ -22,8 +22,12 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Reads a file.
     pub(crate) fn read(path: &'a Path) -> Result<Self, ModelError> {
-        let bytes = read_file(path)?;
-        let fields = serde_json::from_slice(&bytes).map_err(|source| ModelError::Json {
+        Self::parse(path, &read_file(path)?)
+    }
+
+    /// Takes the content of a file apart.
+    pub(crate) fn parse(path: &'a Path, bytes: &[u8]) -> Result<Self, ModelError> {
+        let fields = serde_json::from_slice(bytes).map_err(|source| ModelError::Json {
             path: path.into(),
             source,
         })?;

@@ -30,10 +30,11 @@ pub(crate) fn read(dir: &Path) -> Result<ModelConfig, ModelError> {
 
 /// What `generation_config.json` of a folder recommends; nothing where there is none.
 pub(crate) fn generation(dir: &Path) -> Result<GenerationDefaults, ModelError> {
-    Ok(GenerationDefaults {
-        sampling: SamplingDefaults::from_dir(dir)?,
-        stop_token_ids: stop_token_ids(dir)?,
-    })
+    let path = dir.join(ModelConfig::GENERATION_FILE);
+    match path.exists() {
+        true => recommended(&Fields::read(&path)?),
+        false => Ok(GenerationDefaults::default()),
+    }
 }
 
 fn stop_token_ids(dir: &Path) -> Result<Vec<u32>, ModelError> {
@@ -42,6 +43,14 @@ fn stop_token_ids(dir: &Path) -> Result<Vec<u32>, ModelError> {
         return Ok(Vec::new());
     }
     token_ids(&Fields::read(&path)?, "eos_token_id")
+}
+
+/// What the fields of `generation_config.json` recommend.
+pub(crate) fn recommended(fields: &Fields<'_>) -> Result<GenerationDefaults, ModelError> {
+    Ok(GenerationDefaults {
+        sampling: SamplingDefaults::read(fields)?,
+        stop_token_ids: token_ids(fields, "eos_token_id")?,
+    })
 }
 
 /// The configuration that some fields are.

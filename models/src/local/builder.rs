@@ -14,7 +14,7 @@ use crate::{
     activation_sparsity::{ActivationSparsity, Calibration, CalibrationReport, calibrate},
     config::ModelConfig,
     lazy,
-    source::{self, CheckpointSource},
+    source::CheckpointSource,
     tokenizer::Tokenizer,
     weights::{KeptWeights, LoadProgress, load_for_inference_from},
 };
@@ -44,8 +44,7 @@ enum Policy {
 }
 
 impl LocalModelBuilder {
-    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
-        let source = source::open(path)?;
+    pub(super) fn of(source: Box<dyn CheckpointSource>) -> Result<Self, ModelError> {
         let config = source.config()?;
         Ok(Self {
             tokenizer: source.tokenizer()?,

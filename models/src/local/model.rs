@@ -18,6 +18,7 @@ use crate::{
     generation::GenerateError,
     model::LanguageModel,
     session::Session,
+    source::{self, CheckpointSource},
     tokenizer::Tokenizer,
     weights::{KeptForm, KeptWeights},
 };
@@ -69,7 +70,16 @@ impl LocalModel {
     /// When it is not a folder with a model of the supported architectures, or its tokenizer cannot
     /// be read. A folder without a tokenizer is a model of token ids.
     pub fn open(path: impl AsRef<Path>) -> Result<LocalModelBuilder, ModelError> {
-        LocalModelBuilder::open(path.as_ref())
+        Self::of_source(source::open(path.as_ref())?)
+    }
+
+    /// The same of a checkpoint that was opened already, or is in no file.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn of_source(source: Box<dyn CheckpointSource>) -> Result<LocalModelBuilder, ModelError> {
+        LocalModelBuilder::of(source)
     }
 
     /// A model that was made or loaded otherwise: dense, without a tokenizer.

@@ -39,7 +39,7 @@ impl SamplingDefaults {
         Self::read(&Fields::read(&path)?)
     }
 
-    fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
         let repetition_penalty = fields.optional("repetition_penalty")?;
         let defaults = match fields.optional("do_sample")?.unwrap_or(false) {
             false => Self {

@@ -1,4 +1,4 @@
-//! Where a model comes from: a Hugging Face folder or a GGUF file.
+//! Where a model comes from: a Hugging Face folder, a GGUF file, or memory.
 //!
 //! [`open`] finds out what a path is. The [`CheckpointSource`] that it gives says what the checkpoint
 //! knows of itself; everything above it (configuration, tokenizer, weights) reads nothing else, so it
@@ -8,6 +8,7 @@ mod files;
 mod folder;
 mod hub_cache;
 mod lfs;
+mod memory;
 mod tensor;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 
 pub use folder::HuggingFaceFolder;
 pub(crate) use lfs::{is_pointer as is_lfs_pointer, read as read_file};
+pub use memory::MemoryCheckpoint;
 use serde_json::{Map, Value};
 pub(crate) use tensor::aligned;
 pub use tensor::{BlockTensor, SourceTensor, TensorData};

@@ -33,11 +33,16 @@ fn read_json(path: &Path) -> Result<Tokenizer, TokenizerError> {
             source: Box::new(source),
         },
     })?;
+    parse_json(path, &bytes)
+}
+
+/// The tokenizer that the content of `tokenizer.json` is.
+pub(crate) fn parse_json(path: &Path, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     let parse = |source| TokenizerError::Parse {
         path: path.into(),
         source,
     };
-    let mut json = serde_json::from_slice::<Value>(&bytes).map_err(|error| parse(error.into()))?;
+    let mut json = serde_json::from_slice::<Value>(bytes).map_err(|error| parse(error.into()))?;
     checks::template(&json).map_err(|problem| TokenizerError::Unsupported {
         path: path.into(),
         problem,

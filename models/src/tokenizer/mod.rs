@@ -18,7 +18,7 @@ use tokenizers::{
 };
 
 pub use error::TokenizerError;
-pub(crate) use folder::read as read_folder;
+pub(crate) use folder::{parse_json, read as read_folder};
 pub use stream::DecodeStream;
 
 pub(crate) use added::add as add_tokens;
