@@ -2,6 +2,7 @@
 //! between tokens, for growing numbers of clients. Any such server is measured by the same requests.
 
 mod client;
+mod policy;
 mod prompts;
 mod times;
 
@@ -16,13 +17,15 @@ use std::{
     time::Instant,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use quest_burn_report::{count, table::Table};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use self::policy::StartedServer;
 use self::{
     client::{Answer, Asked, Client},
+    policy::AskedPolicy,
     prompts::Prompts,
     times::Times,
 };
@@ -73,34 +76,6 @@ pub struct ServeOptions {
     /// Options of the server that is started
     #[arg(last = true, value_name = "OPTION", conflicts_with = "url")]
     server: Vec<String>,
-}
-
-/// The policy that requests ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-enum AskedPolicy {
-    /// Says nothing of it
-    Default,
-    Dense,
-    Quest,
-}
-
-impl AskedPolicy {
-    fn name(self) -> String {
-        let value = self.to_possible_value().expect("no value is skipped");
-        value.get_name().to_owned()
-    }
-}
-
-/// A server that was started to be measured.
-#[derive(Clone, Debug)]
-pub struct StartedServer {
-    /// Where it is.
-    pub url: String,
-    /// The policy that it answers by where a request says nothing.
-    pub policy: String,
-    /// Tokens that Quest attends to where a request says nothing.
-    pub budget: usize,
 }
 
 /// One measurement.
@@ -171,7 +146,7 @@ impl ServeOptions {
         for &tokens in &self.prompts {
             for &policy in &self.policies {
                 for &clients in &self.clients {
-                    let answered = self.answered_by(policy, started);
+                    let answered = policy.answered_by(self.budget, started);
                     let of = (tokens, policy, clients);
                     let load = self.measure(url, &model, &prompts, of, answered, asked)?;
                     asked += self.requests;
@@ -186,24 +161,6 @@ impl ServeOptions {
             true => Ok(()),
             false => print(table.to_string().trim_end()),
         }
-    }
-
-    /// What answers attend to, and the budget that is known: of a server that was started, its own where requests
-    /// say nothing.
-    fn answered_by(
-        &self,
-        asked: AskedPolicy,
-        started: Option<&StartedServer>,
-    ) -> (String, Option<usize>) {
-        let policy = match (asked, started) {
-            (AskedPolicy::Default, Some(server)) => server.policy.clone(),
-            _ => asked.name(),
-        };
-        // A budget is asked for together with Quest only.
-        let asked = self.budget.filter(|_| asked == AskedPolicy::Quest);
-        let budget = asked.or(started.map(|server| server.budget));
-        let budget = budget.filter(|_| policy == AskedPolicy::Quest.name());
-        (policy, budget)
     }
 
     fn measure(
@@ -284,12 +241,8 @@ impl ServeOptions {
             "model": model, "prompt": prompt, "max_tokens": self.new_tokens, "temperature": 0,
             "ignore_eos": true, "stream": true, "stream_options": { "include_usage": true },
         });
-        match (policy, self.budget) {
-            (AskedPolicy::Default, _) => (),
-            (AskedPolicy::Quest, Some(budget)) => {
-                body["quest"] = json!({ "policy": policy, "token_budget": budget });
-            }
-            _ => body["quest"] = json!({ "policy": policy }),
+        if let Some(parameter) = policy.parameter(self.budget) {
+            body["quest"] = parameter;
         }
         body
     }
