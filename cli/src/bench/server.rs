@@ -16,7 +16,8 @@ use crate::{
     with_dashes_in_values,
 };
 
-/// This program as `quest serve`, a process of its own as any other server is one. It ends with this value.
+/// This program as `quest serve`, a process of its own as any other server is one. It ends with this value, and by its
+/// stdin with this process, however that ends.
 pub(super) struct Server {
     child: Child,
     started: StartedServer,
@@ -37,9 +38,10 @@ impl Server {
         let mut command = Command::new(program);
         command.args(["serve", "--port", "0", "--device", &value_name(device)]);
         command
+            .arg("--until-stdin-closes")
             .args(arguments)
             .stdout(Stdio::piped())
-            .stdin(Stdio::null());
+            .stdin(Stdio::piped());
         let child = command.spawn().context("quest serve");
         let mut server = Self {
             child: child.map_err(Failure::internal)?,

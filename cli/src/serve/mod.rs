@@ -20,7 +20,7 @@ use self::{
     engine::EngineBackend,
     grammars::Grammars,
     options::{AddressOptions, EngineOptions, LimitOptions},
-    signals::Ending,
+    signals::{Ending, end_with_stdin},
     text::ModelText,
 };
 use crate::{
@@ -61,6 +61,9 @@ impl ServeArgs {
 }
 
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    if args.address.until_stdin_closes {
+        end_with_stdin().map_err(Failure::internal)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

@@ -30,6 +30,9 @@ pub(super) struct AddressOptions {
     /// Another name that requests may ask for the model by; may be given several times
     #[arg(long = "alias", value_name = "NAME")]
     pub aliases: Vec<String>,
+    /// Ends at once when stdin does: with the program that started this one and holds the other end
+    #[arg(long)]
+    pub until_stdin_closes: bool,
 }
 
 /// How many are served at once.

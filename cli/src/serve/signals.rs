@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
 };
 
 use tokio::{runtime::Runtime, sync::oneshot};
@@ -54,6 +55,18 @@ impl Ending {
             let _ = self.came.await;
         }
     }
+}
+
+/// Ends the program when stdin does. Whoever held the other end needs it no more, and may have ended in a way that
+/// told nobody.
+pub(super) fn end_with_stdin() -> io::Result<()> {
+    let thread = thread::Builder::new().name("quest-stdin".to_owned());
+    let watching = thread.spawn(|| {
+        // What cannot be read has no end to wait for.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        std::process::exit(0);
+    });
+    watching.map(drop)
 }
 
 /// Ctrl-C, and SIGTERM where there is one.

@@ -1,5 +1,13 @@
 //! `quest bench serve`: load on a server.
 
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpStream,
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
 use serde_json::{Value, json};
 
 use super::{Server, quest};
@@ -75,6 +83,68 @@ fn a_server_is_started_to_be_measured_and_ended() {
     let heading = stdout.lines().next().unwrap();
     assert!(heading.contains("requests/s") && heading.contains("first p99"));
     assert_eq!(stdout.lines().count(), 2, "{stdout}");
+}
+
+#[track_caller]
+fn ends(mut child: Child) {
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < Duration::from_secs(60), "it goes on");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_server_ends_with_its_stdin_where_that_is_asked_for() {
+    let mut command = quest(&["serve", "--device", "flex", "--port", "0"]);
+    let command = command.arg("--until-stdin-closes").stdin(Stdio::piped());
+    // While it loads, and while it serves.
+    drop_stdin(command.stdout(Stdio::null()).spawn().unwrap());
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut address = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut address).unwrap();
+    assert!(address.starts_with("http://"), "{address}");
+    drop_stdin(child);
+}
+
+#[track_caller]
+fn drop_stdin(mut child: Child) {
+    drop(child.stdin.take());
+    ends(child);
+}
+
+#[test]
+fn a_server_that_was_started_does_not_outlive_a_measurement_that_is_killed() {
+    let clients = vec!["1"; 1000].join(",");
+    let mut command = quest(&["bench", "serve", "--device", "flex", "--json"]);
+    let command = command.args([
+        "--clients",
+        &clients,
+        "--requests",
+        "1",
+        "--new-tokens",
+        "2",
+    ]);
+    let mut bench = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut row = String::new();
+    let mut stdout = BufReader::new(bench.stdout.take().unwrap());
+    stdout.read_line(&mut row).unwrap();
+    let row = serde_json::from_str::<Value>(&row).unwrap();
+    let address = row["url"]
+        .as_str()
+        .unwrap()
+        .strip_prefix("http://")
+        .unwrap();
+    TcpStream::connect(address).unwrap();
+    // The hardest of signals, which nothing in the program hears.
+    bench.kill().unwrap();
+    ends(bench);
+    let killed = Instant::now();
+    while TcpStream::connect(address).is_ok() {
+        assert!(killed.elapsed() < Duration::from_secs(60), "it serves on");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
