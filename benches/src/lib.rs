@@ -43,7 +43,7 @@ pub use options::BenchOptions;
 pub use parse::{digest_kinds, digest_storages, kv_storages};
 pub use record::{Kind, Record};
 #[cfg(feature = "serve")]
-pub use serve::{ServeOptions, StartedServer};
+pub use serve::{API_KEY_VARIABLE, ServeOptions, StartedServer};
 pub use target::{Target, device_memory};
 pub use timing::{Launch, Timing};
 

@@ -24,7 +24,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     #[cfg(feature = "serve")]
     if let Some(options) = args.bench.serve() {
         let server = options.server();
-        let server = server.map(|arguments| server::Server::start(args.device, &arguments));
+        let key = options.api_key()?;
+        let server =
+            server.map(|arguments| server::Server::start(args.device, &arguments, key.as_deref()));
         let server = server.transpose()?;
         let started = server.as_ref().map(server::Server::started);
         return (args.bench.run_serve(options, started)).map_err(Failure::from);

@@ -12,7 +12,8 @@ use crate::BenchError;
 /// Time for whatever is not an answer.
 const BRIEFLY: Duration = Duration::from_secs(30);
 
-/// One client of a server.
+/// One client of a server. Clones are others of the same one.
+#[derive(Clone)]
 pub(super) struct Client {
     agent: ureq::Agent,
     url: String,
@@ -47,6 +48,11 @@ impl Client {
             url: url.trim_end_matches('/').to_owned(),
             key: key.map(str::to_owned),
         }
+    }
+
+    /// The address of the server.
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
     /// The name of the first model that is served.

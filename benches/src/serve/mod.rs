@@ -31,13 +31,16 @@ use self::{
 };
 use crate::BenchError;
 
+/// The variable with a key of `quest serve` and of who asks it, so that it is in no list of processes.
+pub const API_KEY_VARIABLE: &str = "QUEST_API_KEY";
+
 /// Options of `bench serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeOptions {
     /// Address of a server that runs [default: one that is started, with --model and what is behind --]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// A key of the server
+    /// A key of the server [default: the environment's QUEST_API_KEY]
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
     /// Clients at once, each of which asks when it has its answer
@@ -111,6 +114,23 @@ impl ServeOptions {
         Some(model.chain(self.server.iter().cloned()).collect())
     }
 
+    /// The key that requests name, if any: the option's, or the environment's.
+    ///
+    /// # Errors
+    ///
+    /// When it is empty.
+    pub fn api_key(&self) -> Result<Option<String>, BenchError> {
+        let of_environment = || std::env::var(API_KEY_VARIABLE).ok();
+        match self.api_key.clone().or_else(of_environment) {
+            Some(key) if key.trim().is_empty() => Err(BenchError::Option {
+                option: "--api-key",
+                expected: "a key".into(),
+                found: "an empty one".into(),
+            }),
+            key => Ok(key),
+        }
+    }
+
     /// Measures a server, and prints each result as it comes.
     ///
     /// # Errors
@@ -125,7 +145,8 @@ impl ServeOptions {
                 found: "none".into(),
             });
         };
-        let client = Client::new(url, self.api_key.as_deref());
+        let key = self.api_key()?;
+        let client = Client::new(url, key.as_deref());
         let model = client.model()?;
         let prompts = Prompts::new(self.text.as_deref(), self.shared, &client)?;
         let mut table = Table::new([
@@ -148,7 +169,7 @@ impl ServeOptions {
                 for &clients in &self.clients {
                     let answered = policy.answered_by(self.budget, started);
                     let of = (tokens, policy, clients);
-                    let load = self.measure(url, &model, &prompts, of, answered, asked)?;
+                    let load = self.measure(&client, &model, &prompts, of, answered, asked)?;
                     asked += self.requests;
                     match is_json {
                         true => print(&serde_json::to_string(&load).expect("keys are text"))?,
@@ -165,7 +186,7 @@ impl ServeOptions {
 
     fn measure(
         &self,
-        url: &str,
+        client: &Client,
         model: &str,
         prompts: &Prompts,
         (tokens, policy, clients): (usize, AskedPolicy, usize),
@@ -176,7 +197,7 @@ impl ServeOptions {
         let answers = Mutex::new(Vec::new());
         let refused = AtomicUsize::new(0);
         let ask = || {
-            let client = Client::new(url, self.api_key.as_deref());
+            let client = client.clone();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= self.requests {
@@ -208,7 +229,8 @@ impl ServeOptions {
         let answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Some(first_token_ms) = Times::of(answers.iter().map(|answer| answer.first)) else {
             return Err(BenchError::Server(format!(
-                "{url}: expected answers, found all refused"
+                "{}: expected answers, found all refused",
+                client.url()
             )));
         };
         let sum = |of: fn(&Answer) -> u64| answers.iter().map(of).sum::<u64>();
@@ -216,7 +238,7 @@ impl ServeOptions {
         let n = answers.len();
         Ok(Load {
             kind: "serve",
-            url: url.to_owned(),
+            url: client.url().to_owned(),
             model: model.to_owned(),
             policy: answered_by,
             budget,

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory, FromArgMatches, Parser};
-use quest_burn_benches::StartedServer;
+use quest_burn_benches::{API_KEY_VARIABLE, StartedServer};
 
 use crate::{
     device::{DeviceName, value_name},
@@ -32,8 +32,12 @@ struct Arguments {
 }
 
 impl Server {
-    /// Starts it at a port that is free, and waits until it serves.
-    pub(super) fn start(device: DeviceName, arguments: &[String]) -> Result<Self, Failure> {
+    /// Starts it at a port that is free, for requests with a key if there is one, and waits until it serves.
+    pub(super) fn start(
+        device: DeviceName,
+        arguments: &[String],
+        key: Option<&str>,
+    ) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(Failure::internal)?;
         let mut command = Command::new(program);
         command.args(["serve", "--port", "0", "--device", &value_name(device)]);
@@ -41,7 +45,8 @@ impl Server {
             .arg("--until-stdin-closes")
             .args(arguments)
             .stdout(Stdio::piped())
-            .stdin(Stdio::piped());
+            .stdin(Stdio::piped())
+            .envs(key.map(|key| (API_KEY_VARIABLE, key)));
         let child = command.spawn().context("quest serve");
         let mut server = Self {
             child: child.map_err(Failure::internal)?,

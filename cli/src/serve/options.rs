@@ -4,12 +4,10 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use quest_burn_benches::API_KEY_VARIABLE;
 use quest_burn_engine::EngineConfig;
 use quest_burn_report::count;
 use quest_burn_serve::{Limits, ServerConfig};
-
-/// The variable with a key, so that it is in no list of processes.
-const KEY_VARIABLE: &str = "QUEST_API_KEY";
 
 /// Longer answers than of ten years are not waited for.
 const MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
@@ -87,7 +85,7 @@ impl AddressOptions {
     pub(super) fn api_keys(&self) -> anyhow::Result<Vec<String>> {
         let mut keys = self.api_keys.clone();
         if keys.is_empty() {
-            keys.extend(std::env::var(KEY_VARIABLE).ok());
+            keys.extend(std::env::var(API_KEY_VARIABLE).ok());
         }
         if keys.iter().any(|key| key.trim().is_empty()) {
             bail!("--api-key: expected a key, found an empty one");

@@ -85,6 +85,47 @@ fn a_server_is_started_to_be_measured_and_ended() {
     assert_eq!(stdout.lines().count(), 2, "{stdout}");
 }
 
+#[test]
+fn a_key_is_that_of_the_requests_and_of_a_server_that_is_started() {
+    let args = ["--clients", "1", "--requests", "1", "--new-tokens", "2"];
+    let mut command = quest(&["serve", "--device", "flex", "--port", "0"]);
+    let server = Server::spawn(command.env("QUEST_API_KEY", "secret"));
+    let url = format!("http://{}", server.address);
+    let of_server = ["--url", &url];
+    let of_other = ["--api-key", "other"];
+    for (more, variable, answer) in [
+        (&of_server[..], Some("secret"), None),
+        (&of_server, None, Some("found 401")),
+        (
+            &[&of_server[..], &of_other].concat(),
+            Some("secret"),
+            Some("found 401"),
+        ),
+        (&[], Some("secret"), None),
+        (&of_other, Some("secret"), None),
+        (
+            &of_server,
+            Some(" "),
+            Some("--api-key: expected a key, found an empty one"),
+        ),
+    ] {
+        let mut command = quest(&["bench", "serve", "--device", "flex"]);
+        command.args(args).args(more);
+        command.envs(variable.map(|key| ("QUEST_API_KEY", key)));
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            output.status.success(),
+            answer.is_none(),
+            "{more:?}: {stderr}"
+        );
+        assert!(
+            stderr.contains(answer.unwrap_or_default()),
+            "{more:?}: {stderr}"
+        );
+    }
+}
+
 #[track_caller]
 fn ends(mut child: Child) {
     let started = Instant::now();

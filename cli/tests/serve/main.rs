@@ -44,7 +44,11 @@ fn quest(args: &[&str]) -> Command {
 impl Server {
     fn start(args: &[&str]) -> Self {
         let mut command = quest(&["serve", "--device", "flex", "--port", "0"]);
-        let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command.args(args))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut address = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut address).unwrap();
