@@ -1,12 +1,10 @@
 //! Asks a server with OpenAI's interface as its clients do.
 
-use std::{
-    io::{BufRead, BufReader},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::arrivals::Arrivals;
 use crate::BenchError;
 
 /// Time for whatever is not an answer.
@@ -30,8 +28,10 @@ pub(super) enum Asked {
 /// When the parts of an answer came.
 pub(super) struct Answer {
     pub first: Duration,
-    /// Between parts, which are tokens but for those that are no text yet.
+    /// Between deliveries, each of which has a part or several.
     pub gaps: Vec<Duration>,
+    /// Parts with text, which are tokens but for those that are no text yet.
+    pub parts: usize,
     pub prompt_tokens: u64,
     pub new_tokens: u64,
 }
@@ -105,12 +105,11 @@ impl Client {
         }
         let mut parts = Vec::new();
         let mut usage = Value::Null;
-        for line in BufReader::new(response.body_mut().as_reader()).lines() {
-            let line = line.map_err(|e| self.failed(&e))?;
+        for line in Arrivals::of(response.body_mut().as_reader()) {
+            let (came, line) = line.map_err(|e| self.failed(&e))?;
             let Some(chunk) = line.strip_prefix("data: ") else {
                 continue;
             };
-            let came = Instant::now();
             let Ok(mut chunk) = serde_json::from_str::<Value>(chunk) else {
                 // [DONE]
                 continue;
@@ -132,14 +131,15 @@ impl Client {
             let problem = "an answer without text";
             return Err(self.answered(PATH, status, problem));
         };
+        let n = parts.len();
+        parts.dedup();
         Ok(Asked::Answered(Answer {
             first: first - begun,
             gaps: parts.windows(2).map(|pair| pair[1] - pair[0]).collect(),
+            parts: n,
             prompt_tokens: usage["prompt_tokens"].as_u64().unwrap_or(0),
             // Where they are not counted, each part is one.
-            new_tokens: usage["completion_tokens"]
-                .as_u64()
-                .unwrap_or(parts.len() as u64),
+            new_tokens: usage["completion_tokens"].as_u64().unwrap_or(n as u64),
         }))
     }
 

@@ -1,7 +1,9 @@
 //! Load on a server with OpenAI's interface, over HTTP: requests per second, time to the first token and
-//! between tokens, for growing numbers of clients. Any such server is measured by the same requests.
+//! between deliveries of tokens, for growing numbers of clients. Any such server is measured by the same requests.
 
+mod arrivals;
 mod client;
+mod load;
 mod policy;
 mod prompts;
 mod times;
@@ -19,12 +21,12 @@ use std::{
 
 use clap::Args;
 use quest_burn_report::{count, table::Table};
-use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use self::policy::StartedServer;
 use self::{
     client::{Answer, Asked, Client},
+    load::{HEADING, Load},
     policy::AskedPolicy,
     prompts::Prompts,
     times::Times,
@@ -81,28 +83,6 @@ pub struct ServeOptions {
     server: Vec<String>,
 }
 
-/// One measurement.
-#[derive(Clone, Debug, Serialize)]
-struct Load {
-    kind: &'static str,
-    url: String,
-    model: String,
-    policy: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    budget: Option<usize>,
-    clients: usize,
-    requests: usize,
-    /// Requests that the server had no room for.
-    refused: usize,
-    prompt_tokens: u64,
-    new_tokens: u64,
-    requests_per_s: f64,
-    tokens_per_s: f64,
-    first_token_ms: Times,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    between_tokens_ms: Option<Times>,
-}
-
 impl ServeOptions {
     /// Arguments of the server that is to be started; none where one runs.
     pub fn server(&self) -> Option<Vec<String>> {
@@ -149,19 +129,7 @@ impl ServeOptions {
         let client = Client::new(url, key.as_deref());
         let model = client.model()?;
         let prompts = Prompts::new(self.text.as_deref(), self.shared, &client)?;
-        let mut table = Table::new([
-            "policy",
-            "clients",
-            "prompt",
-            "requests/s",
-            "tokens/s",
-            "first p50",
-            "first p99",
-            "next p50",
-            "next p99",
-            "longest",
-            "refused",
-        ]);
+        let mut table = Table::new(HEADING);
         // No two measurements ask the same, so that no cache has what was asked before.
         let mut asked = 1;
         for &tokens in &self.prompts {
@@ -236,6 +204,10 @@ impl ServeOptions {
         let sum = |of: fn(&Answer) -> u64| answers.iter().map(of).sum::<u64>();
         let new_tokens = sum(|answer| answer.new_tokens);
         let n = answers.len();
+        let gaps = || answers.iter().flat_map(|answer| &answer.gaps).copied();
+        // Each answer has one more.
+        let deliveries = gaps().count() + n;
+        let parts = answers.iter().map(|answer| answer.parts).sum::<usize>();
         Ok(Load {
             kind: "serve",
             url: client.url().to_owned(),
@@ -250,11 +222,8 @@ impl ServeOptions {
             requests_per_s: n as f64 / taken,
             tokens_per_s: new_tokens as f64 / taken,
             first_token_ms,
-            between_tokens_ms: Times::of(
-                answers
-                    .iter()
-                    .flat_map(|answer| answer.gaps.iter().copied()),
-            ),
+            between_deliveries_ms: Times::of(gaps()),
+            tokens_per_delivery: parts as f64 / deliveries as f64,
         })
     }
 
@@ -267,28 +236,6 @@ impl ServeOptions {
             body["quest"] = parameter;
         }
         body
-    }
-}
-
-impl Load {
-    fn cells(&self) -> Vec<String> {
-        let between = |of: fn(Times) -> f64| match self.between_tokens_ms {
-            Some(times) => format!("{:.1} ms", of(times)),
-            None => "-".to_owned(),
-        };
-        vec![
-            self.policy.clone(),
-            self.clients.to_string(),
-            self.prompt_tokens.to_string(),
-            format!("{:.2}", self.requests_per_s),
-            format!("{:.1}", self.tokens_per_s),
-            format!("{:.1} ms", self.first_token_ms.p50),
-            format!("{:.1} ms", self.first_token_ms.p99),
-            between(|times| times.p50),
-            between(|times| times.p99),
-            between(|times| times.most),
-            self.refused.to_string(),
-        ]
     }
 }
 
