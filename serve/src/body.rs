@@ -29,7 +29,8 @@ pub(crate) async fn read(request: Request, limits: &Limits) -> Result<Bytes, Api
             kind => kind,
         };
         let message = format!("content-type: expected application/json, found {found}");
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        let error = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+        return Err(error.with_code("unsupported_media_type"));
     }
     let most = limits.body_bytes;
     let too_large = || {
@@ -44,7 +45,7 @@ pub(crate) async fn read(request: Request, limits: &Limits) -> Result<Bytes, Api
     let Ok(body) = body else {
         let seconds = limits.read_time.as_secs();
         let message = format!("body: expected all of it within {seconds} s");
-        return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message));
+        return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message).with_code("body_timeout"));
     };
     body.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);

@@ -40,6 +40,7 @@ async fn a_value_that_cannot_be_is_refused_with_its_parameter() {
         (json!({ "presence_penalty": 3 }), "presence_penalty"),
         (json!({ "frequency_penalty": -3 }), "frequency_penalty"),
         (json!({ "repetition_penalty": 0 }), "repetition_penalty"),
+        (json!({ "repetition_penalty": 101 }), "repetition_penalty"),
         (json!({ "max_tokens": 0 }), "max_tokens"),
         (json!({ "max_tokens": -1 }), "max_tokens"),
         (json!({ "max_tokens": 5000 }), "max_tokens"),
@@ -261,6 +262,7 @@ async fn only_json_is_taken() {
         }
         let reply = fixture.send(request.body(Body::from(body)).unwrap()).await;
         let error = reply.error(415);
+        assert_eq!(error["code"], "unsupported_media_type");
         assert!(
             error["message"]
                 .as_str()
@@ -301,7 +303,8 @@ async fn an_unknown_model_is_not_found() {
 async fn unknown_paths_and_methods_are_errors_of_the_same_form() {
     let fixture = Fixture::saying("x");
     fixture.get("/v1/embeddings").await.error(404);
-    fixture.get("/v1/chat/completions").await.error(405);
+    let error = fixture.get("/v1/chat/completions").await.error(405);
+    assert_eq!(error["code"], "method_not_allowed");
     fixture.post("/v1/models", "{}").await.error(405);
     fixture.post("/health", "{}").await.error(405);
 }

@@ -153,23 +153,14 @@ fn sampling(
     model: &ModelInfo,
     seed: Option<i64>,
 ) -> Result<Sampling, ApiError> {
-    let top_p = params.number("top_p", 0.0..=1.0)?;
-    if top_p == Some(0.0) {
-        return Err(ApiError::param("top_p", "expected more than 0, found 0"));
-    }
-    let repetition_penalty = params.number("repetition_penalty", 0.0..=100.0)?;
-    if repetition_penalty == Some(0.0) {
-        let problem = "expected more than 0, found 0";
-        return Err(ApiError::param("repetition_penalty", problem));
-    }
     let top_k = params.integer("top_k", -1..=i64::from(i32::MAX))?;
     Ok(Sampling {
         temperature: params.number("temperature", 0.0..=2.0)?,
         // Clients write "all" as 0 or -1.
         top_k: top_k.map(|k| usize::try_from(k).unwrap_or(0)),
-        top_p,
+        top_p: params.positive("top_p", 1.0)?,
         min_p: params.number("min_p", 0.0..=1.0)?,
-        repetition_penalty,
+        repetition_penalty: params.positive("repetition_penalty", 100.0)?,
         presence_penalty: params
             .number("presence_penalty", -2.0..=2.0)?
             .unwrap_or(0.0),

@@ -89,6 +89,23 @@ impl Params {
         }
     }
 
+    /// A number above zero, at most `most`.
+    pub(crate) fn positive(&mut self, name: &str, most: f64) -> Result<Option<f64>, ApiError> {
+        let Some(value) = self.value(name) else {
+            return Ok(None);
+        };
+        match value
+            .as_f64()
+            .filter(|&number| number > 0.0 && number <= most)
+        {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let what = format!("a number above 0, at most {most}");
+                Err(expected(&self.path(name), &what, &value))
+            }
+        }
+    }
+
     pub(crate) fn integer(
         &mut self,
         name: &str,
@@ -214,9 +231,11 @@ mod tests {
 
     #[test]
     fn an_error_says_what_was_expected_and_found() {
-        let mut given = params(json!({ "temperature": "hot", "n": 0, "seed": 1.5, "stop": {} }));
+        let given = json!({ "temperature": "hot", "top_p": 0, "n": 0, "seed": 1.5, "stop": {} });
+        let mut given = params(given);
         let messages = [
             given.number("temperature", 0.0..=2.0).unwrap_err(),
+            given.positive("top_p", 1.0).unwrap_err(),
             given.count("n", 1).unwrap_err(),
             given.integer("seed", i64::MIN..=i64::MAX).unwrap_err(),
             given.array("stop").unwrap_err(),
@@ -225,6 +244,7 @@ mod tests {
             messages.map(|error| error.message),
             [
                 "temperature: expected a number from 0 to 2, found \"hot\"",
+                "top_p: expected a number above 0, at most 1, found 0",
                 "n: expected an integer from 1 to 2147483647, found 0",
                 "seed: expected an integer from -9223372036854775808 to 9223372036854775807, found 1.5",
                 "stop: expected an array, found an object",
