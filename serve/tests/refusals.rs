@@ -248,6 +248,28 @@ async fn a_body_that_is_no_json_object_is_refused() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_there_twice_is_refused_by_its_name() {
+    let fixture = Fixture::saying("x");
+    let schema = r#""{\"type\": \"object\", \"type\": \"string\"}""#;
+    for (body, key) in [
+        (r#"{"prompt": "a", "n": 1, "n": 2}"#.to_owned(), "n"),
+        (
+            r#"{"prompt": "a", "quest": {"watch": true, "watch": true}}"#.to_owned(),
+            "watch",
+        ),
+        (
+            format!(r#"{{"prompt": "a", "guided_json": {schema}}}"#),
+            "type",
+        ),
+    ] {
+        let error = fixture.post("/v1/completions", body).await.error(400);
+        let problem = format!("expected each key once, found \"{key}\" again");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(&problem), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn only_json_is_taken() {
     let fixture = Fixture::saying("x");
     let body = r#"{"prompt": "a"}"#;

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::params::{Params, expected};
+use super::{
+    params::{Params, expected},
+    unique_keys,
+};
 use crate::{error::ApiError, grammar::Grammar};
 
 /// Texts of a choice at most.
@@ -107,7 +110,7 @@ fn constraint(name: &str, path: &str, value: Value) -> Result<Grammar, ApiError>
     Ok(match (name, value) {
         // Clients write schemas as text, too.
         ("json", Value::String(text)) => {
-            let value = serde_json::from_str(&text).map_err(|error| {
+            let value = unique_keys::parse(text.as_bytes()).map_err(|error| {
                 ApiError::param(path, format!("expected a JSON schema as text: {error}"))
             })?;
             Grammar::JsonSchema(schema(path, value)?)

@@ -9,6 +9,7 @@ mod messages;
 mod params;
 mod tokens;
 mod tools;
+mod unique_keys;
 
 pub(crate) use chat::ChatRequest;
 pub(crate) use completion::{CompletionRequest, Prompt};

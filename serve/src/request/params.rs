@@ -2,6 +2,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use super::unique_keys;
 use crate::error::ApiError;
 
 /// What is counted is at most this.
@@ -18,9 +19,12 @@ pub(crate) struct Params {
 impl Params {
     /// The object that a request's body is.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let value = serde_json::from_slice(body).map_err(|error| {
-            let status = axum::http::StatusCode::BAD_REQUEST;
-            ApiError::new(status, format!("body: expected JSON: {error}")).with_code("invalid_json")
+        let value = unique_keys::parse(body).map_err(|error| {
+            let problem = match error.is_data() {
+                true => format!("body: {error}"),
+                false => format!("body: expected JSON: {error}"),
+            };
+            ApiError::new(axum::http::StatusCode::BAD_REQUEST, problem).with_code("invalid_json")
         })?;
         match value {
             Value::Object(fields) => Ok(Self {
