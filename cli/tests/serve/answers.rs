@@ -189,13 +189,25 @@ fn an_answer_follows_its_grammar(server: &Server) {
     assert_eq!(choice["finish_reason"], "stop", "{choice}");
     let object = serde_json::from_str::<Value>(choice["text"].as_str().unwrap()).unwrap();
     assert!(object["code"] == 407 || object["code"] == 93, "{object}");
-    let bad = json!({ "prompt": "a", "guided_regex": "(" });
-    let (status, body) = server.ask("/v1/completions", Some(&bad));
-    assert_eq!(status, 400);
-    assert!(
-        body.contains("guided_regex: regular expression: "),
-        "{body}"
-    );
+    let schema = json!({ "type": "string", "nullable": true });
+    for (bad, problem) in [
+        (
+            json!({ "guided_regex": "(" }),
+            "guided_regex: regular expression: ",
+        ),
+        (
+            json!({ "guided_json": schema }),
+            "guided_json: JSON schema: #: expected keywords that are supported, found `nullable`",
+        ),
+    ] {
+        let mut body = json!({ "prompt": "a" });
+        body.as_object_mut()
+            .unwrap()
+            .extend(bad.as_object().unwrap().clone());
+        let (status, body) = server.ask("/v1/completions", Some(&body));
+        assert_eq!(status, 400);
+        assert!(body.contains(problem), "{body}");
+    }
 }
 
 fn special_tokens_are_text_unless_asked_for(server: &Server) {

@@ -204,6 +204,8 @@ pub(super) fn with_options(mut schema: Value) -> Value {
         // The compiler says what is wrong with it.
         return schema;
     };
+    // By an older draft the compiler would pass over keywords that are of newer ones.
+    fields.remove("$schema");
     let default = JsonCompileOptions {
         coerce_one_of: true,
         whitespace_pattern: Some(WHITE_SPACE.to_owned()),

@@ -7,7 +7,8 @@ const JSON_SCHEMA: &str = "JSON schema";
 /// What an answer has to be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GrammarSource {
-    /// JSON that a schema describes. Keywords that are not known are refused, `oneOf` is taken as `anyOf`.
+    /// JSON that a schema describes. Keywords that are not followed are refused by their names, but for those that ask
+    /// nothing of an answer; `oneOf` is taken as `anyOf`.
     JsonSchema(Value),
     /// A JSON object, whatever is in it.
     JsonObject,

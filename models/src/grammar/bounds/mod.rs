@@ -6,6 +6,7 @@
 
 mod branches;
 mod divisors;
+mod keywords;
 mod kinds;
 mod lark;
 mod schema;
@@ -53,6 +54,7 @@ pub(super) fn check_source(source: &GrammarSource, limits: &GrammarLimits) -> Re
 
 fn check_schemas(schemas: &[&Value], limits: &GrammarLimits) -> Result<(), Beyond> {
     for schema in schemas {
+        keywords::check(schema)?;
         divisors::check(schema)?;
         let patterns = Patterns::of(schema, limits)?;
         let together = patterns.together()?;

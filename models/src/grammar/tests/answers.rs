@@ -32,6 +32,43 @@ fn drawn(tokenizer: &Tokenizer, grammar: &Grammar, seed: u64) -> Option<String> 
     None
 }
 
+/// Each of those that are said to be.
+#[test]
+fn annotations_are_taken_and_change_nothing() {
+    let (tokenizer, size, stop) = tokenizers().into_iter().next().unwrap();
+    let compiler = GrammarCompiler::new(&tokenizer, size, &[stop]).unwrap();
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://example.org/a",
+        "$comment": "c", "title": "t", "description": "d", "default": "no", "deprecated": true,
+        "readOnly": true, "writeOnly": false, "example": "e", "examples": ["e", 3], "x-order": 1,
+        "contentMediaType": "text/plain", "contentEncoding": "quoted-printable", "$defs": { "a": {} },
+        "definitions": { "a": true }, "discriminator": { "propertyName": "kind" },
+        "enum": ["yes", "no"],
+    });
+    let grammar = compiler.compile(&GrammarSource::json_schema(schema));
+    let grammar = grammar.unwrap();
+    assert!(takes(&tokenizer, &grammar, "\"yes\""));
+    assert!(!takes(&tokenizer, &grammar, "\"maybe\""));
+}
+
+#[test]
+fn keywords_are_followed_whatever_the_draft_that_a_schema_names() {
+    let (tokenizer, size, stop) = tokenizers().into_iter().next().unwrap();
+    let compiler = GrammarCompiler::new(&tokenizer, size, &[stop]).unwrap();
+    for draft in [
+        "http://json-schema.org/draft-04/schema#",
+        "http://json-schema.org/draft-07/schema#",
+        "https://json-schema.org/draft/2020-12/schema",
+        "https://example.org/none",
+    ] {
+        let schema = json!({ "$schema": draft, "prefixItems": [{ "const": 3 }], "type": "array" });
+        let grammar = compiler.compile(&GrammarSource::json_schema(schema));
+        let grammar = grammar.unwrap();
+        assert!(takes(&tokenizer, &grammar, "[3]"), "{draft}");
+        assert!(!takes(&tokenizer, &grammar, "[4]"), "{draft}");
+    }
+}
+
 #[test]
 fn whatever_is_drawn_is_what_the_schema_says() {
     let schema = json!({

@@ -30,7 +30,11 @@ fn what_makes_no_sense_is_refused_in_a_line() {
             GrammarSource::json_schema(
                 json!({ "type": "string", "contentEncoding": "base64", "not": {} }),
             ),
-            "JSON schema: ",
+            "JSON schema: #: expected keywords that are supported, found `not`",
+        ),
+        (
+            GrammarSource::lark("start: a\na: %json {\"items\": {\"minimun\": 3}}"),
+            "grammar: #/items: expected keywords that are supported, found `minimun`",
         ),
         (GrammarSource::json_schema(json!(false)), "JSON schema: "),
         (GrammarSource::regex("("), "regular expression: "),
