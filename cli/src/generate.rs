@@ -65,7 +65,7 @@ pub(crate) struct GenerateArgs {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct PromptArgs {
-    /// The prompt
+    /// The prompt; an empty one is the token that texts begin with, where the tokenizer has one
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
     /// A file with the prompt; `-` for stdin

@@ -8,18 +8,19 @@ use serde_json::Value;
 
 use crate::input;
 
-/// Ids of a text.
+/// Ids of a text. Those of an empty one are what texts begin with, where the tokenizer has that.
 pub(crate) fn from_text(text: &str, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<u32>> {
-    if text.is_empty() {
-        bail!(GenerateError::EmptyPrompt);
-    }
     let tokenizer = tokenizer.ok_or_else(|| {
         anyhow!(
             "text needs {} next to the weights, found none (give token ids with --ids)",
             Tokenizer::FILE
         )
     })?;
-    Ok(tokenizer.encode(text)?)
+    let ids = tokenizer.encode(text)?;
+    if ids.is_empty() {
+        bail!(GenerateError::EmptyPrompt);
+    }
+    Ok(ids)
 }
 
 /// Ids of a text in a file.

@@ -2,7 +2,15 @@
 
 use quest_burn_tests::tokenizer::write_words;
 
-use super::{Case, IDS, assert_refused};
+use super::{Case, IDS, assert_refused, common::Checkpoint};
+
+/// A tokenizer that adds nothing to a text.
+fn words_that_begin_nothing(checkpoint: &Checkpoint) {
+    write_words(checkpoint.path(), 160);
+    checkpoint.edit_json("tokenizer.json", |tokenizer| {
+        tokenizer["post_processor"] = serde_json::Value::Null;
+    });
+}
 
 #[test]
 fn prompts() {
@@ -28,7 +36,8 @@ fn prompts() {
             ..Case::default()
         },
         Case {
-            name: "empty prompt",
+            name: "empty prompt, of a tokenizer that begins no text",
+            spoil: words_that_begin_nothing,
             args: &["--prompt", ""],
             expected: &["prompt: expected at least one token, found none"],
             ..Case::default()
@@ -113,9 +122,9 @@ fn prompts() {
             ..Case::default()
         },
         Case {
-            name: "empty prompt file",
+            name: "empty prompt file, of a tokenizer that begins no text",
             spoil: |checkpoint| {
-                write_words(checkpoint.path(), 160);
+                words_that_begin_nothing(checkpoint);
                 checkpoint.write("prompt.txt", "");
             },
             args: &["--prompt-file", "{dir}/prompt.txt"],

@@ -26,6 +26,7 @@ fn the_model_that_ships_is_served() {
     models_are_listed(&server);
     let answer = answers_are_those_of_generate(&server);
     tokens_go_there_and_back(&server, &answer);
+    an_empty_prompt_is_continued_as_generate_does(&server);
     draws_with_a_seed_are_the_same(&server);
     greedy_tokens_are_the_most_probable(&server, answer["choices"][0]["text"].as_str().unwrap());
     a_watched_stream_shows_what_it_reads(&server);
@@ -141,6 +142,23 @@ fn greedy_tokens_are_the_most_probable(server: &Server, text: &str) {
             logprob.as_f64().unwrap()
         );
     }
+}
+
+/// What comes behind the token that texts begin with.
+fn an_empty_prompt_is_continued_as_generate_does(server: &Server) {
+    let args = ["--prompt", "", "--max-new-tokens", "4", "--policy", "dense"];
+    let args = [&["generate", "--device", "flex", "--json"], &args[..]].concat();
+    let generated = quest(&args).output().unwrap();
+    let generated = serde_json::from_slice::<Value>(&generated.stdout).unwrap();
+    assert_eq!(generated["prompt_tokens"], 1);
+    let mut empty = asked();
+    empty["prompt"] = "".into();
+    let answer = server.json("/v1/completions", &empty);
+    assert_eq!(answer["usage"]["prompt_tokens"], 1);
+    assert_eq!(answer["choices"][0]["text"], generated["text"]);
+    let (status, body) = server.ask("/v1/completions", Some(&json!({ "prompt": [[]] })));
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("\"param\":\"prompt\""), "{body}");
 }
 
 /// What it read lies on the pages of the prompt.
