@@ -105,6 +105,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
         digest_storage: DigestStorage::Full,
         kv_storage: KvStorage::Full,
         is_lazy: false,
+        frees_pages: false,
         tokens: window,
         work: Work::chunk(window),
     };

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use burn::tensor::DType;
 use indicatif::BinaryBytes;
-use quest_burn::{PageSharing, policy::PagePolicy};
+use quest_burn::PageSharing;
 use quest_burn_models::{
     config::ModelConfig,
     generation::GenerateError,
@@ -34,6 +34,8 @@ pub(crate) struct ModelPlan<'a> {
 pub(crate) struct LoadedModel {
     pub model: LocalModel,
     pub device: SelectedDevice,
+    /// Whether pages become free as an answer goes on.
+    frees_pages: bool,
 }
 
 impl<'a> ModelPlan<'a> {
@@ -108,7 +110,12 @@ impl<'a> ModelPlan<'a> {
         Ok(LoadedModel {
             model: model.map_err(anyhow::Error::new)?,
             device,
+            frees_pages: self.frees_pages()?,
         })
+    }
+
+    fn frees_pages(&self) -> anyhow::Result<bool> {
+        Ok(self.model.frees_pages()?)
     }
 
     /// Refuses what the device has no memory for.
@@ -131,6 +138,7 @@ impl<'a> ModelPlan<'a> {
             digest_storage: self.selection.digest_storage,
             kv_storage: self.selection.kv_cache,
             is_lazy: self.options.prefill.is_lazy(),
+            frees_pages: self.frees_pages()?,
             tokens,
             work,
         };
@@ -162,20 +170,13 @@ impl LoadedModel {
             },
             skipped.unwrap_or_default(),
             value_name(self.device.name),
-            match model.prefill().lazy().is_some() || frees_pages(&**model.policy(), model.config())
-            {
+            match model.prefill().lazy().is_some() || self.frees_pages {
                 true => "at most ",
                 false => "",
             },
             BinaryBytes(bytes),
         );
     }
-}
-
-/// Whether pages become free as an answer goes on. Layers with a window have a policy of their own, which keeps
-/// all pages, and a page is of all layers.
-fn frees_pages(policy: &dyn PagePolicy, config: &ModelConfig) -> bool {
-    policy.frees_pages() && !config.blocks.has_windows(config.n_layers)
 }
 
 /// What is known before anything heavy happens.
@@ -230,7 +231,7 @@ impl<'a> Plan<'a> {
         let held = self.tokens_held(prompt, tokens)?;
         let loaded = self.model.load(held, work)?;
         loaded.report_held(tokens, held);
-        let session = match frees_pages(&**loaded.model.policy(), self.model.config()) {
+        let session = match loaded.frees_pages {
             true => loaded.model.with_context(tokens).session()?,
             false => loaded.model.session_for(tokens)?,
         };
@@ -241,12 +242,11 @@ impl<'a> Plan<'a> {
     /// a policy, the prompt and a budget for every list of every layer, and half as much again, as caches grow by
     /// half.
     fn tokens_held(&self, prompt: usize, tokens: usize) -> anyhow::Result<usize> {
-        let (policy, config) = (self.options.policy.config(), self.model.config());
-        let page_size = self.options.policy.selection.page_size();
-        let made = policy.clone().with_rope(Some(config.rope.clone()));
-        if !frees_pages(&*made.init(page_size)?, config) {
+        if !self.model.frees_pages()? {
             return Ok(tokens);
         }
+        let (policy, config) = (self.options.policy.config(), self.model.config());
+        let page_size = self.options.policy.selection.page_size();
         let lists = match policy.quest.sharing {
             PageSharing::QueryHead => config.n_heads,
             PageSharing::KvHead => config.n_kv_heads,

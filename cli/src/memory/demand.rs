@@ -26,6 +26,8 @@ pub(crate) struct Demand<'a> {
     pub kv_storage: KvStorage,
     /// Whether tokens of prompts leave on their way through the layers.
     pub is_lazy: bool,
+    /// Whether a context may be longer than what the cache holds at once.
+    pub frees_pages: bool,
     /// Tokens that the cache has room for.
     pub tokens: usize,
     pub work: Work,
@@ -97,10 +99,14 @@ impl Demand<'_> {
             }
         };
         format!(
-            "weights {} in {weights}, KV cache {} in {rows} for {} tokens, work space {}{recordings}",
+            "weights {} in {weights}, KV cache {} in {rows} for {} tokens{}, work space {}{recordings}",
             BinaryBytes(self.weight_bytes(form)),
             BinaryBytes(self.cache_bytes(form, self.tokens)),
             self.tokens,
+            match self.frees_pages {
+                true => " at once",
+                false => "",
+            },
             BinaryBytes(self.work_bytes(form, self.tokens)),
         )
     }
@@ -113,7 +119,7 @@ impl Demand<'_> {
         })
     }
 
-    /// The longest context of whole pages that fits, no longer than the model's.
+    /// The most tokens of whole pages that fit, no more than the model's context has.
     pub(crate) fn longest(&self, fits: &dyn Fn(usize) -> bool) -> Option<usize> {
         let pages = self.config.max_positions / self.page_size;
         let (mut fitting, mut beyond) = (0, pages + 1);

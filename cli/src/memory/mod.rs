@@ -68,12 +68,17 @@ fn room_for(room: &Room, demand: &Demand) -> u64 {
     }
 }
 
-/// What would fit: the largest context as things are, and options with which all of it fits.
+/// What would fit: the largest cache as things are, and options with which all of it fits.
 fn remedy(demand: &Demand, device: &SelectedDevice, fits: &dyn Fn(Form, usize) -> bool) -> String {
     let mut remedies = Vec::new();
     let longest = |form| demand.longest(&|tokens| fits(form, tokens));
     if let Some(tokens) = longest(demand.form) {
-        remedies.push(format!("the longest context that fits is {tokens} tokens"));
+        remedies.push(match demand.frees_pages {
+            true => format!(
+                "{tokens} tokens at once fit: a shorter prompt or a smaller --token-budget keeps fewer"
+            ),
+            false => format!("the longest context that fits is {tokens} tokens"),
+        });
     }
     let forms = other_forms(demand, device);
     let whole = |(form, _): &&(Form, String)| fits(*form, demand.tokens);
@@ -92,7 +97,7 @@ fn remedy(demand: &Demand, device: &SelectedDevice, fits: &dyn Fn(Form, usize) -
         remedies.push(format!("with {options} it is {tokens} tokens"));
     }
     match remedies.is_empty() {
-        true => "no context fits, whatever the options".to_owned(),
+        true => "nothing fits, whatever the options".to_owned(),
         false => remedies.join("; "),
     }
 }

@@ -40,6 +40,7 @@ fn demand(config: &ModelConfig, tokens: usize) -> Demand<'_> {
         digest_storage: DigestStorage::Full,
         kv_storage: KvStorage::Full,
         is_lazy: false,
+        frees_pages: false,
         tokens,
         work: Work::chunk(4096),
     }
@@ -112,6 +113,15 @@ fn the_longest_context_is_the_last_that_fits() {
         remedy.starts_with("the longest context that fits is 4096 tokens"),
         "{remedy}"
     );
+    // Where pages become free, a context may be longer.
+    let freeing = Demand {
+        frees_pages: true,
+        ..demand.clone()
+    };
+    let remedy = remedy_for(&freeing, bytes + 100);
+    assert!(remedy.starts_with("4096 tokens at once fit: "), "{remedy}");
+    assert!(!remedy.contains("context"), "{remedy}");
+    assert!(freeing.parts().contains("for 1048576 tokens at once, "));
     // No longer than the model's.
     let everything = demand.longest(&|_| true);
     assert_eq!(everything, Some(1 << 20));
@@ -151,7 +161,7 @@ fn options_are_named_too_where_only_weights_are_beyond_memory() {
     );
     assert_eq!(
         remedy_for(&demand, 1000),
-        "no context fits, whatever the options"
+        "nothing fits, whatever the options"
     );
 }
 

@@ -200,6 +200,17 @@ impl LocalModelBuilder {
         }
     }
 
+    /// Whether the policy frees pages as an answer goes on. Layers with a window have a policy of their own, which keeps
+    /// all pages, and a page is of all layers.
+    ///
+    /// # Errors
+    ///
+    /// When the policy cannot be made as configured.
+    pub fn frees_pages(&self) -> Result<bool, ModelError> {
+        let has_windows = self.config.blocks.has_windows(self.config.n_layers);
+        Ok(self.policy_of_model()?.frees_pages() && !has_windows)
+    }
+
     /// Reads the weights.
     ///
     /// # Errors
