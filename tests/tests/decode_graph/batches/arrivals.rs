@@ -96,14 +96,18 @@ impl<'a> Buckets<'a> {
         let pages = pages.max().unwrap();
         let is_it = |graph: &BatchGraph<'_>| graph.sequences() == n;
         let place = self.graphs.iter().position(is_it);
-        let mut graph = place.map(|place| self.graphs.remove(place));
-        if graph.as_ref().is_none_or(|graph| graph.max_pages() < pages) {
-            drop(graph.take());
-            self.recordings += 1;
-            let model: &dyn LanguageModel = self.model;
-            graph = batch_graph(model, self.policy, cache, n, pages.next_power_of_two());
-        }
-        self.graphs.push(graph.expect("the device records"));
+        let graph = place.map(|place| self.graphs.remove(place));
+        let graph = match graph.filter(|graph| graph.max_pages() >= pages) {
+            Some(graph) => graph,
+            // One with less room is gone by now.
+            None => {
+                self.recordings += 1;
+                let model: &dyn LanguageModel = self.model;
+                let graph = batch_graph(model, self.policy, cache, n, pages.next_power_of_two());
+                graph.expect("the device records")
+            }
+        };
+        self.graphs.push(graph);
         let graph = self.graphs.last_mut().unwrap();
         let assigned = sequences.iter().map(|s| s.gains(1)).collect::<Vec<_>>();
         let tokens = sequences.iter().map(|s| s.newest).collect::<Vec<_>>();

@@ -151,14 +151,15 @@ fn another_recording_is_made_when_the_pool_has_moved() {
             length,
             new_tokens: 1,
         };
-        let mut graph = record(&mut cache);
-        graph.step(&mut cache, &[page(0)], &[5]).unwrap();
-        // What writes to a pool that is held elsewhere writes to a copy of it.
-        let held = cache.layer(1).values().clone();
-        cache.copy_page(3, 4, 1).unwrap();
-        drop(held);
-        assert!(graph.step(&mut cache, &[page(1)], &[6]).is_err());
-        drop(graph);
+        {
+            let mut graph = record(&mut cache);
+            graph.step(&mut cache, &[page(0)], &[5]).unwrap();
+            // What writes to a pool that is held elsewhere writes to a copy of it.
+            let held = cache.layer(1).values().clone();
+            cache.copy_page(3, 4, 1).unwrap();
+            drop(held);
+            assert!(graph.step(&mut cache, &[page(1)], &[6]).is_err());
+        }
         // A plain step goes on, and so does a recording of its own.
         let step = cache.assigned_step(Phase::Decode, &[page(1)]).unwrap();
         let hidden = lm.hidden(ids(&[vec![6]], device), &mut cache, &step, &DensePolicy);
