@@ -1,20 +1,22 @@
 //! The passkey task through the paged cache, and what single layers contribute to it.
 
+mod rows;
+mod trials;
+mod windows;
+
 use anyhow::ensure;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use quest_burn::{
     QuestConfig,
     cache::{PagedKvCache, PagedKvCacheConfig},
     policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_models::{config::ModelConfig, model::CausalLm};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::Serialize;
 
-use crate::{
-    corpus::{Fact, GRASS, TASK, Vocabulary},
-    network::{Sight, logits, rows},
-};
+use self::trials::{Trial, columns};
+pub(crate) use self::{rows::Row, windows::with_windows};
+use crate::corpus::Vocabulary;
 
 /// Tokens of a page.
 const PAGE_SIZE: usize = PagedKvCacheConfig::PAGE_SIZE;
@@ -38,61 +40,7 @@ pub(crate) struct Passkey {
     pub seed: u64,
 }
 
-/// How often a policy found the key.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Row {
-    /// What the prompts were read with.
-    pub policy: String,
-    /// Tokens of a prompt.
-    pub length: usize,
-    /// Tokens that a query reads; all where there is none.
-    pub budget: Option<usize>,
-    /// Prompts.
-    pub trials: usize,
-    /// Prompts whose key came out.
-    pub correct: usize,
-    /// Those where it did not.
-    pub misses: Vec<Miss>,
-}
-
-/// A key that was not found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Miss {
-    /// Where it stood, from 0 to 1.
-    pub depth: f64,
-    /// The key.
-    pub key: String,
-    /// What the model said.
-    pub answer: String,
-}
-
-/// A prompt with its key.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Trial {
-    depth: f64,
-    key: String,
-    prompt: Vec<u32>,
-}
-
 impl Passkey {
-    /// The prompts.
-    ///
-    /// # Errors
-    ///
-    /// When they are too short for the task.
-    pub(crate) fn trials(&self, vocabulary: &Vocabulary) -> anyhow::Result<Vec<Trial>> {
-        let mut rng = StdRng::seed_from_u64(self.seed);
-        let last = self.trials.saturating_sub(1).max(1) as f64;
-        let depths = (0..self.trials).map(|index| index as f64 / last);
-        depths
-            .map(|depth| {
-                let key = rng.random_range(1..=50_000u32).to_string();
-                let prompt = prompt(vocabulary, self.tokens, depth, &key)?;
-                Ok(Trial { depth, key, prompt })
-            })
-            .collect()
-    }
-
     /// Reads the prompts densely up to their last tokens, which are then fed through each policy
     /// in turn, as are the tokens of the answer.
     ///
@@ -116,14 +64,7 @@ impl Passkey {
         );
         let mut results = policies
             .iter()
-            .map(|policy| Row {
-                policy: policy.name.clone(),
-                length: self.tokens,
-                budget: policy.budget,
-                trials: 0,
-                correct: 0,
-                misses: Vec::new(),
-            })
+            .map(|policy| Row::new(&policy.name, self.tokens, policy.budget))
             .collect::<Vec<_>>();
         let device = model.embed_tokens.weight.device();
         for trials in self.trials(vocabulary)?.chunks(self.batch) {
@@ -135,16 +76,8 @@ impl Passkey {
                 let answers = self.answers(model, &mut cache, trials, policy, &device)?;
                 for (trial, ids) in trials.iter().zip(answers) {
                     let answer = vocabulary.decode(&ids)?;
-                    row.trials += 1;
-                    if first_integer(&answer) == Some(trial.key.as_str()) {
-                        row.correct += 1;
-                    } else {
-                        row.misses.push(Miss {
-                            depth: trial.depth,
-                            key: trial.key.clone(),
-                            answer,
-                        });
-                    }
+                    let is_right = first_integer(&answer) == Some(trial.key.as_str());
+                    row.count(trial, is_right, answer);
                 }
             }
             progress(results[0].trials);
@@ -239,115 +172,6 @@ impl Policy {
     }
 }
 
-/// How often the whole answer is the most likely one when layer `i` sees the newest `windows[i]`
-/// tokens only, without a cache.
-///
-/// # Errors
-///
-/// When the prompts are too short or the device fails.
-pub(crate) fn with_windows(
-    passkey: &Passkey,
-    model: &CausalLm,
-    vocabulary: &Vocabulary,
-    name: &str,
-    windows: &[Option<usize>],
-) -> anyhow::Result<Row> {
-    let device = model.embed_tokens.weight.device();
-    let mut row = Row {
-        policy: name.into(),
-        length: passkey.tokens,
-        budget: None,
-        trials: 0,
-        correct: 0,
-        misses: Vec::new(),
-    };
-    for trial in passkey.trials(vocabulary)? {
-        let answer = vocabulary.encode(&format!(" {}.", trial.key))?;
-        // The answer is fed too, but for its end; the prompt gives way at its beginning.
-        let ids = [
-            &trial.prompt[answer.len() - 1..],
-            &answer[..answer.len() - 1],
-        ]
-        .concat();
-        let ids = ids.iter().map(|&id| id as i32).collect::<Vec<_>>();
-        let tokens = ids.len();
-        let positions = (0..tokens as i32).collect::<Vec<_>>();
-        let shape = [1, tokens];
-        let sight = Sight::new(windows, tokens, &device);
-        let logits = logits(
-            model,
-            rows(&ids, shape, &device),
-            rows(&positions, shape, &device),
-            &sight,
-        );
-        let last = logits.narrow(0, tokens - answer.len(), answer.len());
-        let best = last.argmax(1).try_into_data()?.convert::<i64>();
-        let best = best.try_to_vec::<i64>().expect("converted one line above");
-        let best = best.iter().map(|&id| id as u32).collect::<Vec<_>>();
-        row.trials += 1;
-        if best == answer {
-            row.correct += 1;
-        } else {
-            row.misses.push(Miss {
-                depth: trial.depth,
-                key: trial.key,
-                answer: vocabulary.decode(&best)?,
-            });
-        }
-    }
-    Ok(row)
-}
-
-/// A passkey prompt of exactly `tokens` tokens.
-fn prompt(
-    vocabulary: &Vocabulary,
-    tokens: usize,
-    depth: f64,
-    key: &str,
-) -> anyhow::Result<Vec<u32>> {
-    let fact = Fact::passkey(key.into());
-    let statement = fact
-        .statement()
-        .iter()
-        .map(|around| format!("{} {key}{}", around.before, around.after))
-        .collect::<String>();
-    let question = fact.question(&mut StdRng::seed_from_u64(0)).before;
-    let start = vocabulary.encode(&format!("{TASK}\n"))?;
-    let middle = vocabulary.encode(&format!("\n{statement}\n"))?;
-    let end = vocabulary.encode(&format!("\n{question}"))?;
-    let frame = 1 + start.len() + middle.len() + end.len();
-    ensure!(
-        frame < tokens,
-        "prompt: expected more than {frame} tokens, found {tokens}"
-    );
-    // The text repeats; only its first sentence does not follow a space.
-    let again = vocabulary.encode(&format!(" {}", GRASS.join(" ")))?;
-    let mut text = vocabulary.encode(&GRASS.join(" "))?;
-    while text.len() < tokens {
-        text.extend(&again);
-    }
-    let room = tokens - frame;
-    let before = (room as f64 * depth).round() as usize;
-    let mut ids = vec![vocabulary.begin()];
-    ids.extend(start);
-    ids.extend(&text[..before]);
-    ids.extend(middle);
-    ids.extend(&text[..room - before]);
-    ids.extend(end);
-    Ok(ids)
-}
-
-/// Some columns of the prompts.
-fn columns(trials: &[Trial], range: std::ops::Range<usize>, device: &Device) -> Tensor<2, Int> {
-    let shape = [trials.len(), range.len()];
-    let ids = trials
-        .iter()
-        .flat_map(|trial| &trial.prompt[range.clone()])
-        .map(|&id| id as i32)
-        .collect::<Vec<_>>();
-    rows(&ids, shape, device)
-}
-
 fn first_integer(text: &str) -> Option<&str> {
     let start = text.find(|c: char| c.is_ascii_digit())?;
     let digits = &text[start..];
@@ -364,12 +188,12 @@ mod tests {
     use super::*;
     use crate::model::{tiny_model, weights};
 
-    fn vocabulary() -> &'static Vocabulary {
+    pub(super) fn vocabulary() -> &'static Vocabulary {
         static TRAINED: LazyLock<Vocabulary> = LazyLock::new(|| Vocabulary::train(700, 1).unwrap());
         &TRAINED
     }
 
-    fn passkey() -> Passkey {
+    pub(super) fn passkey() -> Passkey {
         Passkey {
             tokens: 200,
             trials: 3,
@@ -377,24 +201,6 @@ mod tests {
             fed: 30,
             seed: 1,
         }
-    }
-
-    #[test]
-    fn prompts_have_their_length_and_ask_for_the_key_they_hide() {
-        let vocabulary = vocabulary();
-        let mut places = Vec::new();
-        for trial in passkey().trials(vocabulary).unwrap() {
-            assert_eq!(trial.prompt.len(), 200);
-            let text = vocabulary.decode(&trial.prompt).unwrap();
-            let statement = format!(
-                "\nThe pass key is {0}. Remember it. {0} is the pass key.\n",
-                trial.key
-            );
-            assert!(text.starts_with(TASK));
-            assert!(text.ends_with("\nWhat is the pass key? The pass key is"));
-            places.push(text.find(&statement).unwrap());
-        }
-        assert!(places.is_sorted() && places[0] == TASK.len() + 1);
     }
 
     #[test]
@@ -419,16 +225,6 @@ mod tests {
         assert_eq!(rows[0].misses, rows[1].misses);
         // Random weights know nothing, so every answer is among the misses and compared.
         assert_eq!(rows[0].misses.len(), 3);
-    }
-
-    #[test]
-    fn prompts_without_room_for_the_task_are_refused() {
-        let passkey = Passkey {
-            tokens: 40,
-            ..passkey()
-        };
-        let error = passkey.trials(vocabulary()).unwrap_err().to_string();
-        assert!(error.contains("expected more than"), "{error}");
     }
 
     #[test]
