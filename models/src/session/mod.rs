@@ -210,16 +210,9 @@ impl Session {
         // What is drafted is verified densely, so nothing is freed then.
         if self.policy.frees_pages() && self.lossless.is_none() {
             // What the answer keeps shows as it goes on.
-            let most = limit.div_ceil(page_size);
-            self.cache.grow_on_demand(most);
-            let missing = length
-                .saturating_sub(capacity(&self.cache))
-                .div_ceil(page_size);
-            let n_pages = self.cache.config().n_pages;
-            if missing > 0 {
-                let wanted = n_pages + missing.max(n_pages / 2);
-                self.cache.grow(wanted.min(most.max(n_pages + missing)));
-            }
+            self.cache.grow_on_demand(limit.div_ceil(page_size));
+            let missing = length.saturating_sub(capacity(&self.cache));
+            self.cache.grow_by(missing.div_ceil(page_size));
             return Ok(());
         }
         let needed = length + new_tokens;

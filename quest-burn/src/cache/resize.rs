@@ -50,8 +50,17 @@ impl PagedKvCache {
         }
     }
 
-    /// Enlarges the pool if it has too few free pages for one more token of some sequences: by half, so that it is
-    /// copied seldom, but to no more than all of them can have.
+    /// Enlarges the pool of a cache that [grows](Self::grow_on_demand) by `missing` pages, if there are any, and by half at
+    /// least, so that it is copied seldom; but to no more than all sequences can have.
+    pub fn grow_by(&mut self, missing: usize) {
+        if missing > 0 {
+            let n_pages = self.config.n_pages;
+            let most = self.config.max_pages().saturating_mul(self.config.batch);
+            self.grow((n_pages + missing.max(n_pages / 2)).min(most));
+        }
+    }
+
+    /// Enlarges the pool if it has too few free pages for one more token of some sequences.
     pub(super) fn grow_for(&mut self, new_tokens: &[usize]) {
         let lengths = self.table.lengths().iter().zip(new_tokens);
         let opens_page = |&(length, &new): &(&usize, &usize)| {
@@ -61,11 +70,7 @@ impl PagedKvCache {
             .filter(opens_page)
             .count()
             .saturating_sub(self.table.n_free());
-        if missing > 0 {
-            let n_pages = self.config.n_pages;
-            let most = self.config.max_pages().saturating_mul(self.config.batch);
-            self.grow((n_pages + missing.max(n_pages / 2)).min(most));
-        }
+        self.grow_by(missing);
     }
 }
 
@@ -220,6 +225,16 @@ mod tests {
             }
             assert!(cache.decode().is_err(), "5 pages are allowed");
             fork.decode().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_pool_that_lacks_pages_grows_by_half_at_least_but_no_further_than_is_allowed() {
+        let mut cache = cache(storages().next().unwrap());
+        cache.grow_on_demand(12);
+        for (missing, n_pages) in [(0, 3), (1, 4), (3, 7), (1, 10), (9, 12), (1, 12)] {
+            cache.grow_by(missing);
+            assert_eq!(cache.config().n_pages, n_pages);
         }
     }
 
