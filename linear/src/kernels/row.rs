@@ -102,6 +102,24 @@ pub fn lanes_sum(value: f32, #[comptime] lanes: usize) -> f32 {
     sum
 }
 
+/// Sum over the units of a cube; each of them gets it. Every unit must reach it.
+#[cube]
+pub fn cube_sum(value: f32, #[comptime] units: usize, #[comptime] plane: usize) -> f32 {
+    let planes = comptime!(units / plane);
+    let mut sums = Shared::<[f32]>::new_slice(planes);
+    let sum = lanes_sum(value, plane);
+    if UNIT_POS as usize % plane == 0 {
+        sums[UNIT_POS as usize / plane] = sum;
+    }
+    sync_cube();
+    let mut total = f32::new(0.0);
+    #[unroll]
+    for other in 0..planes {
+        total += sums[other];
+    }
+    total
+}
+
 /// Sums of `n` values over an aligned run of `lanes` units, `n` dividing `lanes`: the `i`-th of `n`
 /// equal parts of the run gets the sum of the `i`-th values.
 ///

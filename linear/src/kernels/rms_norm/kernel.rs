@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::super::{
     launch::{address_type, empty},
-    row::{RowLayout, lanes_sum},
+    row::{RowLayout, cube_sum},
 };
 
 /// Most units of a cube.
@@ -42,18 +42,7 @@ fn rms_norm_kernel<F: Float, N: Size>(
         sum += (value * value).vector_sum();
         i += units;
     }
-    let planes = comptime!(units / plane);
-    let mut sums = Shared::<[f32]>::new_slice(planes);
-    let sum = lanes_sum(sum, plane);
-    if UNIT_POS as usize % plane == 0 {
-        sums[UNIT_POS as usize / plane] = sum;
-    }
-    sync_cube();
-    let mut total = f32::new(0.0);
-    #[unroll]
-    for other in 0..planes {
-        total += sums[other];
-    }
+    let total = cube_sum(sum, units, plane);
     let rms = f32::sqrt(total / f32::cast_from(d_model) + epsilon);
     let rms = Vector::<f32, N>::new(rms);
     let mut i = UNIT_POS as usize;

@@ -6,7 +6,7 @@ use super::{
     super::{
         super::{
             rms_norm::scaled,
-            row::{cube_prefix_sum, lanes_sum},
+            row::{cube_prefix_sum, cube_sum},
         },
         args::ActivationsArg,
     },
@@ -139,18 +139,7 @@ pub(super) fn norm_divisor<F: Float, N: Size>(
             sum += (value * value).vector_sum();
             i += units;
         }
-        let planes = comptime!(units / plane);
-        let mut sums = Shared::<[f32]>::new_slice(planes);
-        let sum = lanes_sum(sum, plane);
-        if UNIT_POS as usize % plane == 0 {
-            sums[UNIT_POS as usize / plane] = sum;
-        }
-        sync_cube();
-        let mut total = f32::new(0.0);
-        #[unroll]
-        for other in 0..planes {
-            total += sums[other];
-        }
+        let total = cube_sum(sum, units, plane);
         let channels = f32::cast_from(vectors * comptime!(shape.width));
         f32::sqrt(total / channels + row.epsilon)
     } else {
