@@ -1,12 +1,13 @@
 use std::{cell::RefCell, rc::Rc};
 
-use burn::tensor::{DType, Device, Graph, Tensor, capture};
+use burn::tensor::{DType, Device, Tensor, capture};
 
 use super::{
     DecodeError, DecodeModel,
     choices::Choices,
     device_ints::{DeviceInts, ints},
     run::Run,
+    step_graphs::{StepGraph, StepGraphs},
 };
 use crate::{
     cache::{CacheError, DeviceLists, PagedKvCache, RecordedLists, zeros},
@@ -29,27 +30,6 @@ pub(super) struct Captured<'a> {
     choices: Choices,
     tokens_per_recording: usize,
     recordings: usize,
-}
-
-pub(super) type StepGraph<'a> = Graph<Tensor<2>, Box<dyn FnMut() -> Tensor<2> + 'a>>;
-
-/// The recordings of a step.
-struct StepGraphs<'a> {
-    /// The step that chooses the pages that it reads.
-    choosing: StepGraph<'a>,
-    /// That which reads what was chosen before, of a model whose choices serve several steps.
-    keeping: Option<StepGraph<'a>>,
-    /// Whether the last replay was of the second.
-    has_kept: bool,
-}
-
-impl<'a> StepGraphs<'a> {
-    fn last(&self) -> &StepGraph<'a> {
-        match &self.keeping {
-            Some(keeping) if self.has_kept => keeping,
-            _ => &self.choosing,
-        }
-    }
 }
 
 pub(super) struct Work<'a> {
@@ -138,11 +118,8 @@ impl<'a> Captured<'a> {
         self.work.borrow_mut().due.write(vec![0; self.active.len()]);
         let choosing = self.recording(true);
         let keeps = self.work.borrow().model.steps_per_choice() > 1;
-        self.graphs = Some(StepGraphs {
-            choosing,
-            keeping: keeps.then(|| self.recording(false)),
-            has_kept: false,
-        });
+        let keeping = keeps.then(|| self.recording(false));
+        self.graphs = Some(StepGraphs::new(choosing, keeping));
         self.write_active(true);
         self.recordings += 1;
         Ok(())
@@ -300,11 +277,7 @@ impl Run for Captured<'_> {
         }
         let chooses = self.choose();
         let graphs = self.graphs.as_mut().expect("recorded above");
-        graphs.has_kept = !chooses;
-        let graph = match (&mut graphs.keeping, chooses) {
-            (Some(keeping), false) => keeping,
-            _ => &mut graphs.choosing,
-        };
+        let graph = graphs.next(chooses);
         // SAFETY: what the step reads and writes is in `work`, whose tensors are neither given
         // away nor replaced while the graph exists (`record` drops it before it takes pages, which
         // replaces the page table), and in the output, which the graph holds; the model and the

@@ -3,10 +3,8 @@ use std::{cell::RefCell, rc::Rc};
 use burn::tensor::{Device, ExecutionError, Tensor, capture};
 
 use super::{
-    DecodeModel,
-    captured::{StepGraph, device_of},
-    device_ints::DeviceInts,
-    row_choices::RowChoices,
+    DecodeModel, captured::device_of, device_ints::DeviceInts, row_choices::RowChoices,
+    step_graphs::StepGraph,
 };
 use crate::cache::{AssignedPages, PagedKvCache, PoolId, Sequences, page_table_entries};
 

@@ -4,10 +4,11 @@ use burn::tensor::{Int, Tensor, capture};
 
 use super::{
     DecodeError, DecodeModel,
-    captured::{Captured, StepGraph, Work, device_of},
+    captured::{Captured, Work, device_of},
     device_ints::{DeviceInts, ints},
     row_choices::RowChoices,
     run::Run,
+    step_graphs::StepGraph,
 };
 use crate::cache::{CacheError, PagedKvCache, Phase};
 

@@ -31,6 +31,8 @@ mod greedy;
 #[cfg(feature = "cube")]
 mod row_choices;
 mod run;
+#[cfg(feature = "cube")]
+mod step_graphs;
 mod uncaptured;
 mod uncaptured_drafts;
 
