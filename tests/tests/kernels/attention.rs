@@ -10,7 +10,7 @@ use rand::{rngs::StdRng, seq::SliceRandom};
 
 use super::{
     bench::Bench,
-    cases::{for_each, for_each_digest},
+    cases::{for_each, for_each_digest, for_each_ragged},
     numbers::{floats, poison},
     reference::relative_error,
 };
@@ -128,6 +128,28 @@ fn attention_over_all_pages_is_softmax_attention() {
                 );
             }
         }
+    });
+}
+
+#[test]
+fn attention_of_the_longest_of_a_ragged_batch_is_softmax_attention() {
+    for_each_ragged(|bench, rng| {
+        let dense = attention(bench, None);
+        let d = bench.case.head_dim;
+        for (sequence, head) in [(0, 0), (0, 31), (1, 5), (15, 31)] {
+            let all: Vec<usize> = (0..bench.n_pages(sequence)).collect();
+            let found = &dense[(sequence * bench.n_heads() + head) * d..][..d];
+            let error = relative_error(found, &bench.attention(sequence, head, &all));
+            assert!(
+                error < tolerance_of(bench.dtype),
+                "{}: {error:e}",
+                bench.name()
+            );
+        }
+        let lists = bench.case.n_kv_heads;
+        let ids = random_lists(bench, lists, bench.max_pages(), rng);
+        let listed = listed_attention(bench, &ids, lists, bench.max_pages());
+        assert_eq!(listed, dense, "{}", bench.name());
     });
 }
 

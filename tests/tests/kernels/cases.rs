@@ -84,29 +84,42 @@ pub(super) fn rng() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
+/// A batch whose first sequence has more tokens than all others together, enough to be split further than they are.
+fn ragged() -> Vec<Case> {
+    let mut lengths = vec![70; 16];
+    lengths[0] = 9001;
+    vec![case((8, 64), (8, 4), &lengths, &[90])]
+}
+
+/// Calls `test` for [`ragged`] batches, in every form of rows and dtype of the device.
+pub(super) fn for_each_ragged(test: impl Fn(&mut Bench, &mut StdRng)) {
+    for_each_of(&ragged(), &[DigestKind::MinMax], &KvStorage::ALL, test);
+}
+
 /// Calls `test` for every case, form of rows and dtype of the device, with the paper's digests.
 pub(super) fn for_each(test: impl Fn(&mut Bench, &mut StdRng)) {
-    for_each_of(&[DigestKind::MinMax], &KvStorage::ALL, test);
+    for_each_of(&catalogue(), &[DigestKind::MinMax], &KvStorage::ALL, test);
 }
 
 /// The same with every kind of digests, of rows in the dtype.
 pub(super) fn for_each_digest(test: impl Fn(&mut Bench, &mut StdRng)) {
-    for_each_of(DigestKind::ALL, &[KvStorage::Full], test);
+    for_each_of(&catalogue(), DigestKind::ALL, &[KvStorage::Full], test);
 }
 
 /// The same with every kind of digests of rows in every form.
 pub(super) fn for_each_digest_and_form(test: impl Fn(&mut Bench, &mut StdRng)) {
-    for_each_of(DigestKind::ALL, &KvStorage::ALL, test);
+    for_each_of(&catalogue(), DigestKind::ALL, &KvStorage::ALL, test);
 }
 
 fn for_each_of(
+    cases: &[Case],
     digests: &[DigestKind],
     storages: &[KvStorage],
     test: impl Fn(&mut Bench, &mut StdRng),
 ) {
     let ((device, _alone), mut rng) = (device(), rng());
     for dtype in dtypes(&device) {
-        for case in catalogue() {
+        for case in cases {
             let taken = storages
                 .iter()
                 .filter(|&&storage| kernels::takes_rows(&device, storage));

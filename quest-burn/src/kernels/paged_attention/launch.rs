@@ -10,11 +10,11 @@ use super::{
         row::RowLayout,
     },
     args::{ReadArgLaunch, SplitsArgLaunch},
-    listed::{self, SplittingLaunch},
+    listed,
     matrix::{self, MatrixShape},
     merge::{self, Merge},
     partition::{self, Kernel, Partition, lanes_shape},
-    split::Chunk,
+    split::{Chunk, SplittingLaunch},
 };
 use crate::cache::{CHANNELS_PER_WORD, KvStorage};
 
@@ -184,7 +184,13 @@ impl Splits {
 
 impl Partition {
     fn splitting(&self) -> SplittingLaunch {
-        SplittingLaunch::new(self.min_pages as u32, self.max_splits as u32)
+        SplittingLaunch::new(
+            self.min_pages as u32,
+            self.even_splits as u32,
+            self.long_pages as u32,
+            self.fine_pages as u32,
+            self.max_splits as u32,
+        )
     }
 }
 

@@ -7,8 +7,8 @@ use super::{
     args::{ReadArg, SplitsArg},
     softmax::{attend, softmax},
     split::{
-        Place, Shape, Slots, pages_per_split, place, publish, publish_nothing, put_page, slots,
-        stage_page,
+        Place, Shape, Slots, Splitting, pages_per_split, place, publish, publish_nothing, put_page,
+        slots, stage_page,
     },
 };
 use crate::row_load::RowLoad;
@@ -20,13 +20,6 @@ struct Listing {
     n_pages: usize,
     /// Where they are listed; without a list, page `i` is the `i`-th.
     list: usize,
-}
-
-/// How the pages are split.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-pub(super) struct Splitting {
-    pub min_pages: u32,
-    pub max_splits: u32,
 }
 
 #[cube]
@@ -86,7 +79,7 @@ fn prefetch_page(
 ) -> PrefetchedPage {
     if comptime!(listed) {
         let k = pages.shape(2);
-        let first = split * pages_per_split(k, splitting.min_pages, splitting.max_splits);
+        let first = split * pages_per_split(k, splitting);
         let entry = min(first + UNIT_POS as usize, k - 1);
         let id = pages[list_row(place, pages) * k + entry];
         let page = min(max(id, 0i32) as usize, place.max_pages - 1);
@@ -130,7 +123,7 @@ pub(super) fn reading<F: Float, N: Size, E: Numeric, W: Size>(
     let split = CUBE_POS_X as usize;
     let prefetched = prefetch_page(&place, &read.pages, &read.places, split, splitting, listed);
     let listing = listing(&place, &read.pages, listed, page_size);
-    let per_split = pages_per_split(listing.n_pages, splitting.min_pages, splitting.max_splits);
+    let per_split = pages_per_split(listing.n_pages, splitting);
     let first = split * per_split;
     let end = min(first + per_split, listing.n_pages);
     Reading {

@@ -15,6 +15,14 @@ const CUBES_PER_MULTIPROCESSOR: usize = 2;
 /// The same for the kernel with matrix instructions, with one and two groups of 8 query heads;
 /// register-bound.
 const MATRIX_CUBES_PER_MULTIPROCESSOR: [usize; 2] = [3, 2];
+/// Tokens of a split above which sequences of a batch are split further: such a sequence may be the longest by far, and
+/// then few cubes would do most of the work.
+const LONG_SPLIT: usize = 1024;
+/// Tokens of a split of such sequences, at least.
+const FINE_SPLIT: usize = 512;
+/// Times as many splits of such sequences, at most. Cubes then take turns, so there are many turns: the last one is never
+/// full.
+const LONG_TURNS: usize = 4;
 /// Splits of a head that the merge can hold.
 pub(super) const MAX_SPLITS: usize = 512;
 /// Above this many splits the merge reads `MANY_MERGE_ROWS` at a time.
@@ -74,6 +82,11 @@ pub(super) struct Partition {
     pub kernel: Kernel,
     /// Pages of a split, at least.
     pub min_pages: usize,
+    /// Splits of a head at which a batch of equal sequences fills the device.
+    pub even_splits: usize,
+    /// Pages of such a split, at most; where they would be more, a head has more splits, of `fine_pages` at least.
+    pub long_pages: usize,
+    pub fine_pages: usize,
     /// Splits of a head, at most.
     pub max_splits: usize,
 }
@@ -90,16 +103,25 @@ impl Partition {
     ) -> Self {
         let cubes = kernel.cubes_per_multiprocessor() * multiprocessors;
         let rows = batch * list_heads * (group / kernel.heads());
+        let even_splits = (cubes / rows).clamp(1, MAX_SPLITS);
+        let turns = if batch > 1 { LONG_TURNS } else { 1 };
         Self {
             kernel,
             min_pages: kernel.tokens().div_ceil(page_size),
-            max_splits: (cubes / rows).clamp(1, MAX_SPLITS),
+            even_splits,
+            long_pages: LONG_SPLIT.div_ceil(page_size),
+            fine_pages: FINE_SPLIT.div_ceil(page_size),
+            max_splits: (turns * even_splits).min(MAX_SPLITS),
         }
     }
 
     /// Splits that sequences of up to `bound` pages can need.
     pub(super) fn n_splits(&self, bound: usize) -> usize {
-        bound.div_ceil(self.min_pages).clamp(1, self.max_splits)
+        let most = match bound.div_ceil(self.even_splits) > self.long_pages {
+            true => self.max_splits,
+            false => self.even_splits,
+        };
+        bound.div_ceil(self.min_pages).clamp(1, most)
     }
 }
 
@@ -217,9 +239,14 @@ mod tests {
 
     /// Pages of a split, as the kernels compute it.
     fn per_split(partition: &Partition, n_pages: usize) -> usize {
-        n_pages
-            .div_ceil(partition.max_splits)
-            .max(partition.min_pages)
+        let even = n_pages.div_ceil(partition.even_splits);
+        let pages = match even > partition.long_pages {
+            true => n_pages
+                .div_ceil(partition.max_splits)
+                .max(partition.fine_pages),
+            false => even,
+        };
+        pages.max(partition.min_pages)
     }
 
     #[test]
@@ -227,7 +254,7 @@ mod tests {
         for (batch, group, list_heads) in [(1, 1, 32), (1, 4, 8), (16, 4, 8), (3, 7, 1)] {
             for page_size in [8, 16, 128] {
                 for partition in partitions(batch, group, list_heads, page_size) {
-                    for bound in [1usize, 2, 127, 128, 8192] {
+                    for bound in [1usize, 2, 127, 128, 771, 8192, 65_536] {
                         for n_pages in [1, bound / 2 + 1, bound] {
                             let needed = n_pages.div_ceil(per_split(&partition, n_pages));
                             assert!(needed <= partition.n_splits(bound), "{partition:?} {bound}");
@@ -236,6 +263,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_longest_of_a_ragged_batch_has_many_splits_and_short_lists_have_not() {
+        for partition in partitions(16, 4, 8, 8) {
+            let splits = |tokens: usize| {
+                let n_pages = tokens / 8;
+                n_pages.div_ceil(per_split(&partition, n_pages))
+            };
+            let even = partition.even_splits;
+            assert_eq!([splits(2048), splits(1024 * even)], [even; 2]);
+            assert_eq!(splits(4096), 8, "of 512 tokens");
+            assert_eq!([splits(32_768), splits(131_072)], [4 * even; 2]);
+            assert_eq!(partition.n_splits(2048 / 8), even, "of a list");
+        }
+        let [one, _] = partitions(1, 4, 8, 8);
+        assert_eq!(one.max_splits, one.even_splits);
     }
 
     #[test]

@@ -125,11 +125,24 @@ pub(super) fn hidden(place: &Place, head: usize, #[comptime] chunk: Chunk) -> us
     hidden
 }
 
-/// Pages that each split of a sequence reads; see `Partition`.
+/// How the pages are split; see `Partition`.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(super) struct Splitting {
+    pub min_pages: u32,
+    pub even_splits: u32,
+    pub long_pages: u32,
+    pub fine_pages: u32,
+    pub max_splits: u32,
+}
+
+/// Pages that each split of a sequence reads.
 #[cube]
-pub(super) fn pages_per_split(n_pages: usize, min_pages: u32, max_splits: u32) -> usize {
-    let max_splits = max_splits as usize;
-    max((n_pages + max_splits - 1) / max_splits, min_pages as usize)
+pub(super) fn pages_per_split(n_pages: usize, splitting: &Splitting) -> usize {
+    let even = n_pages.div_ceil(splitting.even_splits as usize);
+    let most = n_pages.div_ceil(splitting.max_splits as usize);
+    let fine = max(most, splitting.fine_pages as usize);
+    let is_long = even > splitting.long_pages as usize;
+    max(select(is_long, fine, even), splitting.min_pages as usize)
 }
 
 /// Pages that a cube attends to next, in shared memory.

@@ -18,8 +18,8 @@ use self::{
 use super::{
     super::matrix_instruction::{COLUMNS, DEPTH, PACKED, PLANE, ROWS, is_there},
     args::{ReadArg, SplitsArg},
-    listed::{Splitting, reading, stage_chunk},
-    split::{Chunk, PlaneSumsShape, publish_nothing, slots},
+    listed::{reading, stage_chunk},
+    split::{Chunk, PlaneSumsShape, Splitting, publish_nothing, slots},
 };
 use crate::{
     cache::{CHANNELS_PER_WORD, KvStorage},
