@@ -74,7 +74,7 @@ impl<D: ComparisonDefaults> ComparisonOptions<D> {
             lengths: self.lengths.clone(),
             budgets: self.contenders.budgets.clone(),
             policies: self.contenders.policies.clone(),
-            prefill_chunk: experiment.model.prefill_chunk,
+            prefill_chunk: experiment.model.prefill_chunk(),
             quest: self.contenders.quest_config(&experiment.selection),
             page_size: experiment.selection.page_size(),
         }

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         depth: args.depth,
         tail: 400,
         answer_tokens: 10,
-        prefill_chunk: args.model.prefill_chunk,
+        prefill_chunk: args.model.prefill_chunk(),
         quest: args.selection.quest_config(args.layers.dense_layers),
         page_size: args.selection.page_size(),
         seed: args.seed,

@@ -1,5 +1,7 @@
 //! From a device's name to the device.
 
+use std::sync::OnceLock;
+
 use anyhow::{anyhow, bail};
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 use burn::tensor::DeviceKind;
@@ -54,6 +56,22 @@ impl DeviceName {
     }
 }
 
+/// Whether [`select`] takes a GPU, if it takes anything.
+pub(crate) fn is_gpu(name: DeviceName) -> bool {
+    static AUTO: OnceLock<bool> = OnceLock::new();
+    let found = || {
+        #[cfg(feature = "gpu")]
+        crate::kernels::cache();
+        compiled_in(&DeviceName::GPUS)
+            .iter()
+            .any(Backend::has_hardware)
+    };
+    match name {
+        DeviceName::Auto => *AUTO.get_or_init(found),
+        name => !name.is_cpu(),
+    }
+}
+
 /// A device that is there.
 #[derive(Clone, Debug)]
 pub(crate) struct SelectedDevice {
@@ -81,11 +99,12 @@ pub(crate) fn select(name: DeviceName) -> anyhow::Result<SelectedDevice> {
     Ok(backend.select())
 }
 
+fn compiled_in(names: &[DeviceName]) -> Vec<Backend> {
+    let backends = names.iter().copied().filter_map(Backend::compiled_in);
+    backends.collect()
+}
+
 fn select_auto() -> anyhow::Result<SelectedDevice> {
-    let compiled_in = |names: &[DeviceName]| {
-        let backends = names.iter().copied().filter_map(Backend::compiled_in);
-        backends.collect::<Vec<_>>()
-    };
     let gpus = compiled_in(&DeviceName::GPUS);
     if let Some(gpu) = gpus.iter().find(|gpu| gpu.has_hardware()) {
         eprintln!("device: {}", value_name(gpu.name));

@@ -127,7 +127,7 @@ impl<'a> ExperimentPlan<'a> {
 
     /// Loads the model for contexts of up to `tokens` tokens.
     pub(crate) fn load(self, tokens: usize) -> Result<ExperimentModel, Failure> {
-        let work = Work::chunk(self.model.options.prefill_chunk);
+        let work = Work::chunk(self.model.options.prefill_chunk());
         let loaded = self.model.load(tokens, work)?;
         loaded.report(tokens);
         Ok(ExperimentModel {

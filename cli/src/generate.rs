@@ -154,7 +154,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
             true => Some(Vec::new()),
             false => stop_ids,
         },
-        prefill_chunk: args.common.model.prefill_chunk,
+        prefill_chunk: args.common.model.prefill_chunk(),
         max_context: Some(plan.max_context()?),
         sampling: args.sampling.config(plan.model.sampling()?)?,
         ..GenerationConfig::new()
@@ -164,7 +164,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let stop_ids = stop_ids.unwrap_or(&plan.model.config().stop_token_ids);
     let mask = args.grammar.mask(&plan, stop_ids)?;
 
-    let work = Work::chunk(args.common.model.prefill_chunk.min(prompt.len()));
+    let work = Work::chunk(args.common.model.prefill_chunk().min(prompt.len()));
     let (held, new_tokens) = match lossless {
         // Drafts are verified densely, for which every page is there.
         Some(_) => (prompt.len() + args.max_new_tokens, 0),
@@ -225,7 +225,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
 /// Runs prompts whose chunks take each kind of kernel: many rows, a batch of rows, a few, and one.
 fn warm_up(plan: &Plan, args: &GenerateArgs) -> Result<(), Failure> {
     const NEW_TOKENS: usize = 4;
-    let chunk = args.common.model.prefill_chunk;
+    let chunk = args.common.model.prefill_chunk();
     let longest = plan.max_context()?.saturating_sub(NEW_TOKENS).max(1);
     let lengths = [chunk.saturating_add(40), 20, 6, 1].map(|length| length.min(longest));
     let config = GenerationConfig {

@@ -86,7 +86,7 @@ pub(crate) fn run(args: &LongBenchArgs) -> Result<(), Failure> {
         policies: args.contenders.policies.clone(),
         budgets: args.contenders.budgets.clone(),
         context: args.context.unwrap_or(plan.config().max_positions),
-        prefill_chunk: args.experiment.model.prefill_chunk,
+        prefill_chunk: args.experiment.model.prefill_chunk(),
         quest: args.contenders.quest_config(&args.experiment.selection),
         page_size: args.experiment.selection.page_size(),
     };

@@ -45,7 +45,7 @@ impl<'a> ModelPlan<'a> {
         options: &'a ModelOptions,
         selection: &'a SelectionOptions,
     ) -> anyhow::Result<Self> {
-        if options.prefill_chunk == 0 {
+        if options.prefill_chunk == Some(0) {
             bail!(GenerateError::Chunk);
         }
         let folder = ModelFolder::open(options.folder.as_deref())?;

@@ -82,7 +82,7 @@ pub(crate) fn run(args: &RecallArgs) -> Result<(), Failure> {
         steps: args.steps,
         budgets: args.contenders.budgets.clone(),
         policies: args.contenders.policies.clone(),
-        prefill_chunk: args.experiment.model.prefill_chunk,
+        prefill_chunk: args.experiment.model.prefill_chunk(),
         quest: args.contenders.quest_config(&args.experiment.selection),
         page_size: args.experiment.selection.page_size(),
     };

@@ -81,7 +81,7 @@ pub(crate) fn run(args: &SparsityArgs) -> Result<(), Failure> {
         },
         tolerance: args.tolerance,
         prefill: args.prefill.unwrap_or(ids.len() / 2),
-        prefill_chunk: args.experiment.model.prefill_chunk,
+        prefill_chunk: args.experiment.model.prefill_chunk(),
         quest: quest.clone(),
         page_size,
     };

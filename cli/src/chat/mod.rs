@@ -74,7 +74,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     let sampling = args.sampling.config(plan.model.sampling()?)?;
     sampling.validate().map_err(anyhow::Error::new)?;
     let lossless = args.lossless.config(&args.common.model.prefill)?;
-    let chunk = args.common.model.prefill_chunk;
+    let chunk = args.common.model.prefill_chunk();
     let config = GenerationConfig {
         max_new_tokens: args.max_new_tokens,
         stop_ids: Some(prompter.stop_ids().to_vec()),

@@ -85,7 +85,7 @@ pub(super) fn run(args: PerplexityArgs) -> Result<(), Failure> {
         budgets: comparison.budgets,
         prefill: prefill.unwrap_or(1),
         window: comparison.window,
-        prefill_chunk: common.model.prefill_chunk,
+        prefill_chunk: common.model.prefill_chunk(),
         quest: (common.policy.selection).quest_config(common.policy.layers.dense_layers),
         page_size: common.policy.selection.page_size(),
     };

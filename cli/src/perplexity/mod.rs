@@ -109,7 +109,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     let ids = args.text.read(plan.model.model.tokenizer())?;
     check_ids(&ids, plan.model.config().vocab_size)?;
     check_context(ids.len(), 0, Some(plan.max_context()?))?;
-    let chunk = args.common.model.prefill_chunk;
+    let chunk = args.common.model.prefill_chunk();
     let mode = match args.prefill {
         Some(prefill) => LikelihoodMode::Decode { prefill, chunk },
         None => LikelihoodMode::Dense { chunk },
