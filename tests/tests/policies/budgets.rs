@@ -21,6 +21,8 @@ fn expected(kind: PolicyKind, prompt: usize, length: usize) -> (usize, usize) {
             (length.min(BUDGET), length.min(BUDGET))
         }
         PolicyKind::TopP(_) if pages > budget => (1, budget),
+        // A page of the budget is for the one that comes next.
+        PolicyKind::Reuse(_) if pages > budget => (budget - 1, budget),
         // A prompt beyond the budget is read whole, beside the newest page.
         PolicyKind::Raas(_) | PolicyKind::Random(_) => {
             let prompt = prompt.div_ceil(PAGE_SIZE);
