@@ -24,7 +24,7 @@ pub(crate) fn zeros<const D: usize, K: Numeric>(
 }
 
 /// Integers from the host, in i32.
-pub(super) fn ints<const D: usize>(
+pub(crate) fn ints<const D: usize>(
     values: Vec<i32>,
     shape: [usize; D],
     device: &Device,

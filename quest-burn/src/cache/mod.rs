@@ -37,6 +37,8 @@ pub(crate) use captured::PoolId;
 pub use config::PagedKvCacheConfig;
 pub(crate) use config::validate_page_size;
 pub use contiguous::contiguous;
+#[cfg(feature = "cube")]
+pub(crate) use contiguous::ints;
 pub(crate) use contiguous::zeros;
 #[cfg(feature = "cube")]
 pub(crate) use digests::stored_scales;

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Int, Tensor};
 
 use super::{PagePolicy, PageSelection, Pages, PolicyError, QuestConfig, options::policy_options};
 #[cfg(feature = "cube")]
-use crate::cache::RecordedLists;
+use crate::cache::{RecordedLists, ints};
 use crate::{
     cache::{LayerCache, Step, zeros},
     ops,
@@ -157,9 +157,12 @@ impl ReusePolicy {
         let (batch, layer) = (step.batch(), cache.index());
         let ids = lists.renewed(layer, |due, kept| {
             let scoring = self.quest.scoring();
+            // Where there are no lists everything was read until now, and every sequence has all of its pages in these.
             let ids = kept.unwrap_or_else(|| {
                 let n_lists = scoring.lists(query.dims()[1], cache.dims()[1]);
-                zeros([batch, n_lists, selection.k], &query.device(), DType::I32)
+                let all = (0..selection.k as i32).collect::<Vec<_>>();
+                let all = all.repeat(batch * n_lists);
+                ints(all, [batch, n_lists, selection.k], &query.device())
             });
             let scores = ops::page_scores(query.clone(), cache, step, scoring);
             let selection = (selection, self.coming_pages(selection));

@@ -38,6 +38,12 @@ fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, Storages)> {
         ("kv-group", quest(QuestConfig::kv_group()), all_int8),
         ("reuse", reuse("every=4", 5), full),
         ("reuse of two layers", reuse("every=7,layers=2", 5), full),
+        // The first recording has room for no more pages than the budget, and reads all.
+        (
+            "reuse beyond the first recording",
+            reuse("every=7", 20),
+            full,
+        ),
         // A budget without room for a page to come.
         ("reuse of two pages", reuse("every=12", 2), int8),
     ]
