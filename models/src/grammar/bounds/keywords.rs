@@ -62,8 +62,26 @@ pub(super) fn check(schema: &Value) -> Result<(), Beyond> {
     within(schema, "#")
 }
 
+/// Refuses keywords of the items of an array that the compiler passes over beside others: it takes a schema with
+/// `additionalItems`, or with a list of `items`, for one of an old draft, which has no `prefixItems`, and
+/// `additionalItems` only after such a list.
+fn check_items(schema: &Value, path: &str) -> Result<(), Beyond> {
+    let has_list = schema.get("items").is_some_and(Value::is_array);
+    let has_additional = schema.get("additionalItems").is_some();
+    let (found, beside) = match schema.get("prefixItems") {
+        Some(_) if has_list => ("prefixItems", "beside a list of `items`"),
+        Some(_) if has_additional => ("prefixItems", "beside `additionalItems`"),
+        None if has_additional && !has_list => ("additionalItems", "without a list of `items`"),
+        _ => return Ok(()),
+    };
+    Err(Beyond::Unsupported(format!(
+        "{path}: expected `prefixItems` with a schema for `items`, found `{found}` {beside}"
+    )))
+}
+
 /// `path` is where the schema is, as a reference would have it.
 fn within(schema: &Value, path: &str) -> Result<(), Beyond> {
+    check_items(schema, path)?;
     // The compiler says what is wrong with one that is neither an object nor true or false.
     for (name, value) in schema.as_object().into_iter().flatten() {
         let is_known =
@@ -104,6 +122,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn keywords_of_items_that_exclude_one_another_are_refused() {
+        let refused = [
+            json!({ "prefixItems": [true], "additionalItems": false }),
+            json!({ "prefixItems": [true], "items": [true] }),
+            json!({ "items": true, "additionalItems": false }),
+            json!({ "properties": { "a": { "additionalItems": false } } }),
+        ];
+        for schema in refused {
+            let error = check(&schema).unwrap_err();
+            assert!(matches!(error, Beyond::Unsupported(text) if text.contains("`prefixItems`")));
+        }
+        for schema in [
+            json!({ "prefixItems": [true], "items": false }),
+            json!({ "items": [true], "additionalItems": false }),
+        ] {
+            assert_eq!(check(&schema), Ok(()), "{schema}");
+        }
+    }
 
     #[test]
     fn a_keyword_that_nobody_follows_is_named_with_its_place() {
