@@ -62,6 +62,13 @@ impl DecodeOptions {
                 self.policy(policy, budget).init(page_size)?;
             }
         }
+        if let Some(policy) = self.policies.iter().find(|&&p| period(p) > page_size) {
+            return Err(BenchError::Option {
+                option: "--policies",
+                expected: format!("choices that serve a page at most, {page_size} tokens"),
+                found: policy.to_string(),
+            });
+        }
         let multiple = |context: &&usize| !context.is_multiple_of(page_size);
         if let Some(context) = self.contexts.iter().find(multiple) {
             return Err(BenchError::Option {

@@ -125,8 +125,9 @@ impl<'a> Session<'a> {
             }
         }
         // What the last step reads can be computed anew from the cache only if it chooses.
-        let after_choice = (WARM_UP + rounds * queued - 1) % period;
-        let new = graph.run((period - after_choice) % period)?;
+        let taken = WARM_UP + rounds * queued;
+        let page_size = self.options.cache_options.page_size;
+        let new = graph.run(steps_to_choice(policy, self.context, taken, page_size))?;
         for (tokens, new) in tokens.iter_mut().zip(new) {
             tokens.extend(new);
         }
@@ -158,6 +159,23 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Steps to take after so many from `context` tokens on, so that the last one chooses what it reads.
+fn steps_to_choice(
+    policy: &dyn PagePolicy,
+    context: usize,
+    taken: usize,
+    page_size: usize,
+) -> usize {
+    let (mut length, mut made_at) = (context + 1, context + 1);
+    while length < context + taken || made_at < length {
+        length += 1;
+        if !policy.choice_serves(made_at, length, page_size) {
+            made_at = length;
+        }
+    }
+    length - context - taken
+}
+
 /// `|found - expected| / |expected|`, refused where it is more than rounding.
 fn deviation(found: &[f32], expected: &[f32]) -> Result<f64, BenchError> {
     const TOLERANCE: f64 = 0.05;
@@ -180,6 +198,27 @@ fn deviation(found: &[f32], expected: &[f32]) -> Result<f64, BenchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_step_is_one_that_chooses() {
+        let steps = |every: &str, budget: usize, taken: usize| {
+            let quest = quest_burn::QuestConfig::new().with_token_budget(budget);
+            let policy = quest_burn::policy::ReusePolicy::new(quest, every.parse().unwrap(), 8);
+            steps_to_choice(&policy.unwrap(), 64, taken, 8)
+        };
+        assert_eq!(steps_to_choice(&DensePolicy, 64, 5, 8), 0);
+        // Steps 1, 5, 9 and so on choose.
+        assert_eq!(
+            [1, 3, 5, 6].map(|taken| steps("every=4", 32, taken)),
+            [0, 2, 0, 3]
+        );
+        // So do those that take a page, where the budget has no room for it.
+        assert_eq!(
+            [1, 8, 9].map(|taken| steps("every=7", 16, taken)),
+            [0, 0, 0]
+        );
+        assert_eq!(steps("every=7", 16, 10), 6);
+    }
 
     #[test]
     fn logits_that_are_no_numbers_are_refused() {
