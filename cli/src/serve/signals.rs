@@ -63,8 +63,9 @@ pub(super) fn end_with_stdin() -> io::Result<()> {
     let thread = thread::Builder::new().name("quest-stdin".to_owned());
     let watching = thread.spawn(|| {
         // What cannot be read has no end to wait for.
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-        std::process::exit(0);
+        if io::copy(&mut io::stdin().lock(), &mut io::sink()).is_ok() {
+            std::process::exit(0);
+        }
     });
     watching.map(drop)
 }
