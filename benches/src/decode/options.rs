@@ -21,8 +21,8 @@ pub(crate) struct DecodeOptions {
     /// Tokens that each sequence holds, as in 32K,128K
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::tokens, default_values = ["8K", "32K", "128K"])]
     pub contexts: Vec<usize>,
-    /// Policies beside dense attention, a name or name:key=value,.. each; of those whose choices serve several steps
-    /// a round is whole choices long
+    /// Policies beside dense attention, of those that are recorded: quest or reuse, with their options; of one whose
+    /// choices serve several steps a round is whole choices long
     #[arg(long, value_name = "P,..", value_parser = PolicyKind::parse_list, default_value = "quest")]
     pub policies: PolicyList,
     #[command(flatten)]
@@ -58,16 +58,10 @@ impl DecodeOptions {
     pub(super) fn check(&self) -> Result<(), BenchError> {
         let page_size = self.cache_options.page_size;
         for &budget in &self.quest.budgets {
-            for &policy in &self.policies {
-                self.policy(policy, budget).init(page_size)?;
+            self.quest.config(budget).validate_for(page_size)?;
+            for &kind in &self.policies {
+                self.check_policy(kind, budget)?;
             }
-        }
-        if let Some(policy) = self.policies.iter().find(|&&p| period(p) > page_size) {
-            return Err(BenchError::Option {
-                option: "--policies",
-                expected: format!("choices that serve a page at most, {page_size} tokens"),
-                found: policy.to_string(),
-            });
         }
         let multiple = |context: &&usize| !context.is_multiple_of(page_size);
         if let Some(context) = self.contexts.iter().find(multiple) {
@@ -78,6 +72,34 @@ impl DecodeOptions {
             });
         }
         Ok(())
+    }
+
+    /// Refuses what keeps more from step to step than a recording may: the last step is computed once more, and
+    /// has to be the same.
+    fn check_policy(&self, kind: PolicyKind, budget: usize) -> Result<(), BenchError> {
+        let page_size = self.cache_options.page_size;
+        let refused = |expected: String| BenchError::Option {
+            option: "--policies",
+            expected,
+            found: kind.to_string(),
+        };
+        let is_recorded = |kind: &PolicyKind| {
+            let policy = self.policy(*kind, budget).init(page_size);
+            policy.is_ok_and(|policy| policy.is_capturable())
+        };
+        if kind == PolicyKind::Dense || !is_recorded(&kind) {
+            let recorded = PolicyKind::ALL.iter().filter(|kind| is_recorded(kind));
+            let names = recorded.map(|kind| kind.name());
+            let names = names.filter(|name| *name != PolicyKind::Dense.name());
+            let names = names.collect::<Vec<_>>().join(" or ");
+            return Err(refused(format!("{names}, beside dense attention")));
+        }
+        match period(kind) > page_size {
+            true => Err(refused(format!(
+                "choices that serve a page at most, {page_size} tokens"
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// A policy with a budget.
