@@ -213,7 +213,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         activation_sparsity: model
             .activation_sparsity()
             .map(ActivationSparsity::sparsity),
-        policy: args.common.policy.kind().name().to_owned(),
+        policy: args.common.policy.kind().to_string(),
         prefill_policy: model.prefill().to_string(),
         share_computed: statistics.share_computed,
         kv_cache_bytes: statistics.cache_bytes,
