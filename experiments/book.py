@@ -6,6 +6,7 @@ usage: experiments/book.py [FOLDER] > book.txt
 FOLDER is the book as rustup installs it (`rustup component add rust-docs`), by default that of the active toolchain.
 Foreword, introduction and chapters 3.2, 4.1, 4.2 and 16.1, paragraphs and list items only: no code, tables or headings.
 """
+import argparse
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -48,12 +49,17 @@ class Prose(HTMLParser):
 
 
 def book_of_the_toolchain():
-    root = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True)
+    try:
+        root = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"book: expected rustc, which knows where the book is, or a FOLDER, found none: {error}")
     return Path(root.stdout.strip()) / "share/doc/rust/html/book"
 
 
 def main():
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else book_of_the_toolchain()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="the book as HTML")
+    folder = parser.parse_args().folder or book_of_the_toolchain()
     for chapter in CHAPTERS:
         page = folder / f"{chapter}.html"
         if not page.is_file():
