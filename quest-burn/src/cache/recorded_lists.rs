@@ -13,14 +13,10 @@ pub(crate) struct DeviceLists(Arc<Mutex<BTreeMap<usize, Tensor<3, Int>>>>);
 
 /// What a recorded step does with the lists of policies whose choices serve several steps.
 #[derive(Clone, Debug)]
-pub(crate) enum RecordedLists {
-    /// Makes those of the sequences that are due, `[batch]`.
-    Renewed {
-        due: Tensor<1, Int>,
-        lists: DeviceLists,
-    },
-    /// Reads what was made. It is recorded after a step that makes them.
-    Kept { lists: DeviceLists },
+pub(crate) struct RecordedLists {
+    /// The sequences whose lists it makes, `[batch]`; none where it reads what a step that was recorded before makes.
+    pub due: Option<Tensor<1, Int>>,
+    pub lists: DeviceLists,
 }
 
 impl RecordedLists {
@@ -31,9 +27,9 @@ impl RecordedLists {
         layer: usize,
         renew: impl FnOnce(Tensor<1, Int>, Option<Tensor<3, Int>>) -> Tensor<3, Int>,
     ) -> Tensor<3, Int> {
-        let (Self::Renewed { lists, .. } | Self::Kept { lists }) = self;
-        let mut lists = lists.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Self::Renewed { due, .. } = self {
+        let lists = &self.lists.0;
+        let mut lists = lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(due) = &self.due {
             let kept = lists.remove(&layer);
             lists.insert(layer, renew(due.clone(), kept));
         }

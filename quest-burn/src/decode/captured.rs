@@ -48,13 +48,9 @@ impl Work<'_> {
     fn step(&mut self, chooses: bool) -> Tensor<2> {
         let state = self.state.take().expect(STATE);
         let [batch] = state.tokens.dims();
-        let lists = self.lists.clone();
-        let lists = match chooses {
-            true => RecordedLists::Renewed {
-                due: self.due.tensor(),
-                lists,
-            },
-            false => RecordedLists::Kept { lists },
+        let lists = RecordedLists {
+            due: chooses.then(|| self.due.tensor()),
+            lists: self.lists.clone(),
         };
         let step = self
             .cache
