@@ -5,6 +5,7 @@ mod contents;
 mod drafts;
 mod endings;
 mod generation;
+mod kept_choices;
 mod sparse;
 mod tokens;
 

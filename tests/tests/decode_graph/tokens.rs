@@ -4,14 +4,14 @@ use quest_burn::{
     QuestConfig,
     cache::{DigestStorage, KvStorage},
     decode::DecodeGraph,
-    policy::{DensePolicy, PagePolicy, ReusePolicy},
+    policy::{DensePolicy, PagePolicy},
 };
 use quest_burn_models::generation::decode_graph;
 use quest_burn_tests::devices::{TestDevice, devices};
 
 use super::{
     PAGE_SIZE, PER_RECORDING, PROMPTS, STEPS, alone, contents::assert_same_contents, graph_config,
-    model, prefilled_with, prompt, uncaptured,
+    kept_choices::reuse, model, prefilled_with, prompt, uncaptured,
 };
 
 /// How digests and rows are stored.
@@ -47,12 +47,6 @@ fn policies() -> Vec<(&'static str, Box<dyn PagePolicy>, Storages)> {
         // A budget without room for a page to come.
         ("reuse of two pages", reuse("every=12", 2), int8),
     ]
-}
-
-/// Choices that serve several steps, with a budget in pages.
-fn reuse(options: &str, pages: usize) -> Box<dyn PagePolicy> {
-    let quest = QuestConfig::new().with_token_budget(pages * PAGE_SIZE);
-    Box::new(ReusePolicy::new(quest, options.parse().unwrap(), PAGE_SIZE).unwrap())
 }
 
 /// Whether a device records: CubeCL ones do.
