@@ -38,8 +38,7 @@ pub use config::PagedKvCacheConfig;
 pub(crate) use config::validate_page_size;
 pub use contiguous::contiguous;
 #[cfg(feature = "cube")]
-pub(crate) use contiguous::ints;
-pub(crate) use contiguous::zeros;
+pub(crate) use contiguous::{ints, zeros};
 #[cfg(feature = "cube")]
 pub(crate) use digests::stored_scales;
 pub(crate) use digests::{

@@ -1,6 +1,6 @@
 //! Lists of pages that serve several steps, made from those of one step on the host.
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::{
     cache::Step,
@@ -36,33 +36,30 @@ pub(super) fn listed(
     };
     let ([batch, heads, longest], k) = (ids.dims(), selection.k);
     let device = ids.device();
-    let mut rest = Vec::with_capacity(batch * k);
-    for (sequence, count) in counts.into_iter().enumerate() {
+    let chosen = ids.into_data().convert::<i32>().try_to_vec::<i32>();
+    let chosen = chosen.expect("converted to i32");
+    let mut lists = Vec::with_capacity(batch * heads * k);
+    for (list, chosen) in chosen.chunks_exact(longest).enumerate() {
+        let sequence = list / heads;
         let n_pages = step.pages(sequence).len();
         // A sequence that fits lists its pages whatever their scores.
-        let (from, first) = match n_pages <= k {
-            true => (0, 0),
-            false => (count, n_pages),
+        let (chosen, next) = match n_pages <= k {
+            true => (&[][..], 0),
+            false => (&chosen[..counts[sequence]], n_pages),
         };
-        rest.extend((0..k).map(|entry| match entry.checked_sub(from) {
-            Some(after) if coming_pages > 0 || first + after < n_pages => (first + after) as i32,
-            _ => -1,
+        lists.extend_from_slice(chosen);
+        let rest = (next..).take(k - chosen.len());
+        lists.extend(rest.map(|page| match coming_pages > 0 || page < n_pages {
+            true => page as i32,
+            false => -1,
         }));
     }
-    let rest = TensorData::new(rest, [batch, 1, k]);
-    let rest = Tensor::<3, Int>::from_data(rest, (&device, ids.dtype())).expand([batch, heads, k]);
-    let none = Tensor::full([batch, heads, k - longest], -1, (&device, ids.dtype()));
-    let ids = match longest < k {
-        true => Tensor::cat(vec![ids, none], 2),
-        false => ids,
-    };
-    let ids = ids.mask_where(rest.clone().greater_equal_scalar(0), rest);
-    ids.cast(DType::I32)
+    Tensor::from_data(TensorData::new(lists, [batch, heads, k]), &device)
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{DType, Device};
 
     use super::*;
     use crate::{cache::PagedKvCacheConfig, ops};

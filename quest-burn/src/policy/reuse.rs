@@ -1,12 +1,12 @@
 use core::num::NonZeroUsize;
 
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
 use super::{PagePolicy, PageSelection, Pages, PolicyError, QuestConfig, options::policy_options};
 #[cfg(feature = "cube")]
 use crate::cache::{RecordedLists, ints};
 use crate::{
-    cache::{LayerCache, Step, zeros},
+    cache::{LayerCache, Step},
     ops,
 };
 
@@ -104,26 +104,29 @@ impl ReusePolicy {
         let kept = (0..step.batch()).map(|sequence| self.kept(cache, step, sequence));
         let kept = kept.collect::<Vec<_>>();
         let is_due = |sequence: usize| kept[sequence].is_none() && step.new_tokens(sequence) > 0;
-        let n_lists = self.quest.scoring().lists(query.dims()[1], cache.dims()[1]);
-        let made = match (0..step.batch()).any(is_due) {
-            true => {
-                let scores = ops::page_scores(query.clone(), cache, step, self.quest.scoring());
-                ops::top_pages_ahead(scores, step, selection, self.coming_pages(selection))
-            }
-            // A sequence without a new token reads nothing.
-            false => {
-                let shape = [step.batch(), n_lists, selection.k];
-                zeros(shape, &query.device(), DType::I32)
+        let made = (0..step.batch()).any(is_due).then(|| {
+            let scores = ops::page_scores(query.clone(), cache, step, self.quest.scoring());
+            ops::top_pages_ahead(scores, step, selection, self.coming_pages(selection))
+        });
+        let of_anyone = kept.iter().flatten().next();
+        let ids = |sequence: usize| match (&made, &of_anyone) {
+            (Some(made), _) if step.batch() == 1 => made.clone(),
+            (Some(made), _) => made.clone().slice([sequence..sequence + 1]),
+            // A sequence without a new token reads nothing, but its list has to name pages.
+            (None, Some(kept)) => kept.ids.zeros_like(),
+            (None, None) => {
+                let n_lists = self.quest.scoring().lists(query.dims()[1], cache.dims()[1]);
+                Tensor::zeros([1, n_lists, selection.k], &query.device())
             }
         };
-        let of_sequence = |(sequence, kept): (usize, Option<&KeptList>)| {
+        let of_sequence = |(sequence, kept): (usize, &Option<&KeptList>)| {
             kept.cloned().unwrap_or_else(|| KeptList {
                 policy: self.clone(),
                 made_at: step.lengths()[sequence],
-                ids: made.clone().slice([sequence..sequence + 1]),
+                ids: ids(sequence),
             })
         };
-        kept.into_iter().enumerate().map(of_sequence).collect()
+        kept.iter().enumerate().map(of_sequence).collect()
     }
 
     /// The pages that lists name and sequences have.
@@ -137,9 +140,12 @@ impl ReusePolicy {
                 false => k - self.coming_pages(selection) + taken,
             }
         };
-        let ids = lists.iter().map(|list| list.ids.clone());
+        let ids = match lists {
+            [list] => list.ids.clone(),
+            lists => Tensor::cat(lists.iter().map(|list| list.ids.clone()).collect(), 0),
+        };
         Pages::Listed {
-            ids: Tensor::cat(ids.collect(), 0),
+            ids,
             counts: lists.iter().enumerate().map(count).collect(),
         }
     }
