@@ -35,10 +35,7 @@ pub(super) fn outputs(
                 0.0
             }
             Computed::Float(tensor) => {
-                let mut found = read::floats(tensor)?;
-                if operation == Operation::PageScores {
-                    clear_past_pages(problem, &mut found);
-                }
+                let found = defined(problem, operation, tensor)?;
                 if let Some(at) = found.iter().position(|value| !value.is_finite()) {
                     let found = format!("{} at {at}", found[at]);
                     return Err(wrong(operation, "numbers", found));
@@ -103,10 +100,7 @@ fn floats(
     let Computed::Float(expected) = problem.compute(reference, entry, tokens) else {
         unreachable!("these operations give scores or attention");
     };
-    let mut expected = read::floats(expected)?;
-    if operation == Operation::PageScores {
-        clear_past_pages(problem, &mut expected);
-    }
+    let expected = defined(problem, operation, expected)?;
     let (row, tolerance) = match operation {
         Operation::PageScores => (shape.n_pages(), 1e-4),
         _ => (shape.head_dim, tolerance(shape.dtype)),
@@ -156,13 +150,20 @@ fn floats(
     Ok(largest.max(of_host))
 }
 
-/// Zeros in place of the scores past a sequence's pages, which are undefined.
-fn clear_past_pages(problem: &Problem, scores: &mut [f32]) {
-    let lists = scores.chunks_mut(problem.shape.n_pages());
-    for (list, scores) in lists.enumerate() {
-        let n_pages = pages_of_list(problem, list);
-        scores[n_pages..].fill(0.0);
+/// The numbers of a result, with zeros in place of the scores past a sequence's pages, which are undefined.
+fn defined(
+    problem: &Problem,
+    operation: Operation,
+    result: Tensor<3>,
+) -> Result<Vec<f32>, BenchError> {
+    let mut found = read::floats(result)?;
+    if operation == Operation::PageScores {
+        let lists = found.chunks_mut(problem.shape.n_pages());
+        for (list, scores) in lists.enumerate() {
+            scores[pages_of_list(problem, list)..].fill(0.0);
+        }
     }
+    Ok(found)
 }
 
 /// Pages of the sequence that a list is of.
@@ -183,10 +184,7 @@ fn three_on_host(problem: &mut Problem, entry: usize, tokens: usize) -> Result<(
     ] {
         match problem.compute(part, entry, tokens) {
             Computed::Float(tensor) => {
-                let mut found = read::floats(tensor)?;
-                if part == Operation::PageScores {
-                    clear_past_pages(problem, &mut found);
-                }
+                let found = defined(problem, part, tensor)?;
                 floats(problem, part, entry, tokens, &found)?;
             }
             Computed::Pages(ids) => pages(problem, entry, tokens, &read::ints(ids)?)?,
