@@ -83,18 +83,21 @@ impl DecodeOptions {
             expected,
             found: kind.to_string(),
         };
-        let is_recorded = |kind: &PolicyKind| {
-            let policy = self.policy(*kind, budget).init(page_size);
-            policy.is_ok_and(|policy| policy.is_capturable())
+        let recorded = |kind: PolicyKind| {
+            let policy = self.policy(kind, budget).init(page_size).ok()?;
+            (kind != PolicyKind::Dense && policy.is_capturable()).then_some(policy)
         };
-        if kind == PolicyKind::Dense || !is_recorded(&kind) {
-            let recorded = PolicyKind::ALL.iter().filter(|kind| is_recorded(kind));
-            let names = recorded.map(|kind| kind.name());
-            let names = names.filter(|name| *name != PolicyKind::Dense.name());
-            let names = names.collect::<Vec<_>>().join(" or ");
+        let Some(policy) = recorded(kind) else {
+            let names = PolicyKind::ALL
+                .iter()
+                .filter(|&&kind| recorded(kind).is_some());
+            let names = names
+                .map(|kind| kind.name())
+                .collect::<Vec<_>>()
+                .join(" or ");
             return Err(refused(format!("{names}, beside dense attention")));
-        }
-        match period(kind) > page_size {
+        };
+        match policy.steps_per_choice() > page_size {
             true => Err(refused(format!(
                 "choices that serve a page at most, {page_size} tokens"
             ))),
@@ -109,8 +112,9 @@ impl DecodeOptions {
 
     /// Tokens that a cache must have room for.
     pub(crate) fn capacity(&self, context: usize) -> usize {
-        let periods = self.policies.iter().map(|&policy| period(policy));
-        context + WARM_UP + usize::from(self.steps) + 2 * periods.max().unwrap_or(1)
+        // To whole choices, and to the next one: they serve a page at most.
+        let choices = 2 * self.cache_options.page_size;
+        context + WARM_UP + usize::from(self.steps) + choices
     }
 
     /// The KV cache.
@@ -133,13 +137,5 @@ impl DecodeOptions {
     pub(crate) fn cache_bytes(&self, loaded: &LoadedModel, batch: usize, context: usize) -> u64 {
         self.cache(loaded, batch, context)
             .bytes(loaded.model.dtype())
-    }
-}
-
-/// Steps after which a policy chooses again.
-pub(super) fn period(policy: PolicyKind) -> usize {
-    match policy {
-        PolicyKind::Reuse(options) => options.every.get(),
-        _ => 1,
     }
 }

@@ -8,10 +8,7 @@ use quest_burn::{
 };
 use quest_burn_models::generation::decode_graph;
 
-use super::{
-    DecodeOptions,
-    options::{WARM_UP, period},
-};
+use super::{DecodeOptions, options::WARM_UP};
 use crate::{BenchError, Launch, Target, Timing, layer, model::LoadedModel, read};
 
 /// Replays that are queued before the host waits for the last of them, as in a generation.
@@ -73,7 +70,7 @@ impl<'a> Session<'a> {
                 self.options.policy(kind, budget).init(page_size)?
             }
         };
-        let steps = self.run(policy.as_ref(), period(kind), launch)?;
+        let steps = self.run(policy.as_ref(), launch)?;
         let checked = match steps {
             None => None,
             Some((timing, last)) => Some(Steps {
@@ -89,7 +86,6 @@ impl<'a> Session<'a> {
     fn run(
         &mut self,
         policy: &dyn PagePolicy,
-        period: usize,
         launch: Launch,
     ) -> Result<Option<(Timing, Last)>, BenchError> {
         let capture = launch == Launch::Graph;
@@ -108,6 +104,7 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         // Whole choices, of which a part of the steps makes one.
+        let period = policy.steps_per_choice();
         let queued = match capture {
             true => QUEUED.min(steps).next_multiple_of(period),
             false => period,
