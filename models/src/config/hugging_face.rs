@@ -21,11 +21,18 @@ pub(crate) fn read(dir: &Path) -> Result<ModelConfig, ModelError> {
     if config.quantization.is_none() {
         config.quantization = StoredQuantization::beside(dir)?;
     }
-    let stop_token_ids = stop_token_ids(dir)?;
-    if !stop_token_ids.is_empty() {
-        config.stop_token_ids = stop_token_ids;
+    Ok(stopping_at(config, stop_token_ids(dir)?))
+}
+
+/// The configuration with the stop tokens that `generation_config.json` recommends, if it does.
+pub(crate) fn stopping_at(config: ModelConfig, recommended: Vec<u32>) -> ModelConfig {
+    match recommended.is_empty() {
+        true => config,
+        false => ModelConfig {
+            stop_token_ids: recommended,
+            ..config
+        },
     }
-    Ok(config)
 }
 
 /// What `generation_config.json` of a folder recommends; nothing where there is none.

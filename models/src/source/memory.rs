@@ -67,12 +67,9 @@ impl CheckpointSource for MemoryCheckpoint {
                 found: "files without config.json",
             });
         };
-        let mut config = hugging_face::parse(Fields::parse(&path, bytes)?)?;
-        let stop_token_ids = self.generation()?.stop_token_ids;
-        if !stop_token_ids.is_empty() {
-            config.stop_token_ids = stop_token_ids;
-        }
-        Ok(config)
+        let config = hugging_face::parse(Fields::parse(&path, bytes)?)?;
+        let recommended = self.generation()?.stop_token_ids;
+        Ok(hugging_face::stopping_at(config, recommended))
     }
 
     fn tokenizer(&self) -> Result<Option<Tokenizer>, TokenizerError> {
