@@ -25,11 +25,7 @@ fn products_of_many_rows_equal_sums_in_f64() {
         ] {
             let (rows, x) = random([m, k], dtype, &device, &mut rng);
             let (weight, w) = random([n, k], dtype, &device, &mut rng);
-            let expected = x.chunks(k).flat_map(|x| {
-                let sum = |w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
-                w.chunks(k).map(sum).collect::<Vec<_>>()
-            });
-            let expected = expected.collect::<Vec<_>>();
+            let expected = sums([&x, &w], k);
             let what = format!("{m} rows of {k}, {n} outputs, {dtype:?}");
             // Sums of terms up to 4 in size cancel.
             let tolerance = tolerance(dtype) * (k as f64).sqrt().max(4.0);
@@ -41,6 +37,15 @@ fn products_of_many_rows_equal_sums_in_f64() {
             );
         }
     }
+}
+
+/// All products of rows of `k` channels.
+fn sums([x, w]: [&[f64]; 2], k: usize) -> Vec<f64> {
+    let of_row = |x: &[f64]| {
+        let sum = |w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+        w.chunks(k).map(sum).collect::<Vec<_>>()
+    };
+    x.chunks(k).flat_map(of_row).collect()
 }
 
 /// Compares one product in 61, which is prime, so that all columns and rows have their turn.
@@ -106,11 +111,7 @@ fn products_by_every_kernel_equal_sums_in_f64() {
         ] {
             let (rows, x) = random([m, k], dtype, &device, &mut rng);
             let (weight, w) = random([n, k], dtype, &device, &mut rng);
-            let expected = x.chunks(k).flat_map(|x| {
-                let sum = |w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
-                w.chunks(k).map(sum).collect::<Vec<_>>()
-            });
-            let expected = expected.collect::<Vec<_>>();
+            let expected = sums([&x, &w], k);
             for kernel in kernels::matmul_kernels(&device, dtype, [n, k]) {
                 let products = kernels::matmul_rows_by(kernel, rows.clone(), weight.clone());
                 let what = format!("{kernel}: {m} rows of {k}, {n} outputs, {dtype:?}");
